@@ -1,0 +1,1 @@
+"""raftnode: highly available tasks on a Raft-replicated database record."""

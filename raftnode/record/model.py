@@ -1,0 +1,311 @@
+"""The replicated record: frozen values, equal on every node that has applied the same log index.
+
+Fields are snake_case here and PascalCase in JSON. Large maps are persistent (`immutables.Map`), so that applying a
+command costs what it changes and an old record stays valid for whoever still reads it.
+"""
+
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+from immutables import Map
+
+SCHEMA_VERSION = 1
+
+DATABASES_MAX = 1_000
+TASKS_PER_DATABASE_MAX = 10_000
+CONNECTION_STRINGS_MAX = 1_000
+INDEXES_MAX = 1_000
+NODES_MAX = 100
+NAME_LENGTH_MAX = 128
+COMMAND_BYTES_MAX = 512 * 1024
+DECISIONS_MAX = 1_000
+REQUESTS_MAX = 10_000
+GENERATION_STRIDE = 1 << 40
+"""An epoch is (cluster generation, log index) in one integer: generation * GENERATION_STRIDE + index."""
+
+NodeKind = Literal["Member", "Promotable", "Watcher"]
+NodeState = Literal["Member", "Promotable", "Rehab"]
+ClaimState = Literal["Held", "Released", "Void"]
+LockMode = Literal["Unlock", "PreventDeletesIgnore", "PreventDeletesError"]
+PromotionStatus = Literal[
+    "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged",
+    "WaitingForResponse", "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate",
+]  # fmt: skip
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=False):
+    """Base of everything in the record."""
+
+
+class Timings(Value):
+    """The cluster's clockwork, in milliseconds; the rule that binds them stands in `config.timings`."""
+
+    heartbeat_ms: int
+    lease_ms: int
+    task_stop_timeout_ms: int
+    time_before_moving_to_rehab_ms: int
+
+
+class ClusterNode(Value):
+    """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
+    itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over)."""
+
+    tag: str
+    url: str
+    cluster_address: str
+    node_id: str = ""
+    boot: int = 0
+    kind: NodeKind = "Member"
+    weight: int = 1
+    labels: tuple[str, ...] = ()
+    draining: bool = False
+    kinds: tuple[str, ...] | None = None
+
+
+class Stamp(Value):
+    """When a topology was last written: the log index and term of the entry."""
+
+    index: int = 0
+    term: int = 0
+    leaders_ticks: int = 0
+
+
+class Topology(Value):
+    """The database group: which nodes hold a database, and in which state. `members[0]` is the preferred node."""
+
+    members: tuple[str, ...] = ()
+    promotables: tuple[str, ...] = ()
+    rehabs: tuple[str, ...] = ()
+    predefined_mentors: Map[str, str] = Map()
+    demotion_reasons: Map[str, str] = Map()
+    promotables_status: Map[str, PromotionStatus] = Map()
+    stamp: Stamp = Stamp()
+    nodes_modified_at: str | None = None
+    dynamic_nodes_distribution: bool = False
+    replication_factor: int = 1
+    priority_order: tuple[str, ...] = ()
+    database_topology_id_base64: str = ""
+    cluster_transaction_id_base64: str = ""
+
+    @property
+    def all_nodes(self) -> tuple[str, ...]:
+        """Members, then Rehabs, then Promotables."""
+        return self.members + self.rehabs + self.promotables
+
+    def state_of(self, tag: str) -> NodeState | None:
+        """The node's state in this group, None if it is not in it."""
+        if tag in self.members:
+            return "Member"
+        if tag in self.rehabs:
+            return "Rehab"
+        return "Promotable" if tag in self.promotables else None
+
+    def without(self, tag: str) -> "Topology":
+        """This topology with every trace of the node gone."""
+        return msgspec.structs.replace(
+            self,
+            members=tuple(t for t in self.members if t != tag),
+            promotables=tuple(t for t in self.promotables if t != tag),
+            rehabs=tuple(t for t in self.rehabs if t != tag),
+            predefined_mentors=_without(self.predefined_mentors, tag),
+            demotion_reasons=_without(self.demotion_reasons, tag),
+            promotables_status=_without(self.promotables_status, tag),
+            priority_order=tuple(t for t in self.priority_order if t != tag),
+        )
+
+
+class ConnectionString(Value):
+    """Where a task's data goes: RavenDB's connection string JSON, opaque here; `type` is "Sql", "Raven" ..."""
+
+    name: str
+    type: str
+    configuration: bytes
+    etag: int = 0
+
+
+class IndexDefinition(Value):
+    """An index definition as JSON, opaque here."""
+
+    name: str
+    definition: bytes
+    etag: int = 0
+
+
+class Traits(Value):
+    """What placement must know of a task's kind."""
+
+    sticky: bool = False
+    resource_heavy: bool = False
+    partition_tolerant: bool = False
+    grace_min: int = 0
+
+
+class Task(Value):
+    """An ongoing task: a header that placement reads, and a configuration (JSON) that only its kind reads.
+
+    `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
+    of the last edit. `connection_string` names the one it uses, if any.
+    """
+
+    id: int
+    name: str
+    kind: str
+    key: int
+    mentor: str | None = None
+    pinned: bool = False
+    disabled: bool = False
+    traits: Traits = Traits()
+    requires: tuple[str, ...] = ()
+    connection_string: str | None = None
+    configuration: bytes = b"{}"
+    etag: int = 0
+
+
+class Progress(Value):
+    """How far a task has come. `generation` is the log index at which the task was created or reset; progress of
+    an older generation is refused. `last_etags` is by database id; `processed` counts documents."""
+
+    generation: int
+    epoch: int = 0
+    change_vector: str = ""
+    last_etags: Map[str, int] = Map()
+    processed: int = 0
+    at: str | None = None
+
+
+class Claim(Value):
+    """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
+
+    It outlives the task, so that a re-created task waits for the old body. `ended_at_index` is the log index of the
+    release or void. `grace_ended` is set by the observer for sticky kinds.
+    """
+
+    tag: str
+    node_id: str
+    boot: int
+    session: int
+    epoch: int
+    state: ClaimState = "Held"
+    grace_ended: bool = False
+    reason: str = ""
+
+
+class Database(Value):
+    """A database record. `etag` is the log index of the last change other than progress."""
+
+    name: str
+    etag: int
+    topology: Topology
+    connection_strings: Map[str, ConnectionString] = Map()
+    tasks: Map[int, Task] = Map()
+    indexes: Map[str, IndexDefinition] = Map()
+    settings: Map[str, str] = Map()
+    lock_mode: LockMode = "Unlock"
+    disabled: bool = False
+    deletion_in_progress: Map[str, str] = Map()
+    progress: Map[int, Progress] = Map()
+
+    def task_named(self, name: str) -> Task | None:
+        """The task of that name, case-insensitively."""
+        folded = name.lower()
+        return next((t for t in self.tasks.values() if t.name.lower() == folded), None)
+
+
+class Decision(Value):
+    """One sentence of the cluster observer, with its reason."""
+
+    index: int
+    iteration: int
+    at: str
+    database: str
+    message: str
+    term: int = 0
+
+
+class Observer(Value):
+    """What the observer must remember across leader changes. `demotions` are the times (ms since the epoch) of the
+    last demotions of each node in each database, keyed "database/tag"."""
+
+    suspended: bool = False
+    decisions: tuple[Decision, ...] = ()
+    demotions: Map[str, tuple[int, ...]] = Map()
+
+
+class Error(Value):
+    """Why a command was refused: RavenDB's exception name and a sentence with the remedy."""
+
+    type: str
+    message: str
+
+
+class Result(Value):
+    """The answer to a command: the log index it stands at, and either an error or a value."""
+
+    index: int
+    error: Error | None = None
+    value: Any = None
+
+
+class Record(Value):
+    """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`."""
+
+    schema_version: int = SCHEMA_VERSION
+    index: int = 0
+    cluster_id: str = ""
+    generation: int = 0
+    timings: Timings | None = None
+    nodes: Map[str, ClusterNode] = Map()
+    databases: Map[str, Database] = Map()
+    claims: Map[str, Claim] = Map()
+    identities: Map[str, int] = Map()
+    observer: Observer = Observer()
+    highly_available_tasks: bool = True
+    requests: Map[str, Result] = Map()
+    request_order: Map[int, str] = Map()
+    request_first: int = 0
+    request_next: int = 0
+
+    def database(self, name: str) -> Database | None:
+        """The database of that name, case-insensitively."""
+        return self.databases.get(name.lower())
+
+
+def claim_key(database: str, kind: str, name: str) -> str:
+    """The key of a task's claim: "database/kind/name", folded. Unambiguous, as only the name may hold a slash."""
+    return f"{database.lower()}/{kind}/{name.lower()}"
+
+
+def _without(mapping: Map[str, Any], key: str) -> Map[str, Any]:
+    return mapping.delete(key) if key in mapping else mapping
+
+
+def _enc_hook(value: Any) -> Any:
+    if isinstance(value, Map):
+        return dict(value)
+    raise NotImplementedError(f"{type(value).__name__} has no place in the record")
+
+
+def _dec_hook(kind: type, value: Any) -> Any:
+    if get_origin(kind) is Map:
+        key, item = get_args(kind)
+        return Map(msgspec.convert(value, dict[key, item], dec_hook=_dec_hook))  # type: ignore[valid-type]
+    raise NotImplementedError(f"{kind} has no place in the record")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
+_decoder = msgspec.msgpack.Decoder(Record, dec_hook=_dec_hook)
+
+
+def dump(record: Record) -> bytes:
+    """The record as msgpack, for snapshots."""
+    return _encoder.encode(record)
+
+
+def load(data: bytes) -> Record:
+    """The record back from `dump`. Raises msgspec.ValidationError or DecodeError for anything else."""
+    return _decoder.decode(data)
+
+
+def to_json(value: Any) -> Any:
+    """A record value as plain JSON types (PascalCase keys)."""
+    return msgspec.to_builtins(value, enc_hook=_enc_hook)
