@@ -1,4 +1,5 @@
-"""What the daemon takes from the world outside, as Protocols, so that tests and the simulator can put their own in place.
+"""What the daemon takes from the world outside, as Protocols, so that tests and the simulator can put their
+own in place.
 
 `SystemClock`, `SystemRandom` and `asyncio.sleep` are the real ones.
 """
@@ -19,15 +20,17 @@ class Clock(Protocol):
     """
 
     def hold_ns(self) -> int:
-        """Elapsed time for whoever holds something: stamps, lease ends, the times vote requests were sent. Over any
-        span it grows at least as much as the real clocks do, so that what is held is given up rather early."""
+        """Elapsed time for whoever holds something: stamps, lease ends, the times vote requests were sent.
+        Over any span it grows at least as much as the real clocks do, so that what is held is given up
+        rather early."""
 
     def judge_ns(self) -> int:
-        """Elapsed time for whoever judges another: silence, the time since an election. Over any span it grows at
-        most as much as the real clocks do, so that a judgement comes rather late."""
+        """Elapsed time for whoever judges another: silence, the time since an election. Over any span it
+        grows at most as much as the real clocks do, so that a judgement comes rather late."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since 1970 by the wall clock, which may jump. For people, and for the lease's wall guard."""
+        """Milliseconds since 1970 by the wall clock, which may jump. For people, and for the lease's wall
+        guard."""
 
 
 class Random(Protocol):
@@ -45,10 +48,12 @@ class Sleep(Protocol):
 
 
 class Network(Protocol):
-    """Messages between the cluster's nodes: bounded, ordered per peer, may be lost, never duplicated knowingly."""
+    """Messages between the cluster's nodes: bounded, ordered per peer, may be lost, never duplicated
+    knowingly."""
 
     def send(self, tag: str, channel: str, payload: bytes) -> bool:
-        """Hand over a message without waiting. False: it was dropped, as the peer is not connected or too slow."""
+        """Hand over a message without waiting. False: it was dropped, as the peer is not connected or too
+        slow."""
 
     def on_message(self, channel: str, handler: Callable[[str, bytes], None]) -> None:
         """Have `handler(tag, payload)` called for every message of that channel."""
@@ -57,9 +62,10 @@ class Network(Protocol):
 class SystemClock:
     """The machine's clocks, which start together at zero when this is made.
 
-    CLOCK_BOOTTIME goes on while the machine is suspended but is slewed by time synchronisation; CLOCK_MONOTONIC_RAW is
-    never slewed but stands still in a suspend. Each reading adds the larger of the two steps since the reading before
-    to `hold_ns` and the smaller one to `judge_ns`, so both bounds hold over every span and not only since the start.
+    CLOCK_BOOTTIME goes on while the machine is suspended but is slewed by time synchronisation;
+    CLOCK_MONOTONIC_RAW is never slewed but stands still in a suspend. Each reading adds the larger of the
+    two steps since the reading before to `hold_ns` and the smaller one to `judge_ns`, so both bounds hold
+    over every span and not only since the start.
     """
 
     def __init__(self) -> None:
