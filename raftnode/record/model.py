@@ -37,7 +37,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_def
     """Base of everything in the record."""
 
 
-class Timings(Value):
+class Timings(Value, frozen=True, kw_only=True):
     """The cluster's clockwork, in milliseconds; the rule that binds them stands in `config.timings`."""
 
     heartbeat_ms: int
@@ -46,7 +46,7 @@ class Timings(Value):
     time_before_moving_to_rehab_ms: int
 
 
-class ClusterNode(Value):
+class ClusterNode(Value, frozen=True, kw_only=True):
     """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
     itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over)."""
 
@@ -62,7 +62,7 @@ class ClusterNode(Value):
     kinds: tuple[str, ...] | None = None
 
 
-class Stamp(Value):
+class Stamp(Value, frozen=True, kw_only=True):
     """When a topology was last written: the log index and term of the entry."""
 
     index: int = 0
@@ -70,7 +70,7 @@ class Stamp(Value):
     leaders_ticks: int = 0
 
 
-class Topology(Value):
+class Topology(Value, frozen=True, kw_only=True):
     """The database group: which nodes hold a database, and in which state. `members[0]` is the preferred node."""
 
     members: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Topology(Value):
         )
 
 
-class ConnectionString(Value):
+class ConnectionString(Value, frozen=True, kw_only=True):
     """Where a task's data goes: RavenDB's connection string JSON, opaque here; `type` is "Sql", "Raven" ..."""
 
     name: str
@@ -123,7 +123,7 @@ class ConnectionString(Value):
     etag: int = 0
 
 
-class IndexDefinition(Value):
+class IndexDefinition(Value, frozen=True, kw_only=True):
     """An index definition as JSON, opaque here."""
 
     name: str
@@ -131,7 +131,7 @@ class IndexDefinition(Value):
     etag: int = 0
 
 
-class Traits(Value):
+class Traits(Value, frozen=True, kw_only=True):
     """What placement must know of a task's kind."""
 
     sticky: bool = False
@@ -140,7 +140,7 @@ class Traits(Value):
     grace_min: int = 0
 
 
-class Task(Value):
+class Task(Value, frozen=True, kw_only=True):
     """An ongoing task: a header that placement reads, and a configuration (JSON) that only its kind reads.
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
@@ -161,7 +161,7 @@ class Task(Value):
     etag: int = 0
 
 
-class Progress(Value):
+class Progress(Value, frozen=True, kw_only=True):
     """How far a task has come. `generation` is the log index at which the task was created or reset; progress of
     an older generation is refused. `last_etags` is by database id; `processed` counts documents."""
 
@@ -173,11 +173,10 @@ class Progress(Value):
     at: str | None = None
 
 
-class Claim(Value):
+class Claim(Value, frozen=True, kw_only=True):
     """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
 
-    It outlives the task, so that a re-created task waits for the old body. `ended_at_index` is the log index of the
-    release or void. `grace_ended` is set by the observer for sticky kinds.
+    It outlives the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for sticky kinds.
     """
 
     tag: str
@@ -190,7 +189,7 @@ class Claim(Value):
     reason: str = ""
 
 
-class Database(Value):
+class Database(Value, frozen=True, kw_only=True):
     """A database record. `etag` is the log index of the last change other than progress."""
 
     name: str
@@ -211,7 +210,7 @@ class Database(Value):
         return next((t for t in self.tasks.values() if t.name.lower() == folded), None)
 
 
-class Decision(Value):
+class Decision(Value, frozen=True, kw_only=True):
     """One sentence of the cluster observer, with its reason."""
 
     index: int
@@ -222,7 +221,7 @@ class Decision(Value):
     term: int = 0
 
 
-class Observer(Value):
+class Observer(Value, frozen=True, kw_only=True):
     """What the observer must remember across leader changes. `demotions` are the times (ms since the epoch) of the
     last demotions of each node in each database, keyed "database/tag"."""
 
@@ -231,14 +230,14 @@ class Observer(Value):
     demotions: Map[str, tuple[int, ...]] = Map()
 
 
-class Error(Value):
+class Error(Value, frozen=True, kw_only=True):
     """Why a command was refused: RavenDB's exception name and a sentence with the remedy."""
 
     type: str
     message: str
 
 
-class Result(Value):
+class Result(Value, frozen=True, kw_only=True):
     """The answer to a command: the log index it stands at, and either an error or a value."""
 
     index: int
@@ -246,7 +245,7 @@ class Result(Value):
     value: Any = None
 
 
-class Record(Value):
+class Record(Value, frozen=True, kw_only=True):
     """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -279,21 +278,21 @@ def _without(mapping: Map[str, Any], key: str) -> Map[str, Any]:
     return mapping.delete(key) if key in mapping else mapping
 
 
-def _enc_hook(value: Any) -> Any:
+def enc_hook(value: Any) -> Any:
     if isinstance(value, Map):
         return dict(value)
     raise NotImplementedError(f"{type(value).__name__} has no place in the record")
 
 
-def _dec_hook(kind: type, value: Any) -> Any:
+def dec_hook(kind: type, value: Any) -> Any:
     if get_origin(kind) is Map:
         key, item = get_args(kind)
-        return Map(msgspec.convert(value, dict[key, item], dec_hook=_dec_hook))  # type: ignore[valid-type]
+        return Map(msgspec.convert(value, dict[key, item], dec_hook=dec_hook))  # type: ignore[valid-type]
     raise NotImplementedError(f"{kind} has no place in the record")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_enc_hook)
-_decoder = msgspec.msgpack.Decoder(Record, dec_hook=_dec_hook)
+_encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
+_decoder = msgspec.msgpack.Decoder(Record, dec_hook=dec_hook)
 
 
 def dump(record: Record) -> bytes:
@@ -308,4 +307,4 @@ def load(data: bytes) -> Record:
 
 def to_json(value: Any) -> Any:
     """A record value as plain JSON types (PascalCase keys)."""
-    return msgspec.to_builtins(value, enc_hook=_enc_hook)
+    return msgspec.to_builtins(value, enc_hook=enc_hook)

@@ -1,0 +1,83 @@
+"""Every command there is, and its form in the log: msgpack of {version, request id, command}."""
+
+from typing import Any
+
+import msgspec
+
+from raftnode.record.commands.base import Changes, Command, Entry, Outcome, Refused
+from raftnode.record.commands.claims import ClaimTask, ReleaseTask
+from raftnode.record.commands.cluster import (
+    AddNode,
+    AnnounceNode,
+    FormCluster,
+    RemoveNode,
+    SetDraining,
+    SetNodeKind,
+    SetNodeTraits,
+    SetTimings,
+)
+from raftnode.record.commands.databases import (
+    AddDatabaseNode,
+    ConfirmDeletion,
+    CreateDatabase,
+    DeleteDatabase,
+    DeleteIndex,
+    PromoteDatabaseNode,
+    PutIndex,
+    ReorderMembers,
+    SetDatabaseState,
+    SetDynamicDistribution,
+    SetLockMode,
+)
+from raftnode.record.commands.observer import Decide, EndGrace, NewTopology, SuspendObserver, VoidClaim
+from raftnode.record.commands.tasks import (
+    Checkpoint,
+    DeleteConnectionString,
+    DeleteTask,
+    ProgressMade,
+    PutConnectionString,
+    PutTask,
+    SetTaskPin,
+    SetTaskState,
+)
+from raftnode.record.model import SCHEMA_VERSION, dec_hook, enc_hook
+
+AnyCommand = (
+    AddDatabaseNode | AddNode | AnnounceNode | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
+    | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | EndGrace | FormCluster
+    | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
+    | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeKind | SetNodeTraits
+    | SetTaskPin | SetTaskState | SetTimings | SuspendObserver
+)  # fmt: skip
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """A command as it stands in the log. The request id makes proposing it again safe."""
+
+    command: AnyCommand
+    request_id: str = ""
+    version: int = SCHEMA_VERSION
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
+_decoder = msgspec.msgpack.Decoder(Envelope, dec_hook=dec_hook)
+
+
+def encode(command: Any, request_id: str = "") -> bytes:
+    """The command as bytes for the log."""
+    return _encoder.encode(Envelope(command=command, request_id=request_id))
+
+
+def decode(data: bytes) -> Envelope:
+    """The envelope back from `encode`. Raises msgspec.ValidationError or DecodeError for anything else."""
+    return _decoder.decode(data)
+
+
+__all__ = [
+    "AddDatabaseNode", "AddNode", "AnnounceNode", "AnyCommand", "Changes", "Checkpoint", "ClaimTask", "Command",
+    "ConfirmDeletion", "CreateDatabase", "Decide", "DeleteConnectionString", "DeleteDatabase", "DeleteIndex",
+    "DeleteTask", "EndGrace", "Entry", "Envelope", "FormCluster", "NewTopology", "Outcome", "ProgressMade",
+    "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",
+    "ReorderMembers", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode", "SetNodeKind",
+    "SetNodeTraits", "SetTaskPin", "SetTaskState", "SetTimings", "SuspendObserver", "VoidClaim", "decode", "encode",
+]  # fmt: skip

@@ -1,0 +1,110 @@
+"""Claims: how a node says in the log that it runs a task, and how that ends. One claim, one epoch, one body.
+
+The rules are those of the lease protocol: a claim is granted only where placement names the node and no other run may
+still be alive; release and void name the epoch they end, so that a late one can never end a newer run.
+"""
+
+from msgspec.structs import replace
+
+from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
+from raftnode.record.commands.tasks import ProgressMade, with_progress
+from raftnode.record.model import GENERATION_STRIDE, Claim, Database, Record, Task, claim_key
+from raftnode.record.ownership import UPDATE_KIND, responsible_node, update_task
+
+
+class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
+    """A node with a lease claims a task. The value of the answer is the epoch."""
+
+    database: str
+    kind: str
+    name: str
+    tag: str
+    node_id: str
+    boot: int
+    session: int
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Grants if placement names the node and the last claim is released, void or the same node id's own older
+        one. A repeat gets the same epoch; an older session is refused."""
+        database = the_database(record, self.database)
+        task = self._task(record, database)
+        node = record.nodes.get(self.tag)
+        if node is None or node.node_id != self.node_id:
+            refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
+        if database.disabled or task.disabled:
+            refuse("ClaimRefusedException", f"Task '{self.name}' is disabled.")
+        placement = responsible_node(record, database, task)
+        if placement.node != self.tag:
+            refuse(
+                "ClaimRefusedException",
+                f"Node '{self.tag}' is not responsible for '{self.name}'; {placement.node or 'no node'} is "
+                f"({placement.rule}).",
+            )
+        key = claim_key(database.name, task.kind, task.name)
+        last = record.claims.get(key)
+        if last is not None:
+            mine = last.node_id == self.node_id and last.tag == self.tag
+            if mine and (last.boot, last.session) > (self.boot, self.session):
+                refuse("ClaimRefusedException", f"Session {self.boot}.{self.session} has ended.")
+            if last.state == "Held":
+                if not mine:
+                    refuse("ClaimRefusedException", f"Node '{last.tag}' still holds epoch {last.epoch}.")
+                if (last.boot, last.session) == (self.boot, self.session):
+                    return Outcome(record=record, value=last.epoch)
+        claim = Claim(
+            tag=self.tag,
+            node_id=self.node_id,
+            boot=self.boot,
+            session=self.session,
+            epoch=record.generation * GENERATION_STRIDE + entry.index,
+        )
+        return Outcome(
+            record=replace(record, claims=record.claims.set(key, claim)),
+            value=claim.epoch,
+            changes=Changes(claims=frozenset({key})),
+        )
+
+    def _task(self, record: Record, database: Database) -> Task:
+        if self.kind == UPDATE_KIND:
+            tag = self.name.upper()
+            if tag in database.topology.promotables:
+                return update_task(record, database, tag)
+        else:
+            task = database.task_named(self.name)
+            if task is not None and task.kind == self.kind:
+                return task
+        refuse("TaskDoesNotExistException", f"Database '{database.name}' has no {self.kind} '{self.name}'.")
+
+
+class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
+    """A run has ended: every body of that epoch is gone. Carries the last progress."""
+
+    key: str
+    epoch: int
+    reason: str = ""
+    progress: ProgressMade | None = None
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """A release of any other epoch changes nothing. The value says whether it ended the claim."""
+        claim = record.claims.get(self.key)
+        if claim is None or claim.state != "Held" or claim.epoch != self.epoch:
+            return Outcome(record=record, value=False)
+        changed: frozenset[str] = frozenset()
+        if self.progress is not None and self.progress.epoch == self.epoch:
+            after = with_progress(record, self.progress)
+            if after is not None:
+                record, changed = after, frozenset({self.progress.database.lower()})
+        released = replace(claim, state="Released", reason=self.reason)
+        return Outcome(
+            record=replace(record, claims=record.claims.set(self.key, released)),
+            value=True,
+            changes=Changes(databases=changed, claims=frozenset({self.key})),
+        )
+
+
+def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
+    """The record with that epoch's claim void, or None if another epoch or nobody holds it."""
+    claim = record.claims.get(key)
+    if claim is None or claim.state != "Held" or claim.epoch != epoch:
+        return None
+    return replace(record, claims=record.claims.set(key, replace(claim, state="Void", reason=reason)))

@@ -1,0 +1,174 @@
+"""Commands about the cluster's nodes."""
+
+from msgspec.structs import replace
+
+from raftnode.record.commands.base import Changes, Command, Entry, Outcome, check_name, refuse, the_node
+from raftnode.record.model import NODES_MAX, ClusterNode, NodeKind, Record, Timings
+
+
+class FormCluster(Command, frozen=True, kw_only=True, tag="FormCluster"):
+    """The first command of a cluster: its id, its nodes and its timings. A second one changes nothing."""
+
+    cluster_id: str
+    nodes: tuple[ClusterNode, ...]
+    timings: Timings
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """The record of a formed cluster; the record as it was if it is formed already."""
+        if record.nodes:
+            return Outcome(record=record, value=record.cluster_id)
+        formed = record.nodes.update({node.tag: node for node in self.nodes})
+        return Outcome(
+            record=replace(record, cluster_id=self.cluster_id, nodes=formed, timings=self.timings),
+            value=self.cluster_id,
+            changes=Changes(cluster=True),
+        )
+
+
+class AnnounceNode(Command, frozen=True, kw_only=True, tag="AnnounceNode"):
+    """A node that has started says which incarnation it is, where it is reached and what it can run."""
+
+    tag: str
+    node_id: str
+    boot: int
+    url: str
+    cluster_address: str
+    kinds: tuple[str, ...]
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses another node id under the same tag, and a boot count that went back: a cloned or restored disk."""
+        node = the_node(record, self.tag)
+        if node.node_id not in ("", self.node_id):
+            refuse(
+                "NodeIdMismatchException",
+                f"Node '{self.tag}' is known under another id: its data directory was lost or cloned. "
+                f"Remove '{self.tag}' from the cluster and join under a new tag.",
+            )
+        if node.node_id == self.node_id and self.boot < node.boot:
+            refuse(
+                "NodeIdMismatchException",
+                f"Node '{self.tag}' has started {node.boot} times before, this one only {self.boot}: its data "
+                "directory is a copy. Stop the copy.",
+            )
+        announced = replace(
+            node,
+            node_id=self.node_id,
+            boot=self.boot,
+            url=self.url,
+            cluster_address=self.cluster_address,
+            kinds=self.kinds,
+        )
+        return _with_node(record, announced)
+
+
+class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
+    """A node joins the cluster, as a Member (voter) or a Watcher."""
+
+    node: ClusterNode
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses a tag or an address that is taken, and a tag that is not one to four capital letters."""
+        node = self.node
+        if not (1 <= len(node.tag) <= 4 and node.tag.isascii() and node.tag.isalpha() and node.tag.isupper()):
+            refuse("BadRequestException", f"Node tag '{node.tag}' must be one to four capital letters A-Z.")
+        if len(record.nodes) >= NODES_MAX:
+            refuse("LimitExceededException", f"A cluster holds at most {NODES_MAX} nodes.")
+        for other in record.nodes.values():
+            if other.tag == node.tag:
+                refuse("BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag.")
+            if other.url == node.url or other.cluster_address == node.cluster_address:
+                refuse("BadRequestException", f"Node '{other.tag}' has the same address. Choose another.")
+        return _with_node(record, node)
+
+
+class RemoveNode(Command, frozen=True, kw_only=True, tag="RemoveNode"):
+    """A node leaves the cluster and every database group. Claims it holds stand until they are void."""
+
+    tag: str
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses the last node."""
+        the_node(record, self.tag)
+        if len(record.nodes) == 1:
+            refuse("BadRequestException", f"Node '{self.tag}' is the last one of the cluster and stays.")
+        databases = record.databases
+        changed = set()
+        for folded, database in record.databases.items():
+            deletion = database.deletion_in_progress
+            if database.topology.state_of(self.tag) is None and self.tag not in deletion:
+                continue
+            changed.add(folded)
+            if self.tag in deletion:
+                deletion = deletion.delete(self.tag)
+            topology = database.topology.without(self.tag)
+            if not topology.all_nodes and not deletion:
+                databases = databases.delete(folded)
+                continue
+            left = replace(
+                database,
+                topology=replace(topology, stamp=replace(topology.stamp, index=entry.index, term=entry.term)),
+                deletion_in_progress=deletion,
+                etag=entry.index,
+            )
+            databases = databases.set(folded, left)
+        return Outcome(
+            record=replace(record, nodes=record.nodes.delete(self.tag), databases=databases),
+            changes=Changes(cluster=True, databases=frozenset(changed)),
+        )
+
+
+class SetNodeKind(Command, frozen=True, kw_only=True, tag="SetNodeKind"):
+    """A watcher becomes a Member (voter), or a Member a watcher."""
+
+    tag: str
+    kind: NodeKind
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses to make the last voter a watcher."""
+        node = the_node(record, self.tag)
+        voters = [n.tag for n in record.nodes.values() if n.kind == "Member"]
+        if self.kind != "Member" and voters == [self.tag]:
+            refuse("BadRequestException", f"Node '{self.tag}' is the last voter and stays one.")
+        return _with_node(record, replace(node, kind=self.kind))
+
+
+class SetDraining(Command, frozen=True, kw_only=True, tag="SetDraining"):
+    """A draining node is passed over by placement; its tasks are handed over."""
+
+    tag: str
+    draining: bool
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown node."""
+        return _with_node(record, replace(the_node(record, self.tag), draining=self.draining))
+
+
+class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):
+    """A node's weight in placement (1 to 100) and its labels."""
+
+    tag: str
+    weight: int
+    labels: tuple[str, ...] = ()
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses a weight out of range and a label that is no name."""
+        node = the_node(record, self.tag)
+        if not 1 <= self.weight <= 100:
+            refuse("BadRequestException", f"Weight {self.weight} is out of range; it must be 1 to 100.")
+        for label in self.labels:
+            check_name("A label", label)
+        return _with_node(record, replace(node, weight=self.weight, labels=self.labels))
+
+
+class SetTimings(Command, frozen=True, kw_only=True, tag="SetTimings"):
+    """The cluster's clockwork. The caller has checked the rule that binds the figures."""
+
+    timings: Timings
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Always holds."""
+        return Outcome(record=replace(record, timings=self.timings), changes=Changes(cluster=True))
+
+
+def _with_node(record: Record, node: ClusterNode) -> Outcome:
+    return Outcome(record=replace(record, nodes=record.nodes.set(node.tag, node)), changes=Changes(cluster=True))

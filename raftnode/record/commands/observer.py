@@ -1,0 +1,131 @@
+"""What the cluster observer writes: topologies, voids and its decisions, in one command an iteration."""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse
+from raftnode.record.commands.claims import void
+from raftnode.record.model import DECISIONS_MAX, Decision, Observer, Record, Stamp, Topology
+
+DEMOTIONS_KEPT_MAX = 16
+HOUR_MS = 3_600_000
+
+
+class NewTopology(Struct, frozen=True, kw_only=True):
+    """A topology that replaces the one read at `etag`. `demoted` are the nodes it moves to Rehab."""
+
+    database: str
+    etag: int
+    topology: Topology
+    demoted: tuple[str, ...] = ()
+
+
+class VoidClaim(Struct, frozen=True, kw_only=True):
+    """The end of a silent node's claim, by epoch."""
+
+    key: str
+    epoch: int
+    reason: str
+
+
+class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
+    """All that one iteration of the observer decided. Counts only in a log entry of the term it was decided in."""
+
+    term: int
+    iteration: int
+    at: str
+    at_ms: int
+    topologies: tuple[NewTopology, ...] = ()
+    voids: tuple[VoidClaim, ...] = ()
+    decisions: tuple[tuple[str, str], ...] = ()
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Compare-and-set per database: the value lists the databases whose record was edited meanwhile."""
+        if entry.term != self.term:
+            refuse(
+                "NotLeadingException",
+                f"Decided in term {self.term} and logged in term {entry.term}: a decision never outlives its term.",
+            )
+        databases, stale = set(), []
+        for new in self.topologies:
+            after = _with_topology(record, new, self, entry)
+            if after is None:
+                stale.append(new.database)
+            else:
+                record = after
+                databases.add(new.database.lower())
+        claims = set()
+        for end in self.voids:
+            voided = void(record, end.key, end.epoch, end.reason)
+            if voided is not None:
+                record = voided
+                claims.add(end.key)
+        record = _with_decisions(record, self, entry)
+        return Outcome(
+            record=record,
+            value=stale,
+            changes=Changes(databases=frozenset(databases), claims=frozenset(claims)),
+        )
+
+
+class EndGrace(Command, frozen=True, kw_only=True, tag="EndGrace"):
+    """The observer ends a sticky task's grace: its last holder in Rehab no longer keeps it."""
+
+    key: str
+    epoch: int
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """A grace of any other epoch stands."""
+        claim = record.claims.get(self.key)
+        if claim is None or claim.epoch != self.epoch:
+            return Outcome(record=record)
+        claims = record.claims.set(self.key, replace(claim, grace_ended=True))
+        return Outcome(record=replace(record, claims=claims), changes=Changes(claims=frozenset({self.key})))
+
+
+class SuspendObserver(Command, frozen=True, kw_only=True, tag="SuspendObserver"):
+    """The observer decides nothing while it is suspended, whoever leads."""
+
+    suspended: bool
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Always holds."""
+        observer = replace(record.observer, suspended=self.suspended)
+        return Outcome(record=replace(record, observer=observer), changes=Changes(cluster=True))
+
+
+def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entry) -> Record | None:
+    database = record.database(new.database)
+    if database is None or database.etag != new.etag:
+        return None
+    stamp = Stamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
+    topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
+    folded = database.name.lower()
+    changed = replace(database, topology=topology, etag=entry.index)
+    demotions = record.observer.demotions
+    for tag in new.demoted:
+        key = f"{folded}/{tag}"
+        recent = [at for at in demotions.get(key, ()) if decide.at_ms - at < HOUR_MS]
+        demotions = demotions.set(key, (*recent, decide.at_ms)[-DEMOTIONS_KEPT_MAX:])
+    return replace(
+        record,
+        databases=record.databases.set(folded, changed),
+        observer=replace(record.observer, demotions=demotions),
+    )
+
+
+def _with_decisions(record: Record, decide: Decide, entry: Entry) -> Record:
+    fresh = tuple(
+        Decision(
+            index=entry.index,
+            iteration=decide.iteration,
+            at=decide.at,
+            database=database,
+            message=message,
+            term=decide.term,
+        )
+        for database, message in decide.decisions
+    )
+    observer: Observer = record.observer
+    kept = (*observer.decisions, *fresh)[-DECISIONS_MAX:]
+    return replace(record, observer=replace(observer, decisions=kept))

@@ -1,0 +1,275 @@
+"""Commands about connection strings, ongoing tasks and their progress.
+
+The configuration of a task is opaque here. Its kind has validated it at the door and computed key and traits, so that
+a plug-in missing on one node cannot make apply diverge.
+"""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from raftnode.record.commands.base import (
+    Changes,
+    Command,
+    Entry,
+    Outcome,
+    check_name,
+    refuse,
+    the_database,
+    with_database,
+)
+from raftnode.record.model import (
+    CONNECTION_STRINGS_MAX,
+    TASKS_PER_DATABASE_MAX,
+    ConnectionString,
+    Database,
+    Progress,
+    Record,
+    Task,
+    Traits,
+    claim_key,
+)
+
+
+class PutConnectionString(Command, frozen=True, kw_only=True, tag="PutConnectionString"):
+    """A connection string is added or replaced."""
+
+    database: str
+    name: str
+    type: str
+    configuration: bytes
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses a bad name, another type under the same name, and one too many."""
+        database = the_database(record, self.database)
+        check_name("Connection string name", self.name)
+        folded = self.name.lower()
+        present = database.connection_strings.get(folded)
+        if present is None and len(database.connection_strings) >= CONNECTION_STRINGS_MAX:
+            refuse(
+                "LimitExceededException",
+                f"A database holds at most {CONNECTION_STRINGS_MAX} connection strings.",
+            )
+        if present is not None and present.type != self.type:
+            refuse(
+                "BadRequestException",
+                f"Connection string '{self.name}' is of type {present.type}. Choose another name.",
+            )
+        string = ConnectionString(name=self.name, type=self.type, configuration=self.configuration, etag=entry.index)
+        strings = database.connection_strings.set(folded, string)
+        return with_database(record, replace(database, connection_strings=strings), entry)
+
+
+class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConnectionString"):
+    """A connection string goes."""
+
+    database: str
+    name: str
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses one that a task uses; one that is not there stays so."""
+        database = the_database(record, self.database)
+        folded = self.name.lower()
+        if folded not in database.connection_strings:
+            return Outcome(record=record)
+        users = [t.name for t in database.tasks.values() if (t.connection_string or "").lower() == folded]
+        if users:
+            refuse(
+                "BadRequestException",
+                f"Connection string '{self.name}' is used by: {', '.join(sorted(users)[:10])}. "
+                "Change or delete these tasks first.",
+            )
+        strings = database.connection_strings.delete(folded)
+        return with_database(record, replace(database, connection_strings=strings), entry)
+
+
+class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
+    """A task is added (`id` 0; its id becomes the log index) or edited (its id stays).
+
+    `etag`, if given, is the one the editor has read. `reset` forgets the progress.
+    """
+
+    database: str
+    name: str
+    kind: str
+    key: int
+    id: int = 0
+    mentor: str | None = None
+    pinned: bool = False
+    disabled: bool = False
+    traits: Traits = Traits()
+    requires: tuple[str, ...] = ()
+    connection_string: str | None = None
+    configuration: bytes = b"{}"
+    etag: int | None = None
+    reset: bool = False
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses a taken name, an unknown task or connection string, a stale etag, a changed kind, a rename onto a
+        name whose claim is still held, and one task too many."""
+        database = the_database(record, self.database)
+        check_name("Task name", self.name)
+        present = self._present(database)
+        named = database.task_named(self.name)
+        if named is not None and (present is None or named.id != present.id):
+            refuse(
+                "BadRequestException",
+                f"Task name '{self.name}' is used by task {named.id}. Choose another name.",
+            )
+        used = self.connection_string
+        if used is not None and used.lower() not in database.connection_strings:
+            refuse("BadRequestException", f"Connection string '{used}' does not exist. Create it first.")
+        task = Task(
+            id=present.id if present else entry.index,
+            name=self.name,
+            kind=self.kind,
+            key=self.key,
+            mentor=self.mentor,
+            pinned=self.pinned,
+            disabled=self.disabled,
+            traits=self.traits,
+            requires=self.requires,
+            connection_string=used,
+            configuration=self.configuration,
+            etag=entry.index,
+        )
+        if present is not None:
+            record = _rename_claim(record, database, present, task)
+        progress = database.progress
+        if present is None or self.reset:
+            progress = progress.set(task.id, Progress(generation=entry.index))
+        changed = replace(database, tasks=database.tasks.set(task.id, task), progress=progress)
+        return with_database(record, changed, entry, value=task.id)
+
+    def _present(self, database: Database) -> Task | None:
+        if self.id == 0:
+            if len(database.tasks) >= TASKS_PER_DATABASE_MAX:
+                refuse("LimitExceededException", f"A database holds at most {TASKS_PER_DATABASE_MAX} tasks.")
+            return None
+        present = _the_task(database, self.id)
+        if present.kind != self.kind:
+            refuse("BadRequestException", f"Task {self.id} is of kind {present.kind} and stays so.")
+        if self.etag is not None and self.etag != present.etag:
+            refuse(
+                "ConcurrencyException",
+                f"Task {self.id} was edited meanwhile (etag {present.etag}, yours {self.etag}). Read it again.",
+            )
+        return present
+
+
+class SetTaskState(Command, frozen=True, kw_only=True, tag="SetTaskState"):
+    """A task is enabled or disabled; its id, key and progress stay."""
+
+    database: str
+    id: int
+    disabled: bool
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown task."""
+        database = the_database(record, self.database)
+        task = replace(_the_task(database, self.id), disabled=self.disabled, etag=entry.index)
+        changed = replace(database, tasks=database.tasks.set(task.id, task))
+        return with_database(record, changed, entry, value=task.id)
+
+
+class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
+    """A task's preferred mentor node and whether it is pinned there. The body is not restarted for it."""
+
+    database: str
+    id: int
+    mentor: str | None
+    pinned: bool = False
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown task."""
+        database = the_database(record, self.database)
+        task = replace(_the_task(database, self.id), mentor=self.mentor, pinned=self.pinned)
+        changed = replace(database, tasks=database.tasks.set(task.id, task))
+        return with_database(record, changed, entry, value=task.id)
+
+
+class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
+    """A task goes, with its progress. A held claim stands until it is released or void."""
+
+    database: str
+    id: int
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown task."""
+        database = the_database(record, self.database)
+        _the_task(database, self.id)
+        progress = database.progress
+        changed = replace(
+            database,
+            tasks=database.tasks.delete(self.id),
+            progress=progress.delete(self.id) if self.id in progress else progress,
+        )
+        return with_database(record, changed, entry, value=self.id)
+
+
+class ProgressMade(Struct, frozen=True, kw_only=True):
+    """How far one run has come."""
+
+    database: str
+    id: int
+    epoch: int
+    progress: Progress
+
+
+class Checkpoint(Command, frozen=True, kw_only=True, tag="Checkpoint"):
+    """Progress of many runs of one node, coalesced. What does not hold any more is passed over."""
+
+    made: tuple[ProgressMade, ...]
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """The value lists the task ids whose progress was accepted."""
+        accepted = []
+        changed = set()
+        for made in self.made:
+            after = with_progress(record, made)
+            if after is not None:
+                record = after
+                accepted.append(made.id)
+                changed.add(made.database.lower())
+        return Outcome(record=record, value=accepted, changes=Changes(databases=frozenset(changed)))
+
+
+def with_progress(record: Record, made: ProgressMade) -> Record | None:
+    """The record with this progress, or None: another epoch holds the claim, the task is gone or was reset."""
+    database = record.database(made.database)
+    task = database.tasks.get(made.id) if database else None
+    if database is None or task is None:
+        return None
+    claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+    if claim is None or claim.state != "Held" or claim.epoch != made.epoch:
+        return None
+    present = database.progress.get(made.id, Progress(generation=0))
+    if made.progress.generation != present.generation or made.progress.processed < present.processed:
+        return None
+    stored = replace(made.progress, epoch=made.epoch)
+    databases = record.databases.set(
+        database.name.lower(), replace(database, progress=database.progress.set(made.id, stored))
+    )
+    return replace(record, databases=databases)
+
+
+def _the_task(database: Database, id: int) -> Task:
+    task = database.tasks.get(id)
+    if task is None:
+        refuse("TaskDoesNotExistException", f"Database '{database.name}' has no task {id}.")
+    return task
+
+
+def _rename_claim(record: Record, database: Database, before: Task, after: Task) -> Record:
+    """A claim follows its task's new name, so that no other node can claim it while the old body runs."""
+    old = claim_key(database.name, before.kind, before.name)
+    new = claim_key(database.name, after.kind, after.name)
+    claim = record.claims.get(old)
+    if old == new or claim is None:
+        return record
+    there = record.claims.get(new)
+    if there is not None and there.state == "Held":
+        refuse(
+            "ConcurrencyException",
+            f"A task named '{after.name}' was deleted and its run has not ended yet. Try again in a moment.",
+        )
+    return replace(record, claims=record.claims.delete(old).set(new, claim))

@@ -1,0 +1,88 @@
+"""The state machine: one log entry in, the next record out. Total: whatever the bytes, it answers and never raises."""
+
+import msgspec
+from msgspec.structs import replace
+
+from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
+from raftnode.record.model import COMMAND_BYTES_MAX, REQUESTS_MAX, SCHEMA_VERSION, Error, Record, Result
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """The record after an entry, the answer to its proposer, and what it changed."""
+
+    record: Record
+    result: Result
+    changes: Changes = Changes()
+
+
+def apply(record: Record, entry: Entry, data: bytes) -> Applied:
+    """The record with the entry's command applied.
+
+    A refused or unreadable command changes nothing but the index. A repeated request id gets its first answer. An
+    entry at or below the record's index was applied before and changes nothing.
+    """
+    if entry.index <= record.index:
+        return Applied(
+            record=record, result=_failed(entry, "AlreadyAppliedException", "This entry was applied before.")
+        )
+    record = replace(record, index=entry.index)
+    if len(data) > COMMAND_BYTES_MAX:
+        return _answer(record, "", _failed(entry, "BadRequestException", _too_large(len(data))))
+    try:
+        envelope = decode(data)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        return _answer(record, "", _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
+    if envelope.version > SCHEMA_VERSION:
+        message = f"Command of schema version {envelope.version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
+        return _answer(record, "", _failed(entry, "ClientVersionMismatchException", message))
+    first = record.requests.get(envelope.request_id)
+    if first is not None:
+        return Applied(record=record, result=first)
+    return _run(record, entry, envelope)
+
+
+def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
+    try:
+        outcome = envelope.command.apply(record, entry)
+    except Refused as refused:
+        return _answer(record, envelope.request_id, Result(index=entry.index, error=refused.error))
+    except Exception as error:
+        # A command must never raise, but if one does, it does so on every node alike: answering keeps them equal,
+        # raising would stop them all at this entry for ever.
+        message = f"{type(error).__name__} in {type(envelope.command).__name__}; nothing was changed."
+        return _answer(record, envelope.request_id, _failed(entry, "RavenException", message))
+    result = Result(index=entry.index, value=outcome.value)
+    return _answer(outcome.record, envelope.request_id, result, outcome.changes)
+
+
+def _answer(record: Record, request_id: str, result: Result, changes: Changes | None = None) -> Applied:
+    return Applied(
+        record=_remember(record, request_id, result) if request_id else record,
+        result=result,
+        changes=changes or Changes(),
+    )
+
+
+def _remember(record: Record, request_id: str, result: Result) -> Record:
+    requests = record.requests.set(request_id, result)
+    order = record.request_order.set(record.request_next, request_id)
+    first = record.request_first
+    if len(requests) > REQUESTS_MAX:
+        requests = requests.delete(order[first])
+        order = order.delete(first)
+        first += 1
+    return replace(
+        record,
+        requests=requests,
+        request_order=order,
+        request_first=first,
+        request_next=record.request_next + 1,
+    )
+
+
+def _failed(entry: Entry, kind: str, message: str) -> Result:
+    return Result(index=entry.index, error=Error(type=kind, message=message))
+
+
+def _too_large(size: int) -> str:
+    return f"Command of {size} bytes; the limit is {COMMAND_BYTES_MAX}."
