@@ -1,0 +1,158 @@
+"""The record on this node: applies what Raft commits, proposes commands, and tells whoever listens what changed."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove
+from raftnode.record.commands import Changes, Command, Decide, Entry, encode
+from raftnode.record.machine import apply
+from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result, dump, load
+
+log = structlog.get_logger(__name__)
+
+CHUNK_BYTES = 1 << 20
+RETRY_MIN_MS = 20
+RETRY_MAX_MS = 400
+
+
+class Unavailable(Exception):
+    """The command was not answered in time. It may still be applied; proposing it again under its request id is safe."""
+
+
+class TooLarge(Exception):
+    """The command is larger than the log takes."""
+
+
+class Listener(Protocol):
+    """Called once per tick in which something was applied, with all that changed since the last call."""
+
+    def __call__(self, record: Record, changes: Changes) -> None: ...
+
+
+class Replica:
+    """Raft's state machine over the record. `record` is always the newest applied one; it is never changed in place."""
+
+    def __init__(self) -> None:
+        self.record = Record()
+        self._raft: Raft | None = None
+        self._listeners: list[Listener] = []
+        self._pending = Changes()
+        self._changed = asyncio.Event()
+
+    def attach(self, raft: Raft) -> None:
+        """Names the Raft that commands are proposed to."""
+        self._raft = raft
+
+    def subscribe(self, listener: Listener) -> None:
+        """Calls the listener after every tick that applied something."""
+        self._listeners.append(listener)
+
+    def apply(self, index: int, term: int, command: bytes) -> Result:
+        """Applies one committed entry; the answer goes to whoever proposed it."""
+        applied = apply(self.record, Entry(index, term), command)
+        self.record = applied.record
+        self._pending = _merged(self._pending, applied.changes)
+        return applied.result
+
+    def dump(self) -> Callable[[], Iterable[bytes]]:
+        """Captures the record as it is now; encoding happens when the returned function is called."""
+        record = self.record
+        return lambda: _chunks(dump(record))
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Replaces the record by a snapshot's. Everything counts as changed."""
+        before = self.record
+        self.record = load(b"".join(chunks))
+        everything = frozenset(before.databases) | frozenset(self.record.databases)
+        self._pending = Changes(
+            cluster=True, databases=everything, claims=frozenset(before.claims) | frozenset(self.record.claims)
+        )
+
+    def after_tick(self) -> None:
+        """Tells the listeners and wakes who waits for a change."""
+        changes, self._pending = self._pending, Changes()
+        for listener in self._listeners:
+            listener(self.record, changes)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def propose(self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None) -> Result:
+        """The command's answer, from any node of the cluster.
+
+        Proposes again under one request id until it is answered, so that it takes effect at most once. Raises
+        Unavailable after `timeout_ms`, TooLarge at once.
+        """
+        data = self._encoded(command, request_id)
+        reason = "no leader is known"
+        pause_ms = RETRY_MIN_MS
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while True:
+                    try:
+                        proposed = await self._the_raft().propose(data, timeout_ms=timeout_ms)
+                        return self._answer(proposed)
+                    except (NotCommitted, OutcomeUnknown) as failure:
+                        reason = str(failure)
+                    await asyncio.sleep(pause_ms / 1000)
+                    pause_ms = min(2 * pause_ms, RETRY_MAX_MS)
+        except TimeoutError:
+            raise Unavailable(f"{type(command).__name__} was not answered within {timeout_ms} ms: {reason}.") from None
+
+    async def decide(self, command: Decide) -> Result:
+        """The observer's decision, appended by this node as leader of the decision's term or not at all.
+
+        Raises NotCommitted or OutcomeUnknown; it is never proposed again.
+        """
+        proposed = await self._the_raft().propose_here(encode(command), term=command.term)
+        return self._answer(proposed)
+
+    async def change_membership(self, change: Add | Remove, command: Command, *, timeout_ms: int = 10000) -> Result:
+        """One log entry that changes both Raft's membership and the record. Raises Unavailable after `timeout_ms`."""
+        data = self._encoded(command, None)
+        reason = "no leader is known"
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while True:
+                    try:
+                        return self._answer(await self._the_raft().change_membership(change, data))
+                    except (NotCommitted, OutcomeUnknown) as failure:
+                        reason = str(failure)
+                    await asyncio.sleep(RETRY_MAX_MS / 1000)
+        except TimeoutError:
+            raise Unavailable(f"The change was not answered within {timeout_ms} ms: {reason}.") from None
+
+    async def until(self, condition: Callable[[Record], bool]) -> Record:
+        """Waits until the applied record meets the condition, and gives that record."""
+        while not condition(self.record):
+            await self._changed.wait()
+        return self.record
+
+    def _the_raft(self) -> Raft:
+        assert self._raft is not None, "attach() comes before propose()"
+        return self._raft
+
+    @staticmethod
+    def _encoded(command: Command, request_id: str | None) -> bytes:
+        data = encode(command, request_id or uuid.uuid4().hex)
+        if len(data) > COMMAND_BYTES_MAX:
+            raise TooLarge(f"{type(command).__name__} takes {len(data)} bytes; the limit is {COMMAND_BYTES_MAX}.")
+        return data
+
+    @staticmethod
+    def _answer(proposed: Proposed) -> Result:
+        answer = proposed.answer
+        assert isinstance(answer, Result)
+        return answer
+
+
+def _merged(a: Changes, b: Changes) -> Changes:
+    return Changes(cluster=a.cluster or b.cluster, databases=a.databases | b.databases, claims=a.claims | b.claims)
+
+
+def _chunks(data: bytes) -> Iterable[bytes]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
