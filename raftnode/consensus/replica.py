@@ -8,13 +8,13 @@ from typing import Protocol
 import structlog
 
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove
+from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, encode
 from raftnode.record.machine import apply
-from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result, dump, load
+from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
 
 log = structlog.get_logger(__name__)
 
-CHUNK_BYTES = 1 << 20
 RETRY_MIN_MS = 20
 RETRY_MAX_MS = 400
 
@@ -61,12 +61,12 @@ class Replica:
     def dump(self) -> Callable[[], Iterable[bytes]]:
         """Captures the record as it is now; encoding happens when the returned function is called."""
         record = self.record
-        return lambda: _chunks(dump(record))
+        return lambda: snapshot.frames(record)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Replaces the record by a snapshot's. Everything counts as changed."""
         before = self.record
-        self.record = load(b"".join(chunks))
+        self.record = snapshot.read(chunks)
         everything = frozenset(before.databases) | frozenset(self.record.databases)
         self._pending = Changes(
             cluster=True, databases=everything, claims=frozenset(before.claims) | frozenset(self.record.claims)
@@ -111,7 +111,13 @@ class Replica:
         return self._answer(proposed)
 
     async def change_membership(self, change: Add | Remove, command: Command, *, timeout_ms: int = 10000) -> Result:
-        """One log entry that changes both Raft's membership and the record. Raises Unavailable after `timeout_ms`."""
+        """One log entry that changes both Raft's membership and the record. Raises Unavailable after `timeout_ms`.
+
+        A command the record would refuse is answered here: the membership must not change without it.
+        """
+        rehearsed = apply(self.record, Entry(self.record.index + 1, 0), encode(command))
+        if rehearsed.result.error is not None:
+            return rehearsed.result
         data = self._encoded(command, None)
         reason = "no leader is known"
         try:
@@ -151,8 +157,3 @@ class Replica:
 
 def _merged(a: Changes, b: Changes) -> Changes:
     return Changes(cluster=a.cluster or b.cluster, databases=a.databases | b.databases, claims=a.claims | b.claims)
-
-
-def _chunks(data: bytes) -> Iterable[bytes]:
-    for start in range(0, len(data), CHUNK_BYTES):
-        yield data[start : start + CHUNK_BYTES]

@@ -291,20 +291,6 @@ def dec_hook(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"{kind} has no place in the record")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
-_decoder = msgspec.msgpack.Decoder(Record, dec_hook=dec_hook)
-
-
-def dump(record: Record) -> bytes:
-    """The record as msgpack, for snapshots."""
-    return _encoder.encode(record)
-
-
-def load(data: bytes) -> Record:
-    """The record back from `dump`. Raises msgspec.ValidationError or DecodeError for anything else."""
-    return _decoder.decode(data)
-
-
 def to_json(value: Any) -> Any:
     """A record value as plain JSON types (PascalCase keys)."""
     return msgspec.to_builtins(value, enc_hook=enc_hook)

@@ -1,0 +1,61 @@
+"""The record as a stream of length-prefixed frames: first everything but the databases, then one database a frame.
+
+So a snapshot never holds a second copy of the whole record, and encoding it blocks nobody for long.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.record.model import SCHEMA_VERSION, Database, Record, dec_hook, enc_hook
+
+_PREFIX_BYTES = 4
+_encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
+_record_decoder = msgspec.msgpack.Decoder(Record, dec_hook=dec_hook)
+_database_decoder = msgspec.msgpack.Decoder(Database, dec_hook=dec_hook)
+
+
+class SnapshotUnreadable(Exception):
+    """The stream is not a snapshot this version can read; the message says why."""
+
+
+def frames(record: Record) -> Iterator[bytes]:
+    """The record as frames. The record is immutable, so this may run in another thread."""
+    yield _framed(_encoder.encode(replace(record, databases=Map())))
+    for database in record.databases.values():
+        yield _framed(_encoder.encode(database))
+
+
+def read(chunks: Iterable[bytes]) -> Record:
+    """The record back from `frames`, however the stream was cut into chunks. Raises SnapshotUnreadable."""
+    bodies = _bodies(chunks)
+    try:
+        record = _record_decoder.decode(next(bodies, b""))
+        databases = [_database_decoder.decode(body) for body in bodies]
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
+    if record.schema_version > SCHEMA_VERSION:
+        raise SnapshotUnreadable(
+            f"The snapshot is of schema version {record.schema_version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
+        )
+    return replace(record, databases=Map({database.name.lower(): database for database in databases}))
+
+
+def _framed(body: bytes) -> bytes:
+    return len(body).to_bytes(_PREFIX_BYTES, "little") + body
+
+
+def _bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        while len(buffer) >= _PREFIX_BYTES:
+            end = _PREFIX_BYTES + int.from_bytes(buffer[:_PREFIX_BYTES], "little")
+            if len(buffer) < end:
+                break
+            yield bytes(buffer[_PREFIX_BYTES:end])
+            del buffer[:end]
+    if buffer:
+        raise SnapshotUnreadable(f"The snapshot ends inside a frame ({len(buffer)} bytes are left over).")
