@@ -20,7 +20,7 @@ RETRY_MAX_MS = 400
 
 
 class Unavailable(Exception):
-    """The command was not answered in time. It may still be applied; proposing it again under its request id is safe."""
+    """The command was not answered in time. It may still be applied; under its request id it is safe to repeat."""
 
 
 class TooLarge(Exception):

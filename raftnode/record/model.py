@@ -176,7 +176,8 @@ class Progress(Value, frozen=True, kw_only=True):
 class Claim(Value, frozen=True, kw_only=True):
     """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
 
-    It outlives the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for sticky kinds.
+    It outlives the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for
+    sticky kinds.
     """
 
     tag: str

@@ -38,7 +38,8 @@ def read(chunks: Iterable[bytes]) -> Record:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
     if record.schema_version > SCHEMA_VERSION:
         raise SnapshotUnreadable(
-            f"The snapshot is of schema version {record.schema_version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
+            f"The snapshot is of schema version {record.schema_version}; this node reads up to {SCHEMA_VERSION}. "
+            "Upgrade it."
         )
     return replace(record, databases=Map({database.name.lower(): database for database in databases}))
 
