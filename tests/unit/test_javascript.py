@@ -1,0 +1,251 @@
+"""The JavaScript sandbox, with the real engine."""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from raftnode.javascript import Program, Sandbox, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits
+
+LIMITS = ScriptLimits(time_ms_max=1_000, memory_bytes_max=48 << 20, result_bytes_max=1 << 20)
+
+
+def program(text: str, name: str = "test") -> Program:
+    return Program(Script(name, text), blame=name)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    sandbox = Sandbox(LIMITS)
+    yield sandbox
+    await sandbox.close()
+
+
+async def run(sandbox: Sandbox, text: str, argument: Any = None) -> Any:
+    return json.loads(await sandbox.call(program(text), json.dumps(argument).encode()))
+
+
+async def test_a_whole_batch_goes_in_and_comes_out_of_one_call(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "items => items.map(i => ({twice: i.n * 2}))", [{"n": 1}, {"n": 21}]) == [
+        {"twice": 2},
+        {"twice": 42},
+    ]
+
+
+async def test_a_result_of_nothing_is_null_and_text_survives_in_any_script(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "x => undefined") is None
+    assert await run(sandbox, "x => x", "Ærø 東京 🚢\u2028") == "Ærø 東京 🚢\u2028"
+
+
+async def test_a_compiled_program_is_reused_between_calls(sandbox: Sandbox) -> None:
+    counter = Program(Script("state", "let calls = 0;"), Script("count", "x => ++calls"), blame="count")
+    assert [await sandbox.call(counter, b"0") for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ArrayBuffer", "SharedArrayBuffer", "DataView", "Atomics", "WebAssembly", "Uint8Array", "Float64Array"),
+        *("BigInt64Array", "Float16Array", "setTimeout", "clearTimeout", "setInterval", "require", "fetch"),
+        *("__timer_manager", "WeakRef"),
+    ],
+)
+async def test_buffers_wasm_and_timers_do_not_exist(sandbox: Sandbox, name: str) -> None:
+    assert await run(sandbox, f"x => typeof {name}") == "undefined"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "eval('1')",
+        "(0, eval)('1')",
+        "Function('return 1')()",
+        "(function(){}).constructor('return 1')()",
+        "(() => 1).constructor('return 1')()",
+        "(async function(){}).constructor('return 1')()",
+        "(function*(){}).constructor('return 1')()",
+        "(async function*(){}).constructor('return 1')()",
+        "Reflect.construct(Function, ['return 1'])()",
+        "Object.getPrototypeOf(async () => 1).constructor('return 1')()",
+    ],
+)
+async def test_no_code_is_made_from_strings(sandbox: Sandbox, code: str) -> None:
+    with pytest.raises(ScriptError, match="Code generation from strings disallowed"):
+        await run(sandbox, f"x => {code}")
+
+
+async def test_no_object_of_the_language_leads_to_a_buffer(sandbox: Sandbox) -> None:
+    walk = """x => {
+      const seen = new Set(), found = [], todo = [globalThis, async () => 1, function* () {}, /x/g, [].values()];
+      while (todo.length) {
+        const o = todo.pop();
+        if (o === null || (typeof o !== 'object' && typeof o !== 'function') || seen.has(o)) continue;
+        seen.add(o);
+        const tag = typeof o === 'function' ? o.name : '';
+        if (/Array$|Buffer|DataView|Atomics|WebAssembly|Timeout/.test(tag) && !/^(Array|isArray|toArray)$/.test(tag))
+          found.push(tag);
+        todo.push(Object.getPrototypeOf(o));
+        for (const key of Reflect.ownKeys(o)) {
+          const d = Object.getOwnPropertyDescriptor(o, key);
+          todo.push(d.value, d.get, d.set);
+        }
+      }
+      return {found, many: seen.size > 500};
+    }"""
+    assert await run(sandbox, walk) == {"found": [], "many": True}
+
+
+@pytest.mark.parametrize(
+    "loop",
+    ["while (true);", "/(a+)+$/.test('a'.repeat(40) + 'b');", "[1, 2, 3].concat(new Array(4294967290)).sort();"],
+)
+async def test_a_script_that_does_not_end_is_ended_even_inside_a_builtin(sandbox: Sandbox, loop: str) -> None:
+    with pytest.raises(ScriptEnded, match="script 'test': did not end within 1000 ms") as caught:
+        await run(sandbox, f"x => {{ {loop} }}")
+    assert caught.value.limit == "time"
+    assert await run(sandbox, "x => 1") == 1
+
+
+@pytest.mark.parametrize(
+    "greed",
+    [
+        "const a = []; while (true) a.push({x: [1, 2]});",
+        "const a = []; while (true) a.push(new Array(1e8).fill(0));",
+        "Array.from({length: 4e9});",
+        "'a'.repeat(5e8).replace(/a/g, 'bb');",
+        "JSON.parse('[' + '1,'.repeat(2e8) + '1]');",
+        "const m = new Map(); let i = 0; while (true) m.set(i++, i);",
+    ],
+)
+async def test_a_script_that_eats_memory_is_ended_and_the_next_call_works(sandbox: Sandbox, greed: str) -> None:
+    sandbox.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
+    with pytest.raises(ScriptEnded, match="more than 48 MiB of memory") as caught:
+        await run(sandbox, f"x => {{ {greed} }}")
+    assert caught.value.limit == "memory"
+    assert await run(sandbox, "x => 1") == 1
+
+
+async def test_a_script_may_make_garbage_far_beyond_the_limit(sandbox: Sandbox) -> None:
+    sandbox.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
+    text = "x => { let n = 0; for (let i = 0; i < 3e6; i++) n += ({a: 'x' + i, b: [i]}).a.length; return n; }"
+    assert await run(sandbox, text) > 0
+
+
+async def test_a_result_that_is_too_large_is_refused_by_its_limit(sandbox: Sandbox) -> None:
+    with pytest.raises(ScriptEnded, match="the limit is 1048576 bytes"):
+        await run(sandbox, "x => 'y'.repeat(2e6)")
+    assert await run(sandbox, "x => 1") == 1
+
+
+async def test_an_error_names_the_script_the_line_and_the_message(sandbox: Sandbox) -> None:
+    broken = program("x => {\n  return 1;\n  let = ;\n}", name="Orders & lines")
+    with pytest.raises(ScriptError, match=r"script 'Orders & lines', line 3: SyntaxError: .*"):
+        await sandbox.call(broken, b"0")
+    throws = program("x => {\n  return missing.y;\n}", name="Orders & lines")
+    with pytest.raises(ScriptError, match="line 2: ReferenceError: missing is not defined") as caught:
+        await sandbox.call(throws, b"0")
+    assert (caught.value.script, caught.value.line) == ("Orders & lines", 2)
+
+
+async def test_an_error_in_an_earlier_script_of_a_program_carries_that_script_s_name(sandbox: Sandbox) -> None:
+    two = Program(Script("first", "let a =\n ;"), Script("second", "x => a"), blame="second")
+    with pytest.raises(ScriptError, match="script 'first', line 2"):
+        await sandbox.call(two, b"0")
+
+
+async def test_a_script_that_is_too_long_is_refused_before_it_runs() -> None:
+    with pytest.raises(ScriptError, match="the limit is 262144 bytes"):
+        program("x => '" + "y" * 300_000 + "'")
+
+
+async def test_a_cancelled_call_ends_its_worker_and_the_next_call_works(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "x => 1") == 1
+    process = sandbox._process
+    assert process is not None
+    call = asyncio.create_task(run(sandbox, "x => { while (true); }"))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+    assert await run(sandbox, "x => 2") == 2
+
+
+async def test_the_loop_goes_on_while_a_script_runs(sandbox: Sandbox) -> None:
+    call = asyncio.create_task(run(sandbox, "x => { let n = 0; for (let i = 0; i < 2e8; i++) n += i; return n; }"))
+    turns = 0
+    while not call.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100
+    await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_a_worker_that_is_killed_from_outside_is_no_fault_of_the_script(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "x => 1") == 1
+    assert sandbox._process is not None
+    os.kill(sandbox._process.pid, signal.SIGKILL)
+    with pytest.raises(SandboxFailed, match="ended from outside"):
+        await run(sandbox, "x => 2")
+    assert await run(sandbox, "x => 3") == 3
+
+
+async def test_closing_frees_the_worker_and_a_later_call_starts_anew(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "x => 1") == 1
+    await sandbox.close()
+    assert sandbox._process is None
+    assert await run(sandbox, "x => 2") == 2
+
+
+def test_a_worker_whose_v8_has_ignored_its_flags_refuses_to_serve() -> None:
+    """V8 stops reading its flags at the first one it does not know and says nothing to its host."""
+    code = (
+        "from py_mini_racer import MiniRacer, init_mini_racer\n"
+        "from raftnode.javascript_worker import _check\n"
+        "init_mini_racer(flags=['--single-threaded', {flag}'--disallow-code-generation-from-strings',"
+        " '--max-heap-size=64'])\n"
+        "_check(MiniRacer(), 64 << 20)\n"
+    )
+    ignored = [sys.executable, "-c", code.format(flag="'--flag-of-the-future', ")]
+    answer = subprocess.run(ignored, capture_output=True, text=True, check=False)
+    assert (answer.returncode, "did not take its flags" in answer.stderr) == (1, True)
+    assert subprocess.run([sys.executable, "-c", code.format(flag="")], check=False).returncode == 0
+
+
+async def test_an_engine_that_does_not_start_is_no_fault_of_the_script(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftnode.javascript._WORKER", "/nowhere/worker.py")
+    with pytest.raises(SandboxFailed, match="py_mini_racer"):
+        await run(sandbox, "x => 1")
+
+
+def test_the_worker_dies_with_its_daemon_even_in_an_endless_script() -> None:
+    code = (
+        "import asyncio\n"
+        "from raftnode.javascript import *\n"
+        "async def main():\n"
+        "    sandbox = Sandbox(ScriptLimits(time_ms_max=600_000))\n"
+        "    await sandbox.call(Program(Script('a', 'x => 1'), blame='a'), b'1')\n"
+        "    print('pid', sandbox._process.pid, flush=True)\n"
+        "    await sandbox.call(Program(Script('b', 'x => { while (true); }'), blame='b'), b'1')\n"
+        "asyncio.run(main())\n"
+    )
+    daemon = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    said = next(line for line in daemon.stdout if line.startswith("pid"))
+    worker = os.pidfd_open(int(said.split()[1]))
+    daemon.kill()
+    daemon.wait()
+    ended, _, _ = select.select([worker], [], [], 10)
+    os.close(worker)
+    daemon.stdout.close()
+    assert ended
