@@ -173,9 +173,8 @@ class Sandbox:
         if process.returncode in _ENDED_BY_V8:
             message = f"needed more than {self.limits.memory_bytes_max >> 20} MiB of memory and was ended"
             return ScriptEnded(program.blame, "memory", message)
-        return SandboxFailed(
-            f"the JavaScript worker was ended from outside (code {process.returncode}); has the machine run out of memory?"
-        )
+        ended = f"the JavaScript worker was ended from outside (code {process.returncode})"
+        return SandboxFailed(f"{ended}; has the machine run out of memory?")
 
     async def _end(self) -> None:
         """Kill the worker, if there is one, and wait until the system has reaped it."""
