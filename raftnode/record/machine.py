@@ -4,7 +4,15 @@ import msgspec
 from msgspec.structs import replace
 
 from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
-from raftnode.record.model import COMMAND_BYTES_MAX, REQUESTS_MAX, SCHEMA_VERSION, Error, Record, Result
+from raftnode.record.model import (
+    COMMAND_BYTES_MAX,
+    REQUEST_ID_LENGTH_MAX,
+    REQUESTS_MAX,
+    SCHEMA_VERSION,
+    Error,
+    Record,
+    Result,
+)
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +38,15 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
         return _answer(record, "", _failed(entry, "BadRequestException", _too_large(len(data))))
     try:
         envelope = decode(data)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except Exception as error:
+        # Decoders fail in more ways than they document (nesting, surrogates); none of them may stop the node.
         return _answer(record, "", _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
     if envelope.version > SCHEMA_VERSION:
         message = f"Command of schema version {envelope.version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
         return _answer(record, "", _failed(entry, "ClientVersionMismatchException", message))
+    if len(envelope.request_id) > REQUEST_ID_LENGTH_MAX:
+        message = f"The request id is longer than {REQUEST_ID_LENGTH_MAX} characters. Choose a shorter one."
+        return _answer(record, "", _failed(entry, "BadRequestException", message))
     first = record.requests.get(envelope.request_id)
     if first is not None:
         return Applied(record=record, result=first)

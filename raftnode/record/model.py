@@ -20,6 +20,9 @@ NAME_LENGTH_MAX = 128
 COMMAND_BYTES_MAX = 512 * 1024
 DECISIONS_MAX = 1_000
 REQUESTS_MAX = 10_000
+REQUEST_ID_LENGTH_MAX = 256
+WEIGHT_MAX = 100
+KEY_MAX = 2**64 - 1
 GENERATION_STRIDE = 1 << 40
 """An epoch is (cluster generation, log index) in one integer: generation * GENERATION_STRIDE + index."""
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_progress
-from raftnode.record.model import GENERATION_STRIDE, Claim, Database, Record, Task, claim_key
+from raftnode.record.model import GENERATION_STRIDE, Claim, ClaimState, Database, Record, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, responsible_node, update_task
 
 
@@ -85,26 +85,61 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
     progress: ProgressMade | None = None
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """A release of any other epoch changes nothing. The value says whether it ended the claim."""
-        claim = record.claims.get(self.key)
-        if claim is None or claim.state != "Held" or claim.epoch != self.epoch:
+        """A release of any other epoch changes nothing. The value says whether it ended the claim.
+
+        The epoch decides, as the claim of a renamed task stands under another key than its body was started with.
+        """
+        key = self._key(record)
+        if key is None:
             return Outcome(record=record, value=False)
         changed: frozenset[str] = frozenset()
         if self.progress is not None and self.progress.epoch == self.epoch:
             after = with_progress(record, self.progress)
             if after is not None:
                 record, changed = after, frozenset({self.progress.database.lower()})
-        released = replace(claim, state="Released", reason=self.reason)
         return Outcome(
-            record=replace(record, claims=record.claims.set(self.key, released)),
+            record=_end(record, key, "Released", self.reason),
             value=True,
-            changes=Changes(databases=changed, claims=frozenset({self.key})),
+            changes=Changes(databases=changed, claims=frozenset({key})),
         )
+
+    def _key(self, record: Record) -> str | None:
+        if _holds(record.claims.get(self.key), self.epoch):
+            return self.key
+        return next((key for key, claim in record.claims.items() if _holds(claim, self.epoch)), None)
 
 
 def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
     """The record with that epoch's claim void, or None if another epoch or nobody holds it."""
-    claim = record.claims.get(key)
-    if claim is None or claim.state != "Held" or claim.epoch != epoch:
-        return None
-    return replace(record, claims=record.claims.set(key, replace(claim, state="Void", reason=reason)))
+    return _end(record, key, "Void", reason) if _holds(record.claims.get(key), epoch) else None
+
+
+def without_ended_claims(record: Record, databases: set[str]) -> Record:
+    """The record without the ended claims of these databases (folded names), which are gone themselves."""
+    ended = [k for k, c in record.claims.items() if c.state != "Held" and k.partition("/")[0] in databases]
+    claims = record.claims
+    for key in ended:
+        claims = claims.delete(key)
+    return replace(record, claims=claims)
+
+
+def _holds(claim: Claim | None, epoch: int) -> bool:
+    return claim is not None and claim.state == "Held" and claim.epoch == epoch
+
+
+def _end(record: Record, key: str, state: ClaimState, reason: str) -> Record:
+    # An ended claim stays for its task's history (the last holder); without a task it would only fill the record.
+    if not _has_task(record, key):
+        return replace(record, claims=record.claims.delete(key))
+    return replace(record, claims=record.claims.set(key, replace(record.claims[key], state=state, reason=reason)))
+
+
+def _has_task(record: Record, key: str) -> bool:
+    folded, kind, name = key.split("/", 2)
+    database = record.databases.get(folded)
+    if database is None:
+        return False
+    if kind == UPDATE_KIND:
+        return name.upper() in database.topology.promotables
+    task = database.task_named(name)
+    return task is not None and task.kind == kind

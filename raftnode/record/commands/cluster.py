@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, check_name, refuse, the_node
-from raftnode.record.model import NODES_MAX, ClusterNode, NodeKind, Record, Timings
+from raftnode.record.commands.claims import without_ended_claims
+from raftnode.record.model import NODES_MAX, WEIGHT_MAX, ClusterNode, NodeKind, Record, Timings
 
 
 class FormCluster(Command, frozen=True, kw_only=True, tag="FormCluster"):
@@ -14,12 +15,17 @@ class FormCluster(Command, frozen=True, kw_only=True, tag="FormCluster"):
     timings: Timings
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """The record of a formed cluster; the record as it was if it is formed already."""
+        """The record of a formed cluster; the record as it was if it is formed already. Refuses nodes that AddNode
+        would refuse, and a list without a voter."""
         if record.nodes:
             return Outcome(record=record, value=record.cluster_id)
-        formed = record.nodes.update({node.tag: node for node in self.nodes})
+        formed = record
+        for node in self.nodes:
+            formed = AddNode(node=node).apply(formed, entry).record
+        if not any(node.kind == "Member" for node in self.nodes):
+            refuse("BadRequestException", "A cluster needs at least one voter among its first nodes.")
         return Outcome(
-            record=replace(record, cluster_id=self.cluster_id, nodes=formed, timings=self.timings),
+            record=replace(formed, cluster_id=self.cluster_id, timings=self.timings),
             value=self.cluster_id,
             changes=Changes(cluster=True),
         )
@@ -67,10 +73,11 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
     node: ClusterNode
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses a tag or an address that is taken, and a tag that is not one to four capital letters."""
+        """Refuses a tag or an address that is taken, a tag that is not one to four capital letters, and bad traits."""
         node = self.node
         if not (1 <= len(node.tag) <= 4 and node.tag.isascii() and node.tag.isalpha() and node.tag.isupper()):
             refuse("BadRequestException", f"Node tag '{node.tag}' must be one to four capital letters A-Z.")
+        _check_traits(node.weight, node.labels)
         if len(record.nodes) >= NODES_MAX:
             refuse("LimitExceededException", f"A cluster holds at most {NODES_MAX} nodes.")
         for other in record.nodes.values():
@@ -111,8 +118,9 @@ class RemoveNode(Command, frozen=True, kw_only=True, tag="RemoveNode"):
                 etag=entry.index,
             )
             databases = databases.set(folded, left)
+        record = replace(record, nodes=record.nodes.delete(self.tag), databases=databases)
         return Outcome(
-            record=replace(record, nodes=record.nodes.delete(self.tag), databases=databases),
+            record=without_ended_claims(record, changed - set(databases)),
             changes=Changes(cluster=True, databases=frozenset(changed)),
         )
 
@@ -153,10 +161,7 @@ class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses a weight out of range and a label that is no name."""
         node = the_node(record, self.tag)
-        if not 1 <= self.weight <= 100:
-            refuse("BadRequestException", f"Weight {self.weight} is out of range; it must be 1 to 100.")
-        for label in self.labels:
-            check_name("A label", label)
+        _check_traits(self.weight, self.labels)
         return _with_node(record, replace(node, weight=self.weight, labels=self.labels))
 
 
@@ -168,6 +173,14 @@ class SetTimings(Command, frozen=True, kw_only=True, tag="SetTimings"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Always holds."""
         return Outcome(record=replace(record, timings=self.timings), changes=Changes(cluster=True))
+
+
+def _check_traits(weight: int, labels: tuple[str, ...]) -> None:
+    # Placement draws once per unit of weight, so an unbounded weight would stop every node.
+    if not 1 <= weight <= WEIGHT_MAX:
+        refuse("BadRequestException", f"Weight {weight} is out of range; it must be 1 to {WEIGHT_MAX}.")
+    for label in labels:
+        check_name("A label", label)
 
 
 def _with_node(record: Record, node: ClusterNode) -> Outcome:

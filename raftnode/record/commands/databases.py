@@ -15,6 +15,7 @@ from raftnode.record.commands.base import (
     the_node,
     with_database,
 )
+from raftnode.record.commands.claims import without_ended_claims
 from raftnode.record.model import (
     DATABASES_MAX,
     INDEXES_MAX,
@@ -137,8 +138,9 @@ class ConfirmDeletion(Command, frozen=True, kw_only=True, tag="ConfirmDeletion")
         if deletion or database.topology.all_nodes:
             return with_database(record, replace(database, deletion_in_progress=deletion), entry)
         folded = database.name.lower()
+        record = replace(record, databases=record.databases.delete(folded))
         return Outcome(
-            record=replace(record, databases=record.databases.delete(folded)),
+            record=without_ended_claims(record, {folded}),
             changes=Changes(databases=frozenset({folded})),
         )
 

@@ -1,5 +1,6 @@
 """What the cluster observer writes: topologies, voids and its decisions, in one command an iteration."""
 
+from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -9,6 +10,7 @@ from raftnode.record.model import DECISIONS_MAX, Decision, Observer, Record, Sta
 
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
+STALE = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided anew."
 
 
 class NewTopology(Struct, frozen=True, kw_only=True):
@@ -40,7 +42,8 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
     decisions: tuple[tuple[str, str], ...] = ()
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Compare-and-set per database: the value lists the databases whose record was edited meanwhile."""
+        """Compare-and-set per database: the value lists the databases whose record was edited meanwhile, and the
+        log of decisions says so."""
         if entry.term != self.term:
             refuse(
                 "NotLeadingException",
@@ -60,7 +63,7 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
             if voided is not None:
                 record = voided
                 claims.add(end.key)
-        record = _with_decisions(record, self, entry)
+        record = _with_decisions(record, self, entry, stale)
         return Outcome(
             record=record,
             value=stale,
@@ -102,11 +105,10 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
     folded = database.name.lower()
     changed = replace(database, topology=topology, etag=entry.index)
-    demotions = record.observer.demotions
+    demotions = _recent(record.observer.demotions, decide.at_ms) if new.demoted else record.observer.demotions
     for tag in new.demoted:
         key = f"{folded}/{tag}"
-        recent = [at for at in demotions.get(key, ()) if decide.at_ms - at < HOUR_MS]
-        demotions = demotions.set(key, (*recent, decide.at_ms)[-DEMOTIONS_KEPT_MAX:])
+        demotions = demotions.set(key, (*demotions.get(key, ()), decide.at_ms)[-DEMOTIONS_KEPT_MAX:])
     return replace(
         record,
         databases=record.databases.set(folded, changed),
@@ -114,7 +116,12 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     )
 
 
-def _with_decisions(record: Record, decide: Decide, entry: Entry) -> Record:
+def _recent(demotions: Map[str, tuple[int, ...]], now_ms: int) -> Map[str, tuple[int, ...]]:
+    kept = {key: tuple(at for at in times if now_ms - at < HOUR_MS) for key, times in demotions.items()}
+    return Map({key: times for key, times in kept.items() if times})
+
+
+def _with_decisions(record: Record, decide: Decide, entry: Entry, stale: list[str]) -> Record:
     fresh = tuple(
         Decision(
             index=entry.index,
@@ -124,7 +131,7 @@ def _with_decisions(record: Record, decide: Decide, entry: Entry) -> Record:
             message=message,
             term=decide.term,
         )
-        for database, message in decide.decisions
+        for database, message in (*decide.decisions, *((name, STALE) for name in stale))
     )
     observer: Observer = record.observer
     kept = (*observer.decisions, *fresh)[-DECISIONS_MAX:]

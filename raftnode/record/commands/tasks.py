@@ -19,6 +19,7 @@ from raftnode.record.commands.base import (
 )
 from raftnode.record.model import (
     CONNECTION_STRINGS_MAX,
+    KEY_MAX,
     TASKS_PER_DATABASE_MAX,
     ConnectionString,
     Database,
@@ -28,6 +29,7 @@ from raftnode.record.model import (
     Traits,
     claim_key,
 )
+from raftnode.record.ownership import UPDATE_KIND
 
 
 class PutConnectionString(Command, frozen=True, kw_only=True, tag="PutConnectionString"):
@@ -104,10 +106,11 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
     reset: bool = False
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses a taken name, an unknown task or connection string, a stale etag, a changed kind, a rename onto a
-        name whose claim is still held, and one task too many."""
+        """Refuses a taken name, a kind or key that no placement could use, an unknown task or connection string, a
+        stale etag, a changed kind, a rename onto a name whose claim is still held, and one task too many."""
         database = the_database(record, self.database)
         check_name("Task name", self.name)
+        self._check_header()
         present = self._present(database)
         named = database.task_named(self.name)
         if named is not None and (present is None or named.id != present.id):
@@ -139,6 +142,12 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
             progress = progress.set(task.id, Progress(generation=entry.index))
         changed = replace(database, tasks=database.tasks.set(task.id, task), progress=progress)
         return with_database(record, changed, entry, value=task.id)
+
+    def _check_header(self) -> None:
+        if not self.kind.isalnum() or self.kind == UPDATE_KIND:
+            refuse("BadRequestException", f"Task kind '{self.kind}' is no kind of ongoing task.")
+        if not 0 <= self.key <= KEY_MAX:
+            refuse("BadRequestException", f"Task key {self.key} is out of range; it must be 0 to {KEY_MAX}.")
 
     def _present(self, database: Database) -> Task | None:
         if self.id == 0:
@@ -196,7 +205,11 @@ class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses an unknown task."""
         database = the_database(record, self.database)
-        _the_task(database, self.id)
+        task = _the_task(database, self.id)
+        key = claim_key(database.name, task.kind, task.name)
+        claim = record.claims.get(key)
+        if claim is not None and claim.state != "Held":
+            record = replace(record, claims=record.claims.delete(key))
         progress = database.progress
         changed = replace(
             database,

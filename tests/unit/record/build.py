@@ -1,0 +1,125 @@
+"""Small records for tests: every one is made by applying real commands, as on a real node."""
+
+from typing import Any
+
+from raftnode.record.commands import (
+    AnnounceNode,
+    ClaimTask,
+    Command,
+    CreateDatabase,
+    FormCluster,
+    PutConnectionString,
+    PutTask,
+    encode,
+)
+from raftnode.record.commands.base import Entry
+from raftnode.record.machine import Applied, apply
+from raftnode.record.model import Claim, ClusterNode, Database, Record, Result, Task, Timings, claim_key
+from raftnode.record.ownership import Placement, responsible_node, task_key
+
+TIMINGS = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
+KIND = "SqlEtl"
+
+
+def node(tag: str, **fields: Any) -> ClusterNode:
+    """A node with addresses and an id made from its tag."""
+    defaults: dict[str, Any] = {
+        "url": f"http://{tag.lower()}:8080",
+        "cluster_address": f"{tag.lower()}:38888",
+        "node_id": f"id-{tag}",
+        "boot": 1,
+    }
+    return ClusterNode(tag=tag, **(defaults | fields))
+
+
+class Cluster:
+    """A log of one: applies commands one after the other and keeps the newest record."""
+
+    def __init__(self, *nodes: str | ClusterNode, term: int = 1) -> None:
+        self.record = Record()
+        self.term = term
+        made = tuple(n if isinstance(n, ClusterNode) else node(n) for n in nodes)
+        if made:
+            self.do(FormCluster(cluster_id="c1", nodes=made, timings=TIMINGS))
+
+    def apply(self, command: Command, *, request_id: str = "", term: int | None = None) -> Applied:
+        """Applies the command at the next index; the result may be a refusal."""
+        entry = Entry(self.record.index + 1, self.term if term is None else term)
+        applied = apply(self.record, entry, encode(command, request_id))
+        self.record = applied.record
+        return applied
+
+    def do(self, command: Command, **how: Any) -> Any:
+        """Applies a command that must hold, and gives its value."""
+        result = self.apply(command, **how).result
+        assert result.error is None, result.error
+        return result.value
+
+    def refused(self, command: Command, **how: Any) -> str:
+        """Applies a command that must be refused; gives the exception's name and its sentence."""
+        before = self.record
+        result = self.apply(command, **how).result
+        assert result.error is not None, result
+        assert self.record.databases == before.databases
+        assert self.record.nodes == before.nodes
+        assert self.record.claims == before.claims
+        return f"{result.error.type}: {result.error.message}"
+
+    def create(self, *members: str, name: str = "Northwind", **fields: Any) -> Database:
+        """A database on these nodes."""
+        self.do(CreateDatabase(name=name, nodes=members, **fields))
+        return self.database(name)
+
+    def database(self, name: str = "Northwind") -> Database:
+        """The database as it is now."""
+        database = self.record.database(name)
+        assert database is not None
+        return database
+
+    def task(self, name: str, *, database: str = "Northwind", **fields: Any) -> Task:
+        """A task of that name is added."""
+        defaults: dict[str, Any] = {"kind": KIND, "key": task_key(KIND, name)}
+        self.do(PutTask(database=database, name=name, **(defaults | fields)))
+        return self.task_now(name, database)
+
+    def task_now(self, name: str, database: str = "Northwind") -> Task:
+        """The task as it is now."""
+        task = self.database(database).task_named(name)
+        assert task is not None
+        return task
+
+    def connection(self, name: str = "Warehouse", database: str = "Northwind", type: str = "Sql") -> None:
+        """A connection string of that name is put."""
+        self.do(PutConnectionString(database=database, name=name, type=type, configuration=b"{}"))
+
+    def announce(self, tag: str, **fields: Any) -> Result:
+        """The node says who it is."""
+        known = self.record.nodes[tag]
+        defaults: dict[str, Any] = {
+            "node_id": f"id-{tag}",
+            "boot": 1,
+            "url": known.url,
+            "cluster_address": known.cluster_address,
+            "kinds": (KIND,),
+        }
+        return self.apply(AnnounceNode(tag=tag, **(defaults | fields))).result
+
+    def claim(self, tag: str, name: str, *, session: int = 1, boot: int = 1, node_id: str | None = None) -> ClaimTask:
+        """The command with which the node claims the task."""
+        return ClaimTask(
+            database="Northwind",
+            kind=KIND,
+            name=name,
+            tag=tag,
+            node_id=node_id or f"id-{tag}",
+            boot=boot,
+            session=session,
+        )
+
+    def claimed(self, name: str, kind: str = KIND, database: str = "Northwind") -> Claim:
+        """The task's last claim."""
+        return self.record.claims[claim_key(database, kind, name)]
+
+    def placed(self, name: str, database: str = "Northwind") -> Placement:
+        """Where the task belongs now."""
+        return responsible_node(self.record, self.database(database), self.task_now(name, database))

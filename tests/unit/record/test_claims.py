@@ -1,0 +1,343 @@
+"""Claims: grant, repeat, release and void, and what they outlive."""
+
+from msgspec.structs import replace
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    Checkpoint,
+    ClaimTask,
+    ConfirmDeletion,
+    CreateDatabase,
+    Decide,
+    DeleteDatabase,
+    DeleteTask,
+    ProgressMade,
+    PromoteDatabaseNode,
+    PutTask,
+    ReleaseTask,
+    RemoveNode,
+    SetDatabaseState,
+    SetTaskPin,
+    SetTaskState,
+    VoidClaim,
+)
+from raftnode.record.model import GENERATION_STRIDE, Progress, claim_key
+from raftnode.record.ownership import UPDATE_KIND, mentor_of
+from tests.unit.record.build import KIND, Cluster, node
+
+KEY = claim_key("Northwind", KIND, "t")
+
+
+def two() -> Cluster:
+    """A task `t` that belongs to A, and a second node B."""
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.task("t", mentor="A")
+    return cluster
+
+
+def move(cluster: Cluster, tag: str) -> None:
+    cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor=tag))
+
+
+def decide(cluster: Cluster, epoch: int, *, key: str = KEY, term: int | None = None) -> Decide:
+    return Decide(
+        term=cluster.term if term is None else term,
+        iteration=1,
+        at="2026-01-01T00:00:00Z",
+        at_ms=1,
+        voids=(VoidClaim(key=key, epoch=epoch, reason="silent"),),
+    )
+
+
+def test_a_grant_gives_the_log_index_as_epoch() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    assert epoch == cluster.record.index
+    assert cluster.claimed("t").state == "Held"
+
+
+def test_the_generation_stands_above_the_log_index() -> None:
+    cluster = two()
+    cluster.record = replace(cluster.record, generation=3)
+    assert cluster.do(cluster.claim("A", "t")) == 3 * GENERATION_STRIDE + cluster.record.index
+
+
+def test_a_repeat_gets_the_same_epoch() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    before = cluster.claimed("t")
+    assert cluster.do(cluster.claim("A", "t")) == epoch
+    assert cluster.claimed("t") == before
+
+
+def test_a_new_session_of_the_same_node_gets_a_new_epoch_at_once() -> None:
+    cluster = two()
+    first = cluster.do(cluster.claim("A", "t", session=1))
+    second = cluster.do(cluster.claim("A", "t", session=2))
+    third = cluster.do(cluster.claim("A", "t", session=1, boot=2))
+    assert first < second < third
+
+
+def test_an_older_session_is_refused_also_after_release() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t", session=2))
+    assert "Session 1.1 has ended" in cluster.refused(cluster.claim("A", "t", session=1))
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert "Session 1.1 has ended" in cluster.refused(cluster.claim("A", "t", session=1))
+    assert "Session 0.9 has ended" in cluster.refused(cluster.claim("A", "t", session=9, boot=0))
+
+
+def test_a_session_whose_claim_was_released_gets_a_new_epoch() -> None:
+    cluster = two()
+    first = cluster.do(cluster.claim("A", "t"))
+    cluster.do(ReleaseTask(key=KEY, epoch=first, reason="edited"))
+    assert cluster.do(cluster.claim("A", "t")) > first
+
+
+def test_only_the_responsible_node_is_granted() -> None:
+    cluster = two()
+    assert "'B' is not responsible for 't'; A is (Mentor)" in cluster.refused(cluster.claim("B", "t"))
+
+
+def test_nobody_is_granted_while_placement_names_no_node() -> None:
+    cluster = Cluster("A")
+    cluster.create("A")
+    cluster.task("t", requires=("ssd",))
+    assert "no node is (NoMember)" in cluster.refused(cluster.claim("A", "t"))
+
+
+def test_another_node_waits_for_release_or_void() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    move(cluster, "B")
+    assert f"'A' still holds epoch {epoch}" in cluster.refused(cluster.claim("B", "t"))
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is True
+    assert cluster.do(cluster.claim("B", "t")) > epoch
+    move(cluster, "A")
+    cluster.do(decide(cluster, cluster.claimed("t").epoch))
+    assert cluster.claimed("t").state == "Void"
+    assert cluster.claimed("t").reason == "silent"
+    assert cluster.do(cluster.claim("A", "t")) > epoch
+
+
+def test_another_node_id_under_the_same_tag_waits() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.record = replace(cluster.record, nodes=cluster.record.nodes.set("A", node("A", node_id="fresh")))
+    assert "still holds" in cluster.refused(cluster.claim("A", "t", node_id="fresh", session=7))
+    assert "not known under the id id-A" in cluster.refused(cluster.claim("A", "t", session=7))
+    cluster.do(decide(cluster, epoch))
+    assert cluster.do(cluster.claim("A", "t", node_id="fresh")) > epoch
+
+
+def test_a_disabled_task_or_database_is_granted_to_nobody() -> None:
+    cluster = two()
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=True))
+    assert "disabled" in cluster.refused(cluster.claim("A", "t"))
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=False))
+    cluster.do(SetDatabaseState(name="Northwind", disabled=True))
+    assert "disabled" in cluster.refused(cluster.claim("A", "t"))
+
+
+def test_a_claim_of_what_does_not_exist_is_refused() -> None:
+    cluster = two()
+    assert "TaskDoesNotExist" in cluster.refused(cluster.claim("A", "nothing"))
+    assert "TaskDoesNotExist" in cluster.refused(replace(cluster.claim("A", "t"), kind="RavenEtl"))
+    assert "TaskDoesNotExist" in cluster.refused(replace(cluster.claim("A", "B"), kind=UPDATE_KIND))
+    assert "DatabaseDoesNotExist" in cluster.refused(replace(cluster.claim("A", "t"), database="Nowhere"))
+    assert "not known" in cluster.refused(cluster.claim("Z", "t"))
+
+
+def test_release_of_another_epoch_changes_nothing() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch - 1)) is False
+    assert cluster.do(ReleaseTask(key="northwind/SqlEtl/other", epoch=1)) is False
+    assert cluster.claimed("t").state == "Held"
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is True
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is False, "a repeat"
+
+
+def test_void_of_another_epoch_or_of_an_ended_claim_changes_nothing() -> None:
+    cluster = two()
+    first = cluster.do(cluster.claim("A", "t", session=1))
+    second = cluster.do(cluster.claim("A", "t", session=2))
+    cluster.do(decide(cluster, first))
+    cluster.do(decide(cluster, second, key="northwind/SqlEtl/other"))
+    assert cluster.claimed("t").state == "Held"
+    cluster.do(ReleaseTask(key=KEY, epoch=second))
+    cluster.do(decide(cluster, second))
+    assert cluster.claimed("t").state == "Released"
+
+
+def test_void_counts_only_in_an_entry_of_its_term() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    assert "never outlives its term" in cluster.refused(decide(cluster, epoch, term=1), term=2)
+    assert cluster.claimed("t").state == "Held"
+
+
+def test_release_carries_the_last_progress_of_its_own_epoch_only() -> None:
+    cluster = two()
+    task = cluster.task_now("t")
+    epoch = cluster.do(cluster.claim("A", "t"))
+    far = Progress(generation=task.id, processed=7)
+    made = ProgressMade(database="Northwind", id=task.id, epoch=epoch, progress=far)
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch, progress=replace(made, epoch=epoch - 1)))
+    assert cluster.database().progress[task.id].processed == 0
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch, progress=replace(made, epoch=epoch)))
+    assert cluster.database().progress[task.id] == replace(far, epoch=epoch)
+
+
+def test_release_is_granted_even_if_its_progress_does_not_hold_any_more() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    made = ProgressMade(database="Northwind", id=1, epoch=epoch, progress=Progress(generation=1))
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch, progress=made)) is True
+
+
+def test_a_held_claim_outlives_deletion_and_creation_of_its_task() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    cluster.task("t", mentor="B")
+    assert "still holds" in cluster.refused(cluster.claim("B", "t"))
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert cluster.do(cluster.claim("B", "t")) > epoch
+
+
+def test_a_held_claim_outlives_deletion_and_creation_of_its_database() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteDatabase(name="Northwind"))
+    for tag in "AB":
+        cluster.do(ConfirmDeletion(name="Northwind", tag=tag))
+    assert cluster.record.database("Northwind") is None
+    cluster.do(CreateDatabase(name="northwind", nodes=("A", "B")))
+    cluster.task("T", mentor="B")
+    assert "still holds" in cluster.refused(cluster.claim("B", "t"))
+    cluster.do(decide(cluster, epoch))
+    assert cluster.do(cluster.claim("B", "t")) > epoch
+
+
+def test_an_ended_claim_goes_with_its_task_so_that_claims_stay_bounded() -> None:
+    cluster = two()
+    cluster.do(ReleaseTask(key=KEY, epoch=cluster.do(cluster.claim("A", "t"))))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    assert KEY not in cluster.record.claims
+    cluster.task("t", mentor="A")
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is True
+    assert KEY not in cluster.record.claims
+
+
+def test_ended_claims_go_with_their_database_and_held_ones_stay() -> None:
+    cluster = two()
+    cluster.task("kept", mentor="A")
+    cluster.do(ReleaseTask(key=KEY, epoch=cluster.do(cluster.claim("A", "t"))))
+    held = cluster.do(cluster.claim("A", "kept"))
+    cluster.do(DeleteDatabase(name="Northwind", from_nodes=("A",)))
+    cluster.do(ConfirmDeletion(name="Northwind", tag="A"))
+    assert KEY in cluster.record.claims, "the database still exists on B"
+    cluster.do(RemoveNode(tag="B"))
+    kept = claim_key("Northwind", KIND, "kept")
+    assert set(cluster.record.claims) == {kept}
+    assert cluster.do(ReleaseTask(key=kept, epoch=held)) is True
+    assert not cluster.record.claims
+
+
+def test_a_renamed_task_takes_its_claim_along_and_the_old_body_releases_it() -> None:
+    cluster = two()
+    task = cluster.task_now("t")
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(PutTask(database="Northwind", id=task.id, name="New", kind=KIND, key=task.key, mentor="B"))
+    assert cluster.claimed("new").epoch == epoch
+    assert KEY not in cluster.record.claims
+    assert "still holds" in cluster.refused(cluster.claim("B", "New"))
+    cluster.task("t", mentor="B")
+    other = cluster.do(cluster.claim("B", "t"))
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is True, "the body was started under the old name"
+    assert (cluster.claimed("New").state, cluster.claimed("t").epoch) == ("Released", other)
+
+
+def test_a_rename_onto_a_name_whose_run_has_not_ended_is_refused() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    task = cluster.task("other", mentor="A")
+    cluster.do(cluster.claim("A", "other"))
+    rename = PutTask(database="Northwind", id=task.id, name="t", kind=KIND, key=task.key)
+    assert "has not ended yet" in cluster.refused(rename)
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    cluster.do(rename)
+    assert cluster.claimed("t").state == "Held"
+
+
+def test_a_task_without_a_claim_cannot_be_renamed_onto_a_running_name_either() -> None:
+    cluster = two()
+    cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    task = cluster.task("other", mentor="B")
+    cluster.do(PutTask(database="Northwind", id=task.id, name="t", kind=KIND, key=task.key, mentor="B"))
+    assert "still holds" in cluster.refused(cluster.claim("B", "t"))
+
+
+def test_the_update_of_a_promotable_is_claimed_by_its_mentor_and_ends_with_it() -> None:
+    cluster = Cluster("A", "B", "C")
+    cluster.create("A", "B")
+    cluster.do(AddDatabaseNode(name="Northwind", tag="C"))
+    mentor = mentor_of(cluster.record, cluster.database(), "C")
+    assert mentor is not None
+    other = "B" if mentor == "A" else "A"
+
+    def claim(tag: str) -> ClaimTask:
+        return replace(cluster.claim(tag, "C"), kind=UPDATE_KIND)
+
+    assert "not responsible" in cluster.refused(claim(other))
+    epoch = cluster.do(claim(mentor))
+    key = claim_key("Northwind", UPDATE_KIND, "C")
+    cluster.do(ReleaseTask(key=key, epoch=epoch))
+    assert cluster.record.claims[key].state == "Released"
+    epoch = cluster.do(claim(mentor))
+    cluster.do(PromoteDatabaseNode(name="Northwind", tag="C"))
+    assert cluster.record.claims[key].state == "Held"
+    cluster.do(ReleaseTask(key=key, epoch=epoch))
+    assert key not in cluster.record.claims
+
+
+def test_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
+    cluster = two()
+    task = cluster.task_now("t")
+    epoch = cluster.do(cluster.claim("A", "t"))
+
+    def made(processed: int, *, at: int = epoch, generation: int = task.id, id: int = task.id) -> ProgressMade:
+        progress = Progress(generation=generation, processed=processed)
+        return ProgressMade(database="northwind", id=id, epoch=at, progress=progress)
+
+    assert cluster.do(Checkpoint(made=(made(5), made(9, id=999)))) == [task.id]
+    etag = cluster.database().etag
+    assert cluster.do(Checkpoint(made=(made(4),))) == []
+    assert cluster.do(Checkpoint(made=(made(6, at=epoch - 1),))) == []
+    assert cluster.do(Checkpoint(made=(made(6, generation=1),))) == []
+    assert cluster.do(Checkpoint(made=(replace(made(6), database="Nowhere"),))) == []
+    assert cluster.do(Checkpoint(made=(made(6),))) == [task.id]
+    assert cluster.database().etag == etag, "progress is no edit"
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert cluster.do(Checkpoint(made=(made(7),))) == []
+    assert cluster.database().progress[task.id].processed == 6
+
+
+def test_a_reset_forgets_progress_and_refuses_what_the_old_body_still_reports() -> None:
+    cluster = two()
+    task = cluster.task_now("t")
+    epoch = cluster.do(cluster.claim("A", "t"))
+    old = ProgressMade(
+        database="Northwind", id=task.id, epoch=epoch, progress=Progress(generation=task.id, processed=5)
+    )
+    assert cluster.do(Checkpoint(made=(old,))) == [task.id]
+    cluster.do(PutTask(database="Northwind", id=task.id, name="t", kind=KIND, key=task.key, reset=True))
+    assert cluster.database().progress[task.id] == Progress(generation=cluster.record.index)
+    assert cluster.do(Checkpoint(made=(old,))) == []
