@@ -1,0 +1,208 @@
+"""The leader's side: how long it may act as one, whom it echoes, and who counts as silent.
+
+Authority is the newest of the leader's own stamps that a majority of voters echoed in its term, plus L.
+Silence and echo read one variable, `Peer.stamp`: a report that is not accepted neither renews the node's
+lease nor breaks its silence.
+"""
+
+import msgspec
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.lease.messages import (
+    FOREVER_NS,
+    Beat,
+    Now,
+    Report,
+    Stamp,
+    View,
+    lease_ns,
+    silence_ns,
+    void_wait_ns,
+)
+from raftnode.record.model import Timings
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the leader knows of another node.
+
+    `stamp`: the newest it accepted, which it echoes. `silent_from_ns`, `heard_ns`, `behind_since_ns` and
+    `no_lease_since_ns` are judge readings; `echo_ns` is the newest hold reading of the leader's that it
+    echoed. `applied_index` as last reported.
+    """
+
+    silent_from_ns: int
+    heard_ns: int | None = None
+    stamp: Stamp | None = None
+    echo_ns: int | None = None
+    applied_index: int = 0
+    behind_since_ns: int | None = None
+    no_lease_since_ns: int | None = None
+
+
+class Authority(msgspec.Struct, frozen=True, kw_only=True):
+    """One leadership. `elected_ns` is a judge reading; `void_wait_ns` and the peers' silence never shrink,
+    so that new, shorter timings do not cut short what older ones have granted. `stalled_since_ns` is the
+    hold reading at which its own apply stopped, `applied_index` where."""
+
+    tag: str
+    term: int
+    elected_ns: int
+    voters: frozenset[str]
+    peers: Map[str, Peer] = Map()
+    void_wait_ns: int = 0
+    silence_ns: int = 0
+    applied_index: int = 0
+    stalled_since_ns: int | None = None
+
+
+def began(tag: str, view: View, now: Now, stamps_from_ns: int) -> Authority:
+    """A new leadership. A granted vote counts as the echo of the vote request's stamp."""
+    authority = Authority(tag=tag, term=view.term, elected_ns=now.judge_ns, voters=view.voters)
+    peers = authority.peers
+    for voter, sent_ns in view.votes.items():
+        if voter != tag and stamps_from_ns <= sent_ns <= now.hold_ns:
+            peers = peers.set(voter, Peer(silent_from_ns=0, echo_ns=sent_ns))
+    return replace(authority, peers=peers)
+
+
+def refreshed(authority: Authority, view: View, now: Now) -> Authority:
+    """The leadership with the view's timings and nodes taken in."""
+    if view.timings:
+        authority = replace(
+            authority,
+            void_wait_ns=max(authority.void_wait_ns, void_wait_ns(view.timings)),
+            silence_ns=max(authority.silence_ns, silence_ns(view.timings)),
+        )
+    silent_from_ns = now.judge_ns + authority.silence_ns
+    peers = authority.peers
+    for tag in view.peers.difference(peers):
+        peers = peers.set(tag, Peer(silent_from_ns=silent_from_ns))
+    if authority.voters == {authority.tag}:
+        # Nobody else can be elected without this node's vote, so a second voter counts as heard when it is
+        # added.
+        for tag in view.voters - {authority.tag}:
+            known = peers.get(tag) or Peer(silent_from_ns=silent_from_ns)
+            peers = peers.set(tag, replace(known, echo_ns=now.hold_ns))
+    return replace(_stalling(authority, view, now), peers=peers, voters=view.voters)
+
+
+def _stalling(authority: Authority, view: View, now: Now) -> Authority:
+    if view.applied_index >= view.commit_index:
+        return replace(authority, applied_index=view.applied_index, stalled_since_ns=None)
+    if view.applied_index != authority.applied_index or authority.stalled_since_ns is None:
+        return replace(authority, applied_index=view.applied_index, stalled_since_ns=now.hold_ns)
+    return authority
+
+
+def without_echoes(authority: Authority) -> Authority:
+    """The leadership after its stamps have turned out to mean nothing (see `holder.lapsed`)."""
+    return replace(authority, peers=Map({tag: replace(p, echo_ns=None) for tag, p in authority.peers.items()}))
+
+
+def until_ns(authority: Authority, timings: Timings, now: Now) -> int:
+    """The hold reading at which the authority ends: the stamp that a majority of voters echoed, plus L."""
+    if authority.voters == {authority.tag}:
+        return FOREVER_NS
+    echoes = sorted((_echo_of(authority, voter, now) for voter in authority.voters), reverse=True)
+    majority = len(authority.voters) // 2 + 1
+    return echoes[majority - 1] + lease_ns(timings) if len(echoes) >= majority else 0
+
+
+def _echo_of(authority: Authority, voter: str, now: Now) -> int:
+    if voter == authority.tag:
+        return now.hold_ns
+    peer = authority.peers.get(voter)
+    return -FOREVER_NS if peer is None or peer.echo_ns is None else peer.echo_ns
+
+
+def stalled(authority: Authority, timings: Timings, now: Now) -> bool:
+    """Whether the leader's own apply has stood still for longer than L while there was something to apply."""
+    since_ns = authority.stalled_since_ns
+    return since_ns is not None and now.hold_ns - since_ns > lease_ns(timings)
+
+
+def heard(authority: Authority, tag: str, report: Report, view: View, own: Stamp, now: Now) -> Authority:
+    """The leadership after a report, in its own term, of one of the view's peers. `own` is the leader's stamp of
+    this moment."""
+    peer = authority.peers[tag]
+    if peer.stamp and not _follows(peer.stamp, report.stamp):
+        return authority
+    if report.echo and report.echo.same_incarnation(own) and report.echo.clock_ns <= own.clock_ns:
+        peer = replace(peer, echo_ns=max(report.echo.clock_ns, peer.echo_ns or report.echo.clock_ns))
+    peer = _counted(peer, report, view, now)
+    if _accepted(peer, view, now):
+        again = peer.no_lease_since_ns is not None and _given_up(peer, view, now)
+        peer = replace(
+            peer,
+            stamp=report.stamp,
+            heard_ns=now.judge_ns,
+            silent_from_ns=max(peer.silent_from_ns, now.judge_ns + authority.silence_ns),
+            no_lease_since_ns=now.judge_ns if again else peer.no_lease_since_ns,
+        )
+    return replace(authority, peers=authority.peers.set(tag, peer))
+
+
+def _follows(known: Stamp, new: Stamp) -> bool:
+    """Whether a stamp is newer: later of the same process, or of a later start. Same start, another process
+    is a copied disk, and is not heard."""
+    if known.same_incarnation(new):
+        return new.clock_ns > known.clock_ns
+    return new.boot > known.boot
+
+
+def _counted(peer: Peer, report: Report, view: View, now: Now) -> Peer:
+    """How long the node has been behind without applying anything, and how long it has had no lease."""
+    behind = report.applied_index < view.commit_index
+    moved = report.applied_index != peer.applied_index
+    behind_since_ns = None if not behind else peer.behind_since_ns
+    if behind and (moved or behind_since_ns is None):
+        behind_since_ns = now.judge_ns
+    waiting = view.role == "Leader" and not report.has_lease
+    no_lease_since_ns = None if not waiting else peer.no_lease_since_ns
+    if waiting and no_lease_since_ns is None:
+        no_lease_since_ns = now.judge_ns
+    return replace(
+        peer,
+        applied_index=report.applied_index,
+        behind_since_ns=behind_since_ns,
+        no_lease_since_ns=no_lease_since_ns,
+    )
+
+
+def _accepted(peer: Peer, view: View, now: Now) -> bool:
+    if view.timings is None:
+        return True
+    since_ns = peer.behind_since_ns
+    if since_ns is not None and now.judge_ns - since_ns > lease_ns(view.timings):
+        return False
+    # A node that takes no lease is left to fall silent; when that has lasted for R it gets another chance.
+    another_chance = now.judge_ns >= peer.silent_from_ns + silence_ns(view.timings)
+    return another_chance or not _given_up(peer, view, now)
+
+
+def _given_up(peer: Peer, view: View, now: Now) -> bool:
+    since_ns = peer.no_lease_since_ns
+    if view.timings is None or since_ns is None:
+        return False
+    return now.judge_ns - since_ns >= silence_ns(view.timings)
+
+
+def void_allowed_from_ns(authority: Authority) -> int:
+    """The judge reading before which this leader voids nothing, whatever it hears or does not hear."""
+    return authority.elected_ns + max(authority.void_wait_ns, authority.silence_ns)
+
+
+def is_silent(authority: Authority, tag: str, now: Now) -> bool:
+    """Whether a node's claims may be voided. A node never heard of in this leadership had no lease from
+    it."""
+    peer = authority.peers.get(tag)
+    silent_from_ns = peer.silent_from_ns if peer else 0
+    return tag != authority.tag and now.judge_ns >= max(silent_from_ns, void_allowed_from_ns(authority))
+
+
+def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+    """The beat to one node. A leader that has not yet applied its first entry echoes nobody."""
+    peer = authority.peers.get(tag)
+    echo = peer.stamp if peer and view.role == "Leader" else None
+    return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)

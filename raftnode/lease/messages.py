@@ -1,0 +1,100 @@
+"""What goes over the wire, and what the lease reads of the world: all frozen values."""
+
+from typing import Literal
+
+import msgspec
+
+from raftnode.record.model import Timings
+
+NS_PER_MS = 1_000_000
+MARGIN_NS = 100 * NS_PER_MS
+"""Scheduling and the resolution of clocks, added to every span that one clock judges about another."""
+FOREVER_NS = 1 << 62
+"""The end of a lease that nobody can take away: a cluster of one voter."""
+
+RaftRole = Literal["Follower", "Candidate", "LeaderElect", "Leader"]
+Role = Literal["Passive", "Candidate", "Follower", "LeaderElect", "Leader"]
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """A reading of a node's own clock, which only the incarnation that took it can use: the boot count of
+    the data directory, the process's random nonce, and `Clock.hold_ns`."""
+
+    boot: int
+    nonce: int
+    clock_ns: int
+
+    def same_incarnation(self, other: "Stamp") -> bool:
+        """Whether one process took both."""
+        return (self.boot, self.nonce) == (other.boot, other.nonce)
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """Leader to node. `echo` is the node's newest stamp that the leader has accepted; None grants nothing.
+    `timings` are those of the leader's record, None before the cluster is formed."""
+
+    term: int
+    stamp: Stamp
+    echo: Stamp | None
+    timings: Timings | None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Node to leader, the answer to a beat. `echo` is the beat's stamp, given only if the node's own Raft
+    term was the beat's when it answered. `payload` is for the observer and opaque here."""
+
+    term: int
+    stamp: Stamp
+    echo: Stamp | None
+    has_lease: bool
+    applied_index: int
+    payload: bytes = b""
+
+
+class Now(msgspec.Struct, frozen=True):
+    """The three readings of `ports.Clock`, taken together."""
+
+    hold_ns: int
+    judge_ns: int
+    wall_ms: int
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What Raft and the record say at this moment. `peers` are all other nodes, watchers too; `votes` are the
+    voters that elected this node in this term, each with the hold reading at which its request was sent."""
+
+    role: RaftRole
+    term: int
+    voters: frozenset[str]
+    peers: frozenset[str]
+    applied_index: int
+    commit_index: int
+    timings: Timings | None
+    votes: dict[str, int] = {}
+
+
+class StepDown(msgspec.Struct, frozen=True):
+    """The leader must give up; `term` is the higher one it heard of, None if it knows of none."""
+
+    term: int | None
+    reason: str
+
+
+def lease_ns(timings: Timings) -> int:
+    """L."""
+    return timings.lease_ms * NS_PER_MS
+
+
+def silence_ns(timings: Timings) -> int:
+    """R: the silence after which a node's claims may be voided."""
+    return timings.time_before_moving_to_rehab_ms * NS_PER_MS
+
+
+def void_wait_ns(timings: Timings) -> int:
+    """How long after its election a leader voids nothing: (2 L + stop) x 1.05 + 100 ms.
+
+    A lease that an earlier leader granted ends within 2 L of the election that deposed it, and its bodies
+    within `stop` of that; the factor covers clocks one per cent wrong in either direction.
+    """
+    span_ms = 2 * timings.lease_ms + timings.task_stop_timeout_ms
+    return span_ms * NS_PER_MS * 105 // 100 + MARGIN_NS
