@@ -1,0 +1,154 @@
+"""Group commit: writes that arrive together share one transaction and one fsync."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+
+from raftnode.documents import sqlite
+from raftnode.documents.errors import StoreBusy, StoreClosed, StoreError, StoreFailed
+from raftnode.documents.writes import Writer
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+GROUP_WRITES_MAX = 1_000
+GROUP_BYTES_MAX = 16 * 1024 * 1024
+PENDING_WRITES_MAX = 10_000
+PENDING_BYTES_MAX = 256 * 1024 * 1024
+WRITE_THREADS_MAX = 4
+"""Shared by all databases of the process; one database has at most one transaction at a time."""
+
+_writing = ThreadPoolExecutor(WRITE_THREADS_MAX, thread_name_prefix="documents-write")
+
+
+class _Write(NamedTuple):
+    run: Callable[[Writer], Any]
+    size: int
+    future: asyncio.Future[Any]
+
+
+class Commits:
+    """The one writer of a file. `on_commit` is called in the loop after a commit, before its writes are answered."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer) -> None:
+        self.on_commit: Callable[[], None] = lambda: None
+        self._path, self._connection, self._writer = path, connection, writer
+        self._pending: deque[_Write] = deque()
+        self._pending_bytes = 0
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._stale = False
+        self._loop_task = asyncio.create_task(self._loop(), name=f"commits of {path.name}")
+
+    async def submit(self, run: Callable[[Writer], T], size: int) -> T:
+        """Have `run` called within a transaction; returns its result once the transaction is on the disk, or
+        raises its error, or the disk's. `size` in bytes counts towards the limits. A write whose caller is
+        cancelled may still be made.
+        """
+        if self._closing:
+            raise StoreClosed(f"{self._path.name} is being closed")
+        if len(self._pending) >= PENDING_WRITES_MAX or self._pending_bytes > PENDING_BYTES_MAX:
+            raise StoreBusy(
+                f"{len(self._pending)} writes with {self._pending_bytes} bytes wait for {self._path.name}, the "
+                f"limits are {PENDING_WRITES_MAX} and {PENDING_BYTES_MAX}: write more slowly, or try again"
+            )
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Write(run, size, future))
+        self._pending_bytes += size
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        """Make the writes that wait, then fold the log into the file and close it."""
+        self._closing = True
+        self._wake.set()
+        await self._loop_task
+        await asyncio.get_running_loop().run_in_executor(_writing, self._close_connection)
+
+    def _close_connection(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+
+    async def _loop(self) -> None:
+        while True:
+            if not self._pending:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            group = self._take()
+            outcomes = await asyncio.get_running_loop().run_in_executor(_writing, self._commit, group)
+            if any(not isinstance(outcome, BaseException) for outcome in outcomes):
+                self.on_commit()
+            for write, outcome in zip(group, outcomes, strict=True):
+                if write.future.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    write.future.set_exception(outcome)
+                else:
+                    write.future.set_result(outcome)
+
+    def _take(self) -> list[_Write]:
+        group: list[_Write] = []
+        size = 0
+        while self._pending and len(group) < GROUP_WRITES_MAX and (not group or size < GROUP_BYTES_MAX):
+            write = self._pending.popleft()
+            group.append(write)
+            size += write.size
+        self._pending_bytes -= size
+        return group
+
+    def _commit(self, group: list[_Write]) -> list[Any]:
+        try:
+            return self._transaction(group)
+        except StoreFailed as error:
+            # What the disk refuses together it may take one by one: a huge document must not fail the small ones.
+            if len(group) > 1:
+                return [outcome for write in group for outcome in self._commit([write])]
+            log.warning("a write failed", file=str(self._path), reason=str(error))
+            return [error]
+        except Exception as error:
+            return [error for _ in group]
+
+    def _transaction(self, group: list[_Write]) -> list[Any]:
+        try:
+            with sqlite.errors(self._path):
+                self._connection.execute("BEGIN IMMEDIATE")
+                if self._stale:
+                    self._writer.load()
+                    self._stale = False
+                outcomes = [self._step(write) for write in group]
+                self._writer.save()
+                self._connection.execute("COMMIT")
+                return outcomes
+        except BaseException:
+            self._stale = True
+            if self._connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+            raise
+
+    def _step(self, write: _Write) -> Any:
+        before = self._writer.state, self._writer.knowledge
+        self._connection.execute("SAVEPOINT step")
+        try:
+            outcome = write.run(self._writer)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            self._connection.execute("ROLLBACK TO step")
+            self._writer.state, self._writer.knowledge = before
+            outcome = error
+            if not isinstance(error, StoreError):
+                log.exception("a write failed for a reason of our own", file=str(self._path))
+        self._connection.execute("RELEASE step")
+        return outcome

@@ -1,0 +1,129 @@
+"""What goes into a document store and what comes out of it."""
+
+import base64
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from raftnode.documents import change_vector
+
+EMPTY_COLLECTION: Final = "@empty"
+TICKS_PER_SECOND: Final = 10_000_000
+"""Last-modified times count in ticks of 100 ns, as RavenDB's do."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{7})Z\Z")
+
+
+class Document(msgspec.Struct, frozen=True, array_like=True):
+    """One version of a document, or its tombstone (`deleted`, empty body).
+
+    `id` keeps its case. `body` is a JSON object whose `@metadata` holds only what users put there. `etag` is
+    the place of the version in this store's order and differs between nodes. `change_vector` is equal on all
+    nodes that hold the version. `last_modified` is like 2026-01-31T12:00:00.0000000Z and grows along a
+    document's versions. `origin` is the write that made the content (one change vector entry). `resolved`
+    tells that the version joins concurrent writes: its vector then has no write of its own.
+    """
+
+    id: str
+    collection: str
+    body: bytes
+    etag: int
+    change_vector: str
+    last_modified: str
+    deleted: bool = False
+    origin: str = ""
+    resolved: bool = False
+
+    @property
+    def flags(self) -> str:
+        """The value of `@flags` in RavenDB's metadata, empty for none."""
+        return "Resolved" if self.resolved else ""
+
+    def counted_in(self, progress: str) -> bool:
+        """Whether a consumer with this progress vector has had this version or a successor, and may skip it.
+
+        A resolved version is never skipped: the consumer may have had the concurrent writes in another order,
+        on different nodes, and so may hold the loser.
+        """
+        return not self.resolved and change_vector.dominates(progress, self.change_vector)
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """A document to be written; see `DocumentStore.put` for the fields."""
+
+    id: str
+    document: dict[str, object] | bytes
+    collection: str | None = None
+    expected: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
+    """A document to be deleted."""
+
+    id: str
+    expected: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the store's order. `last_etag` is how far it was scanned: the place to go on from.
+
+    An item's own etag may lie beyond `last_etag`: a document that was overwritten is handed out, in its
+    newest version, at the first place it had in the stretch. `change_vector` counts only writes whose
+    version, or a successor, stands at or before `last_etag`: a consumer done with everything up to there may
+    merge it into its progress. `end` tells that the scan reached the end of the store.
+    """
+
+    items: list[Document]
+    last_etag: int
+    change_vector: str
+    end: bool
+
+
+class MergeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of incoming documents. `accepted_etag` is how far the source has now been taken in."""
+
+    accepted_etag: int
+    stored: int = 0
+    skipped: int = 0
+    conflicts: int = 0
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of a store. `conflicts` counts those resolved so far; `collections` holds live documents only."""
+
+    documents: int
+    tombstones: int
+    conflicts: int
+    revisions: int
+    last_etag: int
+    database_change_vector: str
+    collections: dict[str, int]
+    size_bytes: int
+
+
+def new_database_id() -> str:
+    """A random id: the 22 characters of a UUID in base64, letters and digits only (it is part of file names)."""
+    while True:
+        text = base64.b64encode(uuid.uuid4().bytes)[: change_vector.DATABASE_ID_LENGTH].decode()
+        if text.isalnum():
+            return text
+
+
+def timestamp(ticks: int) -> str:
+    """The text of a time in ticks since 1970."""
+    seconds, fraction = divmod(ticks, TICKS_PER_SECOND)
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:07d}Z"
+
+
+def ticks_of(text: str) -> int:
+    """The ticks of a `timestamp`. Raises ValueError for anything else."""
+    match = _TIMESTAMP.match(text)
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a time like 2026-01-31T12:00:00.0000000Z")
+    moment = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
+    return int((moment - _EPOCH) // timedelta(seconds=1)) * TICKS_PER_SECOND + int(match[2])

@@ -1,0 +1,232 @@
+"""What a transaction does to a store: the rules of etags, change vectors, conflicts and knowledge.
+
+**Knowledge.** A store's database change vector is a promise: every write it counts is held here, itself or a
+successor. Three rules keep it true when documents are overwritten and nodes are lost.
+
+1. Every version gets a place, its etag, in the store's order; the log remembers the places of overwritten
+   versions too. A scan hands a document out, in its newest version, at the first place it had after the point
+   where the scan began. So whoever has read up to etag e holds, for every version placed at or before e, that
+   version or a successor.
+2. What is known of other databases' writes changes only when a batch from a source was taken in whole, and
+   then by what the source knew at the batch's last place, never by the vectors of the documents in it: these
+   may run ahead of the order. The knowledge is noted with the etag at which it came to be true, so that it
+   can be told "as of e" and handed on.
+3. A batch is taken only if it begins where the last one from its source ended, or before.
+
+**Conflicts.** A document is a last-writer-wins register: its content is that of the write with the greatest
+(last_modified, origin) among all writes its vector counts. last_modified grows along a chain of versions, so
+a successor always beats what it replaced, and equal vectors mean equal contents on every node, in whatever
+order the writes arrived.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from raftnode.documents import change_vector as cv
+from raftnode.documents import rows
+from raftnode.documents.body import DOCUMENT_BYTES_MAX, Prepared, fold
+from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
+from raftnode.documents.model import Document, MergeResult, ticks_of, timestamp
+
+REVISIONS_PER_DOCUMENT_MAX = 100
+KNOWLEDGE_ROWS_MAX = 10_000
+PURGE_MAX = 10_000
+
+
+class Writer:
+    """The operations within a transaction. The caller begins, commits and rolls back; `state` and `knowledge`
+    are reset with `load` after a rollback, or put back by the caller after a partial one."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, tag: str, database_id: str, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.tag, self.database_id = tag, database_id
+        self._connection, self._clock = connection, clock
+        self.load()
+
+    def load(self) -> None:
+        """Read the counters back from the file."""
+        self.state = rows.state(self._connection)
+        self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
+
+    def save(self) -> None:
+        """Write the counters, before the commit."""
+        self._connection.execute(
+            "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?", msgspec.structs.astuple(self.state)
+        )
+
+    @property
+    def database_change_vector(self) -> str:
+        """Every write held here."""
+        return rows.with_own(self.knowledge, self.tag, self.state.own_etag, self.database_id)
+
+    def put(self, id: str, prepared: Prepared, expected: str | None) -> Document:
+        """Write a document. Raises ConcurrencyViolation; DocumentInvalid if it would change its collection."""
+        etag = self.state.last_etag + 1
+        if id.endswith("/"):
+            id, etag = self._server_side_id(id, etag)
+        row = rows.find(self._connection, fold(id))
+        live = row if row is not None and not row.deleted else None
+        _check_expected(id, live, expected)
+        if live is not None and live.collection.lower() != prepared.collection.lower():
+            raise DocumentInvalid(
+                f"document {id!r} is in collection {live.collection!r} and cannot become one of "
+                f"{prepared.collection!r}: delete it first"
+            )
+        collection = live.collection if live is not None else prepared.collection
+        return self._write(live.id if live else id, collection, prepared.body, row, etag, deleted=False)
+
+    def delete(self, id: str, expected: str | None) -> Document | None:
+        """Leave a tombstone; None if there is nothing to delete. Raises ConcurrencyViolation."""
+        row = rows.find(self._connection, fold(id))
+        if row is None or row.deleted:
+            _check_expected(id, None, expected)
+            return None
+        _check_expected(id, row, expected)
+        return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
+
+    def merge(
+        self, source: str, items: Sequence[Document], after_etag: int | None, last_etag: int, knowledge: str
+    ) -> MergeResult:
+        """Take in a stretch of another store's order; see the module's rules. Nothing happens if there is a
+        gap before it: the result then tells how far the source was accepted."""
+        accepted = rows.accepted(self._connection, source)
+        if after_etag is not None and after_etag > accepted:
+            return MergeResult(accepted_etag=accepted)
+        if source == self.database_id:
+            raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
+        self._check_counted(knowledge)
+        held = self.database_change_vector
+        outcomes = [self._merge_one(item, held) for item in items]
+        self._learn(knowledge)
+        if last_etag > accepted:
+            accepted = last_etag
+            rows.accept(self._connection, source, accepted)
+        return MergeResult(
+            accepted_etag=accepted,
+            stored=sum(outcome != "AlreadyMerged" for outcome in outcomes),
+            skipped=outcomes.count("AlreadyMerged"),
+            conflicts=outcomes.count("Conflict"),
+        )
+
+    def purge(self, up_to_etag: int) -> int:
+        """Forget tombstones up to this place, and thin the log there. Returns how many tombstones went.
+
+        Everybody who reads this store must have passed the place. A tombstone whose writes are not all
+        counted in the database change vector stays, as only that vector keeps an old version from coming
+        back.
+        """
+        held = self.database_change_vector
+        found = self._connection.execute(
+            "SELECT doc, change_vector FROM documents WHERE deleted = 1 AND etag <= ? ORDER BY etag LIMIT ?",
+            (up_to_etag, PURGE_MAX),
+        ).fetchall()
+        gone = [doc for doc, vector in found if cv.dominates(held, vector)]
+        if gone:
+            rows.forget_tombstones(self._connection, gone)
+        self._compact(min(up_to_etag, self.state.last_etag))
+        return len(gone)
+
+    def set_metadata(self, key: str, value: str) -> None:
+        """Keep a small value beside the documents."""
+        rows.set_metadata(self._connection, key, value)
+
+    def _compact(self, up_to_etag: int) -> None:
+        """Keep each document's last place up to there only. Worth it, and done, once most of the log is old places."""
+        old, documents = rows.log_weight(self._connection)
+        if up_to_etag <= self.state.compacted_etag or old <= 2 * documents + 1_000:
+            return
+        rows.compact(self._connection, up_to_etag)
+        self.state = msgspec.structs.replace(self.state, compacted_etag=up_to_etag)
+
+    def _server_side_id(self, prefix: str, etag: int) -> tuple[str, int]:
+        while rows.find(self._connection, fold(id := f"{prefix}{etag:019d}-{self.tag}")) is not None:
+            etag += 1
+        return id, etag
+
+    def _write(
+        self, id: str, collection: str, body: bytes, row: Document | None, etag: int, *, deleted: bool
+    ) -> Document:
+        now = self._clock() // 100
+        if row is not None:
+            now = max(now, ticks_of(row.last_modified) + 1)
+        origin = cv.dot(self.tag, etag, self.database_id)
+        document = Document(
+            id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
+            change_vector=cv.merge(row.change_vector, origin) if row is not None else origin,
+            last_modified=timestamp(now),
+        )  # fmt: skip
+        rows.store(self._connection, document, row)
+        self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
+        return document
+
+    def _check_counted(self, vector: str) -> None:
+        counted = cv.etag_of(vector, self.database_id)
+        if counted > self.state.own_etag:
+            raise ReplicationRefused(
+                f"others hold our own writes up to etag {counted}, but our last is {self.state.own_etag}: this node's "
+                "file was replaced by an older copy. Remove this node from the database group and add it again"
+            )
+
+    def _merge_one(self, item: Document, held: str) -> cv.Comparison:
+        _check_item(item)
+        self._check_counted(item.change_vector)
+        # What is counted but not here was deleted and its tombstone purged: it must not come back.
+        if cv.dominates(held, item.change_vector):
+            return "AlreadyMerged"
+        row = rows.find(self._connection, fold(item.id))
+        if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
+            return "AlreadyMerged"
+        etag = self.state.last_etag + 1
+        self.state = msgspec.structs.replace(self.state, last_etag=etag)
+        if row is None or cv.dominates(item.change_vector, row.change_vector):
+            rows.store(self._connection, msgspec.structs.replace(item, etag=etag), row)
+            return "Update"
+        winner, loser = sorted((row, item), key=_precedence, reverse=True)
+        joined = msgspec.structs.replace(
+            winner, etag=etag, resolved=True, change_vector=cv.merge(row.change_vector, item.change_vector)
+        )
+        rows.store(self._connection, joined, row)
+        if loser.origin == winner.origin:
+            return "Update"
+        rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
+        return "Conflict"
+
+    def _learn(self, knowledge: str) -> None:
+        merged = cv.merge(self.knowledge, cv.without(knowledge, self.database_id))
+        if merged == self.knowledge:
+            return
+        self.knowledge = merged
+        rows.note_knowledge(self._connection, self.state.last_etag, merged, KNOWLEDGE_ROWS_MAX)
+
+
+def _check_expected(id: str, live: Document | None, expected: str | None) -> None:
+    if expected is None:
+        return
+    actual = live.change_vector if live is not None else ""
+    try:
+        same = expected == actual or cv.compare(expected, actual) == "Equal"
+    except cv.ChangeVectorInvalid:
+        same = False
+    if not same:
+        raise ConcurrencyViolation(id, expected, actual)
+
+
+def _precedence(document: Document) -> tuple[str, str, int]:
+    [(database_id, (etag, _))] = cv.parse(document.origin).items()
+    return document.last_modified, database_id, etag
+
+
+def _check_item(item: Document) -> None:
+    try:
+        ticks_of(item.last_modified)
+        sound = len(cv.parse(item.origin)) == 1 and cv.dominates(item.change_vector, item.origin)
+        if not sound or not item.id or len(item.body) > DOCUMENT_BYTES_MAX:
+            raise ValueError("its origin, id or size is out of bounds")
+    except ValueError as error:
+        raise ReplicationRefused(
+            f"incoming document {item.id[:80]!r} is malformed ({error}): check the source's version"
+        ) from error
