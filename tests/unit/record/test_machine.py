@@ -1,0 +1,175 @@
+"""The state machine: totality, repeats and limits."""
+
+import msgspec
+import pytest
+from immutables import Map
+
+from raftnode.record import machine
+from raftnode.record.commands import (
+    Changes,
+    Command,
+    CreateDatabase,
+    Entry,
+    SetDraining,
+    SuspendObserver,
+    decode,
+    encode,
+)
+from raftnode.record.machine import apply
+from raftnode.record.model import (
+    COMMAND_BYTES_MAX,
+    REQUEST_ID_LENGTH_MAX,
+    PromotionStatus,
+    Record,
+    Topology,
+    dec_hook,
+    enc_hook,
+    to_json,
+)
+from raftnode.record.snapshot import SnapshotUnreadable, frames, read
+from tests.unit.record.build import KIND, Cluster
+
+
+def test_an_entry_that_was_applied_before_changes_nothing() -> None:
+    cluster = Cluster("A")
+    data = encode(SetDraining(tag="A", draining=True))
+    again = apply(cluster.record, Entry(cluster.record.index, 1), data)
+    assert again.record is cluster.record
+    assert again.result.error is not None
+    assert again.result.error.type == "AlreadyAppliedException"
+
+
+def test_a_refused_command_changes_nothing_but_the_index() -> None:
+    cluster = Cluster("A")
+    before = cluster.record
+    cluster.refused(SetDraining(tag="Z", draining=True))
+    assert cluster.record == msgspec.structs.replace(before, index=before.index + 1)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x81\xa7command\xc0", b"\x91" * 5000 + b"\xc0", b"\xa2\xff\xfe"])
+def test_unreadable_bytes_are_answered(data: bytes) -> None:
+    result = apply(Record(), Entry(1, 1), data).result
+    assert result.error is not None
+    assert result.error.type == "BadRequestException"
+
+
+def test_a_command_above_the_limit_is_answered_with_the_limit() -> None:
+    result = apply(Record(), Entry(1, 1), bytes(COMMAND_BYTES_MAX + 1)).result
+    assert result.error is not None
+    assert str(COMMAND_BYTES_MAX) in result.error.message
+
+
+def test_a_command_of_a_later_schema_is_answered() -> None:
+    data = msgspec.msgpack.encode({"command": {"command": "SuspendObserver", "suspended": True}, "version": 99})
+    result = apply(Record(), Entry(1, 1), data).result
+    assert result.error is not None
+    assert "Upgrade" in result.error.message
+
+
+def test_a_repeat_gets_the_first_answer_and_changes_nothing() -> None:
+    cluster = Cluster("A")
+    create = CreateDatabase(name="Northwind", nodes=("A",))
+    first = cluster.apply(create, request_id="r1")
+    index = cluster.record.index
+    second = cluster.apply(create, request_id="r1")
+    assert second.result == first.result
+    assert second.changes == Changes()
+    assert cluster.record.index == index + 1
+    assert "exists already" in cluster.refused(create, request_id="r2")
+    assert "exists already" in cluster.refused(create), "without a request id it is no repeat"
+
+
+def test_a_refusal_is_remembered_like_an_answer() -> None:
+    cluster = Cluster("A")
+    refusal = cluster.refused(SetDraining(tag="B", draining=True), request_id="r1")
+    assert cluster.refused(SuspendObserver(suspended=True), request_id="r1") == refusal
+
+
+def test_the_table_of_requests_is_bounded_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "REQUESTS_MAX", 3)
+    cluster = Cluster("A")
+    for i in range(5):
+        cluster.do(SuspendObserver(suspended=bool(i % 2)), request_id=f"r{i}")
+    assert set(cluster.record.requests) == {"r2", "r3", "r4"}
+    assert len(cluster.record.request_order) == 3
+
+
+def test_a_request_id_that_is_too_long_is_refused() -> None:
+    cluster = Cluster("A")
+    command = SuspendObserver(suspended=True)
+    assert str(REQUEST_ID_LENGTH_MAX) in cluster.refused(command, request_id="r" * (REQUEST_ID_LENGTH_MAX + 1))
+    assert not cluster.record.observer.suspended
+
+
+def test_a_command_that_raises_is_answered_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Command, record: Record, entry: Entry) -> None:
+        raise ZeroDivisionError("by design")
+
+    monkeypatch.setattr(SuspendObserver, "apply", broken)
+    cluster = Cluster("A")
+    assert "ZeroDivisionError in SuspendObserver" in cluster.refused(SuspendObserver(suspended=True))
+
+
+def test_a_command_without_apply_is_an_error_of_the_programmer() -> None:
+    with pytest.raises(NotImplementedError):
+        Command().apply(Record(), Entry(1, 1))
+
+
+def test_a_command_survives_the_log() -> None:
+    create = CreateDatabase(name="Northwind", nodes=("A",), at="now")
+    envelope = decode(encode(create, "r1"))
+    assert (envelope.command, envelope.request_id) == (create, "r1")
+
+
+def test_a_record_survives_the_snapshot() -> None:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.connection()
+    cluster.task("t", mentor="A", connection_string="Warehouse")
+    cluster.do(cluster.claim("A", "t"), request_id="r1")
+    assert read(frames(cluster.record)) == cluster.record
+    one_by_one = b"".join(frames(cluster.record))
+    assert read(bytes([byte]) for byte in one_by_one) == cluster.record
+
+
+def test_what_is_no_record_is_refused_on_load() -> None:
+    with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
+        read([b"\x09\0\0\0\x81\xa5Index\xa1x"])
+    with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
+        read([])
+    with pytest.raises(SnapshotUnreadable, match="left over"):
+        read([b"".join(frames(Record()))[:-1]])
+    with pytest.raises(SnapshotUnreadable, match="Upgrade it"):
+        read(frames(Record(schema_version=99)))
+    with pytest.raises(NotImplementedError, match="no place in the record"):
+        enc_hook(object())
+    with pytest.raises(NotImplementedError, match="no place in the record"):
+        dec_hook(complex, 1)
+
+
+def test_json_has_pascal_case_keys() -> None:
+    cluster = Cluster("A")
+    cluster.create("A")
+    cluster.task("t")
+    json = to_json(cluster.database())
+    assert list(json["Topology"]["Members"]) == ["A"]
+    assert next(iter(json["Tasks"].values()))["Kind"] == KIND
+
+
+OK: PromotionStatus = "Ok"
+
+
+def test_a_topology_without_a_node_has_no_trace_of_it() -> None:
+    topology = Topology(
+        members=("A", "B"),
+        promotables=("C",),
+        rehabs=("D",),
+        predefined_mentors=Map({"C": "A"}),
+        demotion_reasons=Map({"D": "silent"}),
+        promotables_status=Map({"C": OK}),
+        priority_order=("B", "A"),
+    )
+    left = topology.without("C").without("D").without("B").without("Z")
+    assert left == Topology(members=("A",), priority_order=("A",))
+    assert topology.all_nodes == ("A", "B", "D", "C")
+    assert [topology.state_of(t) for t in "ACDZ"] == ["Member", "Promotable", "Rehab", None]
