@@ -29,7 +29,7 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
         return (self.boot, self.nonce) == (other.boot, other.nonce)
 
 
-class Beat(msgspec.Struct, frozen=True, kw_only=True):
+class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
     """Leader to node. `echo` is the node's newest stamp that the leader has accepted; None grants nothing.
     `timings` are those of the leader's record, None before the cluster is formed."""
 
@@ -39,7 +39,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings | None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Node to leader, the answer to a beat. `echo` is the beat's stamp, given only if the node's own Raft
     term was the beat's when it answered. `payload` is for the observer and opaque here."""
 

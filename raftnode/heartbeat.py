@@ -1,0 +1,315 @@
+"""Drives the lease: sends beats, answers them with reports, and tells the node what it may do.
+
+All rules stand in `raftnode.lease`; here are the clock, the wire, the timer and the log. Whatever wakes
+this node asks `check` first: the timer, a message, a change of Raft's role, a call of a task.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from raftnode import lease as rules
+from raftnode.lease import FOREVER_NS, Beat, Lease, Now, Report, Role, StepDown, View
+from raftnode.lease.messages import RaftRole
+from raftnode.ports import NS_PER_MS, Clock, Network
+from raftnode.record.model import Timings
+
+CHANNEL = "beat"
+PAYLOAD_BYTES_MAX = 1024 * 1024
+PAYLOAD_PERIOD_MS = 200
+"""A report carries its payload no more often than this, so that short heartbeats stay small."""
+
+_log = structlog.get_logger(__name__)
+_decoder = msgspec.msgpack.Decoder(Beat | Report)
+
+
+class Tagged(Protocol):
+    """A member of the Raft cluster."""
+
+    @property
+    def tag(self) -> str:
+        """Its tag."""
+
+
+class Raft(Protocol):
+    """What the heartbeat needs of consensus; see `raftnode.consensus.raft`."""
+
+    @property
+    def tag(self) -> str: ...
+    @property
+    def role(self) -> RaftRole: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader(self) -> str | None: ...
+    @property
+    def applied_index(self) -> int: ...
+    @property
+    def commit_index(self) -> int: ...
+    @property
+    def voters(self) -> Collection[str]: ...
+    @property
+    def peers(self) -> Collection[Tagged]: ...
+    @property
+    def on_role_change(self) -> list[Callable[[Any, int], None]]: ...
+    def step_down(self, term: int | None) -> None:
+        """Give up the leadership at once."""
+
+    def votes_granted(self, term: int) -> Mapping[str, int]:
+        """Who elected this node in that term, each with the `Clock.hold_ns` at which its request was sent."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A node's last report, as the leader knows it. `heard_ns` is a judge reading."""
+
+    tag: str
+    boot: int
+    has_lease: bool
+    applied_index: int
+    heard_ns: int
+    payload: dict[str, Any]
+
+
+class Heartbeat:
+    """The lease of this node, driven. All methods but `has_lease` are for the event loop's thread.
+
+    `timings` gives the record's, None before the cluster is formed; until then beats go out every
+    `heartbeat_ms` and grant nothing. `report_payload` is asked for what the observer is to know of this
+    node.
+    """
+
+    def __init__(
+        self,
+        *,
+        raft: Raft,
+        network: Network,
+        clock: Clock,
+        boot: int,
+        nonce: int,
+        timings: Callable[[], Timings | None],
+        heartbeat_ms: int,
+        report_payload: Callable[[], dict[str, Any]],
+        on_lease: Callable[[int], None] = lambda until_ns: None,
+    ) -> None:
+        self._raft = raft
+        self._network = network
+        self._clock = clock
+        self._timings = timings
+        self._heartbeat_ms = heartbeat_ms
+        self._report_payload = report_payload
+        self._on_lease = on_lease
+        self._lease = rules.new_lease(raft.tag, boot, nonce)
+        self._role: Role = "Passive"
+        self._subscribers: list[Callable[[], None]] = []
+        self._reports: dict[str, Heard] = {}
+        self._payload_sent: tuple[int, int] | None = None
+        self._wake = asyncio.Event()
+        network.on_message(CHANNEL, self._received)
+        raft.on_role_change.append(lambda role, term: self._role_changed())
+
+    # ---- what the node may do
+
+    @property
+    def role(self) -> Role:
+        """What this node is to the cluster."""
+        self.check()
+        return self._role
+
+    @property
+    def session(self) -> int | None:
+        """The number of the unbroken lease this node has, None without one."""
+        self.check()
+        return self._lease.holder.session if self._lease.holder.held else None
+
+    @property
+    def leader(self) -> str | None:
+        """The leader's tag; None in a node without a lease, which cannot know."""
+        return self._raft.leader if self.role not in ("Candidate", "Passive") else None
+
+    @property
+    def term(self) -> int:
+        """Raft's current term."""
+        return self._raft.term
+
+    @property
+    def lease_left_ms(self) -> int | None:
+        """How much of the lease is left, 0 without one, None when it has no end."""
+        self.check()
+        until_ns = self._lease.holder.until_ns
+        if not self._lease.holder.held:
+            return 0
+        return None if until_ns == FOREVER_NS else max(0, until_ns - self._clock.hold_ns()) // NS_PER_MS
+
+    @property
+    def complaint(self) -> str:
+        """Why this node takes no lease although the leader offers one, or empty."""
+        return self._lease.holder.complaint
+
+    def has_lease(self, session: int | None = None) -> bool:
+        """Whether tasks may run at this very moment, in that session if one is named. Cheap, and safe in any
+        thread."""
+        held = self._lease
+        same = session is None or held.holder.session == session
+        return same and rules.has_lease(held, self._timings(), self._now())
+
+    def check(self) -> None:
+        """Looks at the clocks and at Raft; steps down if the leader must, and tells of a lapse."""
+        self._take(*rules.checked(self._lease, self._view(), self._now()))
+
+    # ---- what the leader knows
+
+    def silent_tags(self) -> frozenset[str]:
+        """The nodes whose claims this leader may void now; empty in a node that does not lead."""
+        self.check()
+        return rules.silent_tags(self._lease, self._view(), self._now())
+
+    def is_silent(self, tag: str) -> bool:
+        """The same for one node, also one that is no longer, or never was, in the cluster."""
+        self.check()
+        return rules.is_silent(self._lease, tag, self._now())
+
+    @property
+    def reports(self) -> Mapping[str, Heard]:
+        """The last report of each node to this leader; empty in a node that does not lead."""
+        return self._reports
+
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Has the callback called after each change of role or session. Returns what ends that."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Beats until cancelled."""
+        while True:
+            self._wake.clear()
+            self._beat()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_ns() / 1e9):
+                    await self._wake.wait()
+
+    def _beat(self) -> None:
+        self.check()
+        for tag, beat in rules.beats(self._lease, self._view(), self._now()).items():
+            self._network.send(tag, CHANNEL, msgspec.msgpack.encode(beat))
+
+    def _pause_ns(self) -> int:
+        """Until the next beat, or the end of the lease if that comes sooner."""
+        timings = self._timings()
+        pause_ns = (timings.heartbeat_ms if timings else self._heartbeat_ms) * NS_PER_MS
+        holder = self._lease.holder
+        return min(pause_ns, max(0, holder.until_ns - self._clock.hold_ns())) if holder.held else pause_ns
+
+    def _role_changed(self) -> None:
+        self.check()
+        self._wake.set()
+
+    # ---- messages
+
+    def _received(self, tag: str, data: bytes) -> None:
+        try:
+            message = _decoder.decode(data)
+        except msgspec.DecodeError as error:
+            _log.warning("A message on the beat channel was dropped, as it cannot be read.", node=tag, error=str(error))
+            return
+        if isinstance(message, Beat):
+            self._answer(tag, message)
+        else:
+            self._hear(tag, message)
+
+    def _answer(self, tag: str, beat: Beat) -> None:
+        complaint = self._lease.holder.complaint
+        payload = self._payload(beat.term)
+        lease, report, step_down = rules.on_beat(self._lease, beat, self._view(), self._now(), payload)
+        self._take(lease, step_down)
+        self._network.send(tag, CHANNEL, msgspec.msgpack.encode(report))
+        if self.complaint and self.complaint != complaint:
+            _log.error("This node takes no lease.", leader=tag, reason=self.complaint)
+
+    def _payload(self, term: int) -> bytes:
+        now_ns = self._clock.hold_ns()
+        sent_term, sent_ns = self._payload_sent or (None, 0)
+        if sent_term == term and now_ns - sent_ns < PAYLOAD_PERIOD_MS * NS_PER_MS:
+            return b""
+        self._payload_sent = (term, now_ns)
+        payload = msgspec.msgpack.encode(self._report_payload())
+        if len(payload) <= PAYLOAD_BYTES_MAX:
+            return payload
+        _log.error("The report is too large and goes without its payload.", bytes=len(payload), most=PAYLOAD_BYTES_MAX)
+        return b""
+
+    def _hear(self, tag: str, report: Report) -> None:
+        view, now = self._view(), self._now()
+        self._take(*rules.on_report(self._lease, tag, report, view, now))
+        if self._lease.authority is None or tag not in view.peers:
+            return
+        known = self._reports.get(tag)
+        self._reports[tag] = Heard(
+            tag=tag,
+            boot=report.stamp.boot,
+            has_lease=report.has_lease,
+            applied_index=report.applied_index,
+            heard_ns=now.judge_ns,
+            payload=_decoded(tag, report.payload) or (known.payload if known else {}),
+        )
+
+    # ---- state
+
+    def _now(self) -> Now:
+        return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
+
+    def _view(self) -> View:
+        raft, authority = self._raft, self._lease.authority
+        elected = raft.role in ("Leader", "LeaderElect") and (authority is None or authority.term != raft.term)
+        return View(
+            role=raft.role,
+            term=raft.term,
+            voters=frozenset(raft.voters),
+            peers=frozenset(peer.tag for peer in raft.peers) - {raft.tag},
+            applied_index=raft.applied_index,
+            commit_index=raft.commit_index,
+            timings=self._timings(),
+            votes=dict(raft.votes_granted(raft.term)) if elected else {},
+        )
+
+    def _take(self, lease: Lease, step_down: StepDown | None) -> None:
+        before, self._lease = self._lease, lease
+        if lease.authority is None or before.authority is None or lease.authority.term != before.authority.term:
+            self._reports = {}
+        if step_down:
+            if before.authority:
+                _log.warning("This leader steps down.", reason=step_down.reason, term=self._raft.term)
+            self._raft.step_down(step_down.term)
+        if lease.holder.held and lease.holder.until_ns != before.holder.until_ns:
+            self._on_lease(lease.holder.until_ns)
+        self._tell(before)
+
+    def _tell(self, before: Lease) -> None:
+        role = rules.role_of(self._lease, self._view())
+        old, new = before.holder, self._lease.holder
+        if role == self._role and (old.held, old.session) == (new.held, new.session):
+            return
+        _log.info(
+            "This node's role or session has changed.", role=role, was=self._role, session=new.session, lease=new.held
+        )
+        self._role = role
+        for callback in list(self._subscribers):
+            try:
+                callback()
+            except Exception:
+                _log.exception("A subscriber to role changes failed.")
+
+
+def _decoded(tag: str, payload: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.msgpack.decode(payload, type=dict[str, Any]) if payload else {}
+    except msgspec.DecodeError as error:
+        _log.warning("The payload of a report cannot be read.", node=tag, error=str(error))
+        return {}

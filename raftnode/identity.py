@@ -1,0 +1,128 @@
+"""Who this process is: a node id made with the data directory, how often it was started, and a nonce.
+
+The directory is locked while the process lives, so that no two processes are one node. The lock is the
+kernel's and goes with the process, however it ends.
+"""
+
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+FILE = "node.json"
+LOCK = "lock"
+_NEW_FILE = "node.json.new"
+_NOT_OURS = frozenset({LOCK, _NEW_FILE, "lost+found"})
+
+
+class IdentityError(Exception):
+    """The data directory cannot be this node's. The message says why and what to do."""
+
+
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    node_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    tag: str
+    boot: Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An incarnation: `node_id` (32 hex digits) belongs to the directory, `boot` counts its starts from 1,
+    `nonce` (63 bits) is this process's. `lock` is the descriptor that holds the directory until
+    `release`."""
+
+    tag: str
+    node_id: str
+    boot: int
+    nonce: int
+    lock: int
+
+    def release(self) -> None:
+        """Unlocks the directory; the last thing a node does."""
+        os.close(self.lock)
+
+
+def claim_directory(data_dir: Path, tag: str) -> Identity:
+    """Locks the directory, made if absent, and counts this start, synced, before anything else may use it.
+
+    Raises IdentityError when another process holds it, when it is another node's, or when its identity is
+    lost.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = _locked(data_dir)
+    except OSError as error:
+        raise IdentityError(
+            f"The data directory {data_dir} cannot be used: {error}. Give one that is writable."
+        ) from error
+    try:
+        stored = _read(data_dir, tag)
+        stored.boot += 1
+        _write(data_dir, stored)
+    except OSError as error:
+        os.close(lock)
+        raise IdentityError(f"{data_dir / FILE} cannot be read or written: {error}.") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return Identity(tag, stored.node_id, stored.boot, secrets.randbits(63), lock)
+
+
+def _locked(data_dir: Path) -> int:
+    lock = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise IdentityError(
+            f"Another raftnode runs on the data directory {data_dir}, pid {holder}. Stop it, or give this one a"
+            " directory of its own (node.data_dir)."
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _read(data_dir: Path, tag: str) -> _Stored:
+    file = data_dir / FILE
+    if not file.exists():
+        others = sorted(entry.name for entry in data_dir.iterdir() if entry.name not in _NOT_OURS)
+        if others:
+            raise IdentityError(
+                f"{data_dir} has no {FILE} but holds {', '.join(others[:5])}. If its identity was lost, empty the"
+                " directory and let the node join anew; if it is not a node's, give an empty one (node.data_dir)."
+            )
+        return _Stored(node_id=secrets.token_hex(16), tag=tag, boot=0)
+    try:
+        stored = msgspec.json.decode(file.read_bytes(), type=_Stored)
+    except msgspec.DecodeError as error:
+        raise IdentityError(
+            f"{file} is damaged ({error}). Restore it from a backup, or empty the directory, remove the node from"
+            " the cluster and let it join anew."
+        ) from error
+    if stored.tag != tag:
+        raise IdentityError(
+            f"{data_dir} belongs to node {stored.tag}, and this is to be node {tag}. Set node.tag to {stored.tag},"
+            " or give this node a directory of its own (node.data_dir)."
+        )
+    return stored
+
+
+def _write(data_dir: Path, stored: _Stored) -> None:
+    new = data_dir / _NEW_FILE
+    with open(new, "wb") as file:
+        file.write(msgspec.json.encode(stored))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, data_dir / FILE)
+    directory = os.open(data_dir, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,90 @@
+"""The data directory's lock, id and boot count."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raftnode.identity import FILE, IdentityError, claim_directory
+
+
+def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_path: Path) -> None:
+    data = tmp_path / "a" / "b"
+    first = claim_directory(data, "A")
+    first.release()
+    second = claim_directory(data, "A")
+    second.release()
+    assert len(first.node_id) == 32
+    assert first.node_id == second.node_id
+    assert (first.boot, second.boot) == (1, 2)
+    assert first.nonce != second.nonce
+    assert claim_directory(tmp_path / "other", "A").node_id != first.node_id
+
+
+def test_a_directory_in_use_is_refused_with_the_pid_of_its_process(tmp_path: Path) -> None:
+    holder = claim_directory(tmp_path, "A")
+    with pytest.raises(IdentityError, match=f"Another raftnode runs .* pid {os.getpid()}"):
+        claim_directory(tmp_path, "A")
+    holder.release()
+    claim_directory(tmp_path, "A").release()
+
+
+def test_a_killed_process_lets_go_of_the_directory(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from raftnode.identity import claim_directory;"
+        f"claim_directory(Path({str(tmp_path)!r}), 'A'); print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert child.stdout
+    assert child.stdin
+    with child.stdout, child.stdin:
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(IdentityError, match=f"pid {child.pid}"):
+            claim_directory(tmp_path, "A")
+        child.kill()
+        child.wait()
+    mine = claim_directory(tmp_path, "A")
+    assert mine.boot == 2
+    mine.release()
+
+
+def test_another_nodes_directory_is_refused(tmp_path: Path) -> None:
+    claim_directory(tmp_path, "A").release()
+    with pytest.raises(IdentityError, match="belongs to node A"):
+        claim_directory(tmp_path, "B")
+    assert claim_directory(tmp_path, "A").boot == 2, "the refusal let go of the lock and counted nothing"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"node_id":"x","tag":"A","boot":1}', '{"tag":"A","boot":1}'])
+def test_a_damaged_identity_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(IdentityError, match=f"{FILE} is damaged"):
+        claim_directory(tmp_path, "A")
+
+
+def test_a_directory_that_lost_its_identity_is_refused_and_a_fresh_mount_is_not(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    claim_directory(tmp_path, "A").release()
+    (tmp_path / FILE).unlink()
+    (tmp_path / "raft").mkdir()
+    with pytest.raises(IdentityError, match=f"no {FILE} but holds raft"):
+        claim_directory(tmp_path, "A")
+
+
+def test_a_directory_that_cannot_be_used_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IdentityError, match="cannot be used"):
+        claim_directory(tmp_path / "file" / "data", "A")
+    (tmp_path / "data" / "node.json.new").mkdir(parents=True)
+    with pytest.raises(IdentityError, match="cannot be read or written"):
+        claim_directory(tmp_path / "data", "A")
+
+
+def test_a_torn_write_leaves_the_old_count(tmp_path: Path) -> None:
+    claim_directory(tmp_path, "A").release()
+    (tmp_path / "node.json.new").write_text('{"node')
+    mine = claim_directory(tmp_path, "A")
+    assert mine.boot == 2
+    mine.release()
