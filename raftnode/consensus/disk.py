@@ -1,0 +1,113 @@
+"""The one door to the disk for consensus, so that a simulator can put its own disk behind it."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class File(Protocol):
+    """A file open for writing at its end and for reading anywhere."""
+
+    def append(self, data: bytes) -> None:
+        """Writes all of `data` at the end. Not durable before `sync`."""
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """Up to `size_bytes` from `offset`; fewer only at the end of the file."""
+
+    def size_bytes(self) -> int: ...
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cuts the file to `size_bytes`. Not durable before `sync`."""
+
+    def sync(self) -> None:
+        """Returns once all that was written is on the disk."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """Files in directories. Every method raises OSError as the operating system does."""
+
+    def names(self, directory: Path) -> list[str]:
+        """The names in the directory, which is made if it is missing."""
+
+    def open(self, path: Path) -> File:
+        """Opens the file, making an empty one if it is missing."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Renames `source` to `target`, which it replaces, durably."""
+
+    def remove(self, path: Path) -> None:
+        """Removes the file, durably. A missing file is no error."""
+
+    def sync_directory(self, directory: Path) -> None:
+        """Makes the directory's names durable."""
+
+
+class SystemFile:
+    """A real file."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._end = os.fstat(self._fd).st_size
+
+    def append(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, self._end)
+            self._end += written
+            view = view[written:]
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        parts = []
+        while size_bytes:
+            part = os.pread(self._fd, size_bytes, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            size_bytes -= len(part)
+        return b"".join(parts)
+
+    def size_bytes(self) -> int:
+        return self._end
+
+    def truncate(self, size_bytes: int) -> None:
+        os.ftruncate(self._fd, size_bytes)
+        self._end = size_bytes
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class SystemDisk:
+    """The machine's disk."""
+
+    def names(self, directory: Path) -> list[str]:
+        if not directory.is_dir():
+            directory.mkdir(parents=True, mode=0o700)
+            self.sync_directory(directory.parent)
+        return os.listdir(directory)
+
+    def open(self, path: Path) -> SystemFile:
+        return SystemFile(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+        self.sync_directory(target.parent)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.sync_directory(path.parent)
+
+    def sync_directory(self, directory: Path) -> None:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,571 @@
+"""The Raft engine: PySyncObj's core between our journal, our messages and our clock. No asyncio, no sockets.
+
+Whoever owns it calls `tick` when asked to by `kick` and every few milliseconds besides, `receive` for each message,
+and `connected` when a peer comes or goes; all on one thread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
+
+import structlog
+
+from raftnode.consensus import messages
+from raftnode.consensus.engine import members as membership
+from raftnode.consensus.engine import patches, screen
+from raftnode.consensus.engine.core import CANDIDATE, Core
+from raftnode.consensus.engine.elections import Elections
+from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Members, Refused
+from raftnode.consensus.engine.replication import Replication, Wire
+from raftnode.consensus.engine.snapshots import Offload, Snapshots
+from raftnode.consensus.engine.storage import Storage
+from raftnode.consensus.messages import AnyMessage
+from raftnode.consensus.model import (
+    Change,
+    ConsensusFailed,
+    JournalFailed,
+    Peer,
+    RaftConfig,
+    Remove,
+    Role,
+    StateMachine,
+)
+from raftnode.consensus.segment import Entry
+from raftnode.consensus.snapshot import Description
+from raftnode.consensus.vote import Vote
+from raftnode.ports import Clock, Random
+
+log = structlog.get_logger(__name__)
+
+NS_PER_S = 1_000_000_000
+CAUGHT_UP_ENTRIES = 1_000
+
+
+class ApplyFailed(Exception):
+    """The state machine raised. The entry counts as applied, on every node alike."""
+
+
+class Events(Protocol):
+    """What the engine tells its owner. Every method is called inside a tick and must only take notes."""
+
+    def kick(self) -> None:
+        """There is something to do: tick soon."""
+
+    def applied(self, index: int, term: int, answer: Any) -> None: ...
+    def jumped(self, index: int) -> None:
+        """A snapshot took the state to `index`; what was applied on the way is not known."""
+
+    def members_changed(self) -> None: ...
+    def wiped(self, reason: str) -> None: ...
+    def failed(self, error: ConsensusFailed) -> None:
+        """The engine stops for good."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that the engine works with and does not own."""
+
+    machine: StateMachine
+    config: RaftConfig
+    clock: Clock
+    random: Random
+    wire: Wire
+    offload: Offload
+    events: Events
+
+
+class Engine:
+    """One node's Raft. Make it of an opened storage whose snapshot the state machine has been restored from;
+    `empty_state` is what the state machine dumped before that."""
+
+    def __init__(
+        self, tag: str, peers: tuple[Peer, ...], storage: Storage, empty_state: list[bytes], around: Surroundings
+    ) -> None:
+        self.tag = tag
+        self._around = around
+        self._bootstrap = peers
+        self._members = storage.members
+        self._storage = storage
+        self._log, self._journal = storage.log, storage.log.journal
+        self._empty_state = empty_state
+        self.failure: ConsensusFailed | None = None
+        self.handing_over = False
+        self._applied_something = storage.description is not None
+        self._applied_term = 0
+        patches.use_clock(self._now_s)
+        self._core = Core(tag, self._log, self, around.config, around.random)
+        self._journal.sync()
+        self._elections = Elections(tag, self._core, around.config, around.clock, around.random)
+        self._log.on_vote = self._elections.term_begun
+        self._snapshots = Snapshots(
+            storage.snapshots, storage.description, self._journal, around.machine, around.config,
+            self._offload, self._installed,
+        )  # fmt: skip
+        self._replication = Replication(self._core, self._journal, self._snapshots, around.wire)
+        if storage.description is not None:
+            self._core.rewind(storage.description.index, self._log.getRaftCommitIndex())
+        self._applied_term = self._journal.term_at(self._core.applied_index) or 0
+        self._adopt_members()
+        if not self._core.otherNodes and self._eligible():
+            self._core.deadline = self._now_s() - 1
+
+    # state
+
+    @property
+    def role(self) -> Role:
+        """The raw Raft role. LeaderElect: a leader whose no-op is not applied, so that its state may be old."""
+        core = self._core
+        if core.is_leader:
+            return "LeaderElect" if core.applied_index < core.no_op_index else "Leader"
+        return "Candidate" if core.state == CANDIDATE else "Follower"
+
+    @property
+    def leader(self) -> str | None:
+        """Whom this node believes to be leader; None from the moment it has to ask around."""
+        return self._core.leader
+
+    @property
+    def term(self) -> int:
+        return self._core.term
+
+    @property
+    def commit_index(self) -> int:
+        return self._core.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        return self._core.applied_index
+
+    @property
+    def applied_term(self) -> int:
+        """The term of the entry at `applied_index`."""
+        return self._applied_term
+
+    @property
+    def last_index(self) -> int:
+        return self._journal.last_index
+
+    @property
+    def snapshot_index(self) -> int:
+        """The last entry in this node's snapshot, 0 without one."""
+        return self._snapshots.index
+
+    @property
+    def busy(self) -> bool:
+        """Whether a snapshot is being written or installed."""
+        return self._snapshots.writing or self._snapshots.installing
+
+    @property
+    def elected_ns(self) -> int | None:
+        """The reading of `Clock.hold_ns` at which this node became leader; None while it is not."""
+        return self._elections.elected_ns if self._core.is_leader else None
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The cluster by the newest membership entry in the log."""
+        return self._members.current
+
+    @property
+    def voters(self) -> frozenset[str]:
+        return frozenset(peer.tag for peer in self._members.current if peer.voter)
+
+    @property
+    def applied_members(self) -> tuple[int, tuple[Peer, ...]]:
+        """The index and the peers of the newest membership that is applied."""
+        return self._members.at(self._core.applied_index)
+
+    def contacts(self) -> tuple[Peer, ...]:
+        """Whom to be connected with: the peers of the newest and of the applied membership; and, as long as a new
+        node has not found itself in the log, those it was started with."""
+        known = {peer.tag: peer for peer in self.applied_members[1]} | {peer.tag: peer for peer in self.peers}
+        if self.tag not in known:
+            known = {peer.tag: peer for peer in self._bootstrap} | known
+        return tuple(known[tag] for tag in sorted(known) if tag != self.tag)
+
+    def match_index(self, tag: str) -> int:
+        """How far a follower's log is known to equal this leader's."""
+        return self._core.match_index(tag)
+
+    def votes_granted(self, term: int) -> dict[str, int]:
+        """See `Elections.votes_granted`."""
+        return self._elections.votes_granted(term)
+
+    # entries into the engine
+
+    def tick(self) -> None:
+        """Does whatever is due."""
+        self._guarded(self._tick)
+
+    def receive(self, sender: str, payload: bytes) -> None:
+        """Takes a message of another node."""
+        try:
+            message = messages.decode(payload)
+        except messages.DecodeError as error:
+            log.warning("a message is dropped, as it cannot be read", sender=sender, reason=str(error))
+            return
+        self._guarded(lambda: self._receive(sender, message))
+
+    def connected(self, tag: str, up: bool) -> None:
+        """The connection to a peer came up or was lost."""
+        self._guarded(lambda: self._connected(tag, up))
+
+    def append(self, command: bytes) -> tuple[int, int]:
+        """Appends an application's command and gives its index and term. Raises Refused."""
+        return self._append(REGULAR + command)
+
+    def append_no_op(self) -> tuple[int, int]:
+        """Appends an entry that changes nothing. Raises Refused."""
+        return self._append(NO_OP)
+
+    def append_change(self, change: Change, command: bytes) -> tuple[int, int]:
+        """Appends one entry that changes the membership and carries a command. Raises Refused."""
+        self._check_appendable(len(command))
+        peers = self._checked_change(change)
+        position = self._append(membership.encode(peers, command))
+        log.info("the membership changes", change=repr(change), index=position[0], peers=[p.tag for p in peers])
+        return position
+
+    def hand_over(self, tag: str | None) -> str:
+        """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
+        Refused when it does not hold the whole log (yet)."""
+        self._check_leading()
+        candidates = self.voters & self._replication.connected_tags - {self.tag}
+        if not candidates:
+            raise Refused("no other voter is connected")
+        if tag is None:
+            tag = max(candidates, key=lambda candidate: (self._core.match_index(candidate), candidate))
+        elif tag not in candidates:
+            raise Refused(f"{tag} is not another connected voter")
+        self._enter()
+        if not self._core.hand_over(tag):
+            raise Refused(f"{tag} does not hold the whole log yet")
+        return tag
+
+    def step_down(self, term: int | None) -> None:
+        """Stops leading; with a newer `term`, adopts that."""
+
+        def step() -> None:
+            if self._core.is_leader or (term or 0) > self._core.term:
+                log.info("this node steps down", term=self._core.term, newer_term=term)
+                self._step_down(term or 0)
+
+        self._guarded(step)
+
+    def snapshot(self) -> None:
+        """Starts writing a snapshot now, unless one is being written."""
+        self._guarded(lambda: self._snapshots.write(self._core.applied_index, self._members))
+
+    def close(self) -> None:
+        """Makes everything durable and closes the files. The engine must not be used afterwards."""
+        self._snapshots.close()
+        if self.failure is None:
+            self.failure = ConsensusFailed("Raft was stopped.")
+            self._core.destroy()
+        else:
+            self._journal.abandon()
+
+    # what the core asks for
+
+    def apply_entry(self, entry: Entry) -> None:
+        """Applies one committed entry; whatever the state machine does, Raft goes on."""
+        command, index, term = entry
+        answer: Any = None
+        kind = command[:1]
+        if kind in (REGULAR, MEMBERSHIP):
+            body = command[1:] if kind == REGULAR else membership.decode(command)[1]
+            try:
+                answer = self._around.machine.apply(index, term, body)
+            except Exception as error:
+                log.exception("the state machine raised; the command counts as applied", index=index)
+                answer = ApplyFailed(repr(error))
+        self._applied_something, self._applied_term = True, term
+        self._around.events.applied(index, term, answer)
+        if kind == MEMBERSHIP:
+            self._around.events.members_changed()
+
+    def applying_paused(self) -> bool:
+        """Nothing is applied while the state is being replaced."""
+        return self._snapshots.installing
+
+    def send_vote_request(self, tag: str, term: int, last_index: int, last_term: int) -> None:
+        self._elections.requested(tag)
+        self._replication.send(tag, messages.RequestVote(term, last_index, last_term))
+
+    def send_vote(self, tag: str, term: int) -> None:
+        self._replication.answer(tag, messages.Voted(term))
+
+    def send_timeout_now(self, tag: str, term: int) -> None:
+        self._replication.send(tag, messages.TimeoutNow(term))
+
+    def send_appends(self) -> None:
+        self._replication.supply(heartbeat=True)
+
+    def leadership_won(self) -> None:
+        """Called by the core inside the transition."""
+        self._elections.won()
+        self._replication.won()
+
+    # inside
+
+    def _now_s(self) -> float:
+        return self._around.clock.hold_ns() / NS_PER_S
+
+    def _enter(self) -> None:
+        patches.use_clock(self._now_s)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Any failure here is the end: what is half done must not be built upon."""
+        if self.failure is not None:
+            return
+        self._enter()
+        try:
+            work()
+        except ConsensusFailed as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(JournalFailed(f"The disk under {self._around.config.data_dir} failed: {error}."))
+        except Exception as error:
+            log.exception("the engine failed")
+            self._fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
+
+    def _fail(self, error: ConsensusFailed) -> None:
+        log.error("Raft stops on this node", reason=str(error))
+        self.failure = error
+        self._around.events.failed(error)
+
+    def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        def finished(outcome: Any) -> None:
+            self._guarded(lambda: done(outcome))
+            self._around.events.kick()
+
+        self._around.offload(work, finished)
+
+    def _tick(self) -> None:
+        now_s, core = self._now_s(), self._core
+        others = frozenset(self.voters - {self.tag})
+        self._elections.before_tick(now_s, self._eligible(), others, self._replication.send)
+        if core.is_leader:
+            self._replication.supply()
+        else:
+            self._snapshots.finish_all()
+        self._replication.flush()
+        core.tick()
+        if core.is_leader:
+            self._replication.supply()
+        if core.applied_index < core.commit_index and not self._snapshots.installing:
+            self._around.events.kick()
+        self._recovered()
+        if self._snapshots.due():
+            self._snapshots.write(core.applied_index, self._members)
+        if self._applied_something:
+            self._applied_something = False
+            self._after_tick()
+
+    def _after_tick(self) -> None:
+        try:
+            self._around.machine.after_tick()
+        except Exception:
+            log.exception("the state machine's after_tick raised")
+
+    def _eligible(self) -> bool:
+        voter = self.tag in self.voters
+        return voter and not self._snapshots.installing and not self._log.vote.recover_to
+
+    def _recovered(self) -> None:
+        vote = self._log.vote
+        if vote.recover_to and self._core.applied_index >= vote.recover_to:
+            self._log.store_vote(Vote(vote.term, vote.voted_for))
+            log.info("this node has recovered what it had lost and may vote again", index=self._core.applied_index)
+
+    def _receive(self, sender: str, message: AnyMessage) -> None:
+        for action in screen.screen(sender, message, self._view()):
+            self._act(sender, action)
+        self._around.events.kick()
+
+    def _view(self) -> screen.View:
+        core = self._core
+        return screen.View(
+            tag=self.tag,
+            term=core.term,
+            is_leader=core.is_leader,
+            log=self._journal,
+            commit_index=core.commit_index,
+            voters=self.voters,
+            followers=frozenset(peer.tag for peer in self.peers) - {self.tag},
+            leader_recent=self._elections.leader_recent(self._now_s(), self.voters),
+            installing=self._snapshots.installing,
+            recovering=bool(self._log.vote.recover_to),
+            prevote_nonce=self._elections.nonce,
+        )
+
+    def _act(self, sender: str, action: screen.Action) -> None:
+        core, now_s = self._core, self._now_s()
+        match action:
+            case screen.Follow(term, commit_index):
+                self._elections.heard_leader(now_s)
+                core.follow(sender, term, commit_index)
+            case screen.Extend():
+                self._elections.heard_leader(now_s)
+                self._extend(sender, action)
+            case screen.Reply(message):
+                self._replication.answer(sender, message)
+            case screen.AdoptTerm(term):
+                self._step_down(term)
+            case screen.Wipe(index, recover_to):
+                self._wipe(index, recover_to)
+            case screen.TakePiece(piece):
+                self._snapshots.take(
+                    sender, piece, piece.term, lambda message: self._replication.answer(sender, message)
+                )
+            case screen.Account(answer):
+                self._replication.account(sender, answer, now_s)
+            case screen.CountPreVote():
+                self._elections.count_prevote(sender, self.voters, now_s)
+            case screen.CountVote():
+                if self._elections.count_vote(sender, core.term) and core.state == CANDIDATE:
+                    core.receive_vote(sender)
+            case screen.PassVoteRequest(request):
+                core.receive_vote_request(sender, request.term, request.last_index, request.last_term)
+            case screen.StandNow(term):
+                core.receive_timeout_now(sender, term)
+            case screen.Drop(reason):
+                log.debug("a message is dropped", sender=sender, reason=reason)
+            case _:
+                assert_never(action)
+
+    def _extend(self, leader: str, extend: screen.Extend) -> None:
+        first_new = extend.entries[0][1]
+        conflict = first_new <= self._journal.last_index
+        if conflict:
+            log.info("entries that were never committed give way to the leader's", first=first_new, leader=leader)
+            self._members.truncate(first_new)
+        self._core.extend(
+            leader, extend.term, (extend.prev_index, extend.prev_term), extend.entries, extend.commit_index
+        )
+        changed = conflict
+        for command, index, _ in extend.entries:
+            if command[:1] == MEMBERSHIP:
+                self._members.append(index, command)
+                changed = True
+        if changed:
+            self._adopt_members()
+
+    def _connected(self, tag: str, up: bool) -> None:
+        self._core.connected(tag, up)
+        self._replication.connected(tag, up)
+        if not up and tag == self._core.leader and not self._core.is_leader:
+            self._elections.lost_leader(self._now_s())
+        self._around.events.kick()
+
+    def _step_down(self, term: int) -> None:
+        self._core.step_down(term, self._now_s())
+        self._around.events.kick()
+
+    # appending
+
+    def _check_leading(self) -> None:
+        if self.failure is not None:
+            raise Refused(str(self.failure))
+        if not self._core.is_leader:
+            raise Refused(f"{self.tag} is not the leader")
+
+    def _check_appendable(self, command_bytes: int) -> None:
+        config = self._around.config
+        self._check_leading()
+        if command_bytes > config.command_bytes_max:
+            raise Refused(f"the command of {command_bytes} bytes is above the limit of {config.command_bytes_max}")
+        if self.handing_over:
+            raise Refused("the leadership is being transferred")
+        if self._journal.last_index - self._core.commit_index >= config.uncommitted_entries_max:
+            raise Refused(f"{config.uncommitted_entries_max} entries wait to be committed, which is the limit")
+        if self._journal.size_bytes > config.journal_bytes_max:
+            raise Refused(
+                f"the journal is above its limit of {config.journal_bytes_max} bytes: snapshots must be failing"
+            )
+
+    def _append(self, command: bytes) -> tuple[int, int]:
+        self._check_appendable(len(command) - 1 if command[:1] == REGULAR else 0)
+        position: list[tuple[int, int]] = []
+
+        def work() -> None:
+            _, index, term = self._core.append(command)
+            if command[:1] == MEMBERSHIP:
+                self._members.append(index, command)
+                self._adopt_members()
+            position.append((index, term))
+            self._around.events.kick()
+
+        self._guarded(work)
+        if not position:
+            raise Refused(str(self.failure))
+        return position[0]
+
+    def _checked_change(self, change: Change) -> tuple[Peer, ...]:
+        core = self._core
+        if core.applied_index < core.no_op_index:
+            raise Refused("the leadership is not confirmed yet")
+        if self._members.index > core.applied_index:
+            raise Refused("one membership change at a time: an earlier one is not applied yet")
+        peers = membership.after(self.peers, change)
+        if not any(peer.tag == self.tag and peer.voter for peer in peers):
+            verb = "remove" if isinstance(change, Remove) else "demote"
+            raise Refused(f"the leader {self.tag} cannot {verb} itself: transfer the leadership first")
+        voter = membership.makes_voter(self.peers, change)
+        if voter is not None:
+            self._check_caught_up(voter)
+        return peers
+
+    def _check_caught_up(self, tag: str) -> None:
+        if tag not in self._replication.connected_tags:
+            raise Refused(f"{tag} is not connected: a vote must never wait for a node that is not there")
+        lag = self._journal.last_index - self._core.match_index(tag)
+        if lag > CAUGHT_UP_ENTRIES or not self._core.match_index(tag):
+            raise Refused(
+                f"{tag} is {lag} entries behind: add it as a watcher first, and make it a voter when caught up"
+            )
+
+    # membership, snapshots, recovery
+
+    def _adopt_members(self) -> None:
+        voters = self.voters
+        watchers = frozenset(peer.tag for peer in self.peers) - voters
+        self._core.set_members(voters - {self.tag}, watchers - {self.tag}, self._now_s())
+        self._around.events.members_changed()
+
+    def _installed(self, description: Description, leader: str) -> None:
+        index, core = description.index, self._core
+        if self._journal.term_at(index) == description.term:
+            self._journal.compact(index)
+        else:
+            self._journal.reset((NO_OP, index, description.term))
+        self._members = Members(description.peers, description.peers_index)
+        for command, at, _ in self._journal.entries:
+            if at > index:
+                self._members.append(at, command)
+        core.rewind(index, max(index, min(core.commit_index, self._journal.last_index)))
+        self._applied_something, self._applied_term = True, description.term
+        self._adopt_members()
+        self._around.events.jumped(index)
+        self._replication.answer(leader, messages.Appended(core.term, index + 1, success=True, reset=False, stream=0))
+
+    def _wipe(self, index: int, recover_to: int) -> None:
+        """What this node holds as committed is not what the cluster holds: a majority lost synced data, or this disk
+        did. Nothing here can be trusted, so all of it goes but the vote; and until this node again holds what it may
+        once have vouched for, it votes for nobody."""
+        reason = (
+            f"The leader's log contradicts entry {index}, which is committed here (up to {self._core.commit_index}): "
+            f"this node throws its log and state away and takes the leader's."
+        )
+        log.critical("this node starts over from the leader's state", reason=reason)
+        vote = self._log.vote
+        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
+        self._snapshots.forget()
+        self._journal.reset((NO_OP, 1, 0))
+        self._members = Members(self.peers)
+        self._around.machine.restore(iter(self._empty_state))
+        self._core.rewind(1, 1)
+        self._log.onOneSecondTimer()
+        self._applied_something, self._applied_term = True, 0
+        self._adopt_members()
+        self._around.events.jumped(recover_to)
+        self._around.events.wiped(reason)

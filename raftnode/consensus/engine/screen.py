@@ -1,0 +1,265 @@
+"""The message filter: a pure function from a message and a view of this node to actions.
+
+PySyncObj's own message handler deletes whatever follows the previous log position, steps back one index per
+conflict, answers without a term, and trusts an unverified commit index. So it only ever sees messages that this
+filter has reduced to what is safe: an append whose entries are all new, or a bare heartbeat whose commit index this
+node's log is known to match.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from raftnode.consensus.messages import (
+    AnyMessage,
+    Append,
+    Appended,
+    Piece,
+    PieceTaken,
+    PreVote,
+    PreVoted,
+    Pulse,
+    RequestVote,
+    TimeoutNow,
+    Voted,
+    WireEntry,
+)
+
+
+class LogView(Protocol):
+    """What the filter may know of the log."""
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def last_term(self) -> int: ...
+    def term_at(self, index: int) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """This node at the moment a message arrives. `leader_recent`: a leader was heard within the shortest election
+    timeout (or, on a leader, a quorum was). `installing`: a snapshot is being restored. `recovering`: this node lost
+    what it had acknowledged and may not vote."""
+
+    tag: str
+    term: int
+    is_leader: bool
+    log: LogView
+    commit_index: int
+    voters: frozenset[str]
+    followers: frozenset[str]
+    leader_recent: bool = False
+    installing: bool = False
+    recovering: bool = False
+    prevote_nonce: int | None = None
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A leader of `term` lives; this node's log equals its own up to `commit_index`, which is committed."""
+
+    term: int
+    commit_index: int
+
+
+@dataclass(frozen=True)
+class Extend:
+    """Append `entries`, all of them new, behind `prev_index`. What follows that now is in conflict and goes."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    entries: tuple[WireEntry, ...]
+    commit_index: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Send the message back, once everything before it is on the disk."""
+
+    message: AnyMessage
+
+
+@dataclass(frozen=True)
+class AdoptTerm:
+    """Somebody has a newer term: adopt it, as a follower."""
+
+    term: int
+
+
+@dataclass(frozen=True)
+class Wipe:
+    """The leader's log contradicts a committed entry of this node: what this node knows is worthless. It may vote
+    again once it has applied `recover_to`."""
+
+    index: int
+    recover_to: int
+
+
+@dataclass(frozen=True)
+class TakePiece:
+    """A piece of the leader's snapshot that this node has use for."""
+
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Account:
+    """A follower's answer that counts for this leadership."""
+
+    answer: Appended | PieceTaken
+
+
+@dataclass(frozen=True)
+class CountPreVote:
+    """A voter would vote for this node."""
+
+
+@dataclass(frozen=True)
+class CountVote:
+    """A voter voted for this node in its current term."""
+
+
+@dataclass(frozen=True)
+class PassVoteRequest:
+    """A candidate's request that this node may answer."""
+
+    request: RequestVote
+
+
+@dataclass(frozen=True)
+class StandNow:
+    """The leader hands over to this node."""
+
+    term: int
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The message has no effect; why."""
+
+    reason: str
+
+
+Action = (
+    Follow
+    | Extend
+    | Reply
+    | AdoptTerm
+    | Wipe
+    | TakePiece
+    | Account
+    | CountPreVote
+    | CountVote
+    | PassVoteRequest
+    | StandNow
+    | Drop
+)
+
+
+def screen(sender: str, message: AnyMessage, view: View) -> Sequence[Action]:
+    """What the message of `sender` does to this node."""
+    match message:
+        case Append() | Pulse() | Piece():
+            return _from_leader(message, view)
+        case Appended() | PieceTaken():
+            return _from_follower(sender, message, view)
+        case PreVote():
+            return [Reply(PreVoted(view.term, message.nonce, _would_vote(message, view)))]
+        case PreVoted() | Voted():
+            return _from_voter(sender, message, view)
+        case RequestVote():
+            if view.recovering:
+                return [Drop("this node lost entries it had acknowledged and may not vote yet")]
+            return [PassVoteRequest(message)]
+        case TimeoutNow():
+            if view.tag not in view.voters or view.recovering:
+                return [Drop("this node is no voter and cannot take the leadership")]
+            return [StandNow(message.term)]
+        case _:
+            assert_never(message)
+
+
+def _from_leader(message: Append | Pulse | Piece, view: View) -> Sequence[Action]:
+    if message.term < view.term:
+        return [Reply(Appended(view.term, 0, success=False, reset=False, stream=0))]
+    if message.term == view.term and view.is_leader:
+        return [Drop("another node claims to lead this very term")]
+    alive = Reply(Appended(message.term, 0, success=False, reset=False, stream=0))
+    unverified = Follow(message.term, view.commit_index)
+    if view.installing or isinstance(message, Pulse):
+        return [unverified, alive]
+    if isinstance(message, Append):
+        return _append(message, view)
+    if message.index <= view.commit_index:
+        return [unverified, _holds(message.term, view.commit_index, 0)]
+    return [unverified, TakePiece(message)]
+
+
+def _append(message: Append, view: View) -> Sequence[Action]:
+    entries = message.entries
+    if any(entry[1] != message.prev_index + 1 + position for position, entry in enumerate(entries)):
+        return [Drop("the entries' indexes have gaps")]
+    log, matched = view.log, message.prev_index
+    if matched < log.first_index:
+        # What this log no longer holds is in its snapshot, so it is committed and the leader's too.
+        entries = entries[log.first_index - matched :]
+        matched = log.first_index
+        if not entries:
+            return [Follow(message.term, view.commit_index), _holds(message.term, view.commit_index, message.stream)]
+    elif log.term_at(matched) != message.prev_term:
+        if matched <= view.commit_index:
+            return [Wipe(matched, max(view.commit_index, message.commit_index))]
+        reset = Appended(message.term, view.commit_index + 1, success=False, reset=True, stream=message.stream)
+        return [Follow(message.term, view.commit_index), Reply(reset)]
+    known = 0
+    while known < len(entries) and log.term_at(entries[known][1]) == entries[known][2]:
+        known += 1
+    matched += known
+    fresh = entries[known:]
+    if not fresh:
+        safe = min(message.commit_index, matched)
+        return [Follow(message.term, safe), _holds(message.term, matched, message.stream)]
+    if matched < view.commit_index:
+        return [Wipe(matched + 1, max(view.commit_index, message.commit_index))]
+    term = log.term_at(matched)
+    assert term is not None
+    extend = Extend(message.term, matched, term, fresh, message.commit_index)
+    return [extend, _holds(message.term, fresh[-1][1], message.stream)]
+
+
+def _holds(term: int, index: int, stream: int) -> Reply:
+    return Reply(Appended(term, index + 1, success=True, reset=False, stream=stream))
+
+
+def _from_follower(sender: str, message: Appended | PieceTaken, view: View) -> Sequence[Action]:
+    if message.term > view.term:
+        return [AdoptTerm(message.term)]
+    if not view.is_leader or message.term < view.term:
+        return [Drop("an answer to an earlier leadership")]
+    if sender not in view.followers:
+        return [Drop("an answer of a node that is not in the cluster")]
+    if isinstance(message, Appended) and message.success and message.next_index > view.log.last_index + 1:
+        return [Drop("an answer that vouches for entries this leader never had")]
+    return [Account(message)]
+
+
+def _would_vote(request: PreVote, view: View) -> bool:
+    behind = (request.last_term, request.last_index) < (view.log.last_term, view.log.last_index)
+    return not (view.leader_recent or view.recovering or behind or request.term < view.term)
+
+
+def _from_voter(sender: str, message: PreVoted | Voted, view: View) -> Sequence[Action]:
+    if message.term > view.term:
+        return [AdoptTerm(message.term)]
+    if sender not in view.voters:
+        return [Drop("the vote of a node that is no voter")]
+    if isinstance(message, PreVoted):
+        counts = message.granted and message.nonce == view.prevote_nonce
+        return [CountPreVote()] if counts else [Drop("no grant of the present round")]
+    if message.term < view.term:
+        return [Drop("a vote of an earlier term")]
+    return [CountVote()]

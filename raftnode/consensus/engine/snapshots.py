@@ -1,0 +1,226 @@
+"""Snapshots while the node runs: written off the loop, sent in pieces under flow control, received and installed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from raftnode.consensus.disk import File
+from raftnode.consensus.engine.members import Members
+from raftnode.consensus.journal import Journal
+from raftnode.consensus.messages import PIECE_BYTES_MAX, AnyMessage, Piece, PieceTaken
+from raftnode.consensus.model import RaftConfig, StateMachine
+from raftnode.consensus.snapshot import Description, SnapshotStore
+
+log = structlog.get_logger(__name__)
+
+WINDOW_BYTES = 4 * PIECE_BYTES_MAX
+
+
+class Offload(Protocol):
+    """Runs `work` in another thread and then, on the loop, `done` with its result or its exception."""
+
+    def __call__(self, work: Callable[[], Any], done: Callable[[Any], None], /) -> None: ...
+
+
+@dataclass
+class Sending:
+    """A snapshot on its way to one follower."""
+
+    file: File
+    description: Description
+    size_bytes: int
+    next_offset: int = 0
+    taken_offset: int = 0
+
+
+@dataclass
+class Receiving:
+    """A snapshot on its way from the leader."""
+
+    leader: str
+    piece: Piece
+    file: File
+    held: int = 0
+
+    def continues(self, leader: str, piece: Piece) -> bool:
+        """Whether the piece belongs to this snapshot."""
+        mine = (self.leader, self.piece.index, self.piece.index_term, self.piece.size_bytes)
+        return mine == (leader, piece.index, piece.index_term, piece.size_bytes)
+
+
+class Snapshots:
+    """The snapshots of one engine. `installed(description, leader)` is called on the loop once the state machine
+    stands where the leader's snapshot ends."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        description: Description | None,
+        journal: Journal,
+        machine: StateMachine,
+        config: RaftConfig,
+        offload: Offload,
+        installed: Callable[[Description, str], None],
+    ) -> None:
+        self._store = store
+        self._description = description
+        self._journal = journal
+        self._machine = machine
+        self._config = config
+        self._offload = offload
+        self._installed = installed
+        self._size_bytes = store.size_bytes()
+        base = description.index if description else 0
+        self._mark = journal.appended_bytes - (journal.bytes_after(base) if len(journal) else 0)
+        self._sending: dict[str, Sending] = {}
+        self._receiving: Receiving | None = None
+        self.writing = False
+        self.installing = False
+
+    @property
+    def index(self) -> int:
+        """The last entry the snapshot contains, 0 without one."""
+        return self._description.index if self._description else 0
+
+    # making
+
+    def due(self) -> bool:
+        """Whether enough was appended since the last snapshot, measured in bytes."""
+        threshold = max(self._config.snapshot_bytes_min, 2 * self._size_bytes)
+        return self._journal.appended_bytes - self._mark > threshold
+
+    def write(self, applied_index: int, members: Members) -> None:
+        """Starts writing a snapshot of all that is applied, unless one is being written or installed."""
+        term = self._journal.term_at(applied_index)
+        if self.writing or self.installing or applied_index <= self.index or term is None:
+            return
+        peers_index, peers = members.at(applied_index)
+        description = Description(applied_index, term, peers, peers_index)
+        mark = self._journal.appended_bytes - self._journal.bytes_after(applied_index)
+        chunks = self._machine.dump()
+        self.writing = True
+
+        def done(outcome: Any) -> None:
+            self.writing = False
+            if isinstance(outcome, BaseException):
+                log.error("the snapshot could not be written; it is tried again later", reason=repr(outcome))
+                self._mark = self._journal.appended_bytes - self._config.snapshot_bytes_min // 2
+            elif applied_index > self.index:
+                self._store.adopt_written()
+                self._description, self._size_bytes, self._mark = description, outcome, mark
+                members.rebase(applied_index)
+                self._journal.compact(self._keep_from(applied_index))
+                log.info("a snapshot is written and the journal cut", index=applied_index, bytes=outcome)
+
+        self._offload(lambda: self._store.write(description, chunks()), done)
+
+    def _keep_from(self, index: int) -> int:
+        """The oldest entry worth keeping: some behind the snapshot for followers that are a little behind, and all
+        that a follower will need that is being sent an older snapshot."""
+        budget, keep = self._config.snapshot_bytes_min // 2, index
+        entries, first = self._journal.entries, self._journal.first_index
+        while keep > max(first, index - self._config.trailing_entries) and budget > 0:
+            keep -= 1
+            budget -= len(entries[keep - first][0])
+        return min([keep, *(sending.description.index for sending in self._sending.values())])
+
+    # sending
+
+    def feed(self, tag: str, term: int, send: Callable[[AnyMessage], bool]) -> None:
+        """Sends the follower what its window has room for."""
+        sending = self._sending.get(tag)
+        if sending is None:
+            assert self._description is not None, "a log that does not begin at 1 has a snapshot before it"
+            file = self._store.open()
+            sending = self._sending[tag] = Sending(file, self._description, file.size_bytes())
+            log.info("a follower is sent the snapshot, as the log it needs is gone", tag=tag, index=self.index)
+        while sending.next_offset < min(sending.size_bytes, sending.taken_offset + WINDOW_BYTES):
+            data = sending.file.read(sending.next_offset, PIECE_BYTES_MAX)
+            about = sending.description
+            if not send(Piece(term, about.index, about.term, sending.size_bytes, sending.next_offset, data)):
+                return
+            sending.next_offset += len(data)
+
+    def taken(self, tag: str, answer: PieceTaken) -> None:
+        """The follower says how much it holds. Less than before means that it began anew."""
+        sending = self._sending.get(tag)
+        if sending is not None and sending.description.index == answer.index:
+            if answer.offset < sending.taken_offset:
+                sending.next_offset = answer.offset
+            sending.taken_offset = answer.offset
+
+    def resume(self, tag: str) -> None:
+        """The connection was made anew: whatever was not taken is sent again."""
+        if tag in self._sending:
+            self._sending[tag].next_offset = self._sending[tag].taken_offset
+
+    def finish(self, tag: str) -> None:
+        """The follower needs no snapshot (any more)."""
+        sending = self._sending.pop(tag, None)
+        if sending is not None:
+            sending.file.close()
+
+    def finish_all(self) -> None:
+        """This node is no leader (any more)."""
+        for tag in list(self._sending):
+            self.finish(tag)
+
+    # receiving
+
+    def take(self, leader: str, piece: Piece, term: int, reply: Callable[[AnyMessage], None]) -> None:
+        """Stores a piece; the last one starts the installation."""
+        if self._receiving is None or not self._receiving.continues(leader, piece):
+            self._drop_receiving()
+            self._receiving = Receiving(leader, piece, self._store.start_incoming())
+        receiving = self._receiving
+        if piece.offset == receiving.held:
+            receiving.file.append(piece.data)
+            receiving.held += len(piece.data)
+        reply(PieceTaken(term, piece.index, receiving.held))
+        if receiving.held == piece.size_bytes:
+            self._install(receiving)
+
+    def _install(self, receiving: Receiving) -> None:
+        self.installing = True
+        store, machine = self._store, self._machine
+
+        def work() -> Description:
+            receiving.file.sync()
+            description = store.describe(incoming=True)
+            if (description.index, description.term) != (receiving.piece.index, receiving.piece.index_term):
+                raise ValueError("the snapshot is not the one that was announced")
+            machine.restore(store.chunks(incoming=True))
+            return description
+
+        def done(outcome: Any) -> None:
+            self.installing = False
+            self._drop_receiving()
+            if isinstance(outcome, BaseException):
+                log.error("the leader's snapshot cannot be installed; it is asked for again", reason=repr(outcome))
+                return
+            store.adopt_incoming()
+            self._description, self._size_bytes = outcome, receiving.piece.size_bytes
+            self._installed(outcome, receiving.leader)
+            self._mark = self._journal.appended_bytes
+            log.info("the leader's snapshot is installed", index=outcome.index, leader=receiving.leader)
+
+        self._offload(work, done)
+
+    def _drop_receiving(self) -> None:
+        if self._receiving is not None:
+            self._receiving.file.close()
+            self._receiving = None
+
+    def forget(self) -> None:
+        """Throws this node's snapshot away."""
+        self._drop_receiving()
+        self.finish_all()
+        self._store.remove()
+        self._description, self._size_bytes, self._mark = None, 0, self._journal.appended_bytes
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self._drop_receiving()
+        self.finish_all()

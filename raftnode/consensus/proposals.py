@@ -1,0 +1,226 @@
+"""Proposals in flight: from the append, here or on the leader, to the answer of this node's own state machine.
+
+One attempt each. A proposal made on a follower is sent to the leader, which answers with the place in the log it gave
+it; from then on the follower waits for its own apply of that place. What stands there in the end is the proposal if
+the terms are equal, and another command otherwise.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from raftnode.consensus.engine import ApplyFailed, RaftEngine, Refused
+from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
+
+log = structlog.get_logger(__name__)
+
+FORWARDED_MAX = 10_000
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of what a leader can be asked to append."""
+
+
+class Command(Request, frozen=True):
+    """An application's command."""
+
+    command: bytes
+
+
+class Barrier(Request, frozen=True):
+    """An entry that changes nothing."""
+
+
+class AddPeer(Request, frozen=True):
+    """A peer is added or changed, together with an application's command."""
+
+    peer: Peer
+    command: bytes
+
+
+class RemovePeer(Request, frozen=True):
+    """A peer is removed, together with an application's command."""
+
+    tag: str
+    command: bytes
+
+
+class HandOver(Request, frozen=True):
+    """The leadership goes to another node."""
+
+    to: str | None
+
+
+AnyRequest = Command | Barrier | AddPeer | RemovePeer | HandOver
+
+
+class _Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    number: int
+    request: AnyRequest
+
+
+class _Placed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    number: int
+    index: int
+    term: int
+
+
+class _Denied(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    number: int
+    reason: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(_Ask | _Placed | _Denied)
+
+Position = tuple[int, int]
+
+
+def change_request(change: Change, command: bytes) -> AnyRequest:
+    """The request for a membership change."""
+    return AddPeer(change.peer, command) if isinstance(change, Add) else RemovePeer(change.tag, command)
+
+
+class Proposals:
+    """The proposals of one node, and those other nodes send it as leader."""
+
+    def __init__(
+        self,
+        engine: Callable[[], RaftEngine],
+        send: Callable[[str, bytes], bool],
+        hand_over: Callable[[str | None], None],
+    ) -> None:
+        self._engine = engine
+        self._send = send
+        self._hand_over = hand_over
+        self._number = 0
+        self._asked: dict[int, tuple[str, asyncio.Future[Position]]] = {}
+        self._placed: dict[int, list[tuple[int, asyncio.Future[Proposed]]]] = defaultdict(list)
+
+    async def submit(self, request: AnyRequest, *, term: int | None = None) -> Proposed:
+        """Appends here as leader (of `term`, if given) or has the leader do so, and waits for the apply."""
+        engine = self._engine()
+        if term is not None or engine.role in ("Leader", "LeaderElect"):
+            index, at_term = self._append_here(request, term)
+        else:
+            index, at_term = await self._append_there(request)
+            if engine.applied_index >= index:
+                raise OutcomeUnknown(f"Entry {index} was passed before its place in the log was known here.")
+        future: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
+        self._placed[index].append((at_term, future))
+        return await future
+
+    async def ask(self, request: AnyRequest) -> None:
+        """Has the leader do something that has no place in the log."""
+        await self._append_there(request)
+
+    def _append_here(self, request: AnyRequest, term: int | None) -> Position:
+        engine = self._engine()
+        if term is not None and (engine.term != term or engine.role not in ("Leader", "LeaderElect")):
+            raise NotCommitted(f"This node is not the leader of term {term}; it is {engine.role} of {engine.term}.")
+        try:
+            return self._append(request)
+        except Refused as refused:
+            raise NotCommitted(f"The leader refused: {refused}.") from None
+
+    def _append(self, request: AnyRequest) -> Position:
+        engine = self._engine()
+        match request:
+            case Command(command):
+                return engine.append(command)
+            case Barrier():
+                return engine.append_no_op()
+            case AddPeer(peer, command):
+                return engine.append_change(Add(peer), command)
+            case RemovePeer(tag, command):
+                return engine.append_change(Remove(tag), command)
+            case HandOver(to):
+                if engine.role not in ("Leader", "LeaderElect"):
+                    raise Refused("this node is not the leader")
+                self._hand_over(to)
+                return (0, engine.term)
+
+    async def _append_there(self, request: AnyRequest) -> Position:
+        leader = self._engine().leader
+        if leader is None:
+            raise NotCommitted("No leader is known.")
+        if len(self._asked) >= FORWARDED_MAX:
+            raise NotCommitted(f"{FORWARDED_MAX} proposals wait for the leader's answer, which is the limit.")
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self._asked[number] = (leader, future)
+        try:
+            if not self._send(leader, _encode(_Ask(number, request))):
+                raise NotCommitted(f"The leader {leader} cannot be reached.")
+            return await future
+        finally:
+            del self._asked[number]
+
+    # events
+
+    def receive(self, sender: str, payload: bytes) -> None:
+        """Takes another node's request, or the leader's answer to one of ours."""
+        try:
+            message = _decoder.decode(payload)
+        except msgspec.DecodeError as error:
+            log.warning("a proposal is dropped, as it cannot be read", sender=sender, reason=str(error))
+            return
+        if isinstance(message, _Ask):
+            self._send(sender, _encode(self._answer(message)))
+            return
+        leader, future = self._asked.get(message.number, ("", None))
+        if future is None or future.done() or leader != sender:
+            return
+        if isinstance(message, _Denied):
+            future.set_exception(NotCommitted(f"The leader {sender} refused: {message.reason}."))
+        else:
+            future.set_result((message.index, message.term))
+
+    def _answer(self, ask: _Ask) -> _Placed | _Denied:
+        try:
+            return _Placed(ask.number, *self._append(ask.request))
+        except Refused as refused:
+            return _Denied(ask.number, str(refused))
+
+    def applied(self, index: int, term: int, answer: Any) -> None:
+        """The entry at `index` is applied here."""
+        for at_term, future in self._placed.pop(index, ()):
+            if future.done():
+                continue
+            if at_term != term:
+                future.set_exception(NotCommitted(f"Another leader's entry took place {index} in the log."))
+            elif isinstance(answer, ApplyFailed):
+                future.set_exception(answer)
+            else:
+                future.set_result(Proposed(index, term, answer))
+
+    def jumped(self, index: int) -> None:
+        """A snapshot took the state to `index`: what was applied on the way had no answer here."""
+        for place in [place for place in self._placed if place <= index]:
+            for _, future in self._placed.pop(place):
+                _fail(future, OutcomeUnknown(f"A snapshot passed entry {place}; its answer is not known here."))
+
+    def leader_lost(self, still: str | None) -> None:
+        """The leader is now `still` or unknown: what others were asked and did not answer has no known outcome."""
+        for leader, future in self._asked.values():
+            if leader != still:
+                _fail(future, OutcomeUnknown(f"The leader {leader} was lost before it answered."))
+
+    def fail_all(self, reason: str) -> None:
+        """This node stops."""
+        for _, asked in self._asked.values():
+            _fail(asked, OutcomeUnknown(reason))
+        for waiting in self._placed.values():
+            for _, future in waiting:
+                _fail(future, OutcomeUnknown(reason))
+        self._placed.clear()
+
+
+def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,427 @@
+"""Consensus as the rest of the daemon sees it: propose opaque commands, read roles and indexes, change the membership.
+
+`Raft` puts the engine on the event loop: it ticks it, carries its messages over the transport, and turns proposals
+into coroutines.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+
+from raftnode.consensus.disk import Disk, SystemDisk
+from raftnode.consensus.engine import ApplyFailed, Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
+from raftnode.consensus.model import (
+    Add,
+    Change,
+    ConsensusFailed,
+    JournalFailed,
+    NotCommitted,
+    OutcomeUnknown,
+    Peer,
+    Proposed,
+    RaftConfig,
+    Remove,
+    Role,
+    StateMachine,
+    StorageDamaged,
+)
+from raftnode.consensus.proposals import AnyRequest, Barrier, Command, HandOver, Proposals, change_request
+from raftnode.ports import Clock, Random, SystemClock, SystemRandom
+
+__all__ = [
+    "Add",
+    "ApplyFailed",
+    "Change",
+    "ConsensusFailed",
+    "JournalFailed",
+    "NotCommitted",
+    "OutcomeUnknown",
+    "Peer",
+    "Proposed",
+    "Raft",
+    "RaftConfig",
+    "Remove",
+    "Role",
+    "StateMachine",
+    "StorageDamaged",
+    "Transport",
+]
+
+log = structlog.get_logger(__name__)
+
+RAFT_CHANNEL = "raft"
+PROPOSAL_CHANNEL = "proposal"
+TICK_MS_MAX = 50
+
+
+class Transport(Protocol):
+    """What Raft needs of the transport."""
+
+    on_connection: list[Callable[[str, bool], None]]
+
+    def send(self, tag: str, channel: str, payload: bytes) -> bool: ...
+    def on_message(self, channel: str, handler: Callable[[str, bytes], None]) -> None: ...
+    def backlog_bytes(self, tag: str) -> int: ...
+    def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
+        """Whom to be connected with, by tag, and the log index of the membership that says so."""
+
+
+class _RaftWire:
+    """The transport's Raft channel, as the engine wants it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def send(self, tag: str, payload: bytes) -> bool:
+        return self._transport.send(tag, RAFT_CHANNEL, payload)
+
+    def backlog_bytes(self, tag: str) -> int:
+        return self._transport.backlog_bytes(tag)
+
+
+class Raft:
+    """One node of the cluster. Everything is called on the event loop that `start` ran on."""
+
+    def __init__(
+        self,
+        *,
+        tag: str,
+        peers: Sequence[Peer],
+        transport: Transport,
+        machine: StateMachine,
+        config: RaftConfig,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        if tag not in {peer.tag for peer in peers}:
+            raise ValueError(f"peers ({', '.join(peer.tag for peer in peers)}) must contain this node, {tag}.")
+        self.tag = tag
+        self.on_role_change: list[Callable[[Role, int], None]] = []
+        self.on_wiped: list[Callable[[str], None]] = []
+        self.on_fatal: list[Callable[[ConsensusFailed], None]] = []
+        self._first_peers = tuple(peers)
+        self._transport = transport
+        self._machine = machine
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._random = random or SystemRandom()
+        self._disk = disk or SystemDisk()
+        self._engine: RaftEngine | None = None
+        self._proposals = Proposals(
+            lambda: self._running(),
+            lambda to, payload: transport.send(to, PROPOSAL_CHANNEL, payload),
+            lambda to: self._begin_hand_over(to),
+        )
+        self._tick_s = min(TICK_MS_MAX, max(1, config.append_period_ms // 2)) / 1000
+        self._timer: asyncio.TimerHandle | None = None
+        self._kicked: asyncio.Handle | None = None
+        self._seen: tuple[Role, int, str | None] = ("Follower", 0, None)
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiters = 0
+        self._ticked = asyncio.Event()
+        self._background: set[asyncio.Task[None]] = set()
+
+    # life
+
+    async def start(self) -> None:
+        """Opens the directory, restores the state machine, and takes part. Raises ConsensusFailed."""
+        empty_state = list(self._machine.dump()())
+        storage = await asyncio.to_thread(self._open)
+        self._loop = asyncio.get_running_loop()
+        around = Surroundings(
+            self._machine, self._config, self._clock, self._random, _RaftWire(self._transport), self._offload, self
+        )
+        self._engine = Engine(self.tag, self._first_peers, storage, empty_state, around)
+        self.members_changed()
+        self._transport.on_message(RAFT_CHANNEL, self._engine.receive)
+        self._transport.on_message(PROPOSAL_CHANNEL, self._proposals.receive)
+        self._transport.on_connection.append(self._connection)
+        self._on_timer()
+
+    def _open(self) -> Storage:
+        storage = open_storage(self._disk, self._config, self._first_peers)
+        if storage.description is not None:
+            self._machine.restore(storage.snapshots.chunks())
+        return storage
+
+    async def stop(self) -> None:
+        """Takes no further part; the files are closed when this returns. Proposals in flight end as unknown."""
+        if self._engine is None:
+            return
+        for handle in (self._timer, self._kicked):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._kicked = None
+        self._fail_waiters("Raft was stopped.")
+        self._transport.on_connection.remove(self._connection)
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._engine.close()
+
+    # reading
+
+    @property
+    def role(self) -> Role:
+        """The raw Raft role of this moment. It carries no authority: an isolated leader stays one for a while."""
+        return self._engine.role if self._engine else "Follower"
+
+    @property
+    def leader(self) -> str | None:
+        """The tag of the leader this node last heard, None once it has to ask around."""
+        return self._engine.leader if self._engine else None
+
+    @property
+    def term(self) -> int:
+        return self._engine.term if self._engine else 0
+
+    @property
+    def applied_index(self) -> int:
+        return self._engine.applied_index if self._engine else 0
+
+    @property
+    def applied_term(self) -> int:
+        """The term of the entry at `applied_index`."""
+        return self._engine.applied_term if self._engine else 0
+
+    @property
+    def commit_index(self) -> int:
+        return self._engine.commit_index if self._engine else 0
+
+    @property
+    def last_index(self) -> int:
+        return self._engine.last_index if self._engine else 0
+
+    @property
+    def snapshot_index(self) -> int:
+        """The last entry in this node's snapshot, 0 without one."""
+        return self._engine.snapshot_index if self._engine else 0
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The cluster by the newest membership entry in this node's log."""
+        return self._engine.peers if self._engine else self._first_peers
+
+    @property
+    def voters(self) -> frozenset[str]:
+        return frozenset(peer.tag for peer in self.peers if peer.voter)
+
+    @property
+    def elected_ns(self) -> int | None:
+        """The reading of `Clock.hold_ns` at which this node became leader; None while it is not."""
+        return self._engine.elected_ns if self._engine else None
+
+    @property
+    def failure(self) -> ConsensusFailed | None:
+        """Why this node takes no part any more."""
+        return self._engine.failure if self._engine else None
+
+    def votes_granted(self, term: int) -> dict[str, int]:
+        """Who voted for this node in `term`, itself included, with the reading of `Clock.hold_ns` when the vote was
+        asked for: no voter granted before that moment. Empty for a term in which this node did not stand."""
+        return self._engine.votes_granted(term) if self._engine else {}
+
+    # doing
+
+    async def propose(self, command: bytes, *, timeout_ms: int | None = None) -> Proposed:
+        """Has the command appended, committed and applied, and gives this node's own answer to it. One attempt, from
+        any node.
+
+        Raises NotCommitted (certainly not applied), OutcomeUnknown (perhaps applied, now or later), or ApplyFailed
+        (the state machine raised).
+        """
+        if len(command) > self._config.command_bytes_max:
+            limit = self._config.command_bytes_max
+            raise NotCommitted(
+                f"The command of {len(command)} bytes is above the limit of {limit} (command_bytes_max)."
+            )
+        return await self._submit(Command(command), timeout_ms)
+
+    async def propose_here(self, command: bytes, *, term: int, timeout_ms: int | None = None) -> Proposed:
+        """Like `propose`, but only if this node leads exactly `term` at the moment of the append. Never forwarded."""
+        return await self._submit(Command(command), timeout_ms, term=term)
+
+    async def change_membership(self, change: Change, command: bytes, *, timeout_ms: int | None = None) -> Proposed:
+        """Changes the membership and applies `command` by one log entry. One change at a time; raises like `propose`.
+
+        A node becomes a voter by `Add` with `voter=True` once it is a watcher that has caught up; before that it is
+        refused with NotCommitted. The leader refuses to remove or demote itself.
+        """
+        return await self._submit(change_request(change, command), timeout_ms)
+
+    async def barrier(self, *, timeout_ms: int | None = None) -> int:
+        """Commits an entry that changes nothing and returns its index once this node has applied it: from here on
+        this node's state contains everything that was acknowledged anywhere before the call."""
+        return (await self._submit(Barrier(), timeout_ms)).index
+
+    async def transfer_leadership(self, tag: str | None, *, timeout_ms: int | None = None) -> None:
+        """Hands the leadership to `tag`, or to the most advanced voter, and returns once this node knows the new
+        leader. Raises NotCommitted when it does not come to that in time; the old leader then goes on."""
+        before = self.leader
+        if tag is not None and before == tag:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s(timeout_ms)):
+                if self.role in ("Leader", "LeaderElect"):
+                    self._begin_hand_over(tag)
+                else:
+                    await self._proposals.ask(HandOver(tag))
+                while self.leader in (None, before) or (tag is not None and self.leader != tag):
+                    await self._ticked.wait()
+        except Refused as refused:
+            raise NotCommitted(f"The leadership is not transferred: {refused}.") from None
+        except OutcomeUnknown:
+            return
+        except TimeoutError:
+            raise NotCommitted(f"The leadership was not transferred to {tag or 'another voter'} in time.") from None
+
+    async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        """Returns once this node has applied `index`. Raises TimeoutError, or OutcomeUnknown when Raft stops."""
+        if self.applied_index >= index:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters += 1
+        heapq.heappush(self._waiting, (index, self._waiters, future))
+        async with asyncio.timeout(timeout_ms / 1000):
+            await future
+
+    def step_down(self, term: int | None = None) -> None:
+        """Stops leading at once: this node has no authority any more, or somebody reported the newer `term`."""
+        self._running().step_down(term)
+        self._notice()
+
+    def take_snapshot(self) -> None:
+        """Starts writing a snapshot now, whatever the size of the journal."""
+        self._running().snapshot()
+
+    # what the engine tells
+
+    def kick(self) -> None:
+        if self._kicked is None and self._timer is not None:
+            self._kicked = self._loop.call_soon(self._on_kick)
+
+    def applied(self, index: int, term: int, answer: Any) -> None:
+        self._proposals.applied(index, term, answer)
+
+    def jumped(self, index: int) -> None:
+        self._proposals.jumped(index)
+
+    def members_changed(self) -> None:
+        if self._engine is not None:
+            addresses = {peer.tag: peer.address for peer in self._engine.contacts()}
+            self._transport.set_peers(addresses, self._engine.applied_members[0])
+
+    def wiped(self, reason: str) -> None:
+        for callback in self.on_wiped:
+            self._loop.call_soon(callback, reason)
+
+    def failed(self, error: ConsensusFailed) -> None:
+        self._fail_waiters(str(error))
+        for callback in self.on_fatal:
+            self._loop.call_soon(callback, error)
+
+    # inside
+
+    def _running(self) -> RaftEngine:
+        if self._engine is None:
+            raise NotCommitted("Raft has not been started.")
+        return self._engine
+
+    def _timeout_s(self, timeout_ms: int | None) -> float:
+        return (self._config.proposal_timeout_ms if timeout_ms is None else timeout_ms) / 1000
+
+    async def _submit(self, request: AnyRequest, timeout_ms: int | None, term: int | None = None) -> Proposed:
+        failure = self._running().failure
+        if failure is not None:
+            raise NotCommitted(str(failure))
+        try:
+            async with asyncio.timeout(self._timeout_s(timeout_ms)):
+                return await self._proposals.submit(request, term=term)
+        except TimeoutError:
+            waited_ms = int(self._timeout_s(timeout_ms) * 1000)
+            raise OutcomeUnknown(f"The command was not applied here within {waited_ms} ms.") from None
+
+    def _connection(self, tag: str, up: bool) -> None:
+        self._running().connected(tag, up)
+        if not up and tag == self.leader:
+            self._proposals.leader_lost(None)
+
+    def _on_timer(self) -> None:
+        self._timer = self._loop.call_later(self._tick_s, self._on_timer)
+        self._tick()
+
+    def _on_kick(self) -> None:
+        self._kicked = None
+        self._tick()
+
+    def _tick(self) -> None:
+        self._running().tick()
+        self._notice()
+
+    def _notice(self) -> None:
+        """Tells of what changed; outside of every transition."""
+        engine = self._running()
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+        while self._waiting and self._waiting[0][0] <= engine.applied_index:
+            future = heapq.heappop(self._waiting)[2]
+            if not future.done():
+                future.set_result(None)
+        seen = (engine.role, engine.term, engine.leader)
+        before, self._seen = self._seen, seen
+        if seen[2] != before[2]:
+            log.info("the leader is another", leader=seen[2], before=before[2], term=seen[1], role=seen[0])
+            self._proposals.leader_lost(seen[2])
+        if seen[:2] != before[:2]:
+            log.info("the raft role changes", role=seen[0], term=seen[1], before=before[0])
+            for callback in self.on_role_change:
+                callback(seen[0], seen[1])
+
+    def _begin_hand_over(self, tag: str | None) -> None:
+        engine = self._running()
+        if engine.handing_over:
+            raise Refused("the leadership is being transferred already")
+        task = asyncio.ensure_future(self._hand_over(engine, tag))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _hand_over(self, engine: RaftEngine, tag: str | None) -> None:
+        """Takes no commands until the follower holds the whole log and was told, or the time is up."""
+        engine.handing_over = True
+        reason = "it did not stand for election"
+        told = False
+        try:
+            async with asyncio.timeout(self._config.election_max_ms / 1000):
+                while engine.role in ("Leader", "LeaderElect"):
+                    try:
+                        if not told:
+                            log.info("the leadership is handed over", to=engine.hand_over(tag))
+                            told = True
+                    except Refused as refused:
+                        reason = str(refused)
+                    await self._ticked.wait()
+        except TimeoutError:
+            log.warning("the leadership stays, as the other node did not take it in time", to=tag, reason=reason)
+        finally:
+            engine.handing_over = False
+
+    def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        async def run() -> None:
+            try:
+                outcome = await asyncio.to_thread(work)
+            except Exception as error:
+                outcome = error
+            done(outcome)
+
+        task = asyncio.ensure_future(run())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _fail_waiters(self, reason: str) -> None:
+        self._proposals.fail_all(reason)
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(OutcomeUnknown(reason))
+        self._waiting.clear()

@@ -1,0 +1,127 @@
+"""A cluster of one: propose, apply, restart."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from raftnode.consensus.raft import ApplyFailed, NotCommitted, OutcomeUnknown
+from tests.unit.consensus.support import alone, leading
+
+
+async def test_a_node_alone_becomes_leader_and_answers_its_commands(tmp_path: Path) -> None:
+    raft, machine = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    first = await raft.propose(b"one")
+    second = await raft.propose(b"two")
+    assert (first.answer, second.answer) == (1, 2)
+    assert (second.index, second.term) == (first.index + 1, raft.term)
+    assert machine.commands == [b"one", b"two"]
+    assert (raft.applied_index, raft.applied_term) == (second.index, second.term)
+    assert machine.ticks > 0
+    await raft.stop()
+
+
+async def test_after_a_restart_everything_acknowledged_is_applied_again(tmp_path: Path) -> None:
+    raft, _ = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    for number in range(50):
+        await raft.propose(b"%d" % number)
+    await raft.stop()
+    again, machine = alone(tmp_path)
+    await again.start()
+    await leading(again)
+    assert machine.commands == [b"%d" % number for number in range(50)]
+    assert again.term > raft.term
+    await again.stop()
+
+
+async def test_commands_in_flight_together_share_their_syncs_and_keep_their_order(tmp_path: Path) -> None:
+    raft, machine = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    answers = await asyncio.gather(*(raft.propose(b"%d" % number) for number in range(200)))
+    assert [answer.answer for answer in answers] == list(range(1, 201))
+    assert machine.commands == [b"%d" % number for number in range(200)]
+    await raft.stop()
+
+
+async def test_a_raising_state_machine_is_an_answer_and_stops_nothing(tmp_path: Path) -> None:
+    raft, _ = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    with pytest.raises(ApplyFailed, match="boom"):
+        await raft.propose(b"!boom")
+    assert (await raft.propose(b"next")).answer == 1
+    await raft.stop()
+
+
+async def test_propose_here_appends_in_exactly_its_term_or_not_at_all(tmp_path: Path) -> None:
+    raft, machine = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    with pytest.raises(NotCommitted, match="term"):
+        await raft.propose_here(b"late", term=raft.term - 1)
+    assert (await raft.propose_here(b"now", term=raft.term)).answer == 1
+    assert machine.commands == [b"now"]
+    await raft.stop()
+
+
+async def test_a_command_above_the_limit_is_refused_by_its_size(tmp_path: Path) -> None:
+    raft, _ = alone(tmp_path, command_bytes_max=100)
+    await raft.start()
+    await leading(raft)
+    with pytest.raises(NotCommitted, match="101 bytes"):
+        await raft.propose(b"x" * 101)
+    assert (await raft.propose(b"x" * 100)).answer == 1
+    await raft.stop()
+
+
+async def test_a_barrier_and_wait_applied_return_once_the_index_is_applied(tmp_path: Path) -> None:
+    raft, _ = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    waiting = asyncio.ensure_future(raft.wait_applied(raft.applied_index + 2, 5000))
+    index = await raft.barrier()
+    assert raft.applied_index == index
+    assert not waiting.done()
+    await raft.propose(b"x")
+    await waiting
+    with pytest.raises(TimeoutError):
+        await raft.wait_applied(index + 100, 10)
+    await raft.stop()
+
+
+async def test_a_stopped_node_says_so_to_whoever_waits(tmp_path: Path) -> None:
+    raft, _ = alone(tmp_path)
+    await raft.start()
+    await leading(raft)
+    waiting = asyncio.ensure_future(raft.wait_applied(10_000, 60_000))
+    await asyncio.sleep(0)
+    await raft.stop()
+    with pytest.raises(OutcomeUnknown, match="stopped"):
+        await waiting
+    with pytest.raises(NotCommitted, match="stopped"):
+        await raft.propose(b"x")
+
+
+async def test_snapshots_are_taken_by_bytes_and_a_restart_begins_from_one(tmp_path: Path) -> None:
+    sizes = {"snapshot_bytes_min": 20_000, "segment_bytes_max": 4_000, "trailing_entries": 5}
+    raft, machine = alone(tmp_path, **sizes)
+    await raft.start()
+    await leading(raft)
+    while raft.snapshot_index < 20:
+        await raft.propose(b"x" * 500)
+    await raft.propose(b"after the snapshot")
+    expected, index = list(machine.commands), raft.applied_index
+    assert len([name for name in os.listdir(tmp_path) if name.startswith("journal-")]) < 12
+    await raft.stop()
+    again, restored = alone(tmp_path, **sizes)
+    await again.start()
+    await leading(again)
+    assert restored.commands == expected
+    assert again.applied_index > index
+    await again.stop()
