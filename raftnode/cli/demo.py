@@ -1,0 +1,287 @@
+"""`raftnode demo`: the main job seen working, on real node processes, in under a minute."""
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, etl
+from raftnode.cli.local_cluster import LocalCluster, pids
+from raftnode.cli.status_events import events
+
+DATABASE = "Northwind"
+GROUP = ("A", "B", "E")
+TASK = "Orders to SQL"
+BATCH = 25
+FIRST_ORDERS = 200
+FEED_PAUSE_SEC = 0.3
+STEP_TIMEOUT_SEC = 60.0
+POLL_SEC = 0.05
+
+
+class DemoFailed(Exception):
+    """Something did not happen, or the figures are wrong."""
+
+
+@click.command()
+@click.option("--nodes", type=click.Choice(["1", "5"]), default="5", help="Five nodes, or one that is killed.")
+@click.option("--postgres", metavar="URL", help="Carry the orders into PostgreSQL instead of a SQLite file.")
+@click.option("--keep", is_flag=True, help="Leave the cluster up and print what to try next.")
+def demo(nodes: str, postgres: str | None, keep: bool) -> None:
+    """Northwind's orders into a SQL database, exactly once, while the responsible node is frozen."""
+    directory = Path(tempfile.mkdtemp(prefix="raftnode-demo-"))
+    try:
+        asyncio.run(_play(directory, nodes, postgres, keep))
+    except DemoFailed as failure:
+        click.echo(f"The demo failed: {failure}\nThe nodes' logs: {directory}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _play(directory: Path, nodes: str, postgres: str | None, keep: bool) -> None:
+    tags = GROUP[:1] if nodes == "1" else tuple("ABCDE")
+    flags = ("--tasks.batch-documents-max", str(BATCH))
+    target = Target(directory, postgres)
+    try:
+        async with LocalCluster(directory / "nodes", tags, flags=flags) as cluster:
+            story = Story(cluster, target)
+            await (story.one_node() if nodes == "1" else story.five_nodes())
+            if keep:
+                await story.keep()
+    finally:
+        await target.close()
+
+
+class Story:
+    """The demo's acts, each a few lines on the screen."""
+
+    def __init__(self, cluster: LocalCluster, target: Target) -> None:
+        self.cluster = cluster
+        self.target = target
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.begun = time.monotonic()
+        self.documents = _northwind()
+        self.seen: dict[str, Any] = {}
+
+    async def five_nodes(self) -> None:
+        """The whole story on five nodes."""
+        await self.form(f"Five nodes; the database {DATABASE} lives on {', '.join(GROUP)}")
+        holder = await self.responsible()
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(self.feed(next(tag for tag in GROUP if tag != holder)))
+            await self.until(lambda: self.orders_at_least(FIRST_ORDERS // 2), "the first orders in the target")
+            await self.freeze(holder)
+            await feeding
+        await self.until(self.complete, "all orders in the target")
+        await self.thaw(holder)
+        await self.check()
+
+    async def one_node(self) -> None:
+        """The short story: one node, killed in the middle and started again."""
+        await self.form("One node")
+        await self.put(self.orders()[FIRST_ORDERS:], "A")
+        await self.until(lambda: self.orders_at_least(BATCH), "the first orders in the target")
+        self.cluster.signal("A", signal.SIGKILL)
+        await self.until(lambda: self.ended("A"), "the end of the process")
+        figures = await self.target.figures()
+        self.say(f"[red]kill -9[/] with {figures.orders} of {ORDERS} orders in the target; started again")
+        self.cluster.start("A")
+        await self.until(self.complete, "all orders in the target")
+        await self.check()
+
+    async def form(self, title: str) -> None:
+        """Starts the cluster, makes the database, the target and the task, and imports all but most of the orders."""
+        self.console.rule(f"[bold]raftnode[/]: {title}")
+        await self.cluster.formed()
+        status = await self.status()
+        self.say(
+            f"{len(self.cluster.nodes)} node processes, each with a lease; the leader is {status['Node']['Leader']}"
+        )
+        group = GROUP if len(self.cluster.nodes) > 1 else ("A",)
+        await self.call(
+            "PUT",
+            f"/admin/databases?name={DATABASE}",
+            {"DatabaseName": DATABASE, "Topology": {"Members": list(group)}},
+        )
+        await self.target.create()
+        others = [d for d in self.documents if d["@metadata"]["@collection"] != "Orders"]
+        await self.put(others + self.orders()[:FIRST_ORDERS], "A")
+        self.say(f"{len(others)} documents and the first {FIRST_ORDERS} of {ORDERS} orders are written to A")
+        await self.call("PUT", f"/databases/{DATABASE}/admin/connection-strings", self.target.connection_string("demo"))
+        await self.call("PUT", f"/databases/{DATABASE}/admin/etl", etl(TASK, "demo"))
+        self.say(f"SQL ETL task [bold]{TASK}[/] is defined, with two tables in {self.target.where}")
+
+    async def responsible(self) -> str:
+        """Waits until somebody runs the task; shows who is responsible, and why."""
+        await self.until(self.task_runs, "the task's first run")
+        task = _task(await self.status())
+        placement = task["Placement"]
+        table = Table(
+            title=f"Who runs it? Every node works it out for itself: {placement['Node']}, by rule {placement['Rule']}"
+        )
+        for column in ("node", "state", "score", "ruled out by"):
+            table.add_column(column)
+        for ranked in placement["Ranking"]:
+            mine = ranked["Node"] == placement["Node"]
+            row = (ranked["Node"], ranked["State"], f"{int(ranked['Score']):,}", ranked["RuledOut"] or "")
+            table.add_row(*row, style="bold green" if mine else "")
+        self.console.print(table)
+        self.say(f"{task['Holder']} claimed it: epoch {task['Epoch']}, its fencing token in the target")
+        return str(task["Holder"])
+
+    async def feed(self, tag: str) -> None:
+        """Writes the other orders, a few at a time, to one node that stays up."""
+        for batch in _batches(self.orders()[FIRST_ORDERS:]):
+            await self.put(batch, tag)
+            await asyncio.sleep(FEED_PAUSE_SEC)
+        self.say(f"all {ORDERS} orders are written (to {tag})")
+
+    async def freeze(self, holder: str) -> None:
+        """Freezes the responsible node and shows what the others make of it, until the task runs elsewhere."""
+        figures = await self.target.figures()
+        frozen = time.monotonic()
+        self.cluster.signal(holder, signal.SIGSTOP)
+        self.say(f"[red]{holder} is frozen[/] (SIGSTOP) with {figures.orders} orders in the target; orders keep coming")
+
+        async def moved() -> bool:
+            task = _task(await self.status())
+            return task["Holder"] != holder and task["ClaimState"] == "Held"
+
+        await self.until(moved, "the task on another node")
+        self.say(f"relocated [bold]{time.monotonic() - frozen:.1f} s[/] after the freeze; nobody handed it out")
+        at = (await self.target.figures()).orders
+        await self.until(lambda: self.orders_at_least(at + 1), "new orders in the target")
+        self.say("and it goes on where it stopped: new orders arrive in the target")
+
+    async def thaw(self, holder: str) -> None:
+        """Thaws the node; shows that it does nothing before it has stopped, and that its share comes back."""
+        await self.until(lambda: self.ended(holder), f"the end of the frozen {holder}")
+        self.say(
+            f"[yellow]{holder} did not outlive its lease[/]: the kernel timer armed with it ended the frozen process "
+            "at lease end + stop timeout, so a thaw finds nobody who could still write"
+        )
+        self.cluster.wake(holder)
+        self.cluster.start(holder)
+        self.say(f"{holder} is started again, as systemd or Docker would; it has no lease and runs nothing yet")
+
+        async def handed_back() -> bool:
+            task = _task(await self.status())
+            return task["Holder"] == holder and task["ClaimState"] == "Held"
+
+        await self.until(handed_back, f"the task back on {holder}")
+        self.say(f"handed back to {holder} by release and claim, without overlap")
+
+    async def check(self) -> None:
+        """Checks the target's figures."""
+        figures = await self.target.figures()
+        self.console.rule()
+        for name, got, want in (
+            ("orders", figures.orders, ORDERS),
+            ("distinct orders", figures.distinct_orders, ORDERS),
+            ("order lines", figures.lines, LINES),
+            ("net sales", figures.net_sales, NET_SALES),
+        ):
+            mark = "[green]right[/]" if got == want else f"[red]wrong[/], must be {want:,}"
+            self.console.print(f"  {name:<16} {got:>14,}  {mark}")
+        if not figures.right:
+            raise DemoFailed("the target's figures are wrong")
+        self.console.print(
+            f"  Each order is there once. {time.monotonic() - self.begun:.0f} seconds, nothing lost, nothing doubled."
+        )
+
+    async def keep(self) -> None:
+        """Leaves the cluster up until Ctrl-C."""
+        url = next(iter(self.cluster.nodes.values())).url
+        self.console.rule("The cluster stays up; Ctrl-C ends it. Try")
+        for tag, pid in pids(self.cluster).items():
+            self.console.print(f"  node {tag}: {self.cluster.nodes[tag].url}, process {pid}")
+        for command in ("status --watch", "tasks", f"pin --database {DATABASE} '{TASK}' E", "observer log"):
+            self.console.print(f"  raftnode --url {url} {command}")
+        self.console.print(f"  kill -STOP {next(iter(pids(self.cluster).values()))}", soft_wrap=True)
+        await asyncio.Event().wait()
+
+    def say(self, text: str) -> None:
+        """One line with the time since the beginning."""
+        self.console.print(f"[dim]{time.monotonic() - self.begun:6.1f} s[/]  {text}")
+
+    def orders(self) -> list[dict[str, Any]]:
+        """Northwind's orders."""
+        return [d for d in self.documents if d["@metadata"]["@collection"] == "Orders"]
+
+    async def put(self, documents: list[dict[str, Any]], tag: str) -> None:
+        """Writes documents to a node, synced there."""
+        commands = [{"Type": "PUT", "Id": d["@metadata"]["@id"], "Document": d} for d in documents]
+        await self.call("POST", f"/databases/{DATABASE}/bulk_docs", {"Commands": commands}, tag)
+
+    async def call(self, method: str, path: str, body: Any, tag: str = "A") -> Any:
+        """One request to a node."""
+        answer = await self.cluster.http.request(method, self.cluster.nodes[tag].url + path, json=body, timeout_s=15)
+        return answer.json() if answer.body else None
+
+    async def status(self) -> dict[str, Any]:
+        """The status as a node that has a lease sees it. What is new since the last look is said."""
+        deadline = time.monotonic() + STEP_TIMEOUT_SEC
+        while time.monotonic() < deadline:
+            for tag in pids(self.cluster):
+                status = await self.cluster.status(tag)
+                if status and status["Node"]["HasLease"] and status["Node"]["Leader"] is not None:
+                    for event in events(self.seen, status):
+                        self.say(event)
+                    self.seen = status
+                    return status
+            await asyncio.sleep(POLL_SEC)
+        raise DemoFailed("no node with a lease answers")
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Waits for a condition, watching the cluster meanwhile."""
+        deadline = time.monotonic() + STEP_TIMEOUT_SEC
+        while not await condition():
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"waited {STEP_TIMEOUT_SEC:.0f} s for {what}")
+            if self.seen:
+                await self.status()
+            await asyncio.sleep(POLL_SEC)
+
+    async def orders_at_least(self, count: int) -> bool:
+        """Whether that many orders are in the target."""
+        return (await self.target.figures()).orders >= count
+
+    async def complete(self) -> bool:
+        """Whether every order is in the target."""
+        figures: Figures = await self.target.figures()
+        return figures.orders >= ORDERS and figures.lines >= LINES
+
+    async def task_runs(self) -> bool:
+        """Whether somebody holds the task."""
+        return bool(_task(await self.status())["ClaimState"] == "Held")
+
+    async def ended(self, tag: str) -> bool:
+        """Whether the node's process has ended."""
+        return self.cluster.ended(tag) is not None
+
+
+def _task(status: dict[str, Any]) -> dict[str, Any]:
+    tasks: list[dict[str, Any]] = status["Databases"][DATABASE]["Tasks"]
+    return next(task for task in tasks if task["TaskName"] == TASK)
+
+
+def _northwind() -> list[dict[str, Any]]:
+    text = (resources.files("raftnode") / "demo" / "northwind.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _batches(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]

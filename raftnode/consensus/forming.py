@@ -1,0 +1,99 @@
+"""How a cluster begins, and how a node makes itself known in it.
+
+A node without data starts Raft among `cluster.initial_nodes`; whoever leads first writes that list into the record as
+the cluster's nodes. From then on the record rules. Every node that starts announces its incarnation, its addresses and
+the task kinds it can run. A node that joined as a Promotable asks to be a voter once it has applied its own
+announcement, hence all that was committed before: an empty voter would make votes wait for it.
+"""
+
+import asyncio
+
+import structlog
+
+from raftnode.consensus.raft import Add, Peer, Raft
+from raftnode.consensus.replica import Replica, Unavailable
+from raftnode.record.commands import AnnounceNode, FormCluster, SetNodeKind
+from raftnode.record.model import Record
+
+log = structlog.get_logger(__name__)
+
+
+class NodeRefused(Exception):
+    """The cluster does not take this node; the message says why and what to do."""
+
+
+class Forming:
+    """Forms the cluster if this node is the first to lead it, then announces the node."""
+
+    def __init__(self, replica: Replica, raft: Raft, form: FormCluster, announcement: AnnounceNode) -> None:
+        self._replica = replica
+        self._raft = raft
+        self._form = form
+        self._announcement = announcement
+        self._role_changed = asyncio.Event()
+        raft.on_role_change.append(lambda role, term: self._role_changed.set())
+
+    async def run(self) -> None:
+        """Returns once the record knows this incarnation. Raises NodeRefused."""
+        await self._formed()
+        await self._replica.until(lambda record: self._announcement.tag in record.nodes)
+        while not self._announced(self._replica.record):
+            await self._announce()
+        while self._is_promotable(self._replica.record):
+            await self._become_voter()
+
+    async def _formed(self) -> None:
+        while not self._replica.record.nodes:
+            self._role_changed.clear()
+            if self._raft.role == "Leader":
+                await self._propose_forming()
+                continue
+            waiters = (self._replica.until(lambda record: bool(record.nodes)), self._role_changed.wait())
+            tasks = [asyncio.ensure_future(waiter) for waiter in waiters]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _propose_forming(self) -> None:
+        try:
+            await self._replica.propose(self._form)
+            tags = ", ".join(node.tag for node in self._form.nodes)
+            log.info("the cluster is formed, as the record was empty", cluster_id=self._form.cluster_id, nodes=tags)
+        except Unavailable as error:
+            log.info("forming the cluster is tried again", reason=str(error))
+
+    def _announced(self, record: Record) -> bool:
+        node, mine = record.nodes.get(self._announcement.tag), self._announcement
+        return node is not None and (
+            (node.node_id, node.boot, node.url, node.cluster_address, node.kinds)
+            == (mine.node_id, mine.boot, mine.url, mine.cluster_address, mine.kinds)
+        )
+
+    async def _announce(self) -> None:
+        try:
+            result = await self._replica.propose(self._announcement)
+        except Unavailable as error:
+            log.info("announcing this node is tried again", reason=str(error))
+            return
+        if result.error is not None:
+            raise NodeRefused(result.error.message)
+
+    def _is_promotable(self, record: Record) -> bool:
+        node = record.nodes.get(self._announcement.tag)
+        return node is not None and node.kind == "Promotable"
+
+    async def _become_voter(self) -> None:
+        tag, address = self._announcement.tag, self._announcement.cluster_address
+        try:
+            result = await self._replica.change_membership(
+                Add(Peer(tag, address, voter=True)), SetNodeKind(tag=tag, kind="Member")
+            )
+        except Unavailable as error:
+            log.info("becoming a voter is tried again", reason=str(error))
+            return
+        if result.error is not None:
+            raise NodeRefused(result.error.message)
+        log.info("this node is a voter now, as it has caught up")

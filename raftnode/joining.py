@@ -1,0 +1,50 @@
+"""How a new node joins a running cluster: it asks any node of it, over HTTP, to be taken in."""
+
+import asyncio
+
+import structlog
+
+from raftnode.consensus.raft import Peer
+from raftnode.http import Http, HttpError, HttpFailed
+
+log = structlog.get_logger(__name__)
+
+RETRY_SEC = 0.5
+TIMEOUT_SEC = 60.0
+
+
+class JoinRefused(Exception):
+    """The cluster does not take the node, or cannot be reached; the message says why."""
+
+
+async def join(
+    http: Http, cluster_url: str, *, tag: str, node_id: str, url: str, address: str, watcher: bool
+) -> tuple[str, list[Peer]]:
+    """The cluster's id and its Raft peers, this node among them. Tries again while the cluster cannot answer.
+
+    Raises JoinRefused.
+    """
+    said = {"Tag": tag, "NodeId": node_id, "Url": url, "ClusterAddress": address, "Watcher": watcher}
+    reason = ""
+    try:
+        async with asyncio.timeout(TIMEOUT_SEC):
+            while True:
+                try:
+                    answer = await http.request(
+                        "PUT", f"{cluster_url.rstrip('/')}/admin/cluster/node", json=said, timeout_s=15
+                    )
+                    break
+                except HttpFailed as error:
+                    if error.status < 500:
+                        raise JoinRefused(f"The cluster at {cluster_url} refuses this node: {error}") from error
+                    reason = str(error)
+                except HttpError as error:
+                    reason = str(error)
+                log.info("joining is tried again", cluster=cluster_url, reason=reason)
+                await asyncio.sleep(RETRY_SEC)
+    except TimeoutError:
+        raise JoinRefused(f"The cluster at {cluster_url} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
+    joined = answer.json()
+    peers = [Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member") for node in joined["Nodes"]]
+    log.info("joined the cluster", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
+    return str(joined["ClusterId"]), peers
