@@ -1,0 +1,68 @@
+"""The application: every route, and what each request passes through on its way."""
+
+import asyncio
+
+from aiohttp import web
+
+from config.access import admits
+from raftnode.web import (
+    bulk,
+    cluster,
+    connection_strings,
+    databases,
+    documents,
+    etl,
+    indexes,
+    observer,
+    replication,
+    runs,
+    status,
+    tasks,
+    topology,
+)
+from raftnode.web.errors import ApiError, Handler, errors
+from raftnode.web.parts import PARTS, Parts
+
+AREAS = (
+    bulk, cluster, connection_strings, databases, documents, etl, indexes, observer, replication, runs, status, tasks,
+    topology,
+)  # fmt: skip
+WITHOUT_DEADLINE = ("/bulk_insert",)
+
+
+def application(parts: Parts) -> web.Application:
+    """The routes over these parts."""
+    app = web.Application(
+        client_max_size=parts.settings.http.body_bytes_max,
+        middlewares=[topology.announce, errors, admission, deadline],
+    )
+    app[PARTS] = parts
+    etag = topology.ClusterEtag(parts.replica.record)
+    parts.replica.subscribe(etag)
+    app[topology.CLUSTER_ETAG] = etag
+    for area in AREAS:
+        app.add_routes(area.routes())
+    return app
+
+
+@web.middleware
+async def admission(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Without certificates, only whom security.unsecured_access_allowed names is served."""
+    settings = request.app[PARTS].settings
+    if not admits(settings, request.remote or ""):
+        allowed = settings.security.unsecured_access_allowed
+        raise ApiError(
+            "AuthorizationException",
+            f"{request.remote} is not served, as security.unsecured_access_allowed is {allowed}. Use certificates, "
+            "or, in a network you trust, allow more.",
+        )
+    return await handler(request)
+
+
+@web.middleware
+async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """No request but an import takes longer than http.request_timeout_ms."""
+    if request.path.endswith(WITHOUT_DEADLINE):
+        return await handler(request)
+    async with asyncio.timeout(request.app[PARTS].settings.http.request_timeout_ms / 1000):
+        return await handler(request)

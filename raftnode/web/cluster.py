@@ -1,0 +1,287 @@
+"""The cluster's nodes: joining, leaving, voters and watchers, the leader."""
+
+import asyncio
+import string
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from raftnode.consensus.raft import Add, Peer, Remove
+from raftnode.record.commands import AddNode, Command, Entry, Refused, RemoveNode, SetDraining, SetNodeKind
+from raftnode.record.model import ClusterNode, NodeKind, Record, Result, claim_key, to_json
+from raftnode.record.ownership import responsible_node, tasks_of
+from raftnode.web.commit import commit, settled
+from raftnode.web.errors import ApiError, bad_request, of_result
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION, topology_json
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 30
+WAIT_S_MAX = 60
+
+
+class Joining(Input, frozen=True, kw_only=True):
+    """What a node that joins says of itself."""
+
+    tag: str | None = None
+    url: str | None = None
+    cluster_address: str | None = None
+    node_id: str | None = None
+    watcher: bool = False
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.get("/cluster/node-info", node_info, allow_head=False),
+        web.put("/admin/cluster/node", add_node),
+        web.delete("/admin/cluster/node", remove_node),
+        web.post("/admin/cluster/promote", promote),
+        web.post("/admin/cluster/demote", demote),
+        web.post("/admin/cluster/drain", drain),
+        web.post("/admin/cluster/reelect", reelect),
+        web.get("/rachis/waitfor", wait_for, allow_head=False),
+    ]
+
+
+async def node_info(request: web.Request) -> web.Response:
+    """Who this node is."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    return answer(
+        {
+            "NodeTag": parts.tag,
+            "TopologyId": record.cluster_id,
+            "ServerId": parts.identity.node_id,
+            "Url": parts.settings.url,
+            "ClusterAddress": parts.settings.cluster_address,
+            "CurrentState": parts.heartbeat.role,
+            "HasFixedPort": True,
+            "ServerRole": record.nodes[parts.tag].kind if parts.tag in record.nodes else "None",
+            "BuildVersion": RAFTNODE_VERSION,
+            "RavenVersion": SERVER_VERSION,
+        }
+    )
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """A node joins, as a watcher or as a Promotable, which is promoted once it has caught up: an empty voter would
+    make votes wait for it. A repeat by the same node gets the same answer, so that joining may be tried again."""
+    parts = request.app[PARTS]
+    node = await _joining_node(request)
+    if _known(parts.replica.record, node):
+        return answer(_joined(request, node.tag, parts.replica.record.index))
+    peer = Peer(node.tag, node.cluster_address, voter=False)
+    try:
+        result = await _change(parts, Add(peer), AddNode(node=node))
+    except ApiError:
+        if not _known(parts.replica.record, node):
+            raise
+        return answer(_joined(request, node.tag, parts.replica.record.index))
+    log.info("a node has joined the cluster, as it asked to", node=node.tag, url=node.url, kind=node.kind)
+    return answer(_joined(request, node.tag, result.index))
+
+
+async def remove_node(request: web.Request) -> web.Response:
+    """A node leaves the cluster. It is drained first; `force=true` removes it at once, and its tasks then wait until
+    its claims are released or void."""
+    parts = request.app[PARTS]
+    query = Query(request)
+    tag = query.required("nodeTag")
+    the_node(parts.replica.record, tag)
+    _refuse_last_voter(parts.replica.record, tag, "Watcher")
+    if not query.flag("force", False):
+        await commit(request, SetDraining(tag=tag, draining=True), part="drain")
+        await _drained(parts, tag)
+    await _lead_elsewhere(parts, tag)
+    result = await _change(parts, Remove(tag), RemoveNode(tag=tag))
+    log.info("a node was removed from the cluster, as an operator asked", node=tag)
+    return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
+
+
+async def promote(request: web.Request) -> web.Response:
+    """A watcher becomes a voter."""
+    return await _set_kind(request, "Member")
+
+
+async def demote(request: web.Request) -> web.Response:
+    """A voter becomes a watcher."""
+    return await _set_kind(request, "Watcher")
+
+
+async def drain(request: web.Request) -> web.Response:
+    """A node hands its tasks over (`value=true`), or takes part again (`value=false`). Lists the pinned tasks that
+    stay or will wait."""
+    parts = request.app[PARTS]
+    query = Query(request)
+    tag = query.required("nodeTag")
+    result = await commit(request, SetDraining(tag=tag, draining=query.flag("value", True)))
+    return answer({"RaftCommandIndex": result.index, "PinnedTasks": _pinned_to(parts.replica.record, tag)})
+
+
+async def reelect(request: web.Request) -> web.Response:
+    """The leader hands over to another voter, or to `nodeTag`."""
+    parts = request.app[PARTS]
+    tag = Query(request).text("nodeTag")
+    if tag is not None and the_node(parts.replica.record, tag).kind != "Member":
+        raise bad_request(f"Node '{tag}' is no voter and cannot lead. Promote it first.")
+    if len([n for n in parts.replica.record.nodes.values() if n.kind == "Member"]) < 2:
+        raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
+    await parts.raft.transfer_leadership(tag)
+    return answer({"Leader": parts.raft.leader, "Term": parts.raft.term})
+
+
+async def wait_for(request: web.Request) -> web.Response:
+    """Answers once this node has applied the index."""
+    parts = request.app[PARTS]
+    query = Query(request)
+    index = query.integer("index")
+    timeout_ms = int(min(query.timespan_s("timeout", 15), WAIT_S_MAX) * 1000)
+    try:
+        await parts.raft.wait_applied(index, timeout_ms)
+    except TimeoutError:
+        applied = parts.raft.applied_index
+        message = f"This node has applied index {applied} and not {index} within {timeout_ms} ms. Try again."
+        raise ApiError("TimeoutException", message) from None
+    return answer({"AppliedIndex": parts.raft.applied_index})
+
+
+def the_node(record: Record, tag: str) -> ClusterNode:
+    """The cluster node of that tag; answers 404 if there is none."""
+    node = record.nodes.get(tag)
+    if node is None:
+        known = ", ".join(sorted(record.nodes)) or "none"
+        raise ApiError("NodeDoesNotExistException", f"Node '{tag}' is not in the cluster. Known nodes: {known}.")
+    return node
+
+
+async def _joining_node(request: web.Request) -> ClusterNode:
+    query = Query(request)
+    said = await body(request, Joining) if request.can_read_body else Joining()
+    url = said.url or query.text("url")
+    address = said.cluster_address or query.text("clusterAddress")
+    if url is None or address is None:
+        missing = "url" if url is None else "clusterAddress"
+        raise bad_request(f"The joining node's '{missing}' is missing. Start the node with: raftnode run --join URL.")
+    if not url.startswith(("http://", "https://")):
+        raise bad_request(f"The joining node's url {url[:80]!r} must begin with http:// or https://.")
+    parts = request.app[PARTS]
+    if url.startswith("https://") != parts.settings.secured:
+        ours = "https" if parts.settings.secured else "http"
+        raise bad_request(f"The joining node's url {url[:80]!r} must begin with {ours}://, as this cluster's do.")
+    if parts.replica.record.cluster_id == "":
+        raise ApiError("NoLeaderException", "This node's cluster is not formed yet. Try again in a moment.")
+    watcher = said.watcher or query.flag("watcher", False)
+    return ClusterNode(
+        tag=said.tag or query.text("tag") or _free_tag(parts.replica.record),
+        url=url.rstrip("/"),
+        cluster_address=address,
+        node_id=said.node_id or query.text("nodeId") or "",
+        kind="Watcher" if watcher else "Promotable",
+    )
+
+
+def _free_tag(record: Record) -> str:
+    free = [letter for letter in string.ascii_uppercase if letter not in record.nodes]
+    if not free:
+        raise bad_request("Every one-letter tag is taken. Give the node a tag of two to four capital letters.")
+    return free[0]
+
+
+def _known(record: Record, node: ClusterNode) -> bool:
+    present = record.nodes.get(node.tag)
+    return (
+        present is not None
+        and node.node_id != ""
+        and (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
+    )
+
+
+def _joined(request: web.Request, tag: str, index: int) -> dict[str, Any]:
+    record = request.app[PARTS].replica.record
+    return {
+        "RaftCommandIndex": index,
+        "NodeTag": tag,
+        "ClusterId": record.cluster_id,
+        "Timings": to_json(record.timings),
+        "Nodes": [to_json(node) for _, node in sorted(record.nodes.items())],
+        "Topology": _topology(request),
+    }
+
+
+def _topology(request: web.Request) -> dict[str, Any]:
+    return topology_json(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
+
+
+async def _change(parts: Parts, change: Add | Remove, command: Command) -> Result:
+    """Both in one log entry. The membership changes even if the record refuses, so that is looked at before."""
+    record = parts.replica.record
+    try:
+        command.apply(record, Entry(record.index + 1, parts.raft.term))
+    except Refused as refused:
+        raise of_result(refused.error) from None
+    return await settled(parts, await parts.replica.change_membership(change, command))
+
+
+async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
+    parts = request.app[PARTS]
+    tag = Query(request).required("nodeTag")
+    node = the_node(parts.replica.record, tag)
+    change = Add(Peer(tag, node.cluster_address, voter=kind == "Member"))
+    _refuse_last_voter(parts.replica.record, tag, kind)
+    if kind != "Member":
+        await _lead_elsewhere(parts, tag)
+    result = await _change(parts, change, SetNodeKind(tag=tag, kind=kind))
+    return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
+
+
+async def _lead_elsewhere(parts: Parts, tag: str) -> None:
+    """A leader can neither remove nor demote itself: another one takes over first."""
+    if parts.raft.leader == tag:
+        await parts.raft.transfer_leadership(None)
+
+
+def _refuse_last_voter(record: Record, tag: str, kind: NodeKind) -> None:
+    voters = [node.tag for node in record.nodes.values() if node.kind == "Member"]
+    if kind != "Member" and voters == [tag]:
+        raise bad_request(f"Node '{tag}' is the last voter and stays one. Add or promote another first.")
+
+
+async def _drained(parts: Parts, tag: str) -> None:
+    """Waits until the node holds only tasks that stay with it however long one waits."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await parts.replica.until(lambda record: not _leaving(record, tag))
+    except TimeoutError:
+        held = ", ".join(_leaving(parts.replica.record, tag)[:10])
+        message = (
+            f"Node '{tag}' is draining and still holds after {DRAIN_S} s: {held}. Try again, or remove it with "
+            "force=true: its tasks then wait until its claims end."
+        )
+        raise ApiError("TimeoutException", message) from None
+
+
+def _leaving(record: Record, tag: str) -> list[str]:
+    held = {key for key, claim in record.claims.items() if claim.tag == tag and claim.state == "Held"}
+    return sorted(held - _keys_placed_on(record, tag))
+
+
+def _keys_placed_on(record: Record, tag: str) -> set[str]:
+    return {
+        claim_key(database.name, task.kind, task.name)
+        for database in record.databases.values()
+        for task in tasks_of(record, database)
+        if responsible_node(record, database, task).node == tag
+    }
+
+
+def _pinned_to(record: Record, tag: str) -> list[dict[str, Any]]:
+    return [
+        {"Database": database.name, "TaskId": task.id, "TaskName": task.name}
+        for _, database in sorted(record.databases.items())
+        for task in tasks_of(record, database)
+        if task.pinned and responsible_node(record, database, task).node == tag
+    ]

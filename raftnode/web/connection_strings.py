@@ -1,0 +1,92 @@
+"""Connection strings: where tasks send data to."""
+
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.record.commands import DeleteConnectionString, PutConnectionString
+from raftnode.record.model import Database
+from raftnode.web import views
+from raftnode.web.commit import commit
+from raftnode.web.errors import bad_request
+from raftnode.web.requests import Input, Query, answer, not_supported, parse
+from raftnode.web.stores import existing_database
+from raftnode.web.tasks import checked_by_kind
+from tasks.kinds import load
+
+
+class Header(Input, frozen=True, kw_only=True):
+    """What every connection string has."""
+
+    name: str
+    type: str
+
+
+class Raven(Input, frozen=True, kw_only=True):
+    """Another cluster's database."""
+
+    database: str
+    topology_discovery_urls: list[str]
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    path = "/databases/{database}/admin/connection-strings"
+    return [web.put(path, put), web.get(path, get, allow_head=False), web.delete(path, delete)]
+
+
+async def put(request: web.Request) -> web.Response:
+    """Adds or replaces a connection string. Tasks that use it start anew with it."""
+    database = existing_database(request)
+    text = await request.read()
+    header = parse(text, Header)
+    await _check(header.type, text)
+    command = PutConnectionString(database=database.name, name=header.name, type=header.type, configuration=text)
+    result = await commit(request, command)
+    return answer({"RaftCommandIndex": result.index})
+
+
+async def get(request: web.Request) -> web.Response:
+    """All connection strings by type, or one by name and type."""
+    database = existing_database(request)
+    query = Query(request)
+    name, kind = query.text("connectionStringName"), query.text("type")
+    shown = views.connection_strings(database)
+    for group, strings in shown.items():
+        for key in list(strings):
+            wrong_type = kind is not None and group.lower() != f"{kind}ConnectionStrings".lower()
+            if wrong_type or (name is not None and key.lower() != name.lower()):
+                del strings[key]
+            else:
+                strings[key]["UsedBy"] = _users(database, key)
+    return answer(shown)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes a connection string that no task uses."""
+    database = existing_database(request)
+    query = Query(request)
+    name, kind = query.required("connectionString"), query.text("type")
+    present = database.connection_strings.get(name.lower())
+    if present is not None and kind is not None and present.type.lower() != kind.lower():
+        raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
+    result = await commit(request, DeleteConnectionString(database=database.name, name=name))
+    return answer({"RaftCommandIndex": result.index})
+
+
+def _users(database: Database, name: str) -> list[dict[str, object]]:
+    return [
+        {"Kind": task.kind, "Id": task.id, "Identifier": None, "Name": task.name}
+        for task in sorted(database.tasks.values(), key=lambda t: t.id)
+        if (task.connection_string or "").lower() == name.lower()
+    ]
+
+
+async def _check(kind: str, text: bytes) -> None:
+    if kind == "Raven":
+        if not parse(text, Raven).topology_discovery_urls:
+            raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
+    elif kind == "Sql":
+        await checked_by_kind(lambda: load("SqlEtl").parse_connection(parse(text, dict[str, Any])))
+    else:
+        raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")

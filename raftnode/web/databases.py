@@ -1,0 +1,314 @@
+"""Databases as the cluster sees them: creating, deleting, their groups and states."""
+
+import asyncio
+import base64
+import uuid
+from datetime import UTC, datetime
+
+from aiohttp import web
+from immutables import Map
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    CreateDatabase,
+    DeleteDatabase,
+    PromoteDatabaseNode,
+    ReorderMembers,
+    SetDatabaseState,
+    SetDynamicDistribution,
+    SetLockMode,
+)
+from raftnode.record.model import Database, LockMode, Record, Result
+from raftnode.web import views
+from raftnode.web.commit import commit, wait_on_nodes
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
+
+NAMES_MAX = 100
+CONFIRMATION_S = 15.0
+CONFIRMATION_S_MAX = 300.0
+
+NOT_AT_CREATION = (
+    "indexes", "raven_connection_strings", "sql_connection_strings", "raven_etls", "sql_etls",
+    "periodic_backups", "external_replications",
+)  # fmt: skip
+
+
+class NewTopology(Input, frozen=True, kw_only=True):
+    """The group a creator asks for."""
+
+    members: list[str] | None = None
+    dynamic_nodes_distribution: bool = False
+
+
+class NewDatabase(Input, frozen=True, kw_only=True):
+    """The record a creator sends; what is not taken at creation is refused, not dropped."""
+
+    database_name: str | None = None
+    disabled: bool = False
+    encrypted: bool = False
+    topology: NewTopology | None = None
+    settings: dict[str, str | None] | None = None
+    indexes: dict[str, object] | None = None
+    raven_connection_strings: dict[str, object] | None = None
+    sql_connection_strings: dict[str, object] | None = None
+    raven_etls: list[object] | None = None
+    sql_etls: list[object] | None = None
+    periodic_backups: list[object] | None = None
+    external_replications: list[object] | None = None
+
+
+class Deletion(Input, frozen=True, kw_only=True):
+    """Which databases go, from which nodes, and how long the caller waits for it."""
+
+    database_names: list[str]
+    hard_delete: bool = False
+    from_nodes: list[str] | None = None
+    time_to_wait_for_confirmation: str | None = None
+
+
+class Order(Input, frozen=True, kw_only=True):
+    """The Members in the wished order."""
+
+    members_order: list[str]
+    fixed: bool = False
+
+
+class Names(Input, frozen=True, kw_only=True):
+    """Databases by name."""
+
+    database_names: list[str]
+
+
+class Lock(Input, frozen=True, kw_only=True):
+    """A lock mode for databases."""
+
+    database_names: list[str]
+    mode: LockMode
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.put("/admin/databases", create),
+        web.get("/admin/databases", get_record, allow_head=False),
+        web.delete("/admin/databases", delete),
+        web.put("/admin/databases/node", add_node),
+        web.post("/admin/databases/promote", promote),
+        web.post("/admin/databases/reorder", reorder),
+        web.post("/admin/databases/dynamic-node-distribution", set_dynamic_distribution),
+        web.post("/admin/databases/enable", enable),
+        web.post("/admin/databases/disable", disable),
+        web.post("/admin/databases/set-lock", set_lock),
+        web.get("/databases", list_databases, allow_head=False),
+    ]
+
+
+async def create(request: web.Request) -> web.Response:
+    """Creates a database on the named Members, or on `replicationFactor` nodes."""
+    query = Query(request)
+    wished = await body(request, NewDatabase) if request.can_read_body else NewDatabase()
+    name = query.text("name") or wished.database_name
+    if name is None:
+        raise bad_request("The database has no name. Add ?name=... or DatabaseName.")
+    for field in NOT_AT_CREATION:
+        if getattr(wished, field):
+            key = "".join(word.capitalize() for word in field.split("_"))
+            raise not_supported(f"'{key}' in a new database's record", "Create the database, then put them.")
+    if wished.encrypted or wished.disabled:
+        raise not_supported("'Encrypted' or 'Disabled' in a new database's record", "Leave both false.")
+    group = wished.topology or NewTopology()
+    command = CreateDatabase(
+        name=name,
+        replication_factor=query.integer("replicationFactor", 1, low=1, high=100),
+        nodes=tuple(group.members or ()),
+        dynamic_nodes_distribution=group.dynamic_nodes_distribution,
+        settings=Map({k: v for k, v in (wished.settings or {}).items() if v is not None}),
+        topology_id=base64.b64encode(uuid.uuid4().bytes)[:22].decode(),
+        at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z"),
+    )
+    result = await commit(request, command)
+    return await _group_answer(request, name, result)
+
+
+async def get_record(request: web.Request) -> web.Response:
+    """A database's record with its etag."""
+    return answer(views.database_record(the_database(request, Query(request).required("name"))))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes databases, or a database's copies on some nodes, and waits for the nodes to confirm."""
+    wished = await body(request, Deletion)
+    _check_names(wished.database_names)
+    wait_s = min(
+        timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation)
+        if wished.time_to_wait_for_confirmation
+        else CONFIRMATION_S,
+        CONFIRMATION_S_MAX,
+    )
+    for name in wished.database_names:
+        the_database(request, name)
+    index = 0
+    for name in wished.database_names:
+        command = DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=tuple(wished.from_nodes or ()))
+        index = (await commit(request, command, part=name)).index
+    pending = await _pending(request, wished.database_names, wait_s)
+    return answer({"RaftCommandIndex": index, "PendingDeletes": pending})
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """A node joins the group as a Promotable; without `node`, the one with the fewest databases."""
+    query = Query(request)
+    name = query.required("name")
+    tag = query.text("node") or _fittest(request.app[PARTS].replica.record, the_database(request, name))
+    result = await commit(request, AddDatabaseNode(name=name, tag=tag, mentor=query.text("mentor")))
+    return await _group_answer(request, name, result, status=200)
+
+
+async def promote(request: web.Request) -> web.Response:
+    """Makes a node of the group a Member at once."""
+    query = Query(request)
+    name = query.required("name")
+    result = await commit(request, PromoteDatabaseNode(name=name, tag=query.required("node")))
+    return await _group_answer(request, name, result, status=200)
+
+
+async def reorder(request: web.Request) -> web.Response:
+    """Changes the order of the Members."""
+    name = Query(request).required("name")
+    order = await body(request, Order)
+    result = await commit(request, ReorderMembers(name=name, members=tuple(order.members_order), fixed=order.fixed))
+    return answer({"RaftCommandIndex": result.index})
+
+
+async def set_dynamic_distribution(request: web.Request) -> web.Response:
+    """Whether the observer may replace a node of the group that stays away."""
+    query = Query(request)
+    enable = query.flag("enable" if query.has("enable") or not query.has("enabled") else "enabled")
+    name = query.required("name")
+    result = await commit(request, SetDynamicDistribution(name=name, enable=enable))
+    return answer({"RaftCommandIndex": result.index, "Name": name, "DynamicNodesDistribution": enable})
+
+
+async def enable(request: web.Request) -> web.Response:
+    """Enables databases."""
+    return await _set_state(request, disabled=False)
+
+
+async def disable(request: web.Request) -> web.Response:
+    """Disables databases: they take no requests and run no tasks."""
+    return await _set_state(request, disabled=True)
+
+
+async def set_lock(request: web.Request) -> web.Response:
+    """Whether databases may be deleted."""
+    wished = await body(request, Lock)
+    _check_names(wished.database_names)
+    index = 0
+    for name in wished.database_names:
+        index = (await commit(request, SetLockMode(name=name, mode=wished.mode), part=name)).index
+    return answer({"RaftCommandIndex": index})
+
+
+async def list_databases(request: web.Request) -> web.Response:
+    """Databases in the order of their names, or only the names."""
+    query = Query(request)
+    start = query.integer("start", 0)
+    size = query.integer("pageSize", PAGE_MAX, high=PAGE_MAX)
+    record = request.app[PARTS].replica.record
+    databases = [database for _, database in sorted(record.databases.items())][start : start + size]
+    if query.flag("namesOnly", False):
+        return answer({"Databases": [database.name for database in databases]})
+    return answer({"Databases": [_summary(record, database) for database in databases]})
+
+
+def the_database(request: web.Request, name: str) -> Database:
+    """The database of that name; answers 404 if there is none."""
+    database = request.app[PARTS].replica.record.database(name)
+    if database is None:
+        message = f"Database '{name}' does not exist. Create it first, or correct the name."
+        raise ApiError("DatabaseDoesNotExistException", message)
+    return database
+
+
+def _summary(record: Record, database: Database) -> dict[str, object]:
+    topology = database.topology
+    return {
+        "Name": database.name,
+        "Disabled": database.disabled,
+        "LockMode": database.lock_mode,
+        "DeletionInProgress": dict(database.deletion_in_progress),
+        "NodesTopology": {
+            "Members": [views.node_id(record, tag) for tag in topology.members],
+            "Promotables": [views.node_id(record, tag) for tag in topology.promotables],
+            "Rehabs": [views.node_id(record, tag) for tag in topology.rehabs],
+            "DemotionReasons": dict(topology.demotion_reasons),
+            "PromotablesStatus": dict(topology.promotables_status),
+        },
+        "TasksCount": len(database.tasks),
+        "IndexesCount": len(database.indexes),
+    }
+
+
+async def _group_answer(request: web.Request, name: str, result: Result, *, status: int = 201) -> web.Response:
+    parts = request.app[PARTS]
+    group = [str(tag) for tag in result.value or ()]
+    await wait_on_nodes(parts, group, result.index)
+    record = parts.replica.record
+    database = record.database(name)
+    return answer(
+        {
+            "RaftCommandIndex": result.index,
+            "Name": database.name if database else name,
+            "Topology": views.topology(database.topology) if database else None,
+            "NodesAddedTo": [record.nodes[tag].url for tag in group if tag in record.nodes],
+            "ShardsDefined": False,
+        },
+        status=status,
+    )
+
+
+async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
+    wished = await body(request, Names)
+    _check_names(wished.database_names)
+    status = []
+    for name in wished.database_names:
+        try:
+            await commit(request, SetDatabaseState(name=name, disabled=disabled), part=name)
+            status.append({"Name": name, "Disabled": disabled, "Success": True, "Reason": None})
+        except ApiError as error:
+            status.append({"Name": name, "Disabled": not disabled, "Success": False, "Reason": error.message})
+    return answer({"Status": status})
+
+
+async def _pending(request: web.Request, names: list[str], wait_s: float) -> list[str]:
+    replica = request.app[PARTS].replica
+
+    def waiting(record: Record) -> list[str]:
+        found = (record.database(name) for name in names)
+        return sorted({tag for database in found if database for tag in database.deletion_in_progress})
+
+    try:
+        async with asyncio.timeout(wait_s):
+            await replica.until(lambda record: not waiting(record))
+    except TimeoutError:
+        pass
+    return waiting(replica.record)
+
+
+def _fittest(record: Record, database: Database) -> str:
+    group = {*database.topology.all_nodes, *database.deletion_in_progress}
+    load = {tag: 0 for tag, node in record.nodes.items() if tag not in group and not node.draining}
+    if not load:
+        raise bad_request("Every node of the cluster holds the database already. Add a node to the cluster first.")
+    for other in record.databases.values():
+        for tag in other.topology.all_nodes:
+            if tag in load:
+                load[tag] += 1
+    return min(load, key=lambda tag: (load[tag], tag))
+
+
+def _check_names(names: list[str]) -> None:
+    if not 1 <= len(names) <= NAMES_MAX:
+        raise bad_request(f"DatabaseNames holds {len(names)} names; it must hold 1 to {NAMES_MAX}.")

@@ -1,0 +1,166 @@
+"""Every failure in RavenDB's shape: {Url, Type, Message, Error}, the right status, and never a stack trace."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
+from raftnode.consensus.replica import TooLarge, Unavailable
+from raftnode.documents.errors import (
+    ConcurrencyViolation,
+    DocumentInvalid,
+    ReplicationRefused,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreFailed,
+)
+from raftnode.record.model import Error
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+RAVEN = "Raven.Client.Exceptions"
+KINDS: Mapping[str, tuple[int, str]] = {
+    "AuthorizationException": (403, f"{RAVEN}.Security.AuthorizationException"),
+    "BadRequestException": (400, f"{RAVEN}.BadRequestException"),
+    "ClaimRefusedException": (409, f"{RAVEN}.ConcurrencyException"),
+    "ClientVersionMismatchException": (400, f"{RAVEN}.ClientVersionMismatchException"),
+    "ConcurrencyException": (409, f"{RAVEN}.ConcurrencyException"),
+    "DatabaseDisabledException": (503, f"{RAVEN}.Database.DatabaseDisabledException"),
+    "DatabaseDoesNotExistException": (404, f"{RAVEN}.Database.DatabaseDoesNotExistException"),
+    "DatabaseLoadFailureException": (503, f"{RAVEN}.Database.DatabaseLoadFailureException"),
+    "DatabaseLockedException": (403, f"{RAVEN}.Security.AuthorizationException"),
+    "DatabaseNotRelevantException": (503, f"{RAVEN}.Database.DatabaseNotRelevantException"),
+    "IndexDoesNotExistException": (404, f"{RAVEN}.Documents.Indexes.IndexDoesNotExistException"),
+    "InvalidNodeTagException": (400, f"{RAVEN}.BadRequestException"),
+    "LimitExceededException": (400, f"{RAVEN}.BadRequestException"),
+    "MethodNotAllowedException": (405, f"{RAVEN}.BadRequestException"),
+    "NoLeaderException": (503, f"{RAVEN}.Cluster.NoLeaderException"),
+    "NodeDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
+    "NodeIdMismatchException": (409, f"{RAVEN}.ConcurrencyException"),
+    "NotSupportedException": (501, "System.NotSupportedException"),
+    "NotLeadingException": (503, f"{RAVEN}.Cluster.NoLeaderException"),
+    "RouteNotFoundException": (404, f"{RAVEN}.Routing.RouteNotFoundException"),
+    "TaskDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
+    "TimeoutException": (408, "System.TimeoutException"),
+    "TooLargeException": (413, f"{RAVEN}.BadRequestException"),
+}
+UNKNOWN = (500, f"{RAVEN}.RavenException")
+
+
+class ApiError(Exception):
+    """A refusal with its RavenDB exception name (a key of KINDS) and a sentence that says what to do."""
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        known_status, self.type = KINDS.get(kind, UNKNOWN)
+        self.status = status or known_status
+        self.message = message
+        self.headers = dict(headers or {})
+        self.details = dict(details or {})
+
+
+def bad_request(message: str) -> ApiError:
+    """Input that cannot be taken as it is."""
+    return ApiError("BadRequestException", message)
+
+
+def of_result(error: Error) -> ApiError:
+    """A command's refusal as an answer."""
+    return ApiError(error.type, error.message)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into an answer. Cancellation passes."""
+    try:
+        return await handler(request)
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        return render(request, _as_api_error(request, error))
+
+
+def render(request: web.Request, error: ApiError) -> web.Response:
+    """The error as a response."""
+    body = {"Url": request.path_qs, "Type": error.type, "Message": error.message, "Error": error.message}
+    return web.Response(
+        status=error.status,
+        headers=error.headers,
+        body=msgspec.json.encode(body | error.details),
+        content_type="application/json",
+        charset="utf-8",
+    )
+
+
+def _as_api_error(request: web.Request, error: Exception) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case web.HTTPException():
+            return _of_http(request, error)
+        case Unavailable() | NotCommitted() | OutcomeUnknown():
+            message = f"{_sentence(error)} Try again; with the same raft-request-id it is safe."
+            return ApiError("NoLeaderException", message)
+        case TooLarge():
+            return ApiError("TooLargeException", f"{error} Make it smaller.")
+        case StoreError():
+            return _of_store(error)
+        case TimeoutError():
+            return ApiError("TimeoutException", "The request took longer than http.request_timeout_ms.", status=503)
+    id = uuid4().hex[:12]
+    log.exception("a request failed by a defect", id=id, method=request.method, path=request.path)
+    return ApiError("RavenException", f"{type(error).__name__} in this node; its log tells more under {id}.")
+
+
+def _of_store(error: StoreError) -> ApiError:
+    match error:
+        case ConcurrencyViolation():
+            details = {
+                "Id": error.id,
+                "ExpectedChangeVector": error.expected,
+                "ActualChangeVector": error.actual,
+            }
+            return ApiError("ConcurrencyException", f"{_sentence(error)}", details=details)
+        case DocumentInvalid() | ReplicationRefused():
+            return bad_request(_sentence(error))
+        case StoreDamaged():
+            return ApiError("DatabaseLoadFailureException", _sentence(error))
+        case StoreFailed() | StoreBusy() | StoreClosed():
+            return ApiError("DatabaseLoadFailureException", _sentence(error))
+    return ApiError("RavenException", _sentence(error))
+
+
+def _of_http(request: web.Request, error: web.HTTPException) -> ApiError:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            message = f"{request.method} is not known at {request.path}; {allowed} is."
+            return ApiError("MethodNotAllowedException", message, headers={"Allow": allowed})
+        case web.HTTPNotFound():
+            return ApiError("RouteNotFoundException", f"There is no {request.method} {request.path}; see docs/http.md.")
+        case web.HTTPRequestEntityTooLarge():
+            message = "The body is larger than http.body_bytes_max. Send less at once, or raise the limit."
+            return ApiError("TooLargeException", message)
+    return ApiError("BadRequestException", error.reason, status=error.status)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

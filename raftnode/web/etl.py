@@ -1,0 +1,93 @@
+"""ETL tasks: putting and resetting them. Their kind validates the configuration here, at the door."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from raftnode.record.commands import PutTask
+from raftnode.record.model import Database, Task
+from raftnode.web.commit import commit
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.requests import Query, answer, body, etag_of
+from raftnode.web.stores import existing_database
+from raftnode.web.tasks import check_mentor, checked_by_kind, modified
+from tasks.kinds import Definition, load
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes. `app.listen` hands RESET requests on as POST."""
+    path = "/databases/{database}/admin/etl"
+    return [web.put(path, put), web.post(path, reset)]
+
+
+async def put(request: web.Request) -> web.Response:
+    """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it anew."""
+    database = existing_database(request)
+    query = Query(request)
+    given = await body(request, dict[str, Any])
+    kind = given.get("EtlType")
+    if not isinstance(kind, str) or not kind:
+        raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
+    id = query.integer("id", _task_id(given))
+    definition = await checked_by_kind(lambda: load(f"{kind}Etl").parse(given, database))
+    check_mentor(database, definition.mentor, definition.pinned)
+    _check_transforms(definition, query.all("reset"))
+    command = PutTask(
+        database=database.name,
+        id=id,
+        etag=_etag(request),
+        reset=bool(query.all("reset")),
+        **msgspec.structs.asdict(definition),
+    )
+    result = await commit(request, command)
+    return modified(request, int(result.value), result.index, status=201 if id == 0 else 200)
+
+
+async def reset(request: web.Request) -> web.Response:
+    """Forgets an ETL's progress: it starts anew from the first document."""
+    database = existing_database(request)
+    name = Query(request).required("configurationName")
+    task = database.task_named(name)
+    if task is None:
+        known = ", ".join(sorted(t.name for t in database.tasks.values())[:10]) or "none"
+        raise ApiError("TaskDoesNotExistException", f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}.")
+    _check_transform(task, Query(request).text("transformationName"))
+    result = await commit(request, _again(database, task))
+    return answer({"TaskId": task.id, "RaftCommandIndex": result.index})
+
+
+def _again(database: Database, task: Task) -> PutTask:
+    fields = {f: getattr(task, f) for f in PutTask.__struct_fields__ if f in Task.__struct_fields__}
+    return PutTask(database=database.name, reset=True, **fields)
+
+
+def _task_id(given: dict[str, Any]) -> int:
+    id = given.get("TaskId") or 0
+    if isinstance(id, bool) or not isinstance(id, int) or id < 0:
+        raise bad_request(f"'TaskId' is {str(id)[:40]!r}; it must be a whole number, 0 for a new task.")
+    return id
+
+
+def _etag(request: web.Request) -> int | None:
+    etag = etag_of(request.headers.get("If-Match"))
+    if etag is not None and not (etag.isascii() and etag.isdigit() and len(etag) < 19):
+        raise bad_request(f"If-Match is {etag[:40]!r}; it must be the task's Etag.")
+    return None if etag is None else int(etag)
+
+
+def _check_transforms(definition: Definition, names: list[str]) -> None:
+    for name in names:
+        _check_name(definition.configuration, name)
+
+
+def _check_transform(task: Task, name: str | None) -> None:
+    if name is not None:
+        _check_name(task.configuration, name)
+
+
+def _check_name(configuration: bytes, name: str) -> None:
+    transforms = msgspec.json.decode(configuration).get("Transforms") or []
+    known = [str(transform.get("Name")) for transform in transforms]
+    if name.lower() not in (one.lower() for one in known):
+        raise bad_request(f"There is no transform '{name}'. The task has: {', '.join(known) or 'none'}.")

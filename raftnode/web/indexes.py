@@ -1,0 +1,80 @@
+"""Index definitions. They are kept in the record; queries scan the collection."""
+
+import json
+
+import msgspec
+from aiohttp import web
+
+from raftnode.record.commands import DeleteIndex, PutIndex
+from raftnode.web.commit import commit
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.stores import existing_database
+
+DEFINITIONS_MAX = 256
+
+
+class Definition(Input, frozen=True, kw_only=True):
+    """What is checked of an index definition; the rest is kept as it came."""
+
+    name: str
+    maps: list[str]
+
+
+class Definitions(Input, frozen=True, kw_only=True):
+    """The definitions to put."""
+
+    indexes: list[msgspec.Raw]
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.put("/databases/{database}/admin/indexes", put),
+        web.put("/databases/{database}/indexes", put),
+        web.get("/databases/{database}/indexes", get, allow_head=False),
+        web.delete("/databases/{database}/indexes", delete),
+    ]
+
+
+async def put(request: web.Request) -> web.Response:
+    """Adds or replaces index definitions, one command each."""
+    database = existing_database(request)
+    definitions = (await body(request, Definitions)).indexes
+    if not 1 <= len(definitions) <= DEFINITIONS_MAX:
+        raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
+    results = []
+    for text in definitions:
+        name = _checked(bytes(text))
+        command = PutIndex(database=database.name, name=name, definition=bytes(text))
+        result = await commit(request, command, part=name)
+        results.append({"Index": name, "RaftCommandIndex": result.index})
+    return answer({"Results": results}, status=201)
+
+
+async def get(request: web.Request) -> web.Response:
+    """All index definitions, or the one of that name."""
+    database = existing_database(request)
+    name = Query(request).text("name")
+    if name is None:
+        found = sorted(database.indexes.values(), key=lambda index: index.name)
+    elif name.lower() in database.indexes:
+        found = [database.indexes[name.lower()]]
+    else:
+        message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
+        raise ApiError("IndexDoesNotExistException", message)
+    return answer({"Results": [json.loads(index.definition) for index in found]})
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes an index definition; one that is not there stays so."""
+    database = existing_database(request)
+    await commit(request, DeleteIndex(database=database.name, name=Query(request).required("name")))
+    return web.Response(status=204)
+
+
+def _checked(text: bytes) -> str:
+    try:
+        return msgspec.json.decode(text, type=Definition).name
+    except msgspec.ValidationError as error:
+        raise bad_request(f"An index definition does not fit: {error}. It needs Name and Maps.") from None

@@ -1,0 +1,27 @@
+"""Replication between nodes: where the receiving copy stands, and taking in what a sender has."""
+
+from aiohttp import web
+
+from raftnode.documents.replication import accepted, receive
+from raftnode.web.requests import Query, answer
+from raftnode.web.stores import store_to_read
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes. Between nodes only; the database comes after the word, as in RavenDB's own."""
+    return [
+        web.get("/replication/{database}/accepted", get_accepted, allow_head=False),
+        web.post("/replication/{database}/documents", post_documents),
+    ]
+
+
+async def get_accepted(request: web.Request) -> web.Response:
+    """How far the source's order was taken in here, and what this copy knows."""
+    store = await store_to_read(request)
+    return answer(await accepted(store, Query(request).required("source")))
+
+
+async def post_documents(request: web.Request) -> web.Response:
+    """Takes in a batch. Idempotent."""
+    store = await store_to_read(request)
+    return answer(await receive(store, await request.read()))

@@ -1,0 +1,95 @@
+"""The listening socket: started with a clear error when it cannot be, stopped without breaking answers off."""
+
+import asyncio
+import re
+import ssl
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from raftnode.web.app import application
+from raftnode.web.parts import Parts
+
+log = structlog.get_logger(__name__)
+
+SHUTDOWN_S = 2.0
+
+_RESET_LINE = re.compile(rb"\ARESET (?=/databases/[^/?\s]+/admin/etl(\?\S*)? HTTP/1\.[01]\r\n)")
+
+
+class BindFailed(Exception):
+    """The HTTP port cannot be listened on; the message names host, port, setting and remedy."""
+
+
+class Server:
+    """The HTTP server of a node."""
+
+    def __init__(self, parts: Parts, *, tls: ssl.SSLContext | None = None) -> None:
+        self._parts = parts
+        self._tls = tls
+        self._runner = web.AppRunner(
+            application(parts), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S
+        )
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listens on http.host and http.port. Raises BindFailed."""
+        host, port = self._parts.settings.http.host, self._parts.settings.http.port
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(self._protocol, host, port, ssl=self._tls)
+        except OSError as error:
+            await self._runner.cleanup()
+            raise BindFailed(
+                f"cannot listen on {host}, port {port} ({error.strerror or error}): another program may use the port. "
+                "End it, or choose another with http.host and http.port"
+            ) from error
+        log.info("answering HTTP", url=self._parts.settings.url, host=host, port=port)
+
+    async def stop(self) -> None:
+        """Takes no new connections, lets answers finish for a short time, then closes."""
+        if self._listener is not None:
+            self._listener.close()
+        await self._runner.cleanup()
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner.server is not None
+        return ResetAsPost(self._runner.server())
+
+
+class ResetAsPost(asyncio.Protocol):
+    """Hands RavenDB's RESET requests on as POST: the HTTP parser knows only registered methods.
+
+    Only a whole request line at the beginning of what arrives is taken for one; clients that cannot be sure of that
+    send POST, which the route takes just as well.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._inner.data_received(_RESET_LINE.sub(b"POST ", data, count=1))
+
+    def eof_received(self) -> bool | None:
+        """See asyncio.Protocol."""
+        answer: bool | None = self._inner.eof_received()
+        return answer
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._inner.resume_writing()

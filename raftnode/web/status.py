@@ -1,0 +1,154 @@
+"""This node's view of everything, and whether it is fit to serve."""
+
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.record.model import Database, Record, claim_key, to_json
+from raftnode.record.ownership import mentor_of, tasks_of
+from raftnode.web import views
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.requests import Query, answer
+from raftnode.web.runs import runs_here
+from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
+
+WITH_LEASE = ("Leader", "Follower")
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.get("/status", status, allow_head=False),
+        web.get("/health/live", live, allow_head=False),
+        web.get("/health/ready", ready, allow_head=False),
+        web.get("/setup/alive", live, allow_head=False),
+        web.get("/build/version", build_version, allow_head=False),
+    ]
+
+
+async def status(request: web.Request) -> web.Response:
+    """The node, the cluster, and per database its topology and tasks with every reason. `database` narrows it."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    name = Query(request).text("database")
+    databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
+    runs = runs_here(parts)
+    copies = {name: to_json(copy) for name, copy in parts.databases.status().items()}
+    return answer(
+        {
+            "Node": _node(parts, record),
+            "Cluster": _cluster(parts, record),
+            "Databases": {database.name: _database(parts, record, database, runs, copies) for database in databases},
+        }
+    )
+
+
+async def live(request: web.Request) -> web.Response:
+    """Always 200: the process answers."""
+    return answer({"Live": True, "NodeTag": request.app[PARTS].tag})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """200 when this node may serve and run tasks, else 503 with every reason why not."""
+    parts = request.app[PARTS]
+    reasons = not_ready(parts)
+    shown = {"Ready": not reasons, "NodeTag": parts.tag, "Role": parts.heartbeat.role, "Reasons": reasons}
+    return answer(shown, status=503 if reasons else 200)
+
+
+async def build_version(request: web.Request) -> web.Response:
+    """The version of the protocol for clients, and ours."""
+    return answer(
+        {
+            "ProductVersion": ".".join(SERVER_VERSION.split(".")[:2]),
+            "BuildVersion": 72,
+            "CommitHash": "",
+            "FullVersion": SERVER_VERSION,
+            "RaftnodeVersion": RAFTNODE_VERSION,
+        }
+    )
+
+
+def not_ready(parts: Parts) -> list[str]:
+    """Why this node is not ready; empty when it is."""
+    record, heartbeat, raft = parts.replica.record, parts.heartbeat, parts.raft
+    reasons = []
+    if not record.nodes:
+        reasons.append("The node is Passive: it is in no cluster yet.")
+    elif parts.tag not in record.nodes:
+        reasons.append(f"The cluster does not know node {parts.tag}: it was removed, or has not joined yet.")
+    elif not heartbeat.has_lease():
+        why = heartbeat.complaint or "no leader has heard it lately"
+        reasons.append(f"The node is {heartbeat.role} and has no lease: {why}.")
+    elif heartbeat.role not in WITH_LEASE:
+        reasons.append(f"The node is {heartbeat.role}.")
+    if raft.failure is not None:
+        reasons.append(f"The node takes no part in consensus any more: {raft.failure}")
+    if raft.applied_index < raft.commit_index:
+        reasons.append(f"The node has applied index {raft.applied_index} of {raft.commit_index} committed ones.")
+    faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
+    reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
+    return reasons
+
+
+def _node(parts: Parts, record: Record) -> dict[str, Any]:
+    node = record.nodes.get(parts.tag)
+    return {
+        "Tag": parts.tag,
+        "NodeId": parts.identity.node_id,
+        "Boot": parts.identity.boot,
+        "Url": parts.settings.url,
+        "ClusterAddress": parts.settings.cluster_address,
+        "Kind": node.kind if node else None,
+        "Role": parts.heartbeat.role,
+        "Leader": parts.heartbeat.leader,
+        "Term": parts.raft.term,
+        "HasLease": parts.heartbeat.has_lease(),
+        "LeaseLeftMs": parts.heartbeat.lease_left_ms,
+        "Session": parts.heartbeat.session,
+        "AppliedIndex": parts.raft.applied_index,
+        "CommitIndex": parts.raft.commit_index,
+        "Draining": node.draining if node else False,
+        "Version": RAFTNODE_VERSION,
+        "NotReady": not_ready(parts),
+    }
+
+
+def _cluster(parts: Parts, record: Record) -> dict[str, Any]:
+    leads = parts.heartbeat.role == "Leader"
+    silent = parts.heartbeat.silent_tags()
+    return {
+        "ClusterId": record.cluster_id,
+        "Timings": to_json(record.timings),
+        "ObserverSuspended": record.observer.suspended,
+        "HighlyAvailableTasks": record.highly_available_tasks,
+        "Nodes": {
+            tag: to_json(node) | {"Silent": tag in silent if leads else None}
+            for tag, node in sorted(record.nodes.items())
+        },
+    }
+
+
+def _database(
+    parts: Parts, record: Record, database: Database, runs: dict[str, Any], copies: dict[str, Any]
+) -> dict[str, Any]:
+    topology = database.topology
+    filled = {tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)}
+    return {
+        "Name": database.name,
+        "Etag": database.etag,
+        "Disabled": database.disabled,
+        "LockMode": database.lock_mode,
+        "DeletionInProgress": dict(database.deletion_in_progress),
+        "Topology": views.topology(topology),
+        "Mentors": filled,
+        "StateHere": topology.state_of(parts.tag),
+        "Copy": copies.get(database.name.lower()),
+        "Tasks": [_task(record, database, task, runs) for task in tasks_of(record, database)],
+    }
+
+
+def _task(record: Record, database: Database, task: Any, runs: dict[str, Any]) -> dict[str, Any]:
+    shown = views.task(record, database, task)
+    shown["RunHere"] = runs.get(claim_key(database.name, task.kind, task.name))
+    return shown

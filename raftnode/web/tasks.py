@@ -1,0 +1,149 @@
+"""Ongoing tasks: who is responsible, by which rule, who holds them, and how far they are; and changing them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from raftnode.record.commands import DeleteTask, SetTaskPin, SetTaskState
+from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.record.ownership import responsible_node
+from raftnode.web import views
+from raftnode.web.commit import commit
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query, answer
+from raftnode.web.runs import Runs, gather_runs
+from raftnode.web.stores import existing_database
+from tasks.kinds import ConfigurationError
+
+Checked = TypeVar("Checked")
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    path = "/databases/{database}"
+    return [
+        web.get(f"{path}/tasks", list_tasks, allow_head=False),
+        web.get(f"{path}/task", get_task, allow_head=False),
+        web.post(f"{path}/admin/tasks/state", set_state),
+        web.post(f"{path}/admin/tasks/pin", pin),
+        web.delete(f"{path}/admin/tasks", delete),
+    ]
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """All ongoing tasks of the database."""
+    database = existing_database(request)
+    tasks = sorted(database.tasks.values(), key=lambda task: task.id)
+    runs = await gather_runs(request.app[PARTS], [(database, task) for task in tasks])
+    shown = [task_info(request, database, task, runs) for task in tasks]
+    subscriptions = len([task for task in tasks if task.kind == "Subscription"])
+    return answer({"OngoingTasks": shown, "SubscriptionsCount": subscriptions, "PullReplications": []})
+
+
+async def get_task(request: web.Request) -> web.Response:
+    """One task, by `key` or `taskName`. Details of its run are asked of the node that holds it."""
+    database = existing_database(request)
+    task = the_task(database, Query(request))
+    return answer(task_info(request, database, task, await gather_runs(request.app[PARTS], [(database, task)])))
+
+
+async def set_state(request: web.Request) -> web.Response:
+    """Enables or disables a task; its progress stays."""
+    database = existing_database(request)
+    query = Query(request)
+    task = the_task(database, query)
+    disable = query.flag("disable")
+    result = await commit(request, SetTaskState(database=database.name, id=task.id, disabled=disable))
+    return modified(request, task.id, result.index)
+
+
+async def pin(request: web.Request) -> web.Response:
+    """Sets a task's mentor node and whether the task is pinned to it; an empty `node` takes both away."""
+    database = existing_database(request)
+    query = Query(request)
+    task = the_task(database, query)
+    mentor = query.text("node")
+    pinned = query.flag("pinned", mentor is not None)
+    check_mentor(database, mentor, pinned)
+    command = SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
+    result = await commit(request, command)
+    return modified(request, task.id, result.index)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes a task with its progress."""
+    database = existing_database(request)
+    task = the_task(database, Query(request))
+    result = await commit(request, DeleteTask(database=database.name, id=task.id))
+    return modified(request, task.id, result.index)
+
+
+def the_task(database: Database, query: Query) -> Task:
+    """The task that `key` (or `id`) or `taskName` names; answers 404 if there is none of that type."""
+    name, kind = query.text("taskName"), query.text("type")
+    id = query.integer("id" if query.has("id") else "key", 0 if name else None)
+    task = database.task_named(name) if name and not id else database.tasks.get(id)
+    if task is None or (kind is not None and task.kind.lower() != kind.lower()):
+        what = f"{kind or 'task'} {id or repr(name)}"
+        known = ", ".join(f"{t.id} ({t.name})" for t in sorted(database.tasks.values(), key=lambda t: t.id)[:10])
+        message = f"Database '{database.name}' has no {what}. Its tasks: {known or 'none'}."
+        raise ApiError("TaskDoesNotExistException", message)
+    return task
+
+
+def check_mentor(database: Database, mentor: str | None, pinned: bool) -> None:
+    """Refuses a mentor outside the group, and a pin without a mentor."""
+    group = database.topology.all_nodes
+    if mentor is not None and mentor not in group:
+        raise bad_request(
+            f"MentorNode '{mentor}' is not in the group of database '{database.name}'. Choose one of: "
+            f"{', '.join(group) or 'none'}."
+        )
+    if pinned and mentor is None:
+        raise bad_request("PinToMentorNode needs a MentorNode. Name one, or do not pin.")
+
+
+async def checked_by_kind(check: Callable[[], Checked]) -> Checked:
+    """What a task kind makes of its input. Off the loop: the first use of a kind imports heavy libraries."""
+    try:
+        return await asyncio.to_thread(check)
+    except ConfigurationError as error:
+        raise bad_request(str(error)) from None
+
+
+def modified(request: web.Request, id: int, index: int, *, status: int = 200) -> web.Response:
+    """The answer to a change of a task."""
+    record = request.app[PARTS].replica.record
+    database = record.database(request.match_info["database"])
+    task = database.tasks.get(id) if database else None
+    responsible = responsible_node(record, database, task).node if database and task else None
+    return answer({"TaskId": id, "RaftCommandIndex": index, "ResponsibleNode": responsible}, status=status)
+
+
+def task_info(request: web.Request, database: Database, task: Task, runs: Runs) -> dict[str, Any]:
+    """RavenDB's task info, with our placement, claim, progress and run beside it."""
+    parts = request.app[PARTS]
+    record: Record = parts.replica.record
+    shown = views.task(record, database, task)
+    run, unknown = runs.of(claim_key(database.name, task.kind, task.name), shown["Holder"])
+    shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run)
+    shown["Error"] = (run or {}).get("Error") or unknown
+    shown["Run"] = run
+    shown["Configuration"] = views.configuration(task)
+    return shown
+
+
+def _connection_status(tag: str, shown: dict[str, Any], run: dict[str, Any] | None) -> str:
+    responsible = (shown["ResponsibleNode"] or {}).get("NodeTag")
+    if shown["TaskState"] == "Disabled":
+        return "NotActive"
+    if responsible is None:
+        return "None"
+    if responsible != tag:
+        return "NotOnThisNode"
+    if run is None:
+        return "NotActive"
+    return "Active" if run.get("State") == "Running" else "Reconnect" if run.get("Error") else "NotActive"

@@ -1,0 +1,157 @@
+"""What clients know of the cluster: topologies with etags that only grow, and the header that tells of a newer one."""
+
+import re
+from importlib.metadata import version
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.record.commands import Changes
+from raftnode.record.model import Database, Record
+from raftnode.web.errors import ApiError, Handler
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.requests import Query, answer, etag_of
+
+VERSION_HEADER = "Raven-Server-Version"
+SERVER_VERSION = "7.2.0"
+"""The version of RavenDB whose protocol this server speaks; clients check it."""
+
+RAFTNODE_VERSION = version("raftnode")
+REFRESH_HEADER = "Refresh-Topology"
+OWN_ETAG_PATHS = ("/topology", "/cluster/topology")
+_DATABASE_PATH = re.compile(r"/databases/([^/]+)/")
+
+
+class ClusterEtag:
+    """The etag of the cluster's topology on this node: the log index up to which it is known to be complete.
+
+    It grows with every change of a node's tag, address or kind. Nodes may count differently after a restart, but an
+    etag always covers every change up to it, which is all that clients rely on.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.value = record.index
+        self._seen = _shape(record)
+
+    def __call__(self, record: Record, changes: Changes) -> None:
+        """The replica's listener."""
+        if changes.cluster and (shape := _shape(record)) != self._seen:
+            self._seen = shape
+            self.value = record.index
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.get("/topology", database_topology, allow_head=False),
+        web.get("/cluster/topology", cluster_topology, allow_head=False),
+        web.get("/databases/{database}/configuration/client", client_configuration, allow_head=False),
+    ]
+
+
+async def database_topology(request: web.Request) -> web.Response:
+    """The Members of a database's group. Clients write to every node listed, so Rehabs and Promotables are not."""
+    parts = request.app[PARTS]
+    name = Query(request).required("name")
+    record = parts.replica.record
+    database = record.database(name)
+    if database is None:
+        raise database_missing(name)
+    nodes = [
+        {"Url": record.nodes[tag].url, "ClusterTag": tag, "Database": database.name, "ServerRole": "Member"}
+        for tag in database.topology.members
+        if tag in record.nodes
+    ]
+    return answer({"Nodes": nodes, "Etag": database_etag(request.app, database)})
+
+
+async def cluster_topology(request: web.Request) -> web.Response:
+    """The cluster's nodes, its leader, and this node's role."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    etag = request.app[CLUSTER_ETAG].value
+    silent = parts.heartbeat.silent_tags()
+    return answer(
+        {
+            "Topology": topology_json(record, etag),
+            "Etag": etag,
+            "Leader": parts.heartbeat.leader,
+            "LeaderShipDuration": None,
+            "CurrentState": parts.heartbeat.role,
+            "NodeTag": parts.tag,
+            "CurrentTerm": parts.raft.term,
+            "NodeLicenseDetails": {},
+            "LastStateChangeReason": "",
+            "Status": {tag: {"Name": tag, "Connected": tag not in silent} for tag in record.nodes if tag != parts.tag},
+        }
+    )
+
+
+async def client_configuration(request: web.Request) -> web.Response:
+    """There is no client configuration in a database record: the answer says so and never asks for a refresh."""
+    name = request.match_info["database"]
+    if request.app[PARTS].replica.record.database(name) is None:
+        raise database_missing(name)
+    return answer({"Etag": 0, "Configuration": None})
+
+
+def topology_json(record: Record, etag: int) -> dict[str, Any]:
+    """RavenDB's cluster topology: tags and addresses by kind."""
+    kinds: dict[str, dict[str, str]] = {"Member": {}, "Promotable": {}, "Watcher": {}}
+    for tag, node in sorted(record.nodes.items()):
+        kinds[node.kind][tag] = node.url
+    return {
+        "TopologyId": record.cluster_id,
+        "AllNodes": {tag: node.url for tag, node in sorted(record.nodes.items())},
+        "Members": kinds["Member"],
+        "Promotables": kinds["Promotable"],
+        "Watchers": kinds["Watcher"],
+        "LastNodeId": max(record.nodes, default=""),
+        "Etag": etag,
+    }
+
+
+def database_etag(app: web.Application, database: Database) -> int:
+    """The etag of a database's topology: it grows when the group changes, and when an address does."""
+    return max(database.topology.stamp.index, app[CLUSTER_ETAG].value)
+
+
+def database_missing(name: str) -> ApiError:
+    """The answer by which official clients know that there is no such database."""
+    return ApiError(
+        "DatabaseDoesNotExistException",
+        f"Database '{name}' does not exist. Create it first, or correct the name.",
+        status=503,
+        headers={"Database-Missing": name.encode("ascii", "backslashreplace").decode()},
+    )
+
+
+@web.middleware
+async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Adds the server's version to every reply, and Refresh-Topology where the caller's topology is old."""
+    response = await handler(request)
+    if response.prepared:
+        return response
+    response.headers[VERSION_HEADER] = SERVER_VERSION
+    etag = etag_of(request.headers.get("Topology-Etag"))
+    if etag is not None and re.fullmatch(r"-?\d{1,19}", etag, re.ASCII) and request.path not in OWN_ETAG_PATHS:
+        current = _current_etag(request)
+        if current is not None and int(etag) < current:
+            response.headers[REFRESH_HEADER] = "true"
+    return response
+
+
+def _current_etag(request: web.Request) -> int | None:
+    match = _DATABASE_PATH.match(request.path)
+    if match is None:
+        return request.app[CLUSTER_ETAG].value
+    parts: Parts = request.app[PARTS]
+    database = parts.replica.record.database(match[1])
+    return database_etag(request.app, database) if database else None
+
+
+def _shape(record: Record) -> frozenset[tuple[str, str, str]]:
+    return frozenset((node.tag, node.url, node.kind) for node in record.nodes.values())
+
+
+CLUSTER_ETAG = web.AppKey("cluster_etag", ClusterEtag)

@@ -1,0 +1,136 @@
+"""How parts of the record look in JSON. Every place that shows a placement shows the same one."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
+from raftnode.record.ownership import Placement, responsible_node
+
+TOPOLOGY_KEYS_OF_CONNECTION_STRINGS = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
+
+
+def topology(value: Topology) -> dict[str, Any]:
+    """A database group with the reasons (DemotionReasons, PromotablesStatus)."""
+    shown: dict[str, Any] = to_json(value)
+    return shown
+
+
+def node_id(record: Record, tag: str | None) -> dict[str, Any] | None:
+    """RavenDB's {NodeTag, NodeUrl}; None for nobody."""
+    if tag is None:
+        return None
+    node = record.nodes.get(tag)
+    return {"NodeTag": tag, "NodeUrl": node.url if node else None, "ResponsibleNode": None}
+
+
+def placed(record: Record, database: Database, task: Task) -> tuple[Placement, dict[str, Any]]:
+    """Who is responsible for the task and why: the value and its JSON. Scores are text, as they take 64 bits."""
+    placement = responsible_node(record, database, task)
+    return placement, {
+        "Node": placement.node,
+        "Rule": placement.rule,
+        "Ranking": [
+            {"Node": r.node, "State": r.state, "Score": str(r.score), "RuledOut": r.ruled_out}
+            for r in placement.ranking
+        ],
+    }
+
+
+def claim(record: Record, database: Database, task: Task) -> dict[str, Any]:
+    """Who holds the task, under which epoch. A held claim's node is the holder; a last holder survives it."""
+    held = record.claims.get(claim_key(database.name, task.kind, task.name))
+    if held is None:
+        return {"Holder": None, "LastHolder": None, "Epoch": None, "ClaimState": None, "Session": None, "Reason": None}
+    return {
+        "Holder": held.tag if held.state == "Held" else None,
+        "LastHolder": held.tag,
+        "Epoch": held.epoch,
+        "ClaimState": held.state,
+        "Session": held.session,
+        "Reason": held.reason or None,
+    }
+
+
+def progress(database: Database, task: Task) -> dict[str, Any] | None:
+    """How far the task has come, as the record knows it."""
+    made = database.progress.get(task.id)
+    return None if made is None else to_json(made)
+
+
+def configuration(task: Task) -> dict[str, Any]:
+    """The task's configuration with the fields that the record rules over."""
+    given: dict[str, Any] = json.loads(task.configuration)
+    return given | {
+        "TaskId": task.id,
+        "Name": task.name,
+        "Disabled": task.disabled,
+        "MentorNode": task.mentor,
+        "PinToMentorNode": task.pinned,
+    }
+
+
+def task_state(task: Task) -> str:
+    """RavenDB's TaskState: a task with some transforms disabled is partially enabled."""
+    transforms = json.loads(task.configuration).get("Transforms") or []
+    disabled = [bool(t.get("Disabled")) for t in transforms if isinstance(t, Mapping)]
+    if task.disabled or (disabled and all(disabled)):
+        return "Disabled"
+    return "PartiallyEnabled" if any(disabled) else "Enabled"
+
+
+def connection_strings(database: Database) -> dict[str, dict[str, Any]]:
+    """Connection strings by type, then by name, each type present even when empty."""
+    groups: dict[str, dict[str, Any]] = {f"{t}ConnectionStrings": {} for t in TOPOLOGY_KEYS_OF_CONNECTION_STRINGS}
+    for string in sorted(database.connection_strings.values(), key=lambda s: s.name):
+        groups.setdefault(f"{string.type}ConnectionStrings", {})[string.name] = connection_string(string)
+    return groups
+
+
+def connection_string(string: ConnectionString) -> dict[str, Any]:
+    """A connection string as it was put."""
+    given: dict[str, Any] = json.loads(string.configuration)
+    return given | {"Name": string.name, "Type": string.type}
+
+
+def database_record(database: Database) -> dict[str, Any]:
+    """RavenDB's database record. Its Etag is the log index of the last change."""
+    tasks: dict[str, list[Any]] = {"RavenEtls": [], "SqlEtls": []}
+    for task in sorted(database.tasks.values(), key=lambda t: t.id):
+        tasks.setdefault(f"{task.kind}s", []).append(configuration(task))
+    return {
+        "DatabaseName": database.name,
+        "Disabled": database.disabled,
+        "Encrypted": False,
+        "EtagForBackup": 0,
+        "DeletionInProgress": dict(database.deletion_in_progress) or None,
+        "LockMode": database.lock_mode,
+        "Topology": topology(database.topology),
+        "Settings": dict(database.settings),
+        "Indexes": {i.name: json.loads(i.definition) for i in database.indexes.values()},
+        "AutoIndexes": {},
+        "PeriodicBackups": [],
+        "ExternalReplications": [],
+        **connection_strings(database),
+        **tasks,
+        "Etag": database.etag,
+    }
+
+
+def task(record: Record, database: Database, task: Task) -> dict[str, Any]:
+    """A task as the record knows it: header, placement, claim, progress."""
+    placement, why = placed(record, database, task)
+    return {
+        "TaskId": task.id,
+        "TaskName": task.name,
+        "TaskType": task.kind,
+        "TaskKey": str(task.key),
+        "TaskState": task_state(task),
+        "Etag": task.etag,
+        "ResponsibleNode": node_id(record, placement.node),
+        "Placement": why,
+        "MentorNode": task.mentor,
+        "PinToMentorNode": task.pinned,
+        **claim(record, database, task),
+        "Progress": progress(database, task),
+    }
