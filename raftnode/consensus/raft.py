@@ -101,8 +101,11 @@ class Raft:
             raise ValueError(f"peers ({', '.join(peer.tag for peer in peers)}) must contain this node, {tag}.")
         self.tag = tag
         self.on_role_change: list[Callable[[Role, int], None]] = []
+        """Called with the raw role and the term after a tick that changed either."""
         self.on_wiped: list[Callable[[str], None]] = []
+        """Called with the reason when this node threw its log and state away to take the leader's."""
         self.on_fatal: list[Callable[[ConsensusFailed], None]] = []
+        """Called when this node can take no further part: the daemon must end, and say why."""
         self._first_peers = tuple(peers)
         self._transport = transport
         self._machine = machine
@@ -122,6 +125,7 @@ class Raft:
         self._seen: tuple[Role, int, str | None] = ("Follower", 0, None)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiters = 0
+        self._joined = False
         self._ticked = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -304,14 +308,20 @@ class Raft:
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         self._proposals.applied(index, term, answer)
+        if not self._joined:
+            self.members_changed()
 
     def jumped(self, index: int) -> None:
         self._proposals.jumped(index)
 
     def members_changed(self) -> None:
-        if self._engine is not None:
-            addresses = {peer.tag: peer.address for peer in self._engine.contacts()}
-            self._transport.set_peers(addresses, self._engine.applied_members[0])
+        engine = self._engine
+        if engine is not None:
+            # A node that has applied nothing may have to wait until it is added; any other that nobody knows was
+            # removed. Index 1 stands for the first peers.
+            self._joined = engine.last_index > 1
+            index = max(engine.applied_members[0], 1 if self._joined else 0)
+            self._transport.set_peers({peer.tag: peer.address for peer in engine.contacts()}, index)
 
     def wiped(self, reason: str) -> None:
         for callback in self.on_wiped:

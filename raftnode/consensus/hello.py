@@ -1,0 +1,100 @@
+"""The first words of a connection, and who is let in: pure rules, so that every refusal can be tested."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL_VERSION = 1
+HELLO_BYTES_MAX = 4096
+
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Tag = Annotated[str, Meta(pattern="^[A-Z]{1,4}$")]
+Code = Literal["version", "cluster", "tag", "certificate", "incarnation", "unknown"]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Who is speaking: which cluster, which node, which incarnation of it, and the log index of the newest membership
+    it has applied (0: it has none)."""
+
+    version: int
+    cluster: Name
+    tag: Tag
+    node_id: Name
+    boot: int
+    nonce: int
+    membership_index: int
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Why the speaker is not let in, and by which membership."""
+
+    code: Code
+    text: str
+    membership_index: int
+
+
+_decoder: msgspec.msgpack.Decoder[Hello | Refusal] = msgspec.msgpack.Decoder(Hello | Refusal)
+encode = msgspec.msgpack.Encoder().encode
+
+
+def decode(data: bytes) -> Hello | Refusal:
+    """The first frame of a connection. Raises msgspec.DecodeError."""
+    return _decoder.decode(data)
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a node knows when somebody knocks: itself, the incarnations it has met, its peers' tags, and the names in
+    the other side's certificate (None without TLS)."""
+
+    own: Hello
+    met: Mapping[str, Hello]
+    peers: Collection[str]
+    certificate_names: Collection[str] | None = None
+
+
+def judge(hello: Hello, door: Door) -> Refusal | None:
+    """None lets the speaker in."""
+    own = door.own
+
+    def refuse(code: Code, text: str) -> Refusal:
+        return Refusal(code, text, own.membership_index)
+
+    if hello.version != own.version:
+        return refuse("version", f"Protocol version {hello.version} meets {own.version}: upgrade the older node.")
+    if hello.cluster != own.cluster:
+        return refuse("cluster", f"This is cluster {own.cluster}, not {hello.cluster}: correct the addresses of one.")
+    if hello.tag == own.tag:
+        return refuse("tag", f"This node is {own.tag} itself: every node needs a tag of its own.")
+    names = door.certificate_names
+    if names is not None and hello.tag.lower() not in {name.lower() for name in names}:
+        named = ", ".join(sorted(names)) or "nobody"
+        return refuse("certificate", f"The certificate names {named}, but its subjectAltName must name {hello.tag}.")
+    text = _conflict(hello, door.met.get(hello.tag))
+    if text is not None:
+        return refuse("incarnation", text)
+    if hello.tag not in door.peers and hello.membership_index <= own.membership_index:
+        # Whoever knows a newer membership may have been added by it; whoever does not has no place here.
+        return refuse("unknown", f"{hello.tag} is not in the cluster as {own.tag} knows it.")
+    return None
+
+
+def _conflict(hello: Hello, met: Hello | None) -> str | None:
+    if met is None:
+        return None
+    if hello.node_id != met.node_id:
+        return (
+            f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
+            f"needs a new tag, or must be removed first."
+        )
+    if hello.boot < met.boot:
+        return (
+            f"{hello.tag} was started {met.boot} times and now claims {hello.boot}: its directory is an old copy. "
+            f"Stop it, remove it from the cluster, and add it again under a new directory."
+        )
+    if hello.boot == met.boot and hello.nonce != met.nonce:
+        return f"Two processes claim to be {hello.tag} in its start {hello.boot}: its directory was cloned. Stop one."
+    return None
