@@ -1,0 +1,199 @@
+"""What a task's body sees of the daemon. Bodies, also those of plug-ins, use nothing else.
+
+A body acts only between two calls to its context. Each call first looks whether the run is still owned, and raises
+NotOwned if not: a body that wakes late learns it before its next effect.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import msgspec
+
+from raftnode.documents.model import Batch
+from raftnode.documents.store import DocumentStore
+from raftnode.javascript import ScriptLimits
+from raftnode.record.model import Progress, Task
+from tasks.run_journal import Pulse, RunJournal, machine_ns
+
+ERRORS_MAX = 100
+
+
+class NotOwned(Exception):
+    """The lease or the claim of this run has gone: the body must end without a further effect."""
+
+
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of a body's work. Waits between tries are random between half and all of a back-off that doubles."""
+
+    batch_documents_max: int = 1024
+    batch_bytes_max: int = 16 << 20
+    backoff_min_ms: int = 500
+    backoff_max_ms: int = 30_000
+    script: ScriptLimits = ScriptLimits()
+
+
+class DocumentError(msgspec.Struct, frozen=True, rename="pascal"):
+    """A document that failed by itself and was passed over."""
+
+    document_id: str
+    error: str
+    at: str
+
+
+class Info(msgspec.Struct, rename="pascal"):
+    """What a run shows of itself. `failed` counts all documents passed over; `errors` keeps the last ones."""
+
+    processed: int = 0
+    failed: int = 0
+    rows: int = 0
+    batches: int = 0
+    error: str | None = None
+    last_batch_at: str | None = None
+    errors: deque[DocumentError] = msgspec.field(default_factory=lambda: deque(maxlen=ERRORS_MAX))
+
+    def document_failed(self, id: str, error: str) -> None:
+        """List a document that failed by itself."""
+        self.errors.append(DocumentError(id, error, now()))
+
+    def batch_done(self) -> None:
+        """A batch was stored: whatever was wrong before is over."""
+        self.batches += 1
+        self.error = None
+        self.last_batch_at = now()
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: one claim, one epoch, one body. `connection` is the JSON of the task's connection string."""
+
+    database: str
+    task: Task
+    claim_key: str
+    epoch: int
+    generation: int
+    cluster_id: str
+    node: str
+    connection: bytes | None = None
+    progress: Progress | None = None
+
+
+class TaskContext:
+    """The body's side of one run. `owned` looks at lease, session and claim; `save` replicates progress."""
+
+    def __init__(
+        self,
+        run: Run,
+        store: DocumentStore,
+        *,
+        settings: RunSettings,
+        info: Info,
+        owned: Callable[[], bool],
+        save: Callable[[Run, Progress], asyncio.Future[bool]],
+        journal: RunJournal,
+        pulse: Pulse,
+    ) -> None:
+        self.run, self.settings, self.info = run, settings, info
+        self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
+        self._active_since: int | None = None
+        self.documents = Documents(self, store)
+
+    def still_owned(self) -> bool:
+        """Whether the body may go on. Ask before every effect that does not go through the context."""
+        with self._call():
+            return self._owned()
+
+    def check(self) -> None:
+        """Raises NotOwned unless the body may go on."""
+        with self._call():
+            self._require()
+
+    async def checkpoint(self, progress: Progress) -> None:
+        """Replicate the progress; returns when it is on a majority of disks. Raises NotOwned if it was refused."""
+        with self._checked():
+            if not await self._save(self.run, progress):
+                raise NotOwned(f"the cluster refused progress of epoch {self.run.epoch}: a newer run holds the task")
+
+    def report(self, progress: Progress) -> None:
+        """Replicate the progress soon, for display, where the truth is in the sink."""
+        with self._checked():
+            self._save(self.run, progress)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; the body is at rest meanwhile."""
+        with self._checked():
+            await asyncio.sleep(seconds)
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        with self._call():
+            self._require()
+            yield
+            self._require()
+
+    def _require(self) -> None:
+        if not self._owned():
+            raise NotOwned(f"epoch {self.run.epoch} of {self.run.claim_key} is over")
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self.rest()
+        try:
+            yield
+        finally:
+            self._active_since = machine_ns()
+
+    def start(self) -> None:
+        """The body begins. Called by the supervisor."""
+        at_ns = self._active_since = machine_ns()
+        self._journal.write(self.run.claim_key, self.run.epoch, "start", at_ns, at_ns)
+
+    def rest(self) -> None:
+        """Close the interval in which the body has acted."""
+        since_ns, now_ns = self._active_since, machine_ns()
+        if since_ns is None:
+            return
+        self._active_since = None
+        for frozen_ns, thawed_ns in self._pulse.frozen_within(since_ns, now_ns):
+            self._journal.write(self.run.claim_key, self.run.epoch, "active", since_ns, frozen_ns)
+            self._journal.write(self.run.claim_key, self.run.epoch, "frozen", frozen_ns, thawed_ns)
+            since_ns = thawed_ns
+        self._journal.write(self.run.claim_key, self.run.epoch, "active", since_ns, now_ns)
+
+    def end(self) -> None:
+        """The body, its threads and its subprocesses are gone. Called by the supervisor."""
+        self.rest()
+        at_ns = machine_ns()
+        self._journal.write(self.run.claim_key, self.run.epoch, "end", at_ns, at_ns)
+
+
+class Documents:
+    """The body's view of its database on this node."""
+
+    def __init__(self, context: TaskContext, store: DocumentStore) -> None:
+        self._context, self._store = context, store
+
+    @property
+    def database_id(self) -> str:
+        """The id of the database on this node: the key of `Progress.last_etags`."""
+        return self._store.database_id
+
+    async def after(self, etag: int, collections: frozenset[str] | None = None, *, limit: int | None = None) -> Batch:
+        """The next documents and tombstones in the store's order, of these collections (None: of all)."""
+        settings = self._context.settings
+        limit = min(limit or settings.batch_documents_max, settings.batch_documents_max)
+        with self._context._checked():
+            return await self._store.after(
+                etag, limit=limit, bytes_max=settings.batch_bytes_max, collections=collections
+            )
+
+    async def wait_changed(self, after_etag: int, timeout_s: float | None) -> int:
+        """Wait until the store goes beyond that etag, or for the time given; the store's last etag."""
+        with self._context._checked():
+            return await self._store.wait_changed(after_etag, timeout_s)
+
+
+def now() -> str:
+    """The wall clock as RavenDB writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "0Z")

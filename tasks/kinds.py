@@ -1,0 +1,88 @@
+"""Kinds of tasks: what the daemon asks of each, and which ones this node can run.
+
+A kind is an object under the entry-point group `raftnode.tasks`. It is imported when a task of that kind is first
+defined or run here.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from raftnode.record.model import Database, Traits
+
+if TYPE_CHECKING:
+    from tasks.context import TaskContext
+
+GROUP = "raftnode.tasks"
+
+
+class ConfigurationError(ValueError):
+    """A task's configuration or a connection string is refused. The message names the field and the remedy."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {problem}")
+
+
+class TaskFailed(Exception):
+    """Raised by a body when it cannot go on for now: it is shown, and the body is started again after a while."""
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as its kind has accepted it: the header that placement reads, and the configuration as JSON. The fields
+    are those of the `PutTask` command."""
+
+    name: str
+    kind: str
+    key: int
+    configuration: bytes
+    mentor: str | None = None
+    pinned: bool = False
+    disabled: bool = False
+    traits: Traits = Traits()
+    requires: tuple[str, ...] = ()
+    connection_string: str | None = None
+
+
+class TaskKind(Protocol):
+    """What a kind provides. `name` is RavenDB's task type ("SqlEtl"), `etl_type` its EtlType, None for other tasks."""
+
+    name: str
+    etl_type: str | None
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        """Validate RavenDB's configuration JSON at the door. Raises ConfigurationError."""
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """Validate the JSON of a connection string of this kind. Raises ConfigurationError."""
+
+    async def run(self, context: "TaskContext") -> None:
+        """The body: runs until cancelled. Every error makes the supervisor start it again after a while."""
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {_plain(point.name): point for point in entry_points(group=GROUP)}
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all kinds this node can run, sorted. Imports them."""
+    return tuple(sorted(load(point).name for point in _entry_points()))
+
+
+@cache
+def load(name: str) -> TaskKind:
+    """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Raises ConfigurationError."""
+    point = _entry_points().get(_plain(name))
+    if point is None:
+        known = ", ".join(sorted(_entry_points())) or "none"
+        raise ConfigurationError("TaskType", f"this node has no task kind '{name}'; it knows: {known}")
+    kind: TaskKind = point.load()
+    return kind
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()

@@ -1,0 +1,85 @@
+"""The journal of bodies: who ran what, from when to when, on the machine's common clock.
+
+One JSON object a line in `<data>/runs.jsonl`. A body acts only between two calls to its context; each call closes one
+interval (`active`, with `from_ns` and `to_ns` of CLOCK_BOOTTIME, the same in every process of the machine) and opens
+the next. `start` and `end` frame a run. Time in which the whole process stood still is no activity: `frozen` says so.
+Lines are flushed and not synced: they must survive the process, not the machine.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TextIO
+
+FILE_NAME = "runs.jsonl"
+BYTES_MAX = 16 << 20
+FREEZES_MAX = 100
+FROZEN_NS_MIN = 300_000_000
+"""A pulse that comes this much late, while the process used next to no processor time, tells of a freeze."""
+
+Event = Literal["start", "active", "frozen", "end"]
+
+
+def machine_ns() -> int:
+    """CLOCK_BOOTTIME, the clock that all processes of the machine share."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class RunJournal:
+    """Appends lines; at `bytes_max` the file becomes `runs.jsonl.1`, replacing the one before."""
+
+    def __init__(self, directory: Path, node: str, *, bytes_max: int = BYTES_MAX) -> None:
+        self._path = directory / FILE_NAME
+        self._node = node
+        self._bytes_max = bytes_max
+        self._file: TextIO | None = self._open()
+
+    def write(self, task: str, epoch: int, event: Event, from_ns: int, to_ns: int) -> None:
+        """Append one line. A full disk costs the line and not the task."""
+        if self._file is None:
+            return
+        line = {"task": task, "epoch": epoch, "node": self._node, "event": event, "from_ns": from_ns, "to_ns": to_ns}
+        try:
+            self._file.write(json.dumps(line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}) + "\n")
+            self._file.flush()
+            if self._file.tell() > self._bytes_max:
+                self._file.close()
+                self._path.replace(self._path.with_name(FILE_NAME + ".1"))
+                self._file = self._open()
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> TextIO:
+        return self._path.open("a", encoding="utf-8")
+
+
+class Pulse:
+    """Tells freezes from work: the owner calls `beat` often; a long gap without processor time was a freeze."""
+
+    def __init__(self, clock: Callable[[], int] = machine_ns, used: Callable[[], int] = time.process_time_ns) -> None:
+        self._clock, self._used = clock, used
+        self._at_ns, self._used_ns = clock(), used()
+        self._frozen: deque[tuple[int, int]] = deque(maxlen=FREEZES_MAX)
+
+    def beat(self) -> None:
+        """The process is alive now."""
+        at_ns, used_ns = self._clock(), self._used()
+        gap_ns = at_ns - self._at_ns
+        if gap_ns >= FROZEN_NS_MIN and used_ns - self._used_ns < gap_ns // 10:
+            self._frozen.append((self._at_ns, at_ns))
+        self._at_ns, self._used_ns = at_ns, used_ns
+
+    def frozen_within(self, from_ns: int, to_ns: int) -> list[tuple[int, int]]:
+        """The freezes that lie in the interval, in order, cut to it."""
+        self.beat()
+        within = ((max(a, from_ns), min(b, to_ns)) for a, b in self._frozen)
+        return [(a, b) for a, b in within if a < b]

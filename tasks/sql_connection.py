@@ -1,0 +1,168 @@
+"""RavenDB's SQL connection strings: a factory name and a string in ADO style, or an SQLAlchemy URL."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tasks.kinds import ConfigurationError
+
+SQLITE = "sqlite+aiosqlite"
+POSTGRES = "postgresql+asyncpg"
+FACTORIES = {
+    "system.data.sqlite": SQLITE,
+    "microsoft.data.sqlite": SQLITE,
+    "npgsql": POSTGRES,
+}
+_NAMES = "System.Data.SQLite, Microsoft.Data.Sqlite, Npgsql"
+
+_FILE_KEYS = {"data source", "datasource", "filename"}
+_PG_KEYS = {
+    "host": "host", "server": "host", "port": "port", "database": "database", "db": "database",
+    "username": "username", "user name": "username", "user id": "username", "userid": "username", "user": "username",
+    "uid": "username", "password": "password", "pwd": "password", "psw": "password",
+    "ssl mode": "ssl", "sslmode": "ssl",
+}  # fmt: skip
+_IGNORED = {
+    "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
+    "application name", "keepalive", "include error detail", "version", "cache", "mode", "foreign keys",
+    "default timeout", "journal mode", "persist security info", "trust server certificate",
+}  # fmt: skip
+_SSL_MODES = {
+    "disable": "disable", "allow": "allow", "prefer": "prefer", "require": "require",
+    "verifyca": "verify-ca", "verify-ca": "verify-ca", "verifyfull": "verify-full", "verify-full": "verify-full",
+}  # fmt: skip
+
+
+class SqlConnection(msgspec.Struct, frozen=True):
+    """Where an SQL target is. `url` holds the password; show `str(connection)`, which does not."""
+
+    name: str
+    url: URL
+    ssl: str | None = None
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    def __repr__(self) -> str:
+        return f"SqlConnection({self.name!r}, {self})"
+
+    def redacted(self, text: str) -> str:
+        """The text without the password, should a driver have put it there."""
+        password = self.url.password
+        return text.replace(str(password), "***") if password else text
+
+
+def parse(configuration: Mapping[str, Any]) -> SqlConnection:
+    """The target of a connection string {Name, ConnectionString, FactoryName, Type: "Sql"}.
+
+    Raises ConfigurationError.
+    """
+    name = _text(configuration, "Name")
+    text = _text(configuration, "ConnectionString")
+    factory = _text(configuration, "FactoryName")
+    if configuration.get("Type", "Sql") != "Sql":
+        raise ConfigurationError("Type", f"must be Sql, not {configuration['Type']}")
+    driver = FACTORIES.get(factory.lower())
+    if driver is None:
+        raise ConfigurationError("FactoryName", f"'{factory}' is not known; use one of: {_NAMES}")
+    if "://" in text:
+        return _from_url(name, text, driver)
+    pairs = _pairs(text)
+    return _sqlite(name, pairs) if driver == SQLITE else _postgres(name, pairs)
+
+
+def _text(configuration: Mapping[str, Any], field: str) -> str:
+    value = configuration.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(field, "is missing; give a non-empty text")
+    return value.strip()
+
+
+def _from_url(name: str, text: str, driver: str) -> SqlConnection:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ConfigurationError("ConnectionString", "is no valid URL") from None
+    dialect = driver.split("+")[0]
+    if url.get_backend_name() != dialect:
+        raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
+    if not url.database:
+        raise ConfigurationError("ConnectionString", f"names no database, as in {dialect}://.../target")
+    if unknown := set(url.query) - {"ssl", "sslmode"}:
+        raise ConfigurationError("ConnectionString", f"has unknown parameters: {', '.join(sorted(unknown))}")
+    ssl = url.query.get("ssl", url.query.get("sslmode"))
+    return SqlConnection(name, url.set(drivername=driver, query={}), _ssl(str(ssl)) if ssl else None)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """The pairs of `Key=Value;Key="a;b"`, keys folded. A quoted value holds its quote doubled."""
+    pairs: dict[str, str] = {}
+    rest = text.strip().rstrip(";")
+    while rest:
+        key, equals, rest = rest.partition("=")
+        if not equals:
+            raise ConfigurationError("ConnectionString", f"'{key.strip()}' has no value; write Key=Value;Key=Value")
+        rest = rest.lstrip()
+        if rest[:1] in ("'", '"'):
+            value, rest = _quoted(rest)
+        else:
+            value, _, rest = rest.partition(";")
+        pairs[" ".join(key.lower().split())] = value.strip()
+    return pairs
+
+
+def _quoted(text: str) -> tuple[str, str]:
+    quote, value, place = text[0], "", 1
+    while place < len(text):
+        if text[place] != quote:
+            value += text[place]
+        elif text[place + 1 : place + 2] == quote:
+            value += quote
+            place += 1
+        else:
+            return value, text[place + 1 :].lstrip().removeprefix(";")
+        place += 1
+    raise ConfigurationError("ConnectionString", f"a value begins with {quote} and has no closing {quote}")
+
+
+def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
+    _refuse_unknown(pairs, _FILE_KEYS, "Data Source")
+    file = next((value for key, value in pairs.items() if key in _FILE_KEYS), "")
+    if not file or file == ":memory:":
+        raise ConfigurationError("ConnectionString", "names no file; write Data Source=/path/to/target.db")
+    return SqlConnection(name, URL.create(SQLITE, database=file))
+
+
+def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
+    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode")
+    given = {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS}
+    for field in ("host", "database"):
+        if not given.get(field):
+            raise ConfigurationError("ConnectionString", f"has no {field.title()}=; name the {field}")
+    port = given.get("port", "5432")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError("ConnectionString", f"Port={port} is no port number")
+    url = URL.create(
+        POSTGRES,
+        username=given.get("username"),
+        password=given.get("password"),
+        host=given["host"],
+        port=int(port),
+        database=given["database"],
+    )
+    return SqlConnection(name, url, _ssl(given["ssl"]) if given.get("ssl") else None)
+
+
+def _ssl(mode: str) -> str:
+    if mode.lower() not in _SSL_MODES:
+        raise ConfigurationError("ConnectionString", f"SSL Mode={mode} is not one of {', '.join(_SSL_MODES)}")
+    return _SSL_MODES[mode.lower()]
+
+
+def _refuse_unknown(pairs: Mapping[str, str], known: set[str], wanted: str) -> None:
+    for key in pairs:
+        if key not in known and key not in _IGNORED:
+            raise ConfigurationError("ConnectionString", f"key '{key}' is not known; it takes {wanted}")

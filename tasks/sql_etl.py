@@ -1,0 +1,228 @@
+"""SQL ETL: documents of this database become rows of a relational one, each change exactly once.
+
+Every transform has its own progress, kept in the target beside the rows; the record's copy is for display. Documents
+that fail by themselves are listed and passed over; when it looks like the script's or the target's fault, nothing is
+passed over and the batch is tried again later.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from immutables import Map
+
+from raftnode.documents import change_vector
+from raftnode.documents.model import Batch, Document
+from raftnode.javascript import Sandbox, ScriptEnded
+from raftnode.record.model import Database, Progress
+from raftnode.record.ownership import task_key
+from tasks import sql_configuration, sql_connection
+from tasks.context import TaskContext, now
+from tasks.kinds import Definition, TaskFailed
+from tasks.sql_sink import DocumentRows, Refusal, SqlSink
+from tasks.sql_stream import Stream, TransformProgress
+from tasks.transform import Loaded
+
+NAME = "SqlEtl"
+POISONOUS_MAX = 3
+"""So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
+IDLE_S = 30.0
+HILO_COLLECTION = "@hilo"
+
+_progress_decoder = msgspec.json.Decoder(dict[str, TransformProgress])
+
+
+class SqlEtlKind:
+    """The kind "SqlEtl"."""
+
+    name = NAME
+    etl_type = "Sql"
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
+        etl = sql_configuration.parse(configuration, database)
+        return Definition(
+            name=etl.name,
+            kind=NAME,
+            key=task_key(NAME, etl.name, etl.connection_string_name.lower()),
+            configuration=msgspec.json.encode(etl),
+            mentor=etl.mentor_node or None,
+            pinned=etl.pin_to_mentor_node,
+            disabled=etl.disabled,
+            connection_string=etl.connection_string_name,
+        )
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """See `TaskKind.parse_connection`."""
+        sql_connection.parse(configuration)
+
+    async def run(self, context: TaskContext) -> None:
+        """See `TaskKind.run`."""
+        await _Runner(context).run()
+
+
+KIND = SqlEtlKind()
+
+
+class _TooManyPoisonous(Exception):
+    """More than POISONOUS_MAX documents of a batch make the script exceed its limits."""
+
+
+class _Runner:
+    """The body of one run."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self._etl = msgspec.json.decode(context.run.task.configuration, type=sql_configuration.SqlEtlConfiguration)
+        if context.run.connection is None:
+            raise TaskFailed(f"connection string '{context.run.task.connection_string}' is gone; create it again")
+        self._target = sql_connection.parse(msgspec.json.decode(context.run.connection))
+        self._sandbox = Sandbox(context.settings.script)
+        self._stored: dict[str, TransformProgress] = {}
+        self._streams: list[Stream] = []
+
+    async def run(self) -> None:
+        """Until cancelled or failed."""
+        run = self._context.run
+        sink = await SqlSink.open(
+            self._target,
+            self._etl.sql_tables,
+            key=f"{run.cluster_id}/{run.claim_key}",
+            epoch=run.epoch,
+            generation=run.generation,
+            guard=self._context.check,
+            application=f"raftnode {run.node} {run.claim_key}",
+        )
+        try:
+            self._stored = _progress_decoder.decode(sink.progress)
+            self._streams = [
+                Stream(t, self._stored.get(t.name, TransformProgress()), self._context.documents.database_id)
+                for t in self._etl.transforms
+                if not t.disabled
+            ]
+            self._show()
+            while True:
+                moved = [await self._advance(sink, stream) for stream in self._streams]
+                if not any(moved):
+                    await self._rest(sink)
+        finally:
+            await self._sandbox.close()
+            await sink.close()
+
+    async def _rest(self, sink: SqlSink) -> None:
+        """Wait for documents. After a while without any, store what was only looked at, and free the engine."""
+        etag = min((stream.etag for stream in self._streams), default=0)
+        if await self._context.documents.wait_changed(etag, IDLE_S) > etag:
+            return
+        await self._sandbox.close()
+        if self._stored != self._progress():
+            self._stored = self._progress()
+            await sink.write([], lambda refused: msgspec.json.encode(self._stored), _no_verdict)
+            self._context.report(self._overall())
+
+    async def _advance(self, sink: SqlSink, stream: Stream) -> bool:
+        """Carry one batch over. False: there was nothing to see."""
+        documents = self._context.documents
+        batch = await documents.after(stream.etag, stream.collections, limit=stream.batch_documents_max)
+        if batch.last_etag == stream.etag:
+            return False
+        done = stream.progress.change_vector
+        todo = [d for d in batch.items if d.collection != HILO_COLLECTION and not d.counted_in(done)]
+        if not todo:
+            stream.progress = stream.advanced(batch)
+            return True
+        try:
+            rows, failures = await self._transformed(stream, todo)
+        except _TooManyPoisonous:
+            stream.batch_documents_max = max(1, len(todo) // 4)
+            return True
+        await self._store(sink, stream, batch, rows, failures)
+        return True
+
+    async def _transformed(
+        self, stream: Stream, documents: Sequence[Document]
+    ) -> tuple[list[DocumentRows], list[Refusal]]:
+        """What goes to the sink, a deletion without rows, and which documents the script failed on."""
+        live = [d for d in documents if not d.deleted]
+        loaded = iter(await self._loaded(stream, live, []) if live else [])
+        rows, failures = [], []
+        for document in documents:
+            result = None if document.deleted else next(loaded)
+            if result is not None and result.error is not None:
+                failures.append(Refusal(document.id, result.error))
+            else:
+                loads = [] if result is None else [(table.lower(), row) for table, row in result.rows]
+                rows.append(DocumentRows(document.id, stream.tables, loads))
+        return rows, failures
+
+    async def _loaded(self, stream: Stream, documents: Sequence[Document], poisonous: list[str]) -> list[Loaded]:
+        """The script's answers. A batch on which it exceeds a limit is halved until the document stands alone."""
+        self._context.check()
+        try:
+            return await stream.transform.apply(self._sandbox, documents)
+        except ScriptEnded as error:
+            if len(documents) == 1:
+                poisonous.append(documents[0].id)
+                if len(poisonous) > POISONOUS_MAX:
+                    raise _TooManyPoisonous from None
+                return [Loaded(error=str(error))]
+        middle = len(documents) // 2
+        first = await self._loaded(stream, documents[:middle], poisonous)
+        return first + await self._loaded(stream, documents[middle:], poisonous)
+
+    async def _store(
+        self, sink: SqlSink, stream: Stream, batch: Batch, rows: Sequence[DocumentRows], failures: list[Refusal]
+    ) -> None:
+        name, count = stream.transform.name, len(rows) + len(failures)
+
+        def progress(refused: int) -> bytes:
+            after = stream.advanced(batch, count, len(failures) + refused)
+            return msgspec.json.encode(self._progress() | {name: after})
+
+        def verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+            stream.verdict(accepted, [*failures, *refusals], final=final)
+
+        failures = failures + await sink.write(rows, progress, verdict)
+        stream.progress = stream.advanced(batch, count, len(failures))
+        self._stored = self._progress()
+        stream.accepted += count - len(failures)
+        stream.failed += len(failures)
+        if stream.batch_documents_max is not None:
+            stream.batch_documents_max *= 2
+        info = self._context.info
+        info.rows += sum(len(d.rows) for d in rows)
+        for failure in failures:
+            info.document_failed(failure.id, failure.reason)
+        info.batch_done()
+        self._show()
+        self._context.report(self._overall())
+
+    def _progress(self) -> dict[str, TransformProgress]:
+        """Of every transform by name, of those that are disabled or gone too: they may come back."""
+        return self._stored | {stream.transform.name: stream.progress for stream in self._streams}
+
+    def _show(self) -> None:
+        self._context.info.processed = sum(p.processed for p in self._progress().values())
+        self._context.info.failed = sum(p.failed for p in self._progress().values())
+
+    def _overall(self) -> Progress:
+        """The whole task's progress for display: what every transform has seen."""
+        seen = [stream.progress for stream in self._streams]
+        common = set(seen[0].last_etags).intersection(*(p.last_etags for p in seen)) if seen else set()
+        return Progress(
+            generation=self._context.run.generation,
+            epoch=self._context.run.epoch,
+            change_vector=min((p.change_vector for p in seen), key=_count, default=""),
+            last_etags=Map({id: min(p.last_etags[id] for p in seen) for id in common}),
+            processed=self._context.info.processed,
+            at=now(),
+        )
+
+
+def _no_verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+    """Nothing is written, so nothing is refused."""
+
+
+def _count(vector: str) -> int:
+    """How many writes a change vector counts."""
+    return change_vector.distance(vector, "")

@@ -1,0 +1,95 @@
+"""A PostgreSQL server for tests: the one that RAFTNODE_TEST_POSTGRES_URL names, else a private one of this machine."""
+
+import contextlib
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "RAFTNODE_TEST_POSTGRES_URL"
+USER = "postgres"
+START_TIMEOUT_S = 30
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """The URL of a database in which tests may create others. Skips with the reason where there is none."""
+    if url := os.environ.get(VARIABLE):
+        yield url
+        return
+    binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
+    if not binaries:
+        pytest.skip(f"no PostgreSQL: set {VARIABLE} or install the package postgresql")
+    if os.getuid() == 0 and not _user_exists():
+        pytest.skip(f"PostgreSQL does not run as root, and there is no user {USER}")
+    directory = Path(tempfile.mkdtemp(prefix="raftnode-postgres-"))
+    try:
+        with _private(Path(binaries[-1]), directory) as url:
+            yield url
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _private(binaries: Path, directory: Path) -> Iterator[str]:
+    as_user: dict[str, str] = {}
+    if os.getuid() == 0:
+        shutil.chown(directory, USER)
+        as_user = {"user": USER}
+    data = directory / "data"
+    subprocess.run(
+        [binaries / "initdb", "--auth=trust", f"--username={USER}", "--encoding=UTF8", "--no-sync", "-D", data],
+        check=True,
+        capture_output=True,
+        cwd=directory,
+        **as_user,  # type: ignore[call-overload]
+    )
+    port = _free_port()
+    options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off", "unix_socket_directories": directory}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, *arguments],
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            **as_user,  # type: ignore[call-overload]
+        )
+    try:
+        _wait_until_ready(process, binaries, port, directory)
+        yield f"postgresql://{USER}@127.0.0.1:{port}/postgres"
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", binaries: Path, port: int, directory: Path) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while subprocess.run([binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
+        if process.poll() is not None or time.monotonic() > until:
+            pytest.fail(f"PostgreSQL did not start: {(directory / 'log').read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _user_exists() -> bool:
+    import pwd
+
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(USER) is not None
+    return False

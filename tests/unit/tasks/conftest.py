@@ -1,0 +1,166 @@
+"""Real targets, real documents and a real context for the tests of tasks."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from immutables import Map
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from raftnode.documents.store import DocumentStore
+from raftnode.javascript import ScriptLimits
+from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
+from tasks import sql_connection
+from tasks.context import Info, Run, RunSettings, TaskContext
+from tasks.run_journal import Pulse, RunJournal
+from tests import postgres
+
+NORTHWIND = Path(__file__).parents[3] / "raftnode" / "demo" / "northwind.jsonl"
+
+
+class SqlTarget:
+    """A database of its own for one test, and the connection string that leads to it."""
+
+    def __init__(self, name: str, connection: dict[str, Any]) -> None:
+        self.name, self.configuration = name, connection
+        self.connection = sql_connection.parse(connection)
+
+    async def execute(self, *statements: str) -> None:
+        engine = create_async_engine(self.connection.url)
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(sa.text(statement))
+        await engine.dispose()
+
+    async def rows(self, query: str) -> list[tuple[Any, ...]]:
+        engine = create_async_engine(self.connection.url)
+        try:
+            async with engine.connect() as connection:
+                return [tuple(row) for row in await connection.execute(sa.text(query))]
+        finally:
+            await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_target(tmp_path: Path) -> SqlTarget:
+    text = f"Data Source={tmp_path / 'target.db'}"
+    return SqlTarget(
+        "sqlite", {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": text}
+    )
+
+
+@pytest.fixture
+async def postgres_target(postgres_url: str, request: pytest.FixtureRequest) -> AsyncIterator[SqlTarget]:
+    name = f"t{abs(hash(request.node.nodeid)):x}"
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await admin.execute(f"CREATE DATABASE {name}")
+    base = postgres_url.rsplit("/", 1)[0]
+    yield SqlTarget(
+        "postgres",
+        {"Name": "target", "Type": "Sql", "FactoryName": "Npgsql", "ConnectionString": f"{base}/{name}"},
+    )
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def target(request: pytest.FixtureRequest) -> SqlTarget:
+    target: SqlTarget = request.getfixturevalue(f"{request.param}_target")
+    return target
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[DocumentStore]:
+    store = await DocumentStore.open(tmp_path / "documents.sqlite", tag="A", database="Northwind")
+    yield store
+    await store.close()
+
+
+def northwind(*collections: str) -> list[dict[str, Any]]:
+    documents = [json.loads(line) for line in NORTHWIND.read_text(encoding="utf-8").splitlines()]
+    return [d for d in documents if not collections or d["@metadata"]["@collection"] in collections]
+
+
+def database(target: SqlTarget) -> Database:
+    string = ConnectionString(name="target", type="Sql", configuration=json.dumps(target.configuration).encode())
+    return Database(
+        name="Northwind", etag=1, topology=Topology(members=("A",)), connection_strings=Map({"target": string})
+    )
+
+
+class Bench:
+    """Runs bodies over one store, as the supervisor would, with a switch for ownership."""
+
+    def __init__(self, store: DocumentStore, target: SqlTarget, directory: Path) -> None:
+        self.store, self.target = store, target
+        self.journal = RunJournal(directory, "A")
+        self.owned = True
+        self.saved: list[Progress] = []
+
+    def context(self, task: Task, epoch: int, generation: int = 1, **settings: Any) -> TaskContext:
+        run = Run(
+            database="Northwind",
+            task=task,
+            claim_key=f"northwind/SqlEtl/{task.name.lower()}",
+            epoch=epoch,
+            generation=generation,
+            cluster_id="cluster",
+            node="A",
+            connection=json.dumps(self.target.configuration).encode(),
+        )
+        limits = {"script": ScriptLimits(time_ms_max=2_000)} | settings
+        return TaskContext(
+            run,
+            self.store,
+            settings=RunSettings(**limits),
+            info=Info(),
+            owned=lambda: self.owned,
+            save=self._save,
+            journal=self.journal,
+            pulse=Pulse(),
+        )
+
+    def _save(self, run: Run, progress: Progress) -> "asyncio.Future[bool]":
+        self.saved.append(progress)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future.set_result(True)
+        return future
+
+
+@pytest.fixture
+def bench(store: DocumentStore, target: SqlTarget, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(store, target, tmp_path)
+    yield bench
+    bench.journal.close()
+
+
+async def until(condition: Callable[[], bool], body: "asyncio.Task[None] | None" = None) -> None:
+    """Wait for a condition while a body runs; if the body ends first, its error is the test's."""
+    async with asyncio.timeout(30):
+        while not condition():
+            if body is not None and body.done():
+                await body
+                raise AssertionError("the body ended by itself")
+            await asyncio.sleep(0.005)
+
+
+async def put_all(store: DocumentStore, documents: Sequence[Mapping[str, Any]]) -> None:
+    from raftnode.documents.model import Put
+
+    operations = [Put(id=d["@metadata"]["@id"], document=dict(d)) for d in documents]
+    await store.batch(operations)
+
+
+__all__ = ["Bench", "SqlTarget", "database", "northwind", "put_all", "until"]

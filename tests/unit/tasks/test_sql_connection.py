@@ -1,0 +1,81 @@
+"""RavenDB's SQL connection strings."""
+
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tasks.kinds import ConfigurationError
+from tasks.sql_connection import parse
+
+
+def configuration(text: str, factory: str = "Npgsql", **more: Any) -> dict[str, Any]:
+    return {"Name": "target", "Type": "Sql", "FactoryName": factory, "ConnectionString": text} | more
+
+
+@pytest.mark.parametrize(
+    ("factory", "text", "url"),
+    [
+        ("System.Data.SQLite", "Data Source=/tmp/x.db;Version=3", "sqlite+aiosqlite:////tmp/x.db"),
+        ("Microsoft.Data.Sqlite", "datasource = rel.db", "sqlite+aiosqlite:///rel.db"),
+        ("system.data.sqlite", "sqlite:////tmp/x.db", "sqlite+aiosqlite:////tmp/x.db"),
+        (
+            "Npgsql",
+            "Host=db;Port=5433;Database=shop;Username=me;Password=a b",
+            "postgresql+asyncpg://me:a b@db:5433/shop",
+        ),
+        ("Npgsql", "server=db;DB=shop;User Id=me;PWD='x;''y'", "postgresql+asyncpg://me:x;'y@db:5432/shop"),
+        ("npgsql", "postgresql://me:pw@db:1/shop", "postgresql+asyncpg://me:pw@db:1/shop"),
+        ("Npgsql", "postgresql+psycopg://me@db/shop", "postgresql+asyncpg://me@db/shop"),
+    ],
+)
+def test_ado_style_and_urls_lead_to_the_same_drivers(factory: str, text: str, url: str) -> None:
+    assert unquote(parse(configuration(text, factory)).url.render_as_string(hide_password=False)) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "ssl"),
+    [
+        ("Host=db;Database=shop;SSL Mode=VerifyFull", "verify-full"),
+        ("Host=db;Database=shop;SslMode=require", "require"),
+        ("postgresql://db/shop?sslmode=verify-ca", "verify-ca"),
+        ("Host=db;Database=shop", None),
+    ],
+)
+def test_the_ssl_mode_reaches_the_driver(text: str, ssl: str | None) -> None:
+    assert parse(configuration(text)).ssl == ssl
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "remedy"),
+    [
+        (configuration("Host=db;Database=d", "Oracle"), "FactoryName", "use one of: System.Data.SQLite"),
+        (configuration("Host=db;Database=d", Name=" "), "Name", "give a non-empty text"),
+        (configuration(""), "ConnectionString", "give a non-empty text"),
+        (configuration("Host=db", Type="Raven"), "Type", "must be Sql"),
+        (configuration("Host=db"), "ConnectionString", "name the database"),
+        (configuration("Database=d"), "ConnectionString", "name the host"),
+        (configuration("Host=db;Database=d;Port=x"), "ConnectionString", "no port number"),
+        (configuration("Host=db;Database=d;SSL Mode=maybe"), "ConnectionString", "is not one of"),
+        (configuration("Host=db;Database=d;Hots=x"), "ConnectionString", "key 'hots' is not known; it takes Host"),
+        (configuration("Host"), "ConnectionString", "has no value"),
+        (configuration("Host=db;Database='d"), "ConnectionString", "has no closing"),
+        (configuration("postgresql://db/d?hots=1"), "ConnectionString", "unknown parameters: hots"),
+        (configuration("postgresql://db"), "ConnectionString", "names no database"),
+        (configuration("mysql://db/d"), "ConnectionString", "is a mysql URL"),
+        (configuration("://"), "ConnectionString", "is no valid URL"),
+        (configuration("Version=3", "System.Data.SQLite"), "ConnectionString", "names no file"),
+        (configuration("Data Source=:memory:", "System.Data.SQLite"), "ConnectionString", "names no file"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_remedy(wrong: dict[str, Any], field: str, remedy: str) -> None:
+    with pytest.raises(ConfigurationError, match=remedy) as caught:
+        parse(wrong)
+    assert caught.value.field == field
+
+
+def test_the_password_is_in_no_text_of_the_connection() -> None:
+    connection = parse(configuration("Host=db;Database=d;Username=me;Password=s3cret"))
+    assert "s3cret" not in f"{connection} {connection!r}"
+    assert connection.redacted("tried s3cret") == "tried ***"
+    assert parse(configuration("Host=db;Database=d")).redacted("as it was") == "as it was"

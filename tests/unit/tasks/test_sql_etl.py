@@ -1,0 +1,256 @@
+"""The body of SQL ETL: real documents, the real engine, real targets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from raftnode.documents.store import DocumentStore
+from raftnode.javascript import ScriptLimits
+from raftnode.record.model import Task
+from tasks.context import NotOwned, TaskContext
+from tasks.kinds import TaskFailed
+from tasks.sql_etl import KIND
+from tasks.sql_sink import StaleEpoch
+from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
+
+SCRIPT = """
+loadToOrders({Company: this.Company, OrderedAt: this.OrderedAt, Freight: this.Freight, ShipTo: this.ShipTo});
+for (const line of this.Lines)
+    loadToOrderLines({
+        Product: line.Product, Quantity: line.Quantity, Price: line.PricePerUnit, Discount: line.Discount
+    });
+"""
+NET_SALES = 'SELECT round(CAST(sum("Quantity" * "Price" * (1 - "Discount")) AS numeric), 2) FROM "OrderLines"'
+COUNTS = (
+    'SELECT (SELECT count(*) FROM "Orders"), (SELECT count(DISTINCT "Id") FROM "Orders"), '
+    '(SELECT count(*) FROM "OrderLines")'
+)
+
+
+@pytest.fixture
+async def tables(target: SqlTarget) -> SqlTarget:
+    await target.execute(
+        'CREATE TABLE "Orders" ("Id" varchar(60) PRIMARY KEY, "Company" varchar(60), "OrderedAt" timestamp, '
+        '"Freight" numeric(12, 2), "ShipTo" text)',
+        'CREATE TABLE "OrderLines" ("OrderId" varchar(60), "Product" varchar(60), "Quantity" int, '
+        '"Price" numeric(12, 4), "Discount" numeric(6, 4))',
+    )
+    return target
+
+
+def task(target: SqlTarget, script: str = SCRIPT, *transforms: dict[str, Any]) -> Task:
+    configuration = {
+        "Name": "Orders",
+        "ConnectionStringName": "target",
+        "Transforms": transforms or [{"Name": "orders", "Collections": ["Orders"], "Script": script}],
+        "SqlTables": [
+            {"TableName": "Orders", "DocumentIdColumn": "Id"},
+            {"TableName": "OrderLines", "DocumentIdColumn": "OrderId"},
+        ],
+    }
+    definition = KIND.parse(configuration, database(target))
+    return Task(
+        id=7,
+        name=definition.name,
+        kind=definition.kind,
+        key=definition.key,
+        connection_string="target",
+        configuration=definition.configuration,
+    )
+
+
+@asynccontextmanager
+async def running(context: TaskContext) -> AsyncIterator["asyncio.Task[None]"]:
+    body = asyncio.create_task(KIND.run(context))
+    try:
+        yield body
+    finally:
+        body.cancel()
+        await asyncio.gather(body, return_exceptions=True)
+
+
+async def carried(bench: Bench, task: Task, epoch: int, count: int, **settings: Any) -> TaskContext:
+    """Run a body until it has processed so many documents."""
+    context = bench.context(task, epoch, **settings)
+    async with running(context) as body:
+        await until(lambda: context.info.processed >= count, body)
+    return context
+
+
+async def test_northwind_arrives_with_the_figures_it_is_known_by(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind())
+    context = await carried(bench, task(tables), 10, 830)
+    assert await tables.rows(COUNTS) == [(830, 830, 2155)]
+    assert [float(n) for (n,) in await tables.rows(NET_SALES)] == [1265793.04]
+    assert (context.info.processed, context.info.failed, context.info.rows) == (830, 0, 830 + 2155)
+    assert bench.saved[-1].processed == 830
+    (row,) = await tables.rows('SELECT "OrderedAt", "ShipTo" FROM "Orders" WHERE "Id" = \'orders/10248-A\'')
+    assert str(row[0]).startswith("1996-07-04")
+    assert json.loads(row[1])["City"] == "Reims"
+
+
+async def test_killed_in_the_middle_again_and_again_it_ends_with_each_row_once(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders"))
+    for epoch in range(10, 16):
+        context = bench.context(task(tables), epoch, batch_documents_max=37)
+        async with running(context) as body:
+            done = context.info.processed
+            await until(lambda context=context, done=done: context.info.processed > done + 40, body)  # type: ignore[misc]
+    await carried(bench, task(tables), 20, 830)
+    assert await tables.rows(COUNTS) == [(830, 830, 2155)]
+    assert [float(n) for (n,) in await tables.rows(NET_SALES)] == [1265793.04]
+
+
+async def test_changes_and_deletions_follow_while_it_runs(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders")[:3])
+    context = bench.context(task(tables), 10)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 3, body)
+        changed = northwind("Orders")[1] | {"Company": "changed"}
+        await put_all(bench.store, [changed])
+        await until(lambda: context.info.processed == 4, body)
+        await bench.store.delete("orders/10248-A")
+        await until(lambda: context.info.processed == 5, body)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders" ORDER BY 1') == [
+        ("orders/10249-A", "changed"),
+        ("orders/10250-A", "companies/HANAR"),
+    ]
+    assert await tables.rows('SELECT count(*) FROM "OrderLines" WHERE "OrderId" = \'orders/10248-A\'') == [(0,)]
+
+
+async def test_other_collections_move_the_place_and_write_nothing(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Products", "Employees"))
+    context = bench.context(task(tables), 10)
+    async with running(context) as body:
+        await put_all(bench.store, northwind("Orders")[:1])
+        await until(lambda: context.info.processed == 1, body)
+    assert context.info.batches == 1
+
+
+async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Bench, tables: SqlTarget) -> None:
+    orders = northwind("Orders")[:10]
+    orders[4]["Lines"] = None
+    await put_all(bench.store, orders)
+    context = await carried(bench, task(tables), 10, 10)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(9,)]
+    (error,) = context.info.errors
+    assert error.document_id == "orders/10252-A"
+    assert "script 'orders', line 3: TypeError" in error.error
+    assert context.info.failed == 1
+    again = await carried(bench, task(tables), 11, 10)
+    assert (again.info.failed, list(again.info.errors)) == (1, [])
+
+
+async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(bench: Bench, tables: SqlTarget) -> None:
+    orders = northwind("Orders")[:10]
+    orders[4]["Freight"] = "heavy"
+    await put_all(bench.store, orders)
+    context = await carried(bench, task(tables), 10, 10)
+    (error,) = context.info.errors
+    assert (error.document_id, error.error) == ("orders/10252-A", 'Orders.Freight: "heavy" is no number')
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(9,)]
+
+
+async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(bench: Bench, tables: SqlTarget) -> None:
+    orders = northwind("Orders")[:8]
+    orders[5]["Company"] = "poison"
+    await put_all(bench.store, orders)
+    looping = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
+    context = bench.context(looping, 10, script=ScriptLimits(time_ms_max=300))
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 8, body)
+    assert [e.document_id for e in context.info.errors] == ["orders/10253-A"]
+    assert "did not end within" in context.info.errors[0].error
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(7,)]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("loadToOrders({Company: thsi.Company})", "thsi is not defined"),
+        ("loadToOrders({Company: this.Company", "SyntaxError"),
+        ("loadToOrders({Colour: 1})", "has no column 'Colour'"),
+    ],
+)
+async def test_a_bad_script_skips_no_document_and_a_mended_one_carries_all(
+    bench: Bench, tables: SqlTarget, script: str, reason: str
+) -> None:
+    await put_all(bench.store, northwind("Orders")[:20])
+    with pytest.raises(Exception, match=reason):
+        await KIND.run(bench.context(task(tables, script), 10))
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+    context = await carried(bench, task(tables), 11, 20)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(20,)]
+    assert context.info.failed == 0
+
+
+async def test_a_missing_table_skips_no_document_and_is_named(bench: Bench, target: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders")[:5])
+    with pytest.raises(TaskFailed, match="has no table 'Orders'"):
+        await KIND.run(bench.context(task(target), 10))
+    await target.execute(
+        'CREATE TABLE "Orders" ("Id" varchar(60), "Company" varchar(60))', 'CREATE TABLE "OrderLines" ("OrderId" int)'
+    )
+    await carried(bench, task(target, "loadToOrders({Company: this.Company})"), 11, 5)
+    assert await target.rows('SELECT count(*) FROM "Orders"') == [(5,)]
+
+
+async def test_a_body_that_wakes_after_a_newer_run_is_refused_by_the_target(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders")[:5])
+    late = bench.context(task(tables), 10)
+    async with running(late) as body:
+        await until(lambda: late.info.processed == 5, body)
+        await carried(bench, task(tables), 11, 5)
+        await put_all(bench.store, northwind("Orders")[5:8])
+        with pytest.raises(StaleEpoch):
+            await body
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(5,)]
+
+
+async def test_a_body_without_its_lease_ends_before_its_next_effect(bench: Bench, tables: SqlTarget) -> None:
+    context = bench.context(task(tables), 10)
+    async with running(context) as body:
+        await put_all(bench.store, northwind("Orders")[:2])
+        await until(lambda: context.info.processed == 2, body)
+        bench.owned = False
+        await put_all(bench.store, northwind("Orders")[2:4])
+        with pytest.raises(NotOwned):
+            await body
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(2,)]
+
+
+async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTarget) -> None:
+    orders = {"Name": "orders", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company})"}
+    lines = {
+        "Name": "lines",
+        "Collections": ["Orders"],
+        "Script": "for (const l of this.Lines) loadToOrderLines({Quantity: l.Quantity})",
+    }
+    await put_all(bench.store, northwind("Orders")[:10])
+    await carried(bench, task(tables, "", orders), 10, 10)
+    await carried(bench, task(tables, "", orders, lines), 11, 20)
+    (counts,) = await tables.rows(COUNTS)
+    assert counts[0] == 10
+    assert counts[2] == sum(len(o["Lines"]) for o in northwind("Orders")[:10])
+
+
+async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
+    bench: Bench, tables: SqlTarget, tmp_path: Any
+) -> None:
+    await put_all(bench.store, northwind("Orders")[:10])
+    await carried(bench, task(tables), 10, 10)
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
+    try:
+        batch = await bench.store.after(0, limit=1000, bytes_max=1 << 30)
+        await other.merge(bench.store.database_id, batch.items, batch.last_etag)
+        await put_all(other, northwind("Orders")[10:12])
+        bench.store = other
+        context = await carried(bench, task(tables), 11, 12)
+        assert context.info.rows == sum(1 + len(o["Lines"]) for o in northwind("Orders")[10:12])
+    finally:
+        await other.close()
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(12,)]

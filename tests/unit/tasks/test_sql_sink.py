@@ -1,0 +1,275 @@
+"""The SQL sink against real databases: once, fenced, and fair to single documents."""
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tasks import sql_engine
+from tasks.kinds import TaskFailed
+from tasks.sql_sink import FENCE, DocumentRows, Refusal, SqlSink, StaleEpoch
+from tasks.sql_tables import SqlTable
+from tests.unit.tasks.conftest import SqlTarget, until
+
+KEY = "cluster/northwind/SqlEtl/orders"
+ORDERS = SqlTable("Orders", "Id")
+LINES = SqlTable("Lines", "OrderId")
+
+
+@pytest.fixture
+async def tables(target: SqlTarget) -> SqlTarget:
+    await target.execute(
+        'CREATE TABLE "Orders" ("Id" varchar(50) PRIMARY KEY, "Company" varchar(50) NOT NULL, "Total" numeric(10, 2))',
+        'CREATE TABLE "Lines" ("OrderId" varchar(50), "Quantity" int CHECK ("Quantity" > 0), "At" timestamp)',
+    )
+    return target
+
+
+@asynccontextmanager
+async def sink(
+    target: SqlTarget, epoch: int = 10, generation: int = 1, *, guard: Callable[[], None] = lambda: None, **more: Any
+) -> AsyncIterator[SqlSink]:
+    tables = more.get("tables", (ORDERS, LINES))
+    opened = await SqlSink.open(target.connection, tables, key=KEY, epoch=epoch, generation=generation, guard=guard)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+def order(id: str, company: str | None = "c", quantities: Sequence[Any] = (), total: Any = 1) -> DocumentRows:
+    rows: list[tuple[str, dict[str, Any]]] = [("orders", {"Company": company, "Total": total})]
+    rows += [("lines", {"Quantity": q}) for q in quantities]
+    return DocumentRows(id, ("orders", "lines"), rows)
+
+
+def gone(id: str) -> DocumentRows:
+    return DocumentRows(id, ("orders", "lines"))
+
+
+def fair(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+    """Every refusal is the document's own fault."""
+
+
+async def write(opened: SqlSink, *documents: DocumentRows, progress: bytes = b"{}") -> list[Refusal]:
+    return await opened.write(documents, lambda refused: progress, fair)
+
+
+async def test_documents_become_rows_and_new_versions_replace_them(tables: SqlTarget) -> None:
+    async with sink(tables) as opened:
+        await write(opened, order("o/1", quantities=[1, 2]), order("o/2", quantities=[3]))
+        await write(opened, order("o/1", company="d", quantities=[9]))
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders" ORDER BY 1') == [("o/1", "d"), ("o/2", "c")]
+    assert await tables.rows('SELECT "OrderId", "Quantity" FROM "Lines" ORDER BY 1') == [("o/1", 9), ("o/2", 3)]
+
+
+async def test_deleting_a_document_deletes_its_rows(tables: SqlTarget) -> None:
+    async with sink(tables) as opened:
+        await write(opened, order("o/1", quantities=[1, 2]), order("o/2", quantities=[3]))
+        await write(opened, gone("o/1"))
+    assert await tables.rows('SELECT "Id" FROM "Orders"') == [("o/2",)]
+    assert await tables.rows('SELECT "OrderId" FROM "Lines"') == [("o/2",)]
+
+
+async def test_in_insert_only_mode_nothing_is_deleted(tables: SqlTarget) -> None:
+    only = (ORDERS, SqlTable("Lines", "OrderId", insert_only_mode=True))
+    async with sink(tables, tables=only) as opened:
+        await write(opened, order("o/1", quantities=[1]))
+        await write(opened, order("o/1", quantities=[2]))
+        await write(opened, gone("o/1"))
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+    assert await tables.rows('SELECT count(*) FROM "Lines"') == [(2,)]
+
+
+async def test_progress_is_stored_with_the_rows_and_read_by_the_next_run(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10) as opened:
+        assert opened.progress == b"{}"
+        await write(opened, order("o/1"), progress=b'{"a":1}')
+    async with sink(tables, epoch=11) as opened:
+        assert opened.progress == b'{"a":1}'
+
+
+async def test_progress_of_an_older_generation_is_discarded(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10, generation=1) as opened:
+        await write(opened, order("o/1"), progress=b'{"a":1}')
+    async with sink(tables, epoch=11, generation=5) as opened:
+        assert opened.progress == b"{}"
+    async with sink(tables, epoch=12, generation=5) as opened:
+        assert opened.progress == b"{}"
+    with pytest.raises(StaleEpoch, match="was reset: generation 5"):
+        async with sink(tables, epoch=13, generation=1):
+            pass
+
+
+async def test_an_old_runner_that_wakes_late_is_refused(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10) as old:
+        await write(old, order("o/1"), progress=b'{"a":1}')
+        async with sink(tables, epoch=11) as new:
+            assert new.progress == b'{"a":1}'
+            with pytest.raises(StaleEpoch, match="newer run than epoch 10"):
+                await write(old, order("o/1", company="late"), order("o/2"))
+            await write(new, order("o/3"), progress=b'{"a":2}')
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders" ORDER BY 1') == [("o/1", "c"), ("o/3", "c")]
+    with pytest.raises(StaleEpoch):
+        async with sink(tables, epoch=10):
+            pass
+
+
+@pytest.mark.postgres
+async def test_a_runner_frozen_inside_its_transaction_does_not_block_its_successor(
+    postgres_target: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "IDLE_IN_TRANSACTION_TIMEOUT_MS", 300)
+    await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
+    async with sink(postgres_target, epoch=10, tables=(ORDERS,)) as frozen:
+        transaction = await frozen._connection.begin()
+        await frozen._raise_epoch()
+        await frozen._connection.execute(sa.text("INSERT INTO \"Orders\" VALUES ('o/1', 'frozen', 1)"))
+        async with sink(postgres_target, epoch=11, tables=(ORDERS,)) as new:
+            await write(new, DocumentRows("o/2", ("orders",), [("orders", {"Company": "new"})]))
+        with pytest.raises(Exception, match="closed"):
+            await transaction.commit()
+        await transaction.close()
+    assert await postgres_target.rows('SELECT "Company" FROM "Orders"') == [("new",)]
+
+
+async def test_what_the_guard_refuses_before_the_commit_never_happened(tables: SqlTarget) -> None:
+    class Lapsed(Exception):
+        pass
+
+    lapsed = False
+
+    def guard() -> None:
+        if lapsed:
+            raise Lapsed
+
+    async with sink(tables, guard=guard) as opened:
+        await write(opened, order("o/1"), progress=b'{"a":1}')
+        lapsed = True
+        with pytest.raises(Lapsed):
+            await write(opened, order("o/2"), progress=b'{"a":2}')
+    assert await tables.rows('SELECT "Id" FROM "Orders"') == [("o/1",)]
+    assert await tables.rows("SELECT progress FROM raftnode_tasks") == [('{"a":1}',)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (order("o/7", company=None), "(?i)not.null|null value"),
+        (order("o/7", quantities=[1, -1]), "(?i)check"),
+        (order("o/7", total="a lot"), 'Orders.Total: "a lot" is no number'),
+        (
+            DocumentRows("o/7", ("orders",), [("orders", {"Company": "x", "Colour": 1})]),
+            "has no column 'Colour'; add it",
+        ),
+    ],
+)
+async def test_a_document_the_database_refuses_by_itself_is_listed_and_the_rest_goes_on(
+    tables: SqlTarget, bad: DocumentRows, reason: str
+) -> None:
+    async with sink(tables) as opened:
+        await write(opened, order("o/7", company="before", quantities=[5]))
+        documents = [order(f"o/{n}", quantities=[n + 1]) for n in range(20)]
+        documents[7] = bad
+        refused = await write(opened, *documents, progress=b'{"a":20}')
+    assert [r.id for r in refused] == ["o/7"]
+    assert re.search(reason, refused[0].reason)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(20,)]
+    assert await tables.rows('SELECT "Company" FROM "Orders" WHERE "Id" = \'o/7\'') == [("before",)]
+    assert await tables.rows("SELECT progress FROM raftnode_tasks") == [('{"a":20}',)]
+
+
+@pytest.mark.postgres
+async def test_a_constraint_that_is_checked_at_commit_refuses_its_document_only(postgres_target: SqlTarget) -> None:
+    await postgres_target.execute(
+        'CREATE TABLE "Companies" ("Id" text PRIMARY KEY)',
+        "INSERT INTO \"Companies\" VALUES ('c')",
+        'CREATE TABLE "Orders" ("Id" text, "Total" int, '
+        '"Company" text REFERENCES "Companies" DEFERRABLE INITIALLY DEFERRED)',
+    )
+    async with sink(postgres_target, tables=(ORDERS,)) as opened:
+        rows = [DocumentRows(f"o/{n}", ("orders",), [("orders", {"Company": c})]) for n, c in enumerate("cxc")]
+        assert [r.id for r in await write(opened, *rows)] == ["o/1"]
+    assert await postgres_target.rows('SELECT count(*) FROM "Orders"') == [(2,)]
+
+
+async def test_the_verdict_that_everything_fails_undoes_the_batch(tables: SqlTarget) -> None:
+    def harsh(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+        if final and refusals:
+            raise TaskFailed(f"{accepted} accepted, {len(refusals)} refused")
+
+    async with sink(tables) as opened:
+        with pytest.raises(TaskFailed, match="2 accepted, 1 refused"):
+            await opened.write([order("o/1"), order("o/2", company=None), order("o/3")], lambda n: b"{}", harsh)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+
+
+async def test_a_missing_table_or_id_column_is_named_with_the_remedy(tables: SqlTarget) -> None:
+    with pytest.raises(TaskFailed, match="has no table 'Bills'; create it in the target"):
+        async with sink(tables, tables=(SqlTable("Bills", "Id"),)):
+            pass
+    with pytest.raises(
+        TaskFailed, match="table 'Orders' has no column 'DocId'; add it, or load to one of: Id, Company"
+    ):
+        async with sink(tables, tables=(SqlTable("Orders", "DocId"),)):
+            pass
+
+
+async def test_names_may_differ_by_case(target: SqlTarget) -> None:
+    await target.execute("CREATE TABLE orders (id varchar(50), company varchar(50), total int)")
+    async with sink(target, tables=(ORDERS,)) as opened:
+        await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c", "TOTAL": 3})]))
+    assert await target.rows("SELECT id, company, total FROM orders") == [("o/1", "c", 3)]
+
+
+async def test_a_table_that_is_dropped_while_the_sink_is_open_is_the_target_s_fault(tables: SqlTarget) -> None:
+    async with sink(tables) as opened:
+        await tables.execute('DROP TABLE "Lines"')
+        with pytest.raises(TaskFailed, match=r"the target failed: .*Lines"):
+            await write(opened, order("o/1", quantities=[1]))
+
+
+@pytest.mark.postgres
+async def test_a_dead_target_is_a_failure_that_shows_no_password() -> None:
+    from tasks import sql_connection
+
+    dead = sql_connection.parse(
+        {
+            "Name": "d",
+            "FactoryName": "Npgsql",
+            "ConnectionString": "Host=127.0.0.1;Port=9;Database=d;Username=u;Password=s3cret",
+        }
+    )
+    with pytest.raises(TaskFailed, match="is not usable") as caught:
+        await SqlSink.open(dead, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) -> None:
+    before = threading.active_count()
+    async with sink(tables) as opened:
+        many = [order(f"o/{n}", quantities=range(1, 10)) for n in range(2000)]
+        writing = asyncio.create_task(write(opened, *many))
+        await until(opened._connection.in_transaction)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    assert threading.active_count() <= before
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+
+
+async def test_two_tasks_of_one_target_have_fences_of_their_own(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10) as first:
+        second = await SqlSink.open(
+            tables.connection, (ORDERS,), key="other", epoch=99, generation=1, guard=lambda: None
+        )
+        await second.close()
+        await write(first, order("o/1"))
+    rows = await tables.rows("SELECT task, epoch FROM raftnode_tasks ORDER BY epoch")
+    assert rows == [(KEY, 10), ("other", 99)]
+    assert FENCE.name == "raftnode_tasks"

@@ -1,0 +1,127 @@
+"""Transform scripts, run by the real engine."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from raftnode.documents.model import Document
+from raftnode.javascript import Sandbox, ScriptEnded, ScriptError, ScriptLimits
+from tasks.transform import Loaded, Transform, targets
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    sandbox = Sandbox(ScriptLimits(time_ms_max=1_000))
+    yield sandbox
+    await sandbox.close()
+
+
+def document(id: str = "orders/1-A", **fields: Any) -> Document:
+    return Document(
+        id=id,
+        collection="Orders",
+        body=json.dumps(fields).encode(),
+        etag=1,
+        change_vector="A:1-xxxxxxxxxxxxxxxxxxxxxx",
+        last_modified="2026-01-31T12:00:00.0000000Z",
+    )
+
+
+async def run(sandbox: Sandbox, script: str, *documents: Document) -> list[Loaded]:
+    return await Transform("My orders", script).apply(sandbox, documents or [document()])
+
+
+def test_the_tables_of_a_script_are_those_of_its_load_calls() -> None:
+    script = (
+        "loadToOrders({}); for (;;) loadToOrderLines ({}); loadTo('dbo.x y', {}); loadTo(\"z\", 1); loadToOrders({})"
+    )
+    assert targets(script) == ["Orders", "OrderLines", "dbo.x y", "z"]
+    assert targets("var loadToday = 1; reloadToX({})") == []
+
+
+async def test_a_document_becomes_rows_of_several_tables(sandbox: Sandbox) -> None:
+    script = """
+      loadToOrders({Company: this.Company, Count: this.Lines.length});
+      for (const line of this.Lines) loadToLines({Order: id(this), Product: line.Product});
+    """
+    order = document(Company="c", Lines=[{"Product": "p1"}, {"Product": "p2"}])
+    assert await run(sandbox, script, order) == [
+        Loaded(
+            rows=[
+                ("Orders", {"Company": "c", "Count": 2}),
+                ("Lines", {"Order": "orders/1-A", "Product": "p1"}),
+                ("Lines", {"Order": "orders/1-A", "Product": "p2"}),
+            ]
+        )
+    ]
+
+
+async def test_metadata_is_what_the_system_knows_with_what_users_added(sandbox: Sandbox) -> None:
+    script = """
+      const m = getMetadata(this);
+      loadToT({Id: m['@id'], C: this['@metadata']['@collection'], V: m['@change-vector'], M: m['@last-modified'],
+               U: m.u});
+    """
+    fields: dict[str, Any] = {"@metadata": {"u": 7}}
+    (loaded,) = await run(sandbox, script, document(**fields))
+    assert loaded.rows[0][1] == {
+        "Id": "orders/1-A",
+        "C": "Orders",
+        "V": "A:1-xxxxxxxxxxxxxxxxxxxxxx",
+        "M": "2026-01-31T12:00:00.0000000Z",
+        "U": 7,
+    }
+
+
+async def test_values_are_what_json_can_say(sandbox: Sandbox) -> None:
+    script = "loadToT({u: undefined, n: null, d: new Date(0), b: 12345678901234567890n, o: {a: [1]}, s: 'é'})"
+    (loaded,) = await run(sandbox, script)
+    assert loaded.rows[0][1] == {
+        "u": None, "n": None, "d": "1970-01-01T00:00:00.000Z", "b": "12345678901234567890", "o": {"a": [1]}, "s": "é",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("loadToT({a: 1 / 0})", "T.a is Infinity, which no database can store"),
+        ("loadToT({a: () => 1})", "T.a is a function"),
+        ("loadToT(5)", "loadToT needs an object with a value for each column"),
+        ("\nloadToT({a: this.x.y})", "script 'My orders', line 2: TypeError: Cannot read properties of undefined"),
+        ("throw 'no'", "script 'My orders': no"),
+        ("(function f() { f(); })()", "RangeError: Maximum call stack size exceeded"),
+        ("const a = {}; a.a = a; loadToT({a})", "circular"),
+    ],
+)
+async def test_a_document_whose_script_throws_fails_alone(sandbox: Sandbox, script: str, error: str) -> None:
+    good, bad = await run(
+        sandbox, f"if (this.good) loadToT({{x: 1}}); else {{ {script} }}", document(good=1), document()
+    )
+    assert good == Loaded(rows=[("T", {"x": 1})])
+    assert bad.rows == []
+    assert error in str(bad.error)
+
+
+async def test_a_script_that_does_not_compile_is_the_script_s_fault(sandbox: Sandbox) -> None:
+    with pytest.raises(ScriptError, match="script 'My orders', line 2: SyntaxError"):
+        await run(sandbox, "loadToT({});\n let 5;")
+
+
+async def test_a_script_that_does_not_end_on_a_document_is_ended(sandbox: Sandbox) -> None:
+    with pytest.raises(ScriptEnded, match="did not end within 1000 ms"):
+        await run(sandbox, "while (this.bad); loadToT({})", document(), document(bad=True))
+
+
+async def test_a_comment_at_the_end_of_a_script_does_no_harm(sandbox: Sandbox) -> None:
+    assert (await run(sandbox, "loadToT({a: 1}) // done"))[0].rows == [("T", {"a": 1})]
+
+
+async def test_the_same_document_gives_the_same_rows_whatever_came_before(sandbox: Sandbox) -> None:
+    script = "loadToT({Id: id(this), other: id({'@metadata': {'@id': 'x/1'}}), none: id({})})"
+    first, second = await run(sandbox, script, document("a/1"), document("a/2"))
+    assert [loaded.rows[0][1] for loaded in (first, second)] == [
+        {"Id": "a/1", "other": "x/1", "none": None},
+        {"Id": "a/2", "other": "x/1", "none": None},
+    ]
