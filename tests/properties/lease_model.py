@@ -1,0 +1,414 @@
+"""A randomised model of a cluster that runs one task under the real lease: small Raft, bad network, bad
+clocks.
+
+Time goes in steps of 10 ms of true time; every node's clock runs up to one per cent wrong. Raft is reduced
+to terms, votes and whole logs; claims, sessions and voids follow the rules of the record. Bodies stop as
+late as they may. The things checked are that no two bodies exist at once and that no claim is void while
+its body lives, whatever the network, pauses, crashes and elections do.
+"""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from raftnode import lease as rules
+from raftnode.lease import Lease, Now, View
+from raftnode.record.model import Timings
+
+STEP_MS = 10
+MS = 1_000_000
+TIMINGS = Timings(heartbeat_ms=40, lease_ms=800, task_stop_timeout_ms=100, time_before_moving_to_rehab_ms=1045)
+STOP_NS = TIMINGS.task_stop_timeout_ms * MS
+ELECTION_MS = (100, 200)
+RATES = (0.99, 1.0, 1.01)
+
+
+class Broken(Exception):
+    """Two bodies of the task existed at once, or a claim was void while its body lived."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    holder: str
+    boot: int
+    session: int
+    epoch: int
+    held: bool = True
+
+
+@dataclass
+class Record:
+    """What the log has made of the task: who should run it and who claims it."""
+
+    tags: str
+    preferred: str
+    claim: Claim | None = None
+    demoted: set[str] = field(default_factory=set)
+
+    def responsible(self) -> str | None:
+        order = self.preferred + self.tags
+        return next((tag for tag in order if tag not in self.demoted), None)
+
+    def apply(self, index: int, term: int, command: tuple[Any, ...]) -> None:
+        match command:
+            case ("claim", tag, boot, session) if tag == self.responsible():
+                held = self.claim if self.claim and self.claim.held else None
+                if held is None or (held.holder == tag and (held.boot, held.session) < (boot, session)):
+                    self.claim = Claim(tag, boot, session, index)
+            case ("release", epoch) if self.claim and self.claim.epoch == epoch:
+                self.claim = Claim(**{**vars(self.claim), "held": False})
+            case ("void", tag, epoch, decided) if decided == term:
+                self.demoted.add(tag)
+                if self.claim and self.claim.epoch == epoch:
+                    self.claim = Claim(**{**vars(self.claim), "held": False})
+            case ("promote", tag):
+                self.demoted.discard(tag)
+            case ("prefer", tag):
+                self.preferred = tag
+
+
+@dataclass
+class Body:
+    epoch: int
+    session: int
+    end_ns: int | None = None
+
+
+class Node:
+    """A node: its clock, its Raft, its lease and its supervisor. What is on its disk survives `start`."""
+
+    def __init__(self, tag: str, world: "World") -> None:
+        self.tag, self.world = tag, world
+        self.rate = world.chance.choice(RATES)
+        self.boot = self.term = 0
+        self.voted: str | None = None
+        self.log: tuple[tuple[int, tuple[Any, ...]], ...] = ()
+        self.down_until = self.paused_until = 0
+        self.start()
+
+    def start(self) -> None:
+        self.boot += 1
+        self.started = self.world.step
+        self.lease: Lease = rules.new_lease(self.tag, self.boot, self.world.chance.getrandbits(32))
+        self.record = Record(self.world.tags, self.world.tags[-1])
+        self.role = "Follower"
+        self.leader: str | None = None
+        self.until_ns = 0
+        self.commit = self.applied = self.noop = self.lag_until = 0
+        self.votes: dict[str, int] = {}
+        self.match: dict[str, int] = {}
+        self.inbox: list[tuple[str, tuple[Any, ...]]] = []
+        self.body: Body | None = None
+        self.ended: set[int] = set()
+        self.next_beat = self.next_proposal = 0
+        self.wait()
+
+    # ---- clock and view
+
+    @property
+    def ns(self) -> int:
+        return int((self.world.step - self.started) * STEP_MS * MS * self.rate)
+
+    def now(self) -> Now:
+        return Now(self.ns, self.ns, self.ns // MS)
+
+    def view(self) -> View:
+        role: Any = self.role
+        if role == "Leader" and self.applied < self.noop:
+            role = "LeaderElect"
+        return View(
+            role=role,
+            term=self.term,
+            voters=frozenset(self.world.voters),
+            peers=frozenset(self.world.tags) - {self.tag},
+            applied_index=self.applied,
+            commit_index=self.commit,
+            timings=TIMINGS,
+            votes=self.votes,
+        )
+
+    def wait(self) -> None:
+        self.deadline_ns = self.ns + self.world.chance.randint(*ELECTION_MS) * MS
+
+    def send(self, to: str, *message: Any) -> None:
+        self.world.send(self.tag, to, message)
+
+    # ---- Raft, in small
+
+    def follow(self, term: int) -> None:
+        if term > self.term:
+            self.term, self.voted, self.leader = term, None, None
+        self.role = "Follower"
+        self.wait()
+
+    def campaign(self) -> None:
+        self.term += 1
+        self.voted, self.role, self.leader = self.tag, "Candidate", None
+        self.votes = {self.tag: self.ns}
+        self.wait()
+        for voter in self.world.voters:
+            if voter != self.tag:
+                self.send(voter, "ask", self.term, self.log[-1][0] if self.log else 0, len(self.log))
+
+    def lead(self) -> None:
+        self.role, self.leader, self.match, self.next_beat = "Leader", self.tag, {}, 0
+        self.votes = dict.fromkeys(self.votes, self.votes[self.tag])
+        self.append(("noop",))
+        self.noop = len(self.log)
+
+    def append(self, command: tuple[Any, ...]) -> None:
+        self.log += ((self.term, command),)
+
+    def propose(self, command: tuple[Any, ...]) -> None:
+        if self.role == "Leader":
+            self.append(command)
+        elif self.leader:
+            self.send(self.leader, "forward", command)
+
+    def receive(self, sender: str, message: tuple[Any, ...]) -> None:
+        match message:
+            case ("ask", term, last_term, length):
+                if term > self.term:
+                    self.follow(term)
+                mine = (self.log[-1][0] if self.log else 0, len(self.log))
+                if term == self.term and self.voted in (None, sender) and (last_term, length) >= mine:
+                    self.voted = sender
+                    self.wait()
+                    self.send(sender, "vote", term)
+            case ("vote", term) if term == self.term and self.role == "Candidate":
+                self.votes[sender] = 0
+                if len(self.votes) > len(self.world.voters) // 2:
+                    self.lead()
+            case ("append", term, log, commit):
+                self.appended(sender, term, log, commit)
+            case ("appended", term, length) if term > self.term:
+                self.follow(term)
+            case ("appended", term, length) if term == self.term and self.role == "Leader":
+                self.match[sender] = max(self.match.get(sender, 0), length)
+                known = [len(self.log) if v == self.tag else self.match.get(v, 0) for v in self.world.voters]
+                index = sorted(known, reverse=True)[len(known) // 2]
+                if index > self.commit and self.log[index - 1][0] == self.term:
+                    self.commit = index
+            case ("forward", command) if self.role == "Leader":
+                self.append(command)
+            case ("beat", beat):
+                self.lease, report, down = rules.on_beat(self.lease, beat, self.view(), self.now())
+                self.obey(down)
+                self.send(sender, "report", report)
+            case ("report", report):
+                self.lease, down = rules.on_report(self.lease, sender, report, self.view(), self.now())
+                self.obey(down)
+
+    def appended(self, sender: str, term: int, log: tuple[Any, ...], commit: int) -> None:
+        if term < self.term:
+            self.send(sender, "appended", self.term, 0)
+            return
+        self.follow(term)
+        self.leader = sender
+        if self.log[: len(log)] != log:
+            self.log = log
+        self.commit = max(self.commit, min(commit, len(log)))
+        self.send(sender, "appended", term, len(log))
+
+    def obey(self, down: Any) -> None:
+        if down and self.role == "Leader":
+            self.follow(down.term or self.term)
+
+    # ---- one step
+
+    def run(self) -> None:
+        self.check()
+        inbox, self.inbox = self.inbox, []
+        for sender, message in inbox:
+            self.receive(sender, message)
+        if self.role != "Leader" and self.tag in self.world.voters and self.ns >= self.deadline_ns:
+            self.campaign()
+        self.apply()
+        self.check()
+        self.beat()
+        if self.lease.authority and self.view().role == "Leader":
+            self.observe()
+        self.supervise()
+
+    def check(self) -> None:
+        self.lease, down = rules.checked(self.lease, self.view(), self.now())
+        self.obey(down)
+        body, holder = self.body, self.lease.holder
+        if body and body.end_ns is None and (not holder.held or holder.session != body.session):
+            self.stop(self.until_ns + STOP_NS)
+        self.until_ns = holder.until_ns
+
+    def beat(self) -> None:
+        if self.ns < self.next_beat or self.role != "Leader":
+            return
+        self.next_beat = self.ns + TIMINGS.heartbeat_ms * MS
+        for tag, beat in rules.beats(self.lease, self.view(), self.now()).items():
+            self.send(tag, "append", self.term, self.log, self.commit)
+            self.send(tag, "beat", beat)
+
+    def apply(self) -> None:
+        if self.world.step < self.lag_until:
+            return
+        while self.applied < self.commit:
+            term, command = self.log[self.applied]
+            self.applied += 1
+            self.record.apply(self.applied, term, command)
+            self.world.void_of_the_living(self.record.claim, command)
+        if self.world.chance.random() < 0.01:
+            self.lag_until = self.world.step + self.world.chance.randint(1, 30)
+
+    def observe(self) -> None:
+        claim, now = self.record.claim, self.now()
+        if self.ns < self.next_proposal:
+            return
+        for tag in self.world.tags:
+            silent = rules.is_silent(self.lease, tag, now)
+            holds = claim is not None and claim.held and claim.holder == tag
+            if silent and (holds or tag not in self.record.demoted):
+                self.append(("void", tag, claim.epoch if claim and holds else 0, self.term))
+                self.world.voids += 1
+                self.next_proposal = self.ns + 5 * STEP_MS * MS
+            elif tag in self.record.demoted and not silent:
+                self.append(("promote", tag))
+                self.next_proposal = self.ns + 5 * STEP_MS * MS
+
+    # ---- the supervisor
+
+    def supervise(self) -> None:
+        claim, holder, body = self.record.claim, self.lease.holder, self.body
+        mine = claim is not None and claim.held and claim.holder == self.tag
+        if body:
+            if body.end_ns is not None and self.ns >= body.end_ns:
+                self.body = None
+            elif body.end_ns is None and not (mine and claim and claim.epoch == body.epoch):
+                self.stop(self.ns + STOP_NS)
+            elif body.end_ns is None and self.record.responsible() != self.tag:
+                self.stop(self.ns + self.world.chance.randint(0, STOP_NS))
+            return
+        if not holder.held or self.ns < self.next_proposal:
+            return
+        current = mine and claim is not None and (claim.boot, claim.session) == (self.boot, holder.session)
+        if claim and current and claim.epoch not in self.ended and self.record.responsible() == self.tag:
+            self.body = Body(claim.epoch, holder.session)
+            self.world.starts += 1
+        elif claim and current:
+            self.propose_later(("release", claim.epoch))
+        elif self.record.responsible() == self.tag and (claim is None or not claim.held or mine):
+            self.propose_later(("claim", self.tag, self.boot, holder.session))
+        elif claim and mine:
+            self.propose_later(("release", claim.epoch))
+
+    def stop(self, end_ns: int) -> None:
+        assert self.body
+        self.ended.add(self.body.epoch)
+        self.body.end_ns = min(end_ns, self.lease.holder.until_ns + STOP_NS)
+
+    def propose_later(self, command: tuple[Any, ...]) -> None:
+        self.propose(command)
+        self.next_proposal = self.ns + 8 * STEP_MS * MS
+
+    def outlived(self) -> bool:
+        """Whether the kernel's timer goes off, frozen or not."""
+        return self.body is not None and self.ns > self.lease.holder.until_ns + STOP_NS + STEP_MS * MS
+
+
+class World:
+    """All nodes, the wire, and what goes wrong. The same seed gives the same trace."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.voters, self.tags = self.chance.choice(
+            [("ABC", "ABCW"), ("ABC", "ABCW"), ("ABCDE", "ABCDE"), ("ABC", "ABC")]
+        )
+        self.loss = self.chance.choice((0.0, 0.0, 0.02, 0.1))
+        self.delay = self.chance.choice((1, 2, 4))
+        self.crashes = self.chance.choice((0.0, 0.001))
+        self.pauses = self.chance.choice((0.0, 0.002, 0.005))
+        self.trouble = self.chance.choice((0.004, 0.01))
+        self.step = self.starts = self.voids = 0
+        self.cut: set[tuple[str, str]] = set()
+        self.wire: dict[int, list[tuple[str, str, tuple[Any, ...]]]] = {}
+        self.nodes = {tag: Node(tag, self) for tag in self.tags}
+
+    def send(self, sender: str, to: str, message: tuple[Any, ...]) -> None:
+        if (sender, to) not in self.cut and self.chance.random() >= self.loss:
+            at = self.step + self.chance.randint(1, self.delay)
+            self.wire.setdefault(at, []).append((sender, to, message))
+
+    def run(self, steps: int) -> None:
+        """Goes on for so many steps; raises Broken."""
+        for _ in range(steps):
+            self.step += 1
+            self.go_wrong()
+            for sender, to, message in self.wire.pop(self.step, ()):
+                self.nodes[to].inbox.append((sender, message))
+            for node in self.nodes.values():
+                self.turn(node)
+            running = [f"{n.tag}@{n.body.epoch}" for n in self.nodes.values() if n.body]
+            if len(running) > 1:
+                raise Broken(f"step {self.step}: {', '.join(running)}")
+
+    def void_of_the_living(self, claim: Claim | None, command: tuple[Any, ...]) -> None:
+        if command[0] == "void" and claim and not claim.held and claim.epoch == command[2]:
+            living = [node.tag for node in self.nodes.values() if node.body and node.body.epoch == claim.epoch]
+            if living:
+                raise Broken(f"step {self.step}: epoch {claim.epoch} is void and runs on {living[0]}")
+
+    def turn(self, node: Node) -> None:
+        if node.down_until:
+            node.inbox.clear()
+            if self.step >= node.down_until:
+                node.down_until = 0
+                node.start()
+        elif node.outlived():
+            self.crash(node)
+        elif self.step >= node.paused_until:
+            node.run()
+
+    def crash(self, node: Node) -> None:
+        node.body, node.down_until = None, self.step + self.chance.randint(1, 60)
+
+    def go_wrong(self) -> None:
+        chance = self.chance
+        if chance.random() < self.trouble:
+            self.cut_somewhere()
+        for node in self.nodes.values():
+            if not node.down_until and chance.random() < self.crashes:
+                self.crash(node)
+            elif chance.random() < self.pauses:
+                node.paused_until = self.step + chance.randint(1, 80)
+        if chance.random() < 0.01:
+            leaders = [n for n in self.nodes.values() if n.role == "Leader" and not n.down_until]
+            if leaders:
+                leaders[0].append(("prefer", chance.choice(self.tags)))
+
+    def cut_somewhere(self) -> None:
+        """Heals, or cuts: one node, one direction, two halves, or the old leader with the task's node from a
+        majority that elects another at once, which is how a leadership is handed over."""
+        chance, tags = self.chance, self.tags
+        kind = chance.choice(("heal", "heal", "one", "in", "out", "halves", "lingering", "lingering"))
+        runners = [tag for tag, node in self.nodes.items() if node.body]
+        one = chance.choice(runners if runners and chance.random() < 0.5 else tags)
+        if kind == "lingering":
+            self.linger()
+            return
+        side = {tag for tag in tags if chance.random() < 0.5} if kind == "halves" else {one}
+        self.cut = {(a, b) for a in tags for b in tags if (a in side) != (b in side)}
+        if kind == "heal":
+            self.cut = set()
+        elif kind == "in":
+            self.cut = {(a, b) for a, b in self.cut if b == one}
+        elif kind == "out":
+            self.cut = {(a, b) for a, b in self.cut if a == one}
+
+    def linger(self) -> None:
+        leader = next((n for n in self.nodes.values() if n.role == "Leader"), None)
+        runner = next((n for n in self.nodes.values() if n.body), None)
+        if leader is None or runner is None:
+            return
+        side = {leader.tag, runner.tag}
+        others = [self.nodes[tag] for tag in self.voters if tag not in side]
+        self.cut = {(a, b) for a in self.tags for b in self.tags if (a in side) != (b in side)}
+        successor = self.chance.choice(others) if others else leader
+        if successor.role == "Follower" and not successor.down_until and self.step >= successor.paused_until:
+            successor.campaign()
