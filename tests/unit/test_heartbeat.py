@@ -198,6 +198,24 @@ def test_a_leader_that_hears_nobody_steps_down_and_loses_its_lease() -> None:
     assert cluster.wires["A"].sent == sent
 
 
+def test_a_leader_without_authority_sends_nothing_although_raft_is_slow_to_step_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster("ABC")
+    cluster.elect("A")
+    cluster.go(500)
+    slow: list[int | None] = []
+    monkeypatch.setattr(cluster.rafts["A"], "step_down", slow.append)
+    cluster.cut = {("B", "A"), ("C", "A")}
+    cluster.go(1700)
+    sent = cluster.wires["A"].sent
+    cluster.go(6000)
+    assert len(slow) > 1
+    assert cluster.wires["A"].sent == sent
+    assert cluster.nodes["A"].role == "Candidate"
+    assert cluster.nodes["A"].silent_tags() == frozenset()
+
+
 def test_a_higher_term_in_a_report_makes_the_leader_step_down_to_it() -> None:
     cluster = Cluster("ABC")
     cluster.elect("A")
