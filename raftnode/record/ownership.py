@@ -15,7 +15,7 @@ from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Recor
 Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember"]
 
 UPDATE_KIND = "Update"
-"""The kind of the synthetic task in which a mentor fills a Promotable."""
+"""The kind of the synthetic task in which a mentor fills a Promotable. Every node can run it."""
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -130,7 +130,7 @@ def _ruled_out(database: Database, task: Task, node: ClusterNode | None, state: 
         return "Draining"
     if not set(task.requires) <= set(node.labels):
         return "LabelsMissing"
-    if node.kinds is not None and task.kind not in node.kinds:
+    if node.kinds is not None and task.kind not in (*node.kinds, UPDATE_KIND):
         return _NO_RUNNER
     return None
 

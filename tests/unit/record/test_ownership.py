@@ -330,6 +330,14 @@ def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has
     assert mentor_of(replace(cluster.record, nodes=Map()), cluster.database(), "E") is None
 
 
+def test_every_node_can_fill_a_promotable_whatever_kinds_it_has_announced() -> None:
+    cluster = three()
+    for tag in "ABC":
+        cluster.announce(tag, kinds=())
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    assert mentor_of(cluster.record, cluster.database(), "D") in ("A", "B", "C")
+
+
 def test_the_tasks_of_a_database_are_the_ongoing_ones_and_the_updates() -> None:
     cluster = three()
     cluster.task("second")

@@ -1,0 +1,93 @@
+"""One database under the rules: the questions they all ask, and the forms of their answers."""
+
+import msgspec
+
+from observer.rules.facts import NS_PER_MS, DatabaseReport, Facts, NodeFacts
+from raftnode.record.model import ClusterNode, Database, Record, Topology
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A new topology, the nodes it moves to Rehab, and a sentence that says what and why."""
+
+    topology: Topology
+    why: str
+    demoted: tuple[str, ...] = ()
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be said though nothing can be done. Said once, as long as `key` stays the same."""
+
+    key: str
+    why: str
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A database, and what is known of its nodes."""
+
+    record: Record
+    database: Database
+    facts: Facts
+
+    @property
+    def topology(self) -> Topology:
+        """The topology as it was read."""
+        return self.database.topology
+
+    def node(self, tag: str) -> ClusterNode | None:
+        """The node in the cluster."""
+        return self.record.nodes.get(tag)
+
+    def draining(self, tag: str) -> bool:
+        """Whether the node is being drained."""
+        node = self.node(tag)
+        return node is not None and node.draining
+
+    def facts_of(self, tag: str) -> NodeFacts | None:
+        """What is known of the node."""
+        return self.facts.nodes.get(tag)
+
+    def report(self, tag: str) -> DatabaseReport | None:
+        """The node's newest report of its copy."""
+        facts = self.facts_of(tag)
+        return facts.current.get(self.database.name.lower()) if facts else None
+
+    def previous_report(self, tag: str) -> DatabaseReport | None:
+        """The node's report before the newest one."""
+        facts = self.facts_of(tag)
+        return facts.previous.get(self.database.name.lower()) if facts else None
+
+    def good_ms(self, tag: str) -> int | None:
+        """For how long the node has been heard and its copy well; None if it is not, or nobody knows."""
+        facts = self.facts_of(tag)
+        state = facts.copies.get(self.database.name.lower()) if facts else None
+        if facts is None or state is None or facts.silent or not state.well:
+            return None
+        return (self.facts.now_ns - state.since_ns) // NS_PER_MS
+
+    def lost(self, tag: str) -> str | None:
+        """Why the node is lost to this database for now, or None if it is not, or may only be slow."""
+        if self.node(tag) is None:
+            return f"{tag} is not in the cluster"
+        facts = self.facts_of(tag)
+        if facts is None:
+            return None
+        if facts.silent:
+            return silence(facts, self.facts)
+        return self._unwell(tag, facts)
+
+    def _unwell(self, tag: str, facts: NodeFacts) -> str | None:
+        report, state = self.report(tag), facts.copies.get(self.database.name.lower())
+        if report is None or state is None or state.well:
+            return None
+        for_ms = (self.facts.now_ns - state.since_ns) // NS_PER_MS
+        if for_ms < self.facts.silence_ms:
+            return None
+        error = f": {report.error}" if report.error else ""
+        return f"the database has been {report.status} on {tag} for {for_ms} ms{error}"
+
+
+def silence(node: NodeFacts, facts: Facts) -> str:
+    """Since when a silent node has been so, as a part of a sentence."""
+    heard_ms = (facts.now_ns - node.heard_ns) // NS_PER_MS
+    error = f"; last error: {node.error}" if node.error else ""
+    return f"{node.tag} has not been heard for {heard_ms} ms (limit {facts.silence_ms} ms){error}"

@@ -1,0 +1,77 @@
+"""One iteration of the observer as a function: the record and the facts in, decisions with their reasons out."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from observer.rules.case import Alert, Case, Change
+from observer.rules.demote import demote
+from observer.rules.facts import Facts
+from observer.rules.last_resort import last_resort
+from observer.rules.note import note
+from observer.rules.promote import promote
+from observer.rules.void import void_silent
+from raftnode.record.commands.observer import NewTopology, VoidClaim
+from raftnode.record.model import Database, Record
+
+Rule = Callable[[Case], Change | Alert | None]
+
+RULES: tuple[Rule, ...] = (demote, last_resort, promote, note)
+"""In the order of evaluation. The first that changes the topology ends the database's iteration."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A sentence about a database. One with a key is to be said once, until it was absent in between."""
+
+    database: str
+    message: str
+    key: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one iteration decided."""
+
+    topologies: tuple[NewTopology, ...] = ()
+    voids: tuple[VoidClaim, ...] = ()
+    said: tuple[Said, ...] = ()
+
+
+def decide(record: Record, facts: Facts) -> Verdict:
+    """What is to be changed now, and why. Total, and the same for the same input.
+
+    A suspended observer decides nothing at all: no topology, and no void either. A void alone would move nothing that
+    a topology keeps in place, and the maintenance for which the observer is suspended expects things to stay put.
+    """
+    if record.observer.suspended:
+        return Verdict()
+    topologies, said = [], []
+    for _, database in sorted(record.databases.items()):
+        change, alerts = _topology(Case(record=record, database=database, facts=facts))
+        said += [Said(database.name, alert.why, alert.key) for alert in alerts]
+        if change is not None:
+            topologies.append(_new(database, change))
+            said.append(Said(database.name, change.why))
+    voided = void_silent(record, facts)
+    return Verdict(
+        topologies=tuple(topologies),
+        voids=tuple(end for group in voided for end in group.voids),
+        said=(*said, *(Said(group.database, group.why) for group in voided)),
+    )
+
+
+def _topology(case: Case) -> tuple[Change | None, list[Alert]]:
+    """At most one change of topology. A database that is disabled or being deleted keeps the one it has."""
+    alerts: list[Alert] = []
+    if case.database.disabled or not case.topology.all_nodes:
+        return None, alerts
+    for rule in RULES:
+        answer = rule(case)
+        if isinstance(answer, Change):
+            return answer, alerts
+        if answer is not None:
+            alerts.append(answer)
+    return None, alerts
+
+
+def _new(database: Database, change: Change) -> NewTopology:
+    return NewTopology(database=database.name, etag=database.etag, topology=change.topology, demoted=change.demoted)

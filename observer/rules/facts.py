@@ -1,0 +1,74 @@
+"""What the rules know besides the record: how the nodes are, as the leader sees them at one moment."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+DatabaseStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
+NS_PER_MS = 1_000_000
+
+
+class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's copy of a database as the node reports it.
+
+    `sent` is the etag up to which it has sent its changes to each other node; `vector` is the change vector as
+    etags by database id.
+    """
+
+    status: DatabaseStatus
+    last_etag: int = 0
+    documents: int = 0
+    vector: Mapping[str, int] = {}
+    sent: Mapping[str, int] = {}
+    error: str = ""
+
+    @property
+    def well(self) -> bool:
+        """Whether it serves, or would at the first request."""
+        return self.status in ("Loaded", "Unloaded")
+
+
+class CopyState(msgspec.Struct, frozen=True):
+    """Whether a copy is well, and since which moment it is so without interruption (judge reading)."""
+
+    well: bool
+    since_ns: int
+
+
+class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One node. All readings are of the leader's judge clock.
+
+    `silent`: its lease has certainly ended, so its claims may be voided. `fresh`: its reports are new enough to
+    promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. `node_id`: the id
+    it reports, since `node_id_since_ns`; empty if unknown. Databases are keyed by folded name.
+    """
+
+    tag: str
+    silent: bool
+    fresh: bool
+    heard_ns: int
+    node_id: str = ""
+    node_id_since_ns: int = 0
+    error: str = ""
+    current: Mapping[str, DatabaseReport] = {}
+    previous: Mapping[str, DatabaseReport] = {}
+    copies: Mapping[str, CopyState] = {}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one iteration of the observer knows.
+
+    `now_ns` is the judge clock's reading, `now_ms` the wall clock's, which is comparable with what the record
+    remembers. `void_allowed`: this leader has led long enough to void anything. `silence_ms` is R, `stabilization_ms`
+    how long a node must be good before its first promotion. `nodes` are those of the cluster and all that hold a claim.
+    """
+
+    leader: str
+    term: int
+    now_ns: int
+    now_ms: int
+    void_allowed: bool
+    silence_ms: int
+    stabilization_ms: int
+    nodes: Mapping[str, NodeFacts]

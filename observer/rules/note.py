@@ -1,0 +1,52 @@
+"""The state of each node of the group, written where a user looks for it, when no other rule has anything to change."""
+
+from typing import TypeVar
+
+from immutables import Map
+from msgspec.structs import replace
+
+from observer.rules.case import Case, Change
+from observer.rules.promote import readiness_of
+from raftnode.record.model import PromotionStatus
+
+T = TypeVar("T")
+
+_NOT_RESPONDING: PromotionStatus = "NotResponding"
+
+
+def note(case: Case) -> Change | None:
+    """Statuses and reasons that have changed: of a Member that is lost but cannot be moved, of one that is back, and
+    of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`."""
+    topology = case.topology
+    if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.stabilization_ms:
+        return None
+    statuses, reasons, sentences = topology.promotables_status, topology.demotion_reasons, []
+    for tag in topology.all_nodes:
+        status, why = _now(case, tag)
+        if status == statuses.get(tag) and (status is not None or tag not in reasons):
+            continue
+        statuses, reasons = _with(statuses, tag, status), _with(reasons, tag, why if status else None)
+        sentences.append(why)
+    if not sentences:
+        return None
+    return Change(
+        topology=replace(topology, promotables_status=statuses, demotion_reasons=reasons),
+        why=f"{'; '.join(sentences)}.",
+    )
+
+
+def _now(case: Case, tag: str) -> tuple[PromotionStatus | None, str]:
+    if tag in case.topology.members:
+        lost = case.lost(tag)
+        if lost is None:
+            return None, f"Member {tag} is online"
+        because = "it is drained" if case.draining(tag) else "no other is alive"
+        return _NOT_RESPONDING, f"Member {tag} stays, as {because}: {lost}"
+    readiness = readiness_of(case, tag)
+    return readiness.status, f"{tag} is not promoted yet ({readiness.status}): {readiness.why}"
+
+
+def _with(mapping: Map[str, T], tag: str, value: T | None) -> Map[str, T]:
+    if value is not None:
+        return mapping.set(tag, value)
+    return mapping.delete(tag) if tag in mapping else mapping

@@ -1,0 +1,95 @@
+"""A Promotable or Rehab that has caught up, and has been good for long enough, becomes a Member."""
+
+import msgspec
+from msgspec.structs import replace
+
+from observer.rules.case import Case, Change
+from raftnode.record.commands.observer import HOUR_MS
+from raftnode.record.model import PromotionStatus, Topology
+from raftnode.record.ownership import mentor_of
+
+HOLD_DOWN_MS_MAX = 600_000
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether a node may be promoted now; if not, RavenDB's word for what is missing. `why` says it in a sentence."""
+
+    ready: bool
+    status: PromotionStatus
+    why: str
+
+
+def promote(case: Case) -> Change | None:
+    """The first node that is ready: Promotables before Rehabs, as a Promotable is a copy somebody asked for."""
+    for tag in (*case.topology.promotables, *case.topology.rehabs):
+        readiness = readiness_of(case, tag)
+        if readiness.ready:
+            return Change(
+                topology=with_member(case.topology, tag), why=f"{tag} was promoted to Member: {readiness.why}."
+            )
+    return None
+
+
+def with_member(topology: Topology, tag: str) -> Topology:
+    """The topology with the node as its last Member. The mentor that was chosen for it is forgotten."""
+    left = topology.without(tag)
+    return replace(left, members=(*left.members, tag), priority_order=topology.priority_order)
+
+
+def readiness_of(case: Case, tag: str) -> Readiness:
+    """All that must hold, in the order in which it is asked."""
+    return _reachable(case, tag) or _wanted(case, tag) or _caught_up(case, tag) or _held_down(case, tag)
+
+
+def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
+    """How long the node must be good before it is promoted, and how often it was demoted within the last hour.
+
+    It doubles with every demotion, so that a node that comes and goes does not drag its tasks along each time.
+    """
+    times = case.record.observer.demotions.get(f"{case.database.name.lower()}/{tag}", ())
+    count = sum(case.facts.now_ms - at < HOUR_MS for at in times)
+    return min(case.facts.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
+
+
+def _reachable(case: Case, tag: str) -> Readiness | None:
+    lost = case.lost(tag)
+    if lost is not None:
+        return Readiness(False, "NotResponding", lost)
+    facts, report = case.facts_of(tag), case.report(tag)
+    if facts is None or not facts.fresh or report is None:
+        return Readiness(False, "WaitingForResponse", f"{tag} has not reported on the database")
+    if not report.well:
+        return Readiness(False, "WaitingForResponse", f"the database is {report.status} on {tag}")
+    return None
+
+
+def _wanted(case: Case, tag: str) -> Readiness | None:
+    if case.draining(tag):
+        return Readiness(False, "Ok", f"{tag} is drained")
+    if len(case.topology.members) >= case.topology.replication_factor:
+        return Readiness(False, "Ok", f"the database has its {case.topology.replication_factor} Members already")
+    return None
+
+
+def _caught_up(case: Case, tag: str) -> Readiness | None:
+    mentor = mentor_of(case.record, case.database, tag)
+    if mentor is None:
+        return Readiness(False, "WaitingForResponse", f"no Member can be the mentor of {tag}")
+    facts, now, before = case.facts_of(mentor), case.report(mentor), case.previous_report(mentor)
+    if facts is None or not facts.fresh or now is None or before is None:
+        return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice on the database")
+    if now.status != "Loaded" or before.status != "Loaded":
+        return Readiness(False, "WaitingForResponse", f"the database is not loaded on mentor {mentor}")
+    # What the mentor had one sample ago has arrived: under steady writes the newest etag is never reached.
+    if now.sent.get(tag, 0) < before.last_etag or tag not in now.sent:
+        return Readiness(False, "ChangeVectorNotMerged", f"{tag} has not received all that mentor {mentor} has")
+    return None
+
+
+def _held_down(case: Case, tag: str) -> Readiness:
+    wait_ms, demotions = hold_down_ms(case, tag)
+    often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
+    good_ms = case.good_ms(tag)
+    if good_ms is None or good_ms < wait_ms:
+        return Readiness(False, "Ok", f"{tag} has caught up and must stay good for {wait_ms} ms{often}")
+    return Readiness(True, "Ok", f"it has caught up and been good for {good_ms} ms (required {wait_ms} ms{often})")

@@ -1,0 +1,107 @@
+"""The observer under anything: total, safe, at most one topology a database, and it comes to rest."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from observer.rules.decide import decide
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts
+from raftnode.record.model import Record
+from tests.properties.histories import play
+from tests.unit.observer.build import NOW_MS, NOW_NS, commit
+from tests.unit.record.build import Cluster
+
+TAGS = "ABCD"
+FOLDED = ("northwind", "other")
+times_ns = st.integers(0, NOW_NS // NS_PER_MS).map(lambda ms: ms * NS_PER_MS)
+etags = st.integers(0, 3)
+reports = st.builds(
+    DatabaseReport,
+    status=st.sampled_from(["Loaded", "Loaded", "Unloaded", "Loading", "Faulted"]),
+    last_etag=etags,
+    documents=etags,
+    vector=st.dictionaries(st.sampled_from("xy"), etags),
+    sent=st.dictionaries(st.sampled_from(TAGS), etags),
+)
+copies = st.dictionaries(st.sampled_from(FOLDED), st.builds(CopyState, st.booleans(), times_ns))
+databases = st.dictionaries(st.sampled_from(FOLDED), reports)
+
+
+@st.composite
+def nodes(draw: st.DrawFn, tag: str) -> NodeFacts:
+    silent = draw(st.booleans())
+    return NodeFacts(
+        tag=tag,
+        silent=silent,
+        fresh=not silent and draw(st.booleans()),
+        heard_ns=draw(times_ns),
+        node_id=draw(st.sampled_from(["", f"id-{tag}", f"id-{tag}0", f"id-{tag}1"])),
+        node_id_since_ns=draw(times_ns),
+        current=draw(databases),
+        previous=draw(databases),
+        copies=draw(copies),
+    )
+
+
+@st.composite
+def all_facts(draw: st.DrawFn) -> Facts:
+    known = [draw(nodes(tag)) for tag in draw(st.sets(st.sampled_from(TAGS)))]
+    return Facts(
+        leader="A",
+        term=1,
+        now_ns=NOW_NS,
+        now_ms=NOW_MS,
+        void_allowed=draw(st.booleans()),
+        silence_ms=750,
+        stabilization_ms=5000,
+        nodes={node.tag: node for node in known},
+    )
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def record_of(seed: int) -> Record:
+    return play(seed, 60)[1][-1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(seeds, all_facts())
+def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> None:
+    record = record_of(seed)
+    verdict = decide(record, seen)
+    assert verdict == decide(record, seen)
+    names = [new.database for new in verdict.topologies]
+    assert len(names) == len(set(names)), "at most one topology a database"
+    for new in verdict.topologies:
+        database = record.database(new.database)
+        assert database is not None
+        assert new.etag == database.etag
+        before, after = database.topology, new.topology
+        assert set(before.all_nodes) == set(after.all_nodes), "the rules of this issue add and remove nobody"
+        assert after.members or not before.members
+        gone = set(before.members) - set(after.members)
+        assert gone == set(new.demoted)
+        assert gone <= set(after.rehabs)
+        assert len(set(after.members) - set(before.members)) <= 1
+        assert any(said.database == new.database and said.key is None for said in verdict.said)
+    for end in verdict.voids:
+        claim = record.claims[end.key]
+        assert (claim.state, claim.epoch) == ("Held", end.epoch)
+        node = seen.nodes[claim.tag]
+        if not node.silent:
+            assert node.node_id not in ("", claim.node_id)
+            assert seen.void_allowed
+            assert node.node_id_since_ns + 750 * NS_PER_MS <= NOW_NS
+
+
+@settings(max_examples=150, deadline=None)
+@given(seeds, all_facts())
+def test_the_same_facts_come_to_rest(seed: int, seen: Facts) -> None:
+    cluster = Cluster("A")
+    cluster.record = record_of(seed)
+    for _ in range(12):
+        verdict = commit(cluster, seen)
+        if not verdict.topologies and not verdict.voids:
+            break
+    else:
+        raise AssertionError(verdict)

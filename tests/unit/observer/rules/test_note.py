@@ -1,0 +1,69 @@
+"""Notes: the state of each node of the group, where a user looks for it."""
+
+from observer.rules.decide import decide
+from raftnode.record.commands import AddDatabaseNode
+from tests.unit.observer.build import (
+    FOLDED,
+    NOW_MS,
+    STABLE_MS,
+    commit,
+    facts,
+    group,
+    report,
+    sentences,
+    silent,
+    topology_after,
+    well,
+)
+
+
+def test_a_promotable_passes_through_its_statuses() -> None:
+    cluster = group("A", "B", "C")
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    others = (well("B"), well("C"))
+    assert cluster.database().topology.promotables_status["D"] == "WaitingForFirstPromotion"
+    behind = {FOLDED: report(sent={}, last_etag=5)}
+    slow = tuple(well(tag, current=behind) for tag in "ABC")
+    seen = facts(*slow, well("D"))
+    verdict = commit(cluster, seen)
+    assert cluster.database().topology.promotables_status["D"] == "ChangeVectorNotMerged"
+    assert "D is not promoted yet (ChangeVectorNotMerged): D has not received all that mentor" in sentences(verdict)
+    later = NOW_MS + STABLE_MS
+    dead = topology_after(cluster, facts(*others, silent("D"), now_ms=later))
+    assert dead.promotables_status["D"] == "NotResponding"
+    assert "D has not been heard" in dead.demotion_reasons["D"]
+    fresh = topology_after(cluster, facts(*others, well("D", good_ms=1), now_ms=later + STABLE_MS))
+    assert fresh.promotables_status["D"] == "Ok"
+    assert "must stay good for 5000 ms" in fresh.demotion_reasons["D"]
+
+
+def test_notes_are_written_at_most_once_in_the_stabilization_time() -> None:
+    cluster = group("A", "B", "C")
+    commit(cluster, facts(silent("B"), well("C")))
+    back = (well("B", good_ms=1), well("C"))
+    assert not decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS - 1)).topologies
+    assert decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS)).topologies
+    assert decide(cluster.record, facts(*back, now_ms=NOW_MS - 1)).topologies, "the wall clock went back"
+
+
+def test_an_unchanged_status_is_not_written_again() -> None:
+    cluster = group("A", "B", "C")
+    commit(cluster, facts(silent("B"), well("C")))
+    assert not decide(
+        cluster.record, facts(silent("B", heard_ms=99_000), well("C"), now_ms=NOW_MS + HOUR_MS)
+    ).topologies
+
+
+def test_a_member_that_is_back_loses_its_status_and_reason() -> None:
+    cluster = group("B", "C")
+    commit(cluster, facts(silent("B"), silent("C")))
+    assert set(cluster.database().topology.promotables_status) == {"B", "C"}
+    assert "Member B stays, as no other is alive" in cluster.database().topology.demotion_reasons["B"]
+    verdict = commit(cluster, facts(well("B"), well("C"), now_ms=NOW_MS + STABLE_MS))
+    topology = cluster.database().topology
+    assert not topology.promotables_status
+    assert not topology.demotion_reasons
+    assert sentences(verdict) == "Member B is online; Member C is online."
+
+
+HOUR_MS = 3_600_000

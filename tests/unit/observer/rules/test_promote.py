@@ -1,0 +1,195 @@
+"""Promotion: caught up, good for long enough, and wanted."""
+
+from typing import Any
+
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from observer.rules.case import Case
+from observer.rules.decide import decide
+from observer.rules.facts import Facts, NodeFacts
+from observer.rules.promote import HOLD_DOWN_MS_MAX, hold_down_ms, readiness_of
+from raftnode.record.commands import AddDatabaseNode, ReorderMembers, SetDraining
+from raftnode.record.ownership import mentor_of
+from tests.unit.observer.build import (
+    FOLDED,
+    NOW_MS,
+    STABLE_MS,
+    commit,
+    facts,
+    group,
+    report,
+    sentences,
+    silent,
+    topology_after,
+    unwell,
+    well,
+)
+from tests.unit.record.build import Cluster
+
+HOUR_MS = 3_600_000
+
+
+def rehab(*demoted_ago_ms: int) -> Cluster:
+    """B in Rehab, after demotions that long ago."""
+    cluster = group("A", "B", "C", members=("A", "C"), rehabs=("B",))
+    times = tuple(NOW_MS - ago for ago in demoted_ago_ms)
+    observer = replace(cluster.record.observer, demotions=Map({f"{FOLDED}/B": times}))
+    cluster.record = replace(cluster.record, observer=observer)
+    return cluster
+
+
+def around(*nodes: NodeFacts, **fields: Any) -> Facts:
+    known = {node.tag: node for node in (well("B"), well("C"), well("D"), well("E"), *nodes)}
+    return facts(*known.values(), **fields)
+
+
+def verdict_on(cluster: Cluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
+    readiness = readiness_of(Case(record=cluster.record, database=cluster.database(), facts=seen), tag)
+    return readiness.ready, readiness.status
+
+
+def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
+    cluster = rehab(8000)
+    verdict = commit(cluster, around(well("B", good_ms=5_000)))
+    topology = cluster.database().topology
+    assert (topology.members, topology.rehabs) == (("A", "C", "B"), ())
+    assert not topology.demotion_reasons
+    assert not topology.promotables_status
+    assert sentences(verdict) == (
+        "B was promoted to Member: it has caught up and been good for 5000 ms "
+        "(required 5000 ms; 1 demotion(s) within the last hour)."
+    )
+
+
+def test_a_promotable_that_has_caught_up_is_a_member_and_its_mentor_is_forgotten() -> None:
+    cluster = group("A", "B", "C")
+    cluster.do(ReorderMembers(name="Northwind", members=("C", "B", "A"), fixed=True))
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D", mentor="C"))
+    topology = topology_after(cluster, around())
+    assert topology.members == ("C", "B", "A", "D")
+    assert topology.priority_order == ("C", "B", "A")
+    assert not topology.predefined_mentors
+
+
+def test_one_node_is_promoted_an_iteration_and_promotables_come_first() -> None:
+    cluster = rehab()
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    assert topology_after(cluster, around()).members == ("A", "C", "D")
+    assert topology_after(cluster, around()).members == ("A", "C", "D", "B")
+
+
+@pytest.mark.parametrize(
+    ("demoted_ago_ms", "wait_ms"),
+    [
+        ((), STABLE_MS),
+        ((1000,), STABLE_MS),
+        ((2000, 1000), 2 * STABLE_MS),
+        ((3000, 2000, 1000), 4 * STABLE_MS),
+        ((HOUR_MS, 1000), STABLE_MS),
+        ((HOUR_MS - 1, 1000), 2 * STABLE_MS),
+        (tuple(range(16)), HOLD_DOWN_MS_MAX),
+    ],
+)
+def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[int, ...], wait_ms: int) -> None:
+    cluster = rehab(*demoted_ago_ms)
+    case = Case(record=cluster.record, database=cluster.database(), facts=around())
+    assert hold_down_ms(case, "B")[0] == wait_ms
+    assert verdict_on(cluster, around(well("B", good_ms=wait_ms - 1))) == (False, "Ok")
+    assert verdict_on(cluster, around(well("B", good_ms=wait_ms))) == (True, "Ok")
+
+
+def test_a_node_that_is_not_known_to_be_good_waits() -> None:
+    assert verdict_on(rehab(), around(well("B", copies={}))) == (False, "Ok")
+
+
+@pytest.mark.parametrize(
+    ("node", "status"),
+    [
+        (silent("B"), "NotResponding"),
+        (unwell("B", for_ms=10), "WaitingForResponse"),
+        (unwell("B", for_ms=10_000), "NotResponding"),
+        (well("B", fresh=False), "WaitingForResponse"),
+        (well("B", current={}), "WaitingForResponse"),
+    ],
+)
+def test_a_node_that_is_not_well_is_not_promoted(node: NodeFacts, status: str) -> None:
+    assert verdict_on(rehab(), around(node)) == (False, status)
+    assert verdict_on(rehab(), facts(nodes={})) == (False, "WaitingForResponse")
+
+
+def test_a_drained_node_is_not_promoted() -> None:
+    cluster = rehab()
+    cluster.do(SetDraining(tag="B", draining=True))
+    assert verdict_on(cluster, around()) == (False, "Ok")
+
+
+def test_nobody_is_promoted_beyond_the_replication_factor() -> None:
+    cluster = group("A", "B", "C", rehabs=("D",))
+    assert verdict_on(cluster, around(), "D") == (False, "Ok")
+
+
+def mentor_and_others(cluster: Cluster) -> tuple[str, str]:
+    mentor = mentor_of(cluster.record, cluster.database(), "B")
+    assert mentor in ("A", "C")
+    return mentor, "C" if mentor == "A" else "A"
+
+
+@pytest.mark.parametrize(
+    ("sent", "before", "ready"),
+    [({"B": 10}, 10, True), ({"B": 10}, 11, False), ({"B": 12}, 11, True), ({}, 0, False), ({"B": 0}, 0, True)],
+)
+def test_what_the_mentor_had_one_sample_ago_must_have_arrived(sent: dict[str, int], before: int, ready: bool) -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    now, ago = report(sent=sent, last_etag=99), report(last_etag=before)
+    seen = around(well(mentor, current={FOLDED: now}, previous={FOLDED: ago}))
+    assert verdict_on(cluster, seen) == ((True, "Ok") if ready else (False, "ChangeVectorNotMerged"))
+
+
+def test_another_member_that_lags_does_not_matter() -> None:
+    cluster = rehab()
+    _, other = mentor_and_others(cluster)
+    assert verdict_on(cluster, around(well(other, current={FOLDED: report(sent={})}))) == (True, "Ok")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"fresh": False},
+        {"current": {}},
+        {"previous": {}},
+        {"current": {FOLDED: report(status="Unloaded")}},
+        {"previous": {FOLDED: report(status="Loading")}},
+    ],
+)
+def test_a_mentor_that_cannot_vouch_for_it_promotes_nobody(fields: dict[str, Any]) -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    assert verdict_on(cluster, around(well(mentor, **fields))) == (False, "WaitingForResponse")
+
+
+def test_without_a_mentor_nobody_is_promoted() -> None:
+    cluster = group(members=(), rehabs=("B",))
+    assert verdict_on(cluster, around()) == (False, "WaitingForResponse")
+    unheard = rehab()
+    mentor, _ = mentor_and_others(unheard)
+    seen = around()
+    without = replace(seen, nodes={tag: node for tag, node in seen.nodes.items() if tag != mentor})
+    assert verdict_on(unheard, without) == (False, "WaitingForResponse")
+
+
+def test_a_node_that_comes_and_goes_waits_longer_each_time() -> None:
+    cluster = group("A", "B", "C")
+    waits = []
+    for turn in range(4):
+        now_ms = NOW_MS + turn
+        commit(cluster, around(silent("B"), now_ms=now_ms))
+        assert cluster.database().topology.rehabs == ("B",)
+        case = Case(record=cluster.record, database=cluster.database(), facts=around(now_ms=now_ms))
+        waits.append(hold_down_ms(case, "B")[0])
+        assert not decide(cluster.record, around(well("B", good_ms=waits[-1] - 1), now_ms=now_ms)).topologies
+        commit(cluster, around(well("B", good_ms=waits[-1]), now_ms=now_ms))
+        assert "B" in cluster.database().topology.members
+    assert waits == [STABLE_MS, 2 * STABLE_MS, 4 * STABLE_MS, 8 * STABLE_MS]

@@ -1,0 +1,131 @@
+"""Voids: the claims of silent nodes end, whoever they are."""
+
+import pytest
+from msgspec.structs import replace
+
+from observer.rules.decide import decide
+from observer.rules.facts import NS_PER_MS, Facts
+from raftnode.record.commands import (
+    ConfirmDeletion,
+    DeleteDatabase,
+    ReleaseTask,
+    RemoveNode,
+    SetDatabaseState,
+    SetTaskPin,
+)
+from raftnode.record.model import claim_key
+from tests.unit.observer.build import NOW_NS, commit, facts, group, sentences, silent, unwell, well
+from tests.unit.record.build import KIND, Cluster
+
+KEY = claim_key("Northwind", KIND, "t")
+C = well("C")
+
+
+def held() -> tuple[Cluster, int]:
+    """B holds task t."""
+    cluster = group()
+    cluster.task("t", mentor="B")
+    return cluster, cluster.do(cluster.claim("B", "t"))
+
+
+def epochs(cluster: Cluster, seen: Facts) -> list[int]:
+    return [end.epoch for end in decide(cluster.record, seen).voids]
+
+
+def test_a_silent_members_claims_are_void_with_its_demotion_in_one_decision() -> None:
+    cluster, epoch = held()
+    verdict = commit(cluster, facts(silent("B"), C))
+    assert cluster.database().topology.rehabs == ("B",)
+    assert cluster.claimed("t").state == "Void"
+    assert f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 800 ms" in sentences(verdict)
+    assert "B has not been heard" in cluster.claimed("t").reason
+    placed = cluster.placed("t").node
+    assert placed in ("A", "C")
+    assert cluster.do(cluster.claim(placed, "t")) > epoch
+
+
+@pytest.mark.parametrize("node", [well("B"), unwell("B", for_ms=9999)])
+def test_claims_of_a_node_that_is_heard_stand(node: object) -> None:
+    cluster, _ = held()
+    assert epochs(cluster, facts(node, C)) == []  # type: ignore[arg-type]
+
+
+def test_claims_of_rehabs_watchers_and_nodes_of_no_group_are_void() -> None:
+    cluster, epoch = held()
+    commit(cluster, facts(silent("B"), C))
+    cluster.record = replace(
+        cluster.record, claims=cluster.record.claims.set(KEY, replace(cluster.claimed("t"), state="Held"))
+    )
+    assert epochs(cluster, facts(silent("B"), C)) == [epoch], "in Rehab"
+    outside = replace(cluster.claimed("t"), tag="E", node_id="id-E")
+    cluster.record = replace(cluster.record, claims=cluster.record.claims.set(KEY, outside))
+    assert epochs(cluster, facts(silent("E"), C)) == [epoch], "in no group"
+
+
+def test_claims_of_a_removed_node_are_void_once_it_is_silent_and_not_before() -> None:
+    cluster, epoch = held()
+    cluster.do(RemoveNode(tag="B"))
+    assert epochs(cluster, facts(well("B"), C)) == [], "its last lease may still run"
+    assert epochs(cluster, facts(silent("B"), C)) == [epoch]
+    assert epochs(cluster, facts(C)) == [], "nothing is known of it"
+
+
+def test_claims_of_a_nodes_former_id_are_void_after_the_same_silence() -> None:
+    cluster, epoch = held()
+
+    def back(since_ms: int) -> Facts:
+        return facts(well("B", node_id="fresh", node_id_since_ns=NOW_NS - since_ms * NS_PER_MS), C)
+
+    assert epochs(cluster, back(749)) == []
+    assert epochs(cluster, back(750)) == [epoch]
+    assert epochs(cluster, replace(back(750), void_allowed=False)) == []
+    assert "another node id, fresh" in sentences(decide(cluster.record, back(750)))
+    assert epochs(cluster, facts(well("B", node_id=""), C)) == [], "an id that is not known proves nothing"
+
+
+def test_only_held_claims_are_void() -> None:
+    cluster, epoch = held()
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert epochs(cluster, facts(silent("B"), C)) == []
+
+
+def test_claims_of_disabled_and_deleted_databases_are_void_too() -> None:
+    cluster, epoch = held()
+    cluster.do(SetDatabaseState(name="Northwind", disabled=True))
+    assert epochs(cluster, facts(silent("B"), C)) == [epoch]
+    cluster.do(DeleteDatabase(name="Northwind"))
+    for tag in "ABC":
+        cluster.do(ConfirmDeletion(name="Northwind", tag=tag))
+    verdict = decide(cluster.record, facts(silent("B"), C))
+    assert [end.epoch for end in verdict.voids] == [epoch]
+    assert verdict.said[0].database == "northwind"
+
+
+def test_claims_of_dead_members_are_void_though_nobody_is_demoted() -> None:
+    cluster, epoch = held()
+    seen = facts(silent("A"), silent("B"), silent("C"), well("D"), leader="D")
+    assert epochs(cluster, seen) == [epoch]
+    commit(cluster, seen)
+    assert cluster.database().topology.members == ("A", "B", "C")
+    assert "still" not in cluster.refused(cluster.claim("A", "t"))
+
+
+def test_many_voids_of_one_node_are_one_sentence() -> None:
+    cluster = group()
+    for i in range(13):
+        cluster.task(f"t{i:02}", mentor="B")
+        cluster.do(cluster.claim("B", f"t{i:02}"))
+    verdict = decide(cluster.record, facts(silent("B"), C))
+    assert len(verdict.voids) == 13
+    (said,) = [s for s in verdict.said if "void" in s.message]
+    assert "t00" in said.message
+    assert "t09" in said.message
+    assert "and 3 more; B has not" in said.message
+
+
+def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> None:
+    cluster, epoch = held()
+    cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor="C", pinned=True))
+    assert "still holds" in cluster.refused(cluster.claim("C", "t"))
+    commit(cluster, facts(silent("B"), C))
+    assert cluster.do(cluster.claim("C", "t")) > epoch
