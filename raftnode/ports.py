@@ -1,13 +1,13 @@
 """What the daemon takes from the world outside, as Protocols, so that tests and the simulator can put their
 own in place.
 
-`SystemClock`, `SystemRandom` and `asyncio.sleep` are the real ones.
+`SystemClock` and `SystemRandom` are the real ones.
 """
 
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 NS_PER_MS = 1_000_000
@@ -38,13 +38,6 @@ class Random(Protocol):
 
     def random(self) -> float:
         """A number in [0, 1)."""
-
-
-class Sleep(Protocol):
-    """Waits; `asyncio.sleep` is one."""
-
-    def __call__(self, delay: float, /) -> Awaitable[None]:
-        """Return after `delay` seconds, or raise CancelledError."""
 
 
 class Network(Protocol):
