@@ -7,7 +7,7 @@ into coroutines.
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -29,6 +29,8 @@ from raftnode.consensus.model import (
     StorageDamaged,
 )
 from raftnode.consensus.proposals import AnyRequest, Barrier, Command, HandOver, Proposals, change_request
+from raftnode.consensus.state import State
+from raftnode.consensus.wire import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
 from raftnode.ports import Clock, Random, SystemClock, SystemRandom
 
 __all__ = [
@@ -52,37 +54,10 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-RAFT_CHANNEL = "raft"
-PROPOSAL_CHANNEL = "proposal"
 TICK_MS_MAX = 50
 
 
-class Transport(Protocol):
-    """What Raft needs of the transport."""
-
-    on_connection: list[Callable[[str, bool], None]]
-
-    def send(self, tag: str, channel: str, payload: bytes) -> bool: ...
-    def on_message(self, channel: str, handler: Callable[[str, bytes], None]) -> None: ...
-    def backlog_bytes(self, tag: str) -> int: ...
-    def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
-        """Whom to be connected with, by tag, and the log index of the membership that says so."""
-
-
-class _RaftWire:
-    """The transport's Raft channel, as the engine wants it."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def send(self, tag: str, payload: bytes) -> bool:
-        return self._transport.send(tag, RAFT_CHANNEL, payload)
-
-    def backlog_bytes(self, tag: str) -> int:
-        return self._transport.backlog_bytes(tag)
-
-
-class Raft:
+class Raft(State):
     """One node of the cluster. Everything is called on the event loop that `start` ran on."""
 
     def __init__(
@@ -106,14 +81,13 @@ class Raft:
         """Called with the reason when this node threw its log and state away to take the leader's."""
         self.on_fatal: list[Callable[[ConsensusFailed], None]] = []
         """Called when this node can take no further part: the daemon must end, and say why."""
-        self._first_peers = tuple(peers)
+        super().__init__(tuple(peers))
         self._transport = transport
         self._machine = machine
         self._config = config
         self._clock = clock or SystemClock()
         self._random = random or SystemRandom()
         self._disk = disk or SystemDisk()
-        self._engine: RaftEngine | None = None
         self._proposals = Proposals(
             lambda: self._running(),
             lambda to, payload: transport.send(to, PROPOSAL_CHANNEL, payload),
@@ -137,7 +111,7 @@ class Raft:
         storage = await asyncio.to_thread(self._open)
         self._loop = asyncio.get_running_loop()
         around = Surroundings(
-            self._machine, self._config, self._clock, self._random, _RaftWire(self._transport), self._offload, self
+            self._machine, self._config, self._clock, self._random, RaftWire(self._transport), self._offload, self
         )
         self._engine = Engine(self.tag, self._first_peers, storage, empty_state, around)
         self.members_changed()
@@ -164,68 +138,6 @@ class Raft:
         self._transport.on_connection.remove(self._connection)
         await asyncio.gather(*self._background, return_exceptions=True)
         self._engine.close()
-
-    # reading
-
-    @property
-    def role(self) -> Role:
-        """The raw Raft role of this moment. It carries no authority: an isolated leader stays one for a while."""
-        return self._engine.role if self._engine else "Follower"
-
-    @property
-    def leader(self) -> str | None:
-        """The tag of the leader this node last heard, None once it has to ask around."""
-        return self._engine.leader if self._engine else None
-
-    @property
-    def term(self) -> int:
-        return self._engine.term if self._engine else 0
-
-    @property
-    def applied_index(self) -> int:
-        return self._engine.applied_index if self._engine else 0
-
-    @property
-    def applied_term(self) -> int:
-        """The term of the entry at `applied_index`."""
-        return self._engine.applied_term if self._engine else 0
-
-    @property
-    def commit_index(self) -> int:
-        return self._engine.commit_index if self._engine else 0
-
-    @property
-    def last_index(self) -> int:
-        return self._engine.last_index if self._engine else 0
-
-    @property
-    def snapshot_index(self) -> int:
-        """The last entry in this node's snapshot, 0 without one."""
-        return self._engine.snapshot_index if self._engine else 0
-
-    @property
-    def peers(self) -> tuple[Peer, ...]:
-        """The cluster by the newest membership entry in this node's log."""
-        return self._engine.peers if self._engine else self._first_peers
-
-    @property
-    def voters(self) -> frozenset[str]:
-        return frozenset(peer.tag for peer in self.peers if peer.voter)
-
-    @property
-    def elected_ns(self) -> int | None:
-        """The reading of `Clock.hold_ns` at which this node became leader; None while it is not."""
-        return self._engine.elected_ns if self._engine else None
-
-    @property
-    def failure(self) -> ConsensusFailed | None:
-        """Why this node takes no part any more."""
-        return self._engine.failure if self._engine else None
-
-    def votes_granted(self, term: int) -> dict[str, int]:
-        """Who voted for this node in `term`, itself included, with the reading of `Clock.hold_ns` when the vote was
-        asked for: no voter granted before that moment. Empty for a term in which this node did not stand."""
-        return self._engine.votes_granted(term) if self._engine else {}
 
     # doing
 

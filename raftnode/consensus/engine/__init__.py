@@ -2,11 +2,12 @@
 
 from typing import Protocol
 
-from raftnode.consensus.engine.engine import ApplyFailed, Engine, Events, Surroundings
+from raftnode.consensus.engine.engine import Engine
 from raftnode.consensus.engine.members import Refused
 from raftnode.consensus.engine.replication import Wire
 from raftnode.consensus.engine.snapshots import Offload
 from raftnode.consensus.engine.storage import Storage, open_storage
+from raftnode.consensus.engine.surroundings import ApplyFailed, Events, Surroundings
 from raftnode.consensus.model import Change, ConsensusFailed, Peer, Role
 
 __all__ = [

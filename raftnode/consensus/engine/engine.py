@@ -5,76 +5,39 @@ and `connected` when a peer comes or goes; all on one thread.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 import structlog
 
 from raftnode.consensus import messages
 from raftnode.consensus.engine import members as membership
 from raftnode.consensus.engine import patches, screen
+from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Members, Refused
-from raftnode.consensus.engine.replication import Replication, Wire
-from raftnode.consensus.engine.snapshots import Offload, Snapshots
+from raftnode.consensus.engine.reading import Reading
+from raftnode.consensus.engine.replication import Replication
+from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
+from raftnode.consensus.engine.surroundings import ApplyFailed, Surroundings
 from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import (
     Change,
     ConsensusFailed,
     JournalFailed,
     Peer,
-    RaftConfig,
-    Remove,
-    Role,
-    StateMachine,
 )
 from raftnode.consensus.segment import Entry
 from raftnode.consensus.snapshot import Description
 from raftnode.consensus.vote import Vote
-from raftnode.ports import Clock, Random
 
 log = structlog.get_logger(__name__)
 
 NS_PER_S = 1_000_000_000
-CAUGHT_UP_ENTRIES = 1_000
 
 
-class ApplyFailed(Exception):
-    """The state machine raised. The entry counts as applied, on every node alike."""
-
-
-class Events(Protocol):
-    """What the engine tells its owner. Every method is called inside a tick and must only take notes."""
-
-    def kick(self) -> None:
-        """There is something to do: tick soon."""
-
-    def applied(self, index: int, term: int, answer: Any) -> None: ...
-    def jumped(self, index: int) -> None:
-        """A snapshot took the state to `index`; what was applied on the way is not known."""
-
-    def members_changed(self) -> None: ...
-    def wiped(self, reason: str) -> None: ...
-    def failed(self, error: ConsensusFailed) -> None:
-        """The engine stops for good."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """All that the engine works with and does not own."""
-
-    machine: StateMachine
-    config: RaftConfig
-    clock: Clock
-    random: Random
-    wire: Wire
-    offload: Offload
-    events: Events
-
-
-class Engine:
+class Engine(Reading):
     """One node's Raft. Make it of an opened storage whose snapshot the state machine has been restored from;
     `empty_state` is what the state machine dumped before that."""
 
@@ -102,93 +65,13 @@ class Engine:
             self._offload, self._installed,
         )  # fmt: skip
         self._replication = Replication(self._core, self._journal, self._snapshots, around.wire)
+        self._admission = Admission(tag, self._core, self._journal, self._replication, around.config)
         if storage.description is not None:
             self._core.rewind(storage.description.index, self._log.getRaftCommitIndex())
         self._applied_term = self._journal.term_at(self._core.applied_index) or 0
         self._adopt_members()
         if not self._core.otherNodes and self._eligible():
             self._core.deadline = self._now_s() - 1
-
-    # state
-
-    @property
-    def role(self) -> Role:
-        """The raw Raft role. LeaderElect: a leader whose no-op is not applied, so that its state may be old."""
-        core = self._core
-        if core.is_leader:
-            return "LeaderElect" if core.applied_index < core.no_op_index else "Leader"
-        return "Candidate" if core.state == CANDIDATE else "Follower"
-
-    @property
-    def leader(self) -> str | None:
-        """Whom this node believes to be leader; None from the moment it has to ask around."""
-        return self._core.leader
-
-    @property
-    def term(self) -> int:
-        return self._core.term
-
-    @property
-    def commit_index(self) -> int:
-        return self._core.commit_index
-
-    @property
-    def applied_index(self) -> int:
-        return self._core.applied_index
-
-    @property
-    def applied_term(self) -> int:
-        """The term of the entry at `applied_index`."""
-        return self._applied_term
-
-    @property
-    def last_index(self) -> int:
-        return self._journal.last_index
-
-    @property
-    def snapshot_index(self) -> int:
-        """The last entry in this node's snapshot, 0 without one."""
-        return self._snapshots.index
-
-    @property
-    def busy(self) -> bool:
-        """Whether a snapshot is being written or installed."""
-        return self._snapshots.writing or self._snapshots.installing
-
-    @property
-    def elected_ns(self) -> int | None:
-        """The reading of `Clock.hold_ns` at which this node became leader; None while it is not."""
-        return self._elections.elected_ns if self._core.is_leader else None
-
-    @property
-    def peers(self) -> tuple[Peer, ...]:
-        """The cluster by the newest membership entry in the log."""
-        return self._members.current
-
-    @property
-    def voters(self) -> frozenset[str]:
-        return frozenset(peer.tag for peer in self._members.current if peer.voter)
-
-    @property
-    def applied_members(self) -> tuple[int, tuple[Peer, ...]]:
-        """The index and the peers of the newest membership that is applied."""
-        return self._members.at(self._core.applied_index)
-
-    def contacts(self) -> tuple[Peer, ...]:
-        """Whom to be connected with: the peers of the newest and of the applied membership; and, as long as a new
-        node has not found itself in the log, those it was started with."""
-        known = {peer.tag: peer for peer in self.applied_members[1]} | {peer.tag: peer for peer in self.peers}
-        if self.tag not in known:
-            known = {peer.tag: peer for peer in self._bootstrap} | known
-        return tuple(known[tag] for tag in sorted(known) if tag != self.tag)
-
-    def match_index(self, tag: str) -> int:
-        """How far a follower's log is known to equal this leader's."""
-        return self._core.match_index(tag)
-
-    def votes_granted(self, term: int) -> dict[str, int]:
-        """See `Elections.votes_granted`."""
-        return self._elections.votes_granted(term)
 
     # entries into the engine
 
@@ -220,7 +103,7 @@ class Engine:
     def append_change(self, change: Change, command: bytes) -> tuple[int, int]:
         """Appends one entry that changes the membership and carries a command. Raises Refused."""
         self._check_appendable(len(command))
-        peers = self._checked_change(change)
+        peers = self._admission.peers_after(change, self._members)
         position = self._append(membership.encode(peers, command))
         log.info("the membership changes", change=repr(change), index=position[0], peers=[p.tag for p in peers])
         return position
@@ -228,18 +111,12 @@ class Engine:
     def hand_over(self, tag: str | None) -> str:
         """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
         Refused when it does not hold the whole log (yet)."""
-        self._check_leading()
-        candidates = self.voters & self._replication.connected_tags - {self.tag}
-        if not candidates:
-            raise Refused("no other voter is connected")
-        if tag is None:
-            tag = max(candidates, key=lambda candidate: (self._core.match_index(candidate), candidate))
-        elif tag not in candidates:
-            raise Refused(f"{tag} is not another connected voter")
+        self._check_alive()
+        heir = self._admission.heir(tag, self.voters)
         self._enter()
-        if not self._core.hand_over(tag):
-            raise Refused(f"{tag} does not hold the whole log yet")
-        return tag
+        if not self._core.hand_over(heir):
+            raise Refused(f"{heir} does not hold the whole log yet")
+        return heir
 
     def step_down(self, term: int | None) -> None:
         """Stops leading; with a newer `term`, adopts that."""
@@ -463,25 +340,15 @@ class Engine:
 
     # appending
 
-    def _check_leading(self) -> None:
+    def _check_alive(self) -> None:
         if self.failure is not None:
             raise Refused(str(self.failure))
-        if not self._core.is_leader:
-            raise Refused(f"{self.tag} is not the leader")
 
     def _check_appendable(self, command_bytes: int) -> None:
-        config = self._around.config
-        self._check_leading()
-        if command_bytes > config.command_bytes_max:
-            raise Refused(f"the command of {command_bytes} bytes is above the limit of {config.command_bytes_max}")
+        self._check_alive()
         if self.handing_over:
             raise Refused("the leadership is being transferred")
-        if self._journal.last_index - self._core.commit_index >= config.uncommitted_entries_max:
-            raise Refused(f"{config.uncommitted_entries_max} entries wait to be committed, which is the limit")
-        if self._journal.size_bytes > config.journal_bytes_max:
-            raise Refused(
-                f"the journal is above its limit of {config.journal_bytes_max} bytes: snapshots must be failing"
-            )
+        self._admission.check(command_bytes)
 
     def _append(self, command: bytes) -> tuple[int, int]:
         self._check_appendable(len(command) - 1 if command[:1] == REGULAR else 0)
@@ -499,30 +366,6 @@ class Engine:
         if not position:
             raise Refused(str(self.failure))
         return position[0]
-
-    def _checked_change(self, change: Change) -> tuple[Peer, ...]:
-        core = self._core
-        if core.applied_index < core.no_op_index:
-            raise Refused("the leadership is not confirmed yet")
-        if self._members.index > core.applied_index:
-            raise Refused("one membership change at a time: an earlier one is not applied yet")
-        peers = membership.after(self.peers, change)
-        if not any(peer.tag == self.tag and peer.voter for peer in peers):
-            verb = "remove" if isinstance(change, Remove) else "demote"
-            raise Refused(f"the leader {self.tag} cannot {verb} itself: transfer the leadership first")
-        voter = membership.makes_voter(self.peers, change)
-        if voter is not None:
-            self._check_caught_up(voter)
-        return peers
-
-    def _check_caught_up(self, tag: str) -> None:
-        if tag not in self._replication.connected_tags:
-            raise Refused(f"{tag} is not connected: a vote must never wait for a node that is not there")
-        lag = self._journal.last_index - self._core.match_index(tag)
-        if lag > CAUGHT_UP_ENTRIES or not self._core.match_index(tag):
-            raise Refused(
-                f"{tag} is {lag} entries behind: add it as a watcher first, and make it a voter when caught up"
-            )
 
     # membership, snapshots, recovery
 

@@ -1,7 +1,7 @@
 """Several real nodes in this process: real transports over loopback, real journals, one state machine each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,9 @@ class Cluster:
 
 
 @asynccontextmanager
-async def running(directory: Path, tags: str = "ABC", *, tls: Callable[[str], Tls] | None = None, **settings: Any):  # type: ignore[no-untyped-def]
+async def running(directory: Path, tags: str = "ABC", **settings: Any) -> AsyncIterator[Cluster]:
     """A cluster with a leader."""
-    cluster = Cluster([Node(tag, directory, tls=tls(tag) if tls else None, **settings) for tag in tags])
+    cluster = Cluster([Node(tag, directory, **settings) for tag in tags])
     await cluster.start()
     try:
         await cluster.leader()

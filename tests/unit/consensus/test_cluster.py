@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ async def test_an_isolated_follower_knows_no_leader_and_does_not_raise_the_term(
 
 
 async def test_a_follower_without_its_log_is_sent_the_snapshot(tmp_path: Path) -> None:
-    sizes = {"snapshot_bytes_min": 20_000, "segment_bytes_max": 4_000, "trailing_entries": 5}
+    sizes: dict[str, Any] = {"snapshot_bytes_min": 20_000, "segment_bytes_max": 4_000, "trailing_entries": 5}
     async with running(tmp_path, **sizes) as cluster:
         leader = await cluster.leader()
         follower = next(node for node in cluster.nodes if node is not leader)

@@ -1,0 +1,74 @@
+"""What a leader takes into its log, and what it refuses with a reason."""
+
+from raftnode.consensus.engine import members as membership
+from raftnode.consensus.engine.core import Core
+from raftnode.consensus.engine.members import Members, Refused
+from raftnode.consensus.engine.replication import Replication
+from raftnode.consensus.journal import Journal
+from raftnode.consensus.model import Change, Peer, RaftConfig, Remove
+
+CAUGHT_UP_ENTRIES = 1_000
+
+
+class Admission:
+    """The checks before an append. Every method raises Refused."""
+
+    def __init__(self, tag: str, core: Core, journal: Journal, replication: Replication, config: RaftConfig) -> None:
+        self._tag = tag
+        self._core = core
+        self._journal = journal
+        self._replication = replication
+        self._config = config
+
+    def check(self, command_bytes: int) -> None:
+        """Whether this node leads and has room for a command of that size."""
+        config = self._config
+        self._check_leading()
+        if command_bytes > config.command_bytes_max:
+            raise Refused(f"the command of {command_bytes} bytes is above the limit of {config.command_bytes_max}")
+        if self._journal.last_index - self._core.commit_index >= config.uncommitted_entries_max:
+            raise Refused(f"{config.uncommitted_entries_max} entries wait to be committed, which is the limit")
+        if self._journal.size_bytes > config.journal_bytes_max:
+            limit = config.journal_bytes_max
+            raise Refused(f"the journal is above its limit of {limit} bytes: snapshots must be failing")
+
+    def peers_after(self, change: Change, members: Members) -> tuple[Peer, ...]:
+        """The peers once the change is made. One change at a time, by a confirmed leader that stays a voter."""
+        core = self._core
+        if core.applied_index < core.no_op_index:
+            raise Refused("the leadership is not confirmed yet")
+        if members.index > core.applied_index:
+            raise Refused("one membership change at a time: an earlier one is not applied yet")
+        peers = membership.after(members.current, change)
+        if not any(peer.tag == self._tag and peer.voter for peer in peers):
+            verb = "remove" if isinstance(change, Remove) else "demote"
+            raise Refused(f"the leader {self._tag} cannot {verb} itself: transfer the leadership first")
+        voter = membership.makes_voter(members.current, change)
+        if voter is not None:
+            self._check_caught_up(voter)
+        return peers
+
+    def heir(self, tag: str | None, voters: frozenset[str]) -> str:
+        """Who is to take the leadership: the named voter, or the most advanced one."""
+        self._check_leading()
+        candidates = voters & self._replication.connected_tags - {self._tag}
+        if not candidates:
+            raise Refused("no other voter is connected")
+        if tag is None:
+            return max(candidates, key=lambda candidate: (self._core.match_index(candidate), candidate))
+        if tag not in candidates:
+            raise Refused(f"{tag} is not another connected voter")
+        return tag
+
+    def _check_leading(self) -> None:
+        if not self._core.is_leader:
+            raise Refused(f"{self._tag} is not the leader")
+
+    def _check_caught_up(self, tag: str) -> None:
+        if tag not in self._replication.connected_tags:
+            raise Refused(f"{tag} is not connected: a vote must never wait for a node that is not there")
+        lag = self._journal.last_index - self._core.match_index(tag)
+        if lag > CAUGHT_UP_ENTRIES or not self._core.match_index(tag):
+            raise Refused(
+                f"{tag} is {lag} entries behind: add it as a watcher first, and make it a voter once it has caught up"
+            )
