@@ -5,7 +5,6 @@ NotOwned if not: a body that wakes late learns it before its next effect.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import msgspec
 
 from raftnode.documents.model import Batch
 from raftnode.documents.store import DocumentStore
+from raftnode.http import Http
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import Progress, Task
 from tasks.run_journal import Pulse, RunJournal, machine_ns
@@ -44,7 +44,9 @@ class DocumentError(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Info(msgspec.Struct, rename="pascal"):
-    """What a run shows of itself. `failed` counts all documents passed over; `errors` keeps the last ones."""
+    """What a run shows of itself. `processed` and `failed` count documents since the task began, `rows` and `batches`
+    since this run did; `errors` keeps the last ERRORS_MAX documents that were passed over. `error` is what holds the
+    task up now."""
 
     processed: int = 0
     failed: int = 0
@@ -52,11 +54,11 @@ class Info(msgspec.Struct, rename="pascal"):
     batches: int = 0
     error: str | None = None
     last_batch_at: str | None = None
-    errors: deque[DocumentError] = msgspec.field(default_factory=lambda: deque(maxlen=ERRORS_MAX))
+    errors: list[DocumentError] = []
 
     def document_failed(self, id: str, error: str) -> None:
         """List a document that failed by itself."""
-        self.errors.append(DocumentError(id, error, now()))
+        self.errors = [*self.errors[1 - ERRORS_MAX :], DocumentError(id, error, now())]
 
     def batch_done(self) -> None:
         """A batch was stored: whatever was wrong before is over."""
@@ -80,7 +82,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskContext:
-    """The body's side of one run. `owned` looks at lease, session and claim; `save` replicates progress."""
+    """The body's side of one run. `owned` looks at lease, session and claim; `save` replicates progress.
+
+    `http` is the node's client, `node_url` the address of another node by its tag, None if it is not in the cluster.
+    """
 
     def __init__(
         self,
@@ -93,9 +98,12 @@ class TaskContext:
         save: Callable[[Run, Progress], asyncio.Future[bool]],
         journal: RunJournal,
         pulse: Pulse,
+        http: Http | None = None,
+        node_url: Callable[[str], str | None] = lambda tag: None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
+        self.http, self.node_url = http, node_url
         self._active_since: int | None = None
         self.documents = Documents(self, store)
 
@@ -144,10 +152,9 @@ class TaskContext:
         finally:
             self._active_since = machine_ns()
 
-    def start(self) -> None:
-        """The body begins. Called by the supervisor."""
-        at_ns = self._active_since = machine_ns()
-        self._journal.write(self.run.claim_key, self.run.epoch, "start", at_ns, at_ns)
+    def begin(self) -> None:
+        """The body acts from now on. Called by whoever runs it."""
+        self._active_since = machine_ns()
 
     def rest(self) -> None:
         """Close the interval in which the body has acted."""
@@ -160,12 +167,6 @@ class TaskContext:
             self._journal.write(self.run.claim_key, self.run.epoch, "frozen", frozen_ns, thawed_ns)
             since_ns = thawed_ns
         self._journal.write(self.run.claim_key, self.run.epoch, "active", since_ns, now_ns)
-
-    def end(self) -> None:
-        """The body, its threads and its subprocesses are gone. Called by the supervisor."""
-        self.rest()
-        at_ns = machine_ns()
-        self._journal.write(self.run.claim_key, self.run.epoch, "end", at_ns, at_ns)
 
 
 class Documents:

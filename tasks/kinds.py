@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tasks.context import TaskContext
 
 GROUP = "raftnode.tasks"
+BUILT_IN = {"update": "tasks.mentor:KIND"}
+"""Kinds that are no ongoing tasks of users, beside those of the entry points."""
 
 
 class ConfigurationError(ValueError):
@@ -29,6 +31,10 @@ class ConfigurationError(ValueError):
 
 class TaskFailed(Exception):
     """Raised by a body when it cannot go on for now: it is shown, and the body is started again after a while."""
+
+
+class Superseded(TaskFailed):
+    """A newer run of the task has reached the sink: this one ends, and only a new claim may go on."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,26 +66,29 @@ class TaskKind(Protocol):
         """Validate the JSON of a connection string of this kind. Raises ConfigurationError."""
 
     async def run(self, context: "TaskContext") -> None:
-        """The body: runs until cancelled. Every error makes the supervisor start it again after a while."""
+        """The body: runs until cancelled, and ends with all its threads and subprocesses gone. After an error it is
+        called again a while later."""
 
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
-    return {_plain(point.name): point for point in entry_points(group=GROUP)}
+    points = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
+    return {_plain(point.name): point for point in (*points, *entry_points(group=GROUP))}
 
 
 def kinds() -> tuple[str, ...]:
-    """The names of all kinds this node can run, sorted. Imports them."""
-    return tuple(sorted(load(point).name for point in _entry_points()))
+    """The names of all kinds this node can run, sorted. Imports none: `sql_etl` is the entry point of "SqlEtl"."""
+    names = (point.name.split("_") for point in _entry_points().values())
+    return tuple(sorted("".join(part.capitalize() for part in name) for name in names))
 
 
 @cache
 def load(name: str) -> TaskKind:
-    """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Raises ConfigurationError."""
+    """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Imports it. Raises ConfigurationError."""
     point = _entry_points().get(_plain(name))
     if point is None:
-        known = ", ".join(sorted(_entry_points())) or "none"
-        raise ConfigurationError("TaskType", f"this node has no task kind '{name}'; it knows: {known}")
+        known = ", ".join(kinds())
+        raise ConfigurationError("TaskType", f"this node has no task kind '{name[:40]}'; it knows: {known}")
     kind: TaskKind = point.load()
     return kind
 

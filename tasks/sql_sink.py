@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tasks import sql_engine
-from tasks.kinds import TaskFailed
+from tasks.kinds import Superseded, TaskFailed
 from tasks.sql_connection import SqlConnection
 from tasks.sql_tables import SqlTable, Target, reflect
 from tasks.sql_types import DoesNotFit
@@ -35,7 +35,7 @@ FENCE = sa.Table(
 DELETE_IDS_MAX = 500
 
 
-class StaleEpoch(TaskFailed):
+class StaleEpoch(Superseded):
     """A newer run of the task has reached the sink: this one must do nothing more."""
 
 

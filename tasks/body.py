@@ -1,0 +1,108 @@
+"""One run on this node: one claim, one epoch, one body, tried again after errors until it is stopped."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import structlog
+
+from raftnode.ports import Random
+from raftnode.record.model import Progress
+from tasks import kinds
+from tasks.context import Info, NotOwned, Run, RunSettings, TaskContext, now
+from tasks.kinds import Superseded
+from tasks.plan import Fingerprint
+from tasks.run_journal import RunJournal, machine_ns
+
+log = structlog.get_logger(__name__)
+
+STABLE_S = 30.0
+"""A body that went on for this long before it failed begins again with the shortest wait."""
+
+State = Literal["Running", "Error", "Stopping", "Ended"]
+
+
+class Body:
+    """A run's body. `task` is what runs `live`; `reason` says why the body is in its state."""
+
+    def __init__(
+        self,
+        run: Run,
+        session: int,
+        fingerprint: Fingerprint,
+        info: Info,
+        *,
+        settings: RunSettings,
+        random: Random,
+        journal: RunJournal,
+    ) -> None:
+        self.run, self.session, self.fingerprint, self.info = run, session, fingerprint, info
+        self.state: State = "Running"
+        self.reason = "claimed in this session"
+        self.since = now()
+        self.progress: Progress | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._settings, self._random, self._journal = settings, random, journal
+
+    @property
+    def partition_tolerant(self) -> bool:
+        """Whether the body goes on without a lease."""
+        return self.run.task.traits.partition_tolerant
+
+    async def live(self, context: Callable[["Body"], Awaitable[TaskContext]]) -> None:
+        """Run the kind's body, with a fresh context for every try, until cancelled or until the run is over."""
+        self._note("start")
+        try:
+            await self._tries(context)
+        finally:
+            self._note("end")
+
+    async def _tries(self, context: Callable[["Body"], Awaitable[TaskContext]]) -> None:
+        failures = 0
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self._once(await context(self))
+                error: Exception = kinds.TaskFailed("the body ended by itself")
+            except NotOwned as gone:
+                log.info("A body has ended: its run is over.", task=self.run.claim_key, reason=str(gone))
+                return
+            except Exception as failure:
+                error = failure
+            failures = 1 if time.monotonic() - began_s > STABLE_S else failures + 1
+            await self._back_off(error, failures)
+            if isinstance(error, Superseded):
+                return
+
+    async def _once(self, context: TaskContext) -> None:
+        kind = await asyncio.to_thread(kinds.load, self.run.task.kind)
+        context.begin()
+        try:
+            if self.state == "Error":
+                self.state = "Running"
+            await kind.run(context)
+        finally:
+            context.rest()
+
+    async def _back_off(self, error: Exception, failures: int) -> None:
+        limits = self._settings
+        wait_ms = min(limits.backoff_max_ms, limits.backoff_min_ms * 2 ** min(failures - 1, 30))
+        wait_s = wait_ms * (1 + self._random.random()) / 2 / 1000
+        self.info.error = str(error) or type(error).__name__
+        if self.state == "Running":
+            self.state = "Error"
+        expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
+        log.warning(
+            "A task has failed and is tried again.",
+            task=self.run.claim_key,
+            epoch=self.run.epoch,
+            reason=self.info.error,
+            wait_s=round(wait_s, 3),
+            exc_info=None if expected else error,
+        )
+        await asyncio.sleep(wait_s)
+
+    def _note(self, event: Literal["start", "end"]) -> None:
+        at_ns = machine_ns()
+        self._journal.write(self.run.claim_key, self.run.epoch, event, at_ns, at_ns)

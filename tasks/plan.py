@@ -1,0 +1,224 @@
+"""What this node should do about tasks now: a pure function of the record, its lease and what it runs.
+
+The rules, each of which closes a hole (see docs/guarantees.md):
+- one claim, one epoch, one body; an epoch that was started here, or whose stop has begun, never runs again;
+- a grant starts a body only if it was proposed in the present session;
+- a body whose epoch is not the record's stops at once; when the session ends all bodies stop, but partition-tolerant
+  ones, which go on until another run is granted;
+- a task is claimed only when every body of its old run here has ended, and an ended run is released by its epoch;
+- a body restarts only if its task, or its connection string, was edited: then under a new claim.
+"""
+
+from collections.abc import Mapping, Set
+from typing import Literal
+
+import msgspec
+
+from raftnode.record.model import Claim, Database, Record, Task, claim_key
+from raftnode.record.ownership import UPDATE_KIND, responsible_node, tasks_of
+
+Fingerprint = tuple[int, int, int]
+"""Etags of task and connection string, and the task's key: a body is started anew when it changes."""
+
+
+class Own(msgspec.Struct, frozen=True):
+    """Who this process is in the record: tag, node id and boot count."""
+
+    tag: str
+    node_id: str
+    boot: int
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A task for which this node is responsible."""
+
+    database: str
+    task: Task
+    fingerprint: Fingerprint
+
+
+class Body(msgspec.Struct, frozen=True):
+    """A run of this process that has not been released yet. `Ended`: its body, threads and subprocesses are gone."""
+
+    epoch: int
+    session: int
+    fingerprint: Fingerprint
+    state: Literal["Running", "Stopping", "Ended"]
+    partition_tolerant: bool = False
+
+
+class Claiming(msgspec.Struct, frozen=True):
+    """Propose a claim of this task in the present session."""
+
+    key: str
+    wanted: Wanted
+    session: int
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Start a body under this epoch."""
+
+    key: str
+    wanted: Wanted
+    epoch: int
+    session: int
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Begin to stop the body of this run."""
+
+    key: str
+    reason: str
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Propose the release of this epoch until it is applied."""
+
+    key: str
+    epoch: int
+    reason: str
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """The run has ended and the record knows: nothing is left to do for it."""
+
+    key: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """The task is this node's, but another run must end first."""
+
+    key: str
+    wanted: Wanted
+    reason: str
+
+
+Action = Claiming | Start | Stop | Release | Forget | Wait
+
+
+def plan(
+    record: Record,
+    own: Own,
+    session: int | None,
+    bodies: Mapping[str, Body],
+    *,
+    claiming: Set[str] = frozenset(),
+    spent: Set[int] = frozenset(),
+    wanted: Mapping[str, Wanted] | None = None,
+) -> list[Action]:
+    """The next actions, at most one for each task.
+
+    `session` is the number of the present lease, None without one. `bodies` are the runs of this process by claim key;
+    `claiming` are the keys whose claim is being proposed; `spent` are the epochs that were started here. `wanted` is
+    `wanted_here(record, own)`, which the caller may have remembered.
+    """
+    wanted = wanted_here(record, own) if wanted is None else wanted
+    actions: list[Action] = []
+    alive = {body.epoch for body in bodies.values()}
+    for key, body in bodies.items():
+        actions += _about_body(record, own, session, key, body, wanted.get(key))
+    for key, want in wanted.items():
+        if key not in bodies and key not in claiming and session is not None:
+            actions.append(_about_task(record, own, session, key, want, alive, spent))
+    for key, claim in record.claims.items():
+        if key in wanted or not _mine(claim, own) or claim.epoch in alive or key in claiming:
+            continue
+        actions.append(Release(key, claim.epoch, "this node is not responsible, and no body of this epoch runs"))
+    return actions
+
+
+def _about_body(
+    record: Record, own: Own, session: int | None, key: str, body: Body, want: Wanted | None
+) -> list[Action]:
+    held = _holds(record.claims.get(key), own, body.epoch)
+    if body.state == "Ended":
+        # The claim of a renamed task stands under another key; only the epoch tells.
+        if held or any(_holds(claim, own, body.epoch) for claim in record.claims.values()):
+            return [Release(key, body.epoch, "the body has ended")]
+        return [Forget(key)]
+    if body.state == "Stopping":
+        return []
+    reason = _why_stop(record, own, session, key, body, want, held)
+    return [Stop(key, reason)] if reason else []
+
+
+def _why_stop(
+    record: Record, own: Own, session: int | None, key: str, body: Body, want: Wanted | None, held: bool
+) -> str | None:
+    if not held:
+        claim = record.claims.get(key)
+        state = f"is {claim.state.lower()} by {claim.tag}'s epoch {claim.epoch}" if claim else "is gone"
+        return f"epoch {body.epoch} is over: the claim {state}"
+    if session != body.session and not body.partition_tolerant:
+        return "the lease has ended" if session is None else f"session {body.session} has ended"
+    if want is None:
+        return f"this node is not responsible any more: {why_not(record, own, key)}"
+    if want.fingerprint != body.fingerprint:
+        return "the task or its connection string was edited"
+    return None
+
+
+def _about_task(
+    record: Record, own: Own, session: int, key: str, want: Wanted, alive: Set[int], spent: Set[int]
+) -> Action:
+    claim = record.claims.get(key)
+    if claim is None or claim.state != "Held":
+        return Claiming(key, want, session)
+    if not _mine(claim, own):
+        return Wait(key, want, f"node {claim.tag} holds epoch {claim.epoch} until it is released or void")
+    if claim.epoch in alive:
+        return Wait(key, want, f"the run of epoch {claim.epoch} under the task's old name has not ended yet")
+    if (claim.boot, claim.session) != (own.boot, session):
+        return Claiming(key, want, session)
+    if claim.epoch in spent:
+        return Release(key, claim.epoch, "this epoch has run before")
+    return Start(key, want, claim.epoch, session)
+
+
+def wanted_here(record: Record, own: Own) -> dict[str, Wanted]:
+    """The tasks of all databases for which this node is responsible, by claim key."""
+    wanted: dict[str, Wanted] = {}
+    for database in record.databases.values():
+        wanted |= wanted_of(record, database, own)
+    return wanted
+
+
+def wanted_of(record: Record, database: Database, own: Own) -> dict[str, Wanted]:
+    """The tasks of one database for which this node is responsible, by claim key."""
+    if database.disabled or own.tag not in database.topology.all_nodes:
+        return {}
+    return {
+        claim_key(database.name, task.kind, task.name): Wanted(database.name, task, _fingerprint(database, task))
+        for task in tasks_of(record, database)
+        if not task.disabled and responsible_node(record, database, task).node == own.tag
+    }
+
+
+def why_not(record: Record, own: Own, key: str) -> str:
+    """Why a task of that key is not this node's."""
+    folded = key.split("/", 1)[0]
+    database = record.databases.get(folded)
+    if database is None:
+        return f"database '{folded}' is gone"
+    if database.disabled:
+        return f"database '{folded}' is disabled"
+    for task in tasks_of(record, database):
+        if claim_key(database.name, task.kind, task.name) == key:
+            if task.disabled:
+                return "the task is disabled"
+            placement = responsible_node(record, database, task)
+            return f"{placement.node or 'no node'} is, by rule {placement.rule}"
+    return "the update is over" if key.split("/", 2)[1] == UPDATE_KIND else "the task is gone"
+
+
+def _fingerprint(database: Database, task: Task) -> Fingerprint:
+    string = database.connection_strings.get(task.connection_string.lower()) if task.connection_string else None
+    return (task.etag, string.etag if string else 0, task.key)
+
+
+def _mine(claim: Claim, own: Own) -> bool:
+    return claim.state == "Held" and claim.tag == own.tag and claim.node_id == own.node_id
+
+
+def _holds(claim: Claim | None, own: Own, epoch: int) -> bool:
+    return claim is not None and _mine(claim, own) and claim.epoch == epoch

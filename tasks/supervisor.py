@@ -1,0 +1,378 @@
+"""Carries out `plan`: claims, starts, stops and releases what this node runs.
+
+Every decision is taken in `_step`, which never waits: after each change of the record or the lease, and whenever
+something begun here is done. What waits (proposals, bodies) are tasks of one group.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from raftnode.documents.store import DocumentStore
+from raftnode.http import Http
+from raftnode.ports import Random, SystemRandom
+from raftnode.record.commands import Changes, ClaimTask, Command, ProgressMade, ReleaseTask
+from raftnode.record.model import Progress, Record, Result
+from tasks import plan as planning
+from tasks.body import Body
+from tasks.checkpoints import Checkpoints
+from tasks.context import Info, Run, RunSettings, TaskContext, now
+from tasks.plan import Action, Claiming, Own, Release, Start, Stop, Wait, Wanted
+from tasks.proposals import Claim, Proposal, Proposals
+from tasks.run_journal import BYTES_MAX, Pulse, RunJournal
+from tasks.status import Status, of_body, of_wanted
+from tasks.wanted import WantedHere
+
+log = structlog.get_logger(__name__)
+
+PULSE_S = 0.1
+CANCEL_AGAIN_S = 1.0
+_NOTHING: dict[str, Wanted] = {}
+
+
+class Replica(Protocol):
+    """The record and how to change it; see `raftnode.consensus.replica.Replica`."""
+
+    record: Record
+
+    async def propose(self, command: Command) -> Result: ...
+
+
+class Lease(Protocol):
+    """This node's lease; see `raftnode.heartbeat.Heartbeat`."""
+
+    @property
+    def session(self) -> int | None: ...
+    def has_lease(self, session: int | None = None) -> bool: ...
+
+
+class Databases(Protocol):
+    """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
+
+    async def store(self, name: str) -> DocumentStore: ...
+
+
+class Supervisor:
+    """What this node runs. Subscribe `on_tick` to the record and `on_lease` to the lease, and run `run`.
+
+    `bodies_running` is told before every start and after every end how many bodies have not yet ended.
+    """
+
+    def __init__(
+        self,
+        own: Own,
+        *,
+        replica: Replica,
+        lease: Lease,
+        databases: Databases,
+        directory: Path,
+        bodies_running: Callable[[int], None],
+        settings: RunSettings | None = None,
+        http: Http | None = None,
+        checkpoint_ms: int = 50,
+        journal_bytes_max: int = BYTES_MAX,
+        random: Random | None = None,
+    ) -> None:
+        self._own, self._replica, self._lease, self._databases = own, replica, lease, databases
+        self._bodies_running, self._http = bodies_running, http
+        self._settings = settings or RunSettings()
+        self._random = random or SystemRandom()
+        self._journal = RunJournal(directory, own.tag, bytes_max=journal_bytes_max)
+        self._pulse = Pulse()
+        self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
+        self._proposals = Proposals(replica.propose, self._random)
+        self._wanted = WantedHere(own)
+        self._bodies: dict[str, Body] = {}
+        self._claims: dict[str, Claim] = {}
+        self._releases: dict[int, Proposal] = {}
+        self._waits: dict[str, Wait] = {}
+        self._refused: dict[str, int] = {}
+        self._infos: dict[str, tuple[int, Info]] = {}
+        self._spent: set[int] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._closing = False
+        self._local = 0
+        self._seen: tuple[object, object, int | None, int] | None = None
+        self._stepping = self._again = False
+        self._changed = asyncio.Event()
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Until cancelled; every body has ended when this returns."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._checkpoints.run())
+                self._step()
+                try:
+                    await self._beat()
+                finally:
+                    self._group = None
+        finally:
+            self._journal.close()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Stop all bodies and release their claims, so that other nodes take over at once. Starts nothing more."""
+        self._closing = True
+        self._touch()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._group is not None and (self._bodies or self._claims or self._releases):
+                    await self._changed.wait()
+        except TimeoutError:
+            log.warning("Some tasks could not be released in time; they move when this node counts as silent.")
+
+    async def _beat(self) -> None:
+        """The pulse tells freezes of the process, for the journal; it beats only while bodies run."""
+        while True:
+            if not self._bodies:
+                await self._changed.wait()
+            self._pulse.beat()
+            await asyncio.sleep(PULSE_S)
+
+    # ---- decisions
+
+    def on_tick(self, record: Record, changes: Changes) -> None:
+        """The record has changed."""
+        self._step()
+
+    def on_lease(self) -> None:
+        """Role or session has changed."""
+        self._step()
+
+    def _touch(self) -> None:
+        """Something of our own has changed."""
+        self._local += 1
+        self._step()
+
+    def _step(self) -> None:
+        # Reading the lease may itself tell of a lapse, and starting a body may change what is to be done.
+        self._again = True
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._again and self._group is not None:
+                self._again = False
+                self._plan_once()
+        finally:
+            self._stepping = False
+
+    def _plan_once(self) -> None:
+        record, session = self._replica.record, self._lease.session
+        wanted = _NOTHING if self._closing else self._wanted(record)
+        self._land(record)
+        seen = (record.claims, wanted, session, self._local)
+        before, self._seen = self._seen, seen
+        if before is not None and seen[0] is before[0] and seen[1] is before[1] and seen[2:] == before[2:]:
+            return
+        self._waits = {}
+        for action in planning.plan(
+            record,
+            self._own,
+            session,
+            {key: _as_planned(body) for key, body in self._bodies.items()},
+            claiming=self._claims.keys(),
+            spent=self._spent,
+            wanted=wanted,
+        ):
+            self._do(action)
+        self._infos = {key: kept for key, kept in self._infos.items() if key in wanted or key in self._bodies}
+        self._spent = {epoch for epoch in self._spent if epoch in self._alive() or _held(record, epoch)}
+        self._refused = {key: failures for key, failures in self._refused.items() if key in wanted}
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _land(self, record: Record) -> None:
+        """Proposals whose outcome has reached this node's record are over."""
+        on_their_way = len(self._claims) + len(self._releases)
+        self._claims = {key: p for key, p in self._claims.items() if not p.landed(record.index)}
+        self._releases = {epoch: p for epoch, p in self._releases.items() if not p.landed(record.index)}
+        self._local += on_their_way - len(self._claims) - len(self._releases)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Claiming():
+                self._claim(action)
+            case Start():
+                self._start(action)
+            case Stop():
+                self._stop(self._bodies[action.key], "the node is stopping" if self._closing else action.reason)
+            case Release():
+                self._release(action)
+            case Wait():
+                self._waits[action.key] = action
+            case planning.Forget():
+                del self._bodies[action.key]
+                self._local += 1
+                self._again = True
+
+    def _alive(self) -> set[int]:
+        return {body.run.epoch for body in self._bodies.values()}
+
+    # ---- claims and releases
+
+    def _claim(self, action: Claiming) -> None:
+        proposal = self._claims[action.key] = Claim(wanted=action.wanted)
+        assert self._group is not None
+        self._group.create_task(self._propose_claim(action, proposal))
+
+    async def _propose_claim(self, action: Claiming, proposal: Claim) -> None:
+        task = action.wanted.task
+        command = ClaimTask(
+            database=action.wanted.database,
+            kind=task.kind,
+            name=task.name,
+            tag=self._own.tag,
+            node_id=self._own.node_id,
+            boot=self._own.boot,
+            session=action.session,
+        )
+        result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)
+        if result is not None and result.error is not None:
+            log.info("A claim was refused.", task=action.key, reason=result.error.message)
+            proposal.error = result.error.message
+            proposal.failures = self._refused.get(action.key, 0)
+            await self._proposals.pause(proposal)
+            self._refused[action.key] = proposal.failures
+        proposal.index = result.index if result is not None else 0
+        self._touch()
+
+    def _release(self, action: Release) -> None:
+        if action.epoch in self._releases:
+            return
+        proposal = self._releases[action.epoch] = Proposal()
+        assert self._group is not None
+        self._group.create_task(self._propose_release(action, proposal))
+
+    async def _propose_release(self, action: Release, proposal: Proposal) -> None:
+        body = self._bodies.get(action.key)
+        made = None
+        if body is not None and body.run.epoch == action.epoch and body.progress is not None:
+            made = ProgressMade(
+                database=body.run.database, id=body.run.task.id, epoch=action.epoch, progress=body.progress
+            )
+        reason = body.reason if body is not None else action.reason
+        command = ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made)
+        result = await self._proposals.answer(command, proposal, lambda: _held(self._replica.record, action.epoch))
+        proposal.index = result.index if result is not None else 0
+        log.info("A task was released.", task=action.key, epoch=action.epoch, reason=reason)
+        self._touch()
+
+    # ---- bodies
+
+    def _start(self, action: Start) -> None:
+        record, task = self._replica.record, action.wanted.task
+        database = record.database(action.wanted.database)
+        assert database is not None, "a task that is wanted has a database"
+        string = database.connection_strings.get((task.connection_string or "").lower())
+        progress = database.progress.get(task.id)
+        run = Run(
+            database=database.name,
+            task=task,
+            claim_key=action.key,
+            epoch=action.epoch,
+            generation=progress.generation if progress else 0,
+            cluster_id=record.cluster_id,
+            node=self._own.tag,
+            connection=string.configuration if string else None,
+            progress=progress,
+        )
+        known_id, info = self._infos.get(action.key, (task.id, Info()))
+        info = info if known_id == task.id else Info()
+        self._infos[action.key] = (task.id, info)
+        body = Body(
+            run,
+            action.session,
+            action.wanted.fingerprint,
+            info,
+            settings=self._settings,
+            random=self._random,
+            journal=self._journal,
+        )
+        self._refused.pop(action.key, None)
+        self._spent.add(action.epoch)
+        self._bodies[action.key] = body
+        self._local += 1
+        self._bodies_running(self._count())
+        assert self._group is not None
+        body.task = self._group.create_task(body.live(self._context))
+        body.task.add_done_callback(lambda _: self._ended(body))
+        log.info("A task was started.", task=action.key, epoch=action.epoch, session=action.session)
+
+    async def _context(self, body: Body) -> TaskContext:
+        def save(run: Run, progress: Progress) -> "asyncio.Future[bool]":
+            body.progress = progress
+            return self._checkpoints.save(run, progress)
+
+        return TaskContext(
+            body.run,
+            await self._databases.store(body.run.database),
+            settings=self._settings,
+            info=body.info,
+            owned=lambda: self._owns(body),
+            save=save,
+            journal=self._journal,
+            pulse=self._pulse,
+            http=self._http,
+            node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,
+        )
+
+    def _owns(self, body: Body) -> bool:
+        claim = self._replica.record.claims.get(body.run.claim_key)
+        return (
+            body.state in ("Running", "Error")
+            and claim is not None
+            and (claim.state, claim.epoch) == ("Held", body.run.epoch)
+            and (body.partition_tolerant or self._lease.has_lease(body.session))
+        )
+
+    def _stop(self, body: Body, reason: str) -> None:
+        body.state, body.reason, body.since = "Stopping", reason, now()
+        self._local += 1
+        log.info("A task is being stopped.", task=body.run.claim_key, epoch=body.run.epoch, reason=reason)
+        self._cancel(body)
+
+    def _cancel(self, body: Body) -> None:
+        """Again and again, for a body that has swallowed the first one."""
+        if body.task is not None and not body.task.done():
+            body.task.cancel()
+            asyncio.get_running_loop().call_later(CANCEL_AGAIN_S, self._cancel, body)
+
+    def _ended(self, body: Body) -> None:
+        if body.state != "Stopping":
+            body.reason = "the run was found to be over"
+        body.state = "Ended"
+        self._bodies_running(self._count())
+        self._touch()
+
+    def _count(self) -> int:
+        return sum(body.state != "Ended" for body in self._bodies.values())
+
+    # ---- what others see
+
+    def status(self) -> Mapping[str, Status]:
+        """Every task that runs here, is about to, or has not been released yet, by claim key."""
+        tag = self._own.tag
+        shown = {key: of_wanted(tag, w.wanted, "Waiting", reason=w.reason) for key, w in self._waits.items()}
+        for key, proposal in self._claims.items():
+            shown[key] = of_wanted(tag, proposal.wanted, "Claiming", error=proposal.error)
+        return shown | {key: of_body(tag, body) for key, body in self._bodies.items()}
+
+
+def _as_planned(body: Body) -> planning.Body:
+    return planning.Body(
+        epoch=body.run.epoch,
+        session=body.session,
+        fingerprint=body.fingerprint,
+        state="Running" if body.state == "Error" else body.state,
+        partition_tolerant=body.partition_tolerant,
+    )
+
+
+def _held(record: Record, epoch: int) -> bool:
+    return any(claim.epoch == epoch and claim.state == "Held" for claim in record.claims.values())
