@@ -115,9 +115,14 @@ async def stats(request: web.Request) -> web.Response:
             "DatabaseId": store.database_id,
             "NodeTag": request.app[PARTS].tag,
             "Is64Bit": True,
-            "SizeOnDisk": {"SizeInBytes": counts.size_bytes, "HumaneSize": f"{counts.size_bytes / 2**20:.2f} MBytes"},
+            "SizeOnDisk": _size(counts.size_bytes),
+            "TempBuffersSizeOnDisk": _size(0),
         }
     )
+
+
+def _size(size_bytes: int) -> dict[str, object]:
+    return {"SizeInBytes": size_bytes, "HumaneSize": f"{size_bytes / 2**20:.2f} MBytes"}
 
 
 async def collection_stats(request: web.Request) -> web.Response:

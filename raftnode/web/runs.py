@@ -1,7 +1,6 @@
 """What runs on which node: this node's runs, and those of others, asked for with a short timeout."""
 
 import asyncio
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +63,6 @@ async def _ask(parts: Parts, tag: str, runs: Runs) -> None:
         return
     try:
         reply = await parts.http.request("GET", f"{node.url}/status/runs", timeout_s=ASK_TIMEOUT_S)
-        runs.by_node[tag] = json.loads(reply.body)["Runs"]
-    except (HttpError, ValueError, KeyError) as error:
+        runs.by_node[tag] = reply.json()["Runs"]
+    except (HttpError, KeyError, TypeError) as error:
         runs.unknown[tag] = f"Node {tag} holds the task, and its details are not known here: {error}."

@@ -1,5 +1,6 @@
 """This node's view of everything, and whether it is fit to serve."""
 
+import shutil
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from raftnode.web.requests import Query, answer
 from raftnode.web.runs import runs_here
 from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
 
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 WITH_LEASE = ("Leader", "Follower")
 
 
@@ -86,6 +88,9 @@ def not_ready(parts: Parts) -> list[str]:
         reasons.append(f"The node takes no part in consensus any more: {raft.failure}")
     if raft.applied_index < raft.commit_index:
         reasons.append(f"The node has applied index {raft.applied_index} of {raft.commit_index} committed ones.")
+    free_bytes = shutil.disk_usage(parts.settings.node.data_dir).free
+    if free_bytes < DISK_FREE_BYTES_MIN:
+        reasons.append(f"The disk is almost full: {free_bytes} bytes are free in {parts.settings.node.data_dir}.")
     faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
     reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
     return reasons
