@@ -14,7 +14,6 @@ from raftnode.record.commands.cluster import (
     SetDraining,
     SetNodeKind,
     SetNodeTraits,
-    SetTimings,
 )
 from raftnode.record.commands.databases import (
     AddDatabaseNode,
@@ -47,7 +46,7 @@ AnyCommand = (
     | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | EndGrace | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
     | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeKind | SetNodeTraits
-    | SetTaskPin | SetTaskState | SetTimings | SuspendObserver
+    | SetTaskPin | SetTaskState | SuspendObserver
 )  # fmt: skip
 
 
@@ -79,5 +78,5 @@ __all__ = [
     "DeleteTask", "EndGrace", "Entry", "Envelope", "FormCluster", "NewTopology", "Outcome", "ProgressMade",
     "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",
     "ReorderMembers", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode", "SetNodeKind",
-    "SetNodeTraits", "SetTaskPin", "SetTaskState", "SetTimings", "SuspendObserver", "VoidClaim", "decode", "encode",
+    "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim", "decode", "encode",
 ]  # fmt: skip

@@ -165,16 +165,6 @@ class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):
         return _with_node(record, replace(node, weight=self.weight, labels=self.labels))
 
 
-class SetTimings(Command, frozen=True, kw_only=True, tag="SetTimings"):
-    """The cluster's clockwork. The caller has checked the rule that binds the figures."""
-
-    timings: Timings
-
-    def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Always holds."""
-        return Outcome(record=replace(record, timings=self.timings), changes=Changes(cluster=True))
-
-
 def _check_traits(weight: int, labels: tuple[str, ...]) -> None:
     # Placement draws once per unit of weight, so an unbounded weight would stop every node.
     if not 1 <= weight <= WEIGHT_MAX:

@@ -10,10 +10,9 @@ from raftnode.record.commands import (
     SetDraining,
     SetNodeKind,
     SetNodeTraits,
-    SetTimings,
     SuspendObserver,
 )
-from raftnode.record.model import NODES_MAX, Timings
+from raftnode.record.model import NODES_MAX
 from tests.unit.record.build import TIMINGS, Cluster, node
 
 
@@ -118,15 +117,12 @@ def test_a_removal_keeps_a_database_that_others_still_delete() -> None:
     assert set(cluster.database().deletion_in_progress) == {"A"}
 
 
-def test_weight_labels_draining_timings_and_suspension_are_kept() -> None:
+def test_weight_labels_draining_and_suspension_are_kept() -> None:
     cluster = Cluster("A")
     cluster.do(SetNodeTraits(tag="A", weight=3, labels=("ssd",)))
     cluster.do(SetDraining(tag="A", draining=True))
-    fast = Timings(heartbeat_ms=1, lease_ms=2, task_stop_timeout_ms=3, time_before_moving_to_rehab_ms=4)
-    cluster.do(SetTimings(timings=fast))
     cluster.do(SuspendObserver(suspended=True))
     kept = cluster.record.nodes["A"]
     assert (kept.weight, kept.labels, kept.draining) == (3, ("ssd",), True)
-    assert cluster.record.timings == fast
     assert cluster.record.observer.suspended
     assert "1 to 100" in cluster.refused(SetNodeTraits(tag="A", weight=101))

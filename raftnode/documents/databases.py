@@ -1,0 +1,237 @@
+"""This node's copies of databases: opened, closed, deleted and kept in step with the group as the record says.
+
+One loop compares the record with what is open. A change that does not concern a database costs it nothing.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from raftnode.documents.errors import StoreClosed, StoreError
+from raftnode.documents.replication import Destination, Replication
+from raftnode.documents.store import DocumentStore
+from raftnode.http import Http
+from raftnode.record.commands import Changes
+from raftnode.record.model import Database, Record, Topology
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = 2.0
+
+CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
+
+
+class Copy(msgspec.Struct, frozen=True, rename="pascal"):
+    """What this node says of its copy: whether it serves, how far it is, and what it has sent to whom."""
+
+    status: CopyStatus
+    error: str = ""
+    database_id: str = ""
+    last_etag: int = 0
+    change_vector: str = ""
+    sent: Mapping[str, int] = {}
+    replication_errors: Mapping[str, str] = {}
+
+
+@dataclass
+class _Open:
+    """A database on this node: its store once it is open, and the senders to the rest of the group."""
+
+    name: str
+    path: Path
+    store: DocumentStore | None = None
+    error: str = ""
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
+
+
+class Databases:
+    """The copies of one node. `run` must be running; `record` gives the newest record.
+
+    `deleted` is called with a database's name once this node's copy is gone, until the record no longer waits for it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tag: str,
+        record: Callable[[], Record],
+        http: Http,
+        deleted: Callable[[str], Awaitable[None]],
+        batch_documents_max: int = 1024,
+        batch_bytes_max: int = 8 * 1024 * 1024,
+    ) -> None:
+        self._directory, self._tag, self._record, self._http = directory, tag, record, http
+        self._deleted = deleted
+        self._batch = (batch_documents_max, batch_bytes_max)
+        self._open: dict[str, _Open] = {}
+        self._wake = asyncio.Event()
+        self._extra: dict[str, Replication] = {}
+
+    def changed(self, record: Record, changes: Changes) -> None:
+        """The record has changed; see `raftnode.consensus.replica.Listener`."""
+        if changes.cluster or changes.databases:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Keeps the copies in step with the record until cancelled; then closes them."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._wake.clear()
+                    settled = await self._reconcile(self._record(), group)
+                    try:
+                        async with asyncio.timeout(None if settled else RETRY_S):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        continue
+        finally:
+            await asyncio.gather(*(self._close(copy) for copy in self._open.values()))
+            self._open.clear()
+
+    async def store(self, name: str) -> DocumentStore:
+        """The store of a database that this node holds; opened if it is not yet. Raises StoreError."""
+        database = self._record().database(name)
+        if database is None or not _holds(database, self._tag):
+            raise StoreClosed(f"Database '{name}' is not on node {self._tag}.")
+        return await self._opened(self._copy(database))
+
+    def status(self) -> Mapping[str, Copy]:
+        """The copies by folded name."""
+        record = self._record()
+        held = {folded: d for folded, d in record.databases.items() if _holds(d, self._tag)}
+        return {folded: self._shown(folded) for folded in held}
+
+    def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
+        """A mentor's filling of a Promotable begins, or has ended (None): its place is shown with the others."""
+        key = f"{folded}/{tag}"
+        if sender is None:
+            self._extra.pop(key, None)
+        else:
+            self._extra[key] = sender
+
+    async def _reconcile(self, record: Record, group: asyncio.TaskGroup) -> bool:
+        """One pass. False: something failed, or is waited for, and must be looked at again."""
+        settled = True
+        held = {folded: d for folded, d in record.databases.items() if _holds(d, self._tag)}
+        for folded in [folded for folded in self._open if folded not in held]:
+            await self._close(self._open.pop(folded))
+        for folded, database in held.items():
+            copy = self._copy(database)
+            try:
+                store = await self._opened(copy)
+            except StoreError:
+                settled = False
+                continue
+            await self._aim(copy, store, _destinations(record, database, self._tag), group)
+            self._open[folded] = copy
+        for folded, database in record.databases.items():
+            if self._tag in database.deletion_in_progress:
+                settled = await self._delete(folded, database) and settled
+        return settled
+
+    def _copy(self, database: Database) -> _Open:
+        folded = database.name.lower()
+        file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
+        path = self._directory / folded / f"{file}.sqlite"
+        copy = self._open.get(folded)
+        if copy is None or copy.path != path:
+            copy = self._open[folded] = _Open(name=database.name, path=path)
+        return copy
+
+    async def _opened(self, copy: _Open) -> DocumentStore:
+        async with copy.opening:
+            if copy.store is None:
+                try:
+                    copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name)
+                    copy.error = ""
+                except StoreError as error:
+                    if str(error) != copy.error:
+                        log.error("a database cannot be opened", database=copy.name, reason=str(error))
+                    copy.error = str(error)
+                    raise
+            return copy.store
+
+    async def _aim(
+        self, copy: _Open, store: DocumentStore, wanted: frozenset[Destination], group: asyncio.TaskGroup
+    ) -> None:
+        for destination in [d for d in copy.senders if d not in wanted]:
+            _, task = copy.senders.pop(destination)
+            await _ended(task)
+        for destination in wanted - copy.senders.keys():
+            documents_max, bytes_max = self._batch
+            sender = Replication(
+                store, destination, self._http, batch_documents_max=documents_max, batch_bytes_max=bytes_max
+            )
+            copy.senders[destination] = (sender, group.create_task(sender.run()))
+
+    async def _close(self, copy: _Open) -> None:
+        for _, task in copy.senders.values():
+            await _ended(task)
+        copy.senders.clear()
+        if copy.store is not None:
+            await copy.store.close()
+            copy.store = None
+
+    async def _delete(self, folded: str, database: Database) -> bool:
+        """Removes the files (a soft delete keeps them) and says so. False: the record still waits for it."""
+        hard = database.deletion_in_progress[self._tag] == "HardDelete"
+        if hard:
+            try:
+                await asyncio.to_thread(_remove, self._directory / folded)
+            except OSError as error:
+                log.error("a database cannot be deleted", database=database.name, reason=str(error))
+                return False
+        await self._deleted(database.name)
+        return False
+
+    def _shown(self, folded: str) -> Copy:
+        copy = self._open.get(folded)
+        if copy is None or copy.store is None:
+            error = copy.error if copy else ""
+            return Copy(status="Faulted" if error else "Loading", error=error)
+        senders = [(destination.tag, sender) for destination, (sender, _) in copy.senders.items()]
+        extra = [(key.partition("/")[2], s) for key, s in self._extra.items() if key.startswith(f"{folded}/")]
+        return Copy(
+            status="Loaded",
+            database_id=copy.store.database_id,
+            last_etag=copy.store.last_etag,
+            change_vector=copy.store.change_vector,
+            sent={tag: sender.status.last_sent_etag for tag, sender in senders + extra},
+            replication_errors={tag: s.status.error for tag, s in senders + extra if s.status.error},
+        )
+
+
+def destinations(topology: Topology, tag: str) -> frozenset[str]:
+    """Whom a node of the group sends its documents to: Members and Rehabs send to all Members and Rehabs. A Promotable
+    sends to nobody, and receives from its mentor only, whose sender is a task."""
+    full = frozenset(topology.members) | frozenset(topology.rehabs)
+    return full - {tag} if tag in full else frozenset()
+
+
+def _destinations(record: Record, database: Database, tag: str) -> frozenset[Destination]:
+    tags = destinations(database.topology, tag)
+    return frozenset(
+        Destination(other, record.nodes[other].url, database.name) for other in tags if other in record.nodes
+    )
+
+
+def _holds(database: Database, tag: str) -> bool:
+    return database.topology.state_of(tag) is not None and not database.disabled
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
