@@ -56,13 +56,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         facts = self.facts_of(tag)
         return facts.previous.get(self.database.name.lower()) if facts else None
 
-    def good_ms(self, tag: str) -> int | None:
-        """For how long the node has been heard and its copy well; None if it is not, or nobody knows."""
+    def good_since_ns(self, tag: str) -> int | None:
+        """Since when the node has been heard and its copy well; None if it is not, or nobody knows."""
         facts = self.facts_of(tag)
         state = facts.copies.get(self.database.name.lower()) if facts else None
-        if facts is None or state is None or facts.silent or not state.well:
-            return None
-        return (self.facts.now_ns - state.since_ns) // NS_PER_MS
+        return None if facts is None or state is None or facts.silent or not state.well else state.since_ns
 
     def lost(self, tag: str) -> str | None:
         """Why the node is lost to this database for now, or None if it is not, or may only be slow."""

@@ -41,7 +41,9 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `silent`: its lease has certainly ended, so its claims may be voided. `fresh`: its reports are new enough to
     promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. `node_id`: the id
-    it reports, since `node_id_since_ns`; empty if unknown. Databases are keyed by folded name.
+    it reports, since `node_id_since_ns`; empty if unknown. Databases are keyed by folded name;
+    `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
+    databases whose group the node is in.
     """
 
     tag: str
@@ -53,6 +55,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     current: Mapping[str, DatabaseReport] = {}
     previous: Mapping[str, DatabaseReport] = {}
+    previous_ns: int = 0
     copies: Mapping[str, CopyState] = {}
 
 

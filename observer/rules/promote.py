@@ -4,6 +4,7 @@ import msgspec
 from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
+from observer.rules.facts import NS_PER_MS
 from raftnode.record.commands.observer import HOUR_MS
 from raftnode.record.model import PromotionStatus, Topology
 from raftnode.record.ownership import mentor_of
@@ -38,7 +39,12 @@ def with_member(topology: Topology, tag: str) -> Topology:
 
 def readiness_of(case: Case, tag: str) -> Readiness:
     """All that must hold, in the order in which it is asked."""
-    return _reachable(case, tag) or _wanted(case, tag) or _caught_up(case, tag) or _held_down(case, tag)
+    missing, since_ns = _reachable(case, tag), case.good_since_ns(tag)
+    if missing is not None:
+        return missing
+    if since_ns is None:
+        return Readiness(False, "WaitingForResponse", f"{tag} has not reported on it since it is in the group")
+    return _wanted(case, tag) or _caught_up(case, tag, since_ns) or _held_down(case, tag, since_ns)
 
 
 def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
@@ -71,7 +77,7 @@ def _wanted(case: Case, tag: str) -> Readiness | None:
     return None
 
 
-def _caught_up(case: Case, tag: str) -> Readiness | None:
+def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
     mentor = mentor_of(case.record, case.database, tag)
     if mentor is None:
         return Readiness(False, "WaitingForResponse", f"no Member can be the mentor of {tag}")
@@ -80,16 +86,19 @@ def _caught_up(case: Case, tag: str) -> Readiness | None:
         return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice on the database")
     if now.status != "Loaded" or before.status != "Loaded":
         return Readiness(False, "WaitingForResponse", f"the database is not loaded on mentor {mentor}")
+    if facts.previous_ns < since_ns:
+        # Older samples speak of an earlier copy on that node, which may have gone since.
+        return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice since {tag} is here")
     # What the mentor had one sample ago has arrived: under steady writes the newest etag is never reached.
     if now.sent.get(tag, 0) < before.last_etag or tag not in now.sent:
         return Readiness(False, "ChangeVectorNotMerged", f"{tag} has not received all that mentor {mentor} has")
     return None
 
 
-def _held_down(case: Case, tag: str) -> Readiness:
+def _held_down(case: Case, tag: str, since_ns: int) -> Readiness:
     wait_ms, demotions = hold_down_ms(case, tag)
     often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
-    good_ms = case.good_ms(tag)
-    if good_ms is None or good_ms < wait_ms:
+    good_ms = (case.facts.now_ns - since_ns) // NS_PER_MS
+    if good_ms < wait_ms:
         return Readiness(False, "Ok", f"{tag} has caught up and must stay good for {wait_ms} ms{often}")
     return Readiness(True, "Ok", f"it has caught up and been good for {good_ms} ms (required {wait_ms} ms{often})")

@@ -38,6 +38,7 @@ def nodes(draw: st.DrawFn, tag: str) -> NodeFacts:
         node_id_since_ns=draw(times_ns),
         current=draw(databases),
         previous=draw(databases),
+        previous_ns=draw(times_ns),
         copies=draw(copies),
     )
 

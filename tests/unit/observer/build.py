@@ -34,6 +34,7 @@ def well(tag: str, *, good_ms: int = 3_600_000, **fields: Any) -> NodeFacts:
         "node_id_since_ns": 0,
         "current": {FOLDED: report()},
         "previous": {FOLDED: report()},
+        "previous_ns": NOW_NS,
         "copies": {FOLDED: CopyState(True, NOW_NS - good_ms * NS_PER_MS)},
     }
     return NodeFacts(tag=tag, **(defaults | fields))

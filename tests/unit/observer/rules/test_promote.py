@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from observer.rules.case import Case
 from observer.rules.decide import decide
-from observer.rules.facts import Facts, NodeFacts
+from observer.rules.facts import NS_PER_MS, Facts, NodeFacts
 from observer.rules.promote import HOLD_DOWN_MS_MAX, hold_down_ms, readiness_of
 from raftnode.record.commands import AddDatabaseNode, ReorderMembers, SetDraining
 from raftnode.record.ownership import mentor_of
 from tests.unit.observer.build import (
     FOLDED,
     NOW_MS,
+    NOW_NS,
     STABLE_MS,
     commit,
     facts,
@@ -101,7 +102,7 @@ def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[i
 
 
 def test_a_node_that_is_not_known_to_be_good_waits() -> None:
-    assert verdict_on(rehab(), around(well("B", copies={}))) == (False, "Ok")
+    assert verdict_on(rehab(), around(well("B", copies={}))) == (False, "WaitingForResponse")
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,14 @@ def test_what_the_mentor_had_one_sample_ago_must_have_arrived(sent: dict[str, in
     now, ago = report(sent=sent, last_etag=99), report(last_etag=before)
     seen = around(well(mentor, current={FOLDED: now}, previous={FOLDED: ago}))
     assert verdict_on(cluster, seen) == ((True, "Ok") if ready else (False, "ChangeVectorNotMerged"))
+
+
+def test_how_far_an_earlier_copy_had_been_filled_promotes_nobody() -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    before_it_was_here = well(mentor, previous_ns=NOW_NS - 6000 * NS_PER_MS)
+    assert verdict_on(cluster, around(well("B", good_ms=5000), before_it_was_here)) == (False, "WaitingForResponse")
+    assert verdict_on(cluster, around(well("B", good_ms=6000), before_it_was_here)) == (True, "Ok")
 
 
 def test_another_member_that_lags_does_not_matter() -> None:

@@ -1,0 +1,210 @@
+"""How the nodes are, as this leader sees them: their reports, and since when each is heard and each copy is well.
+
+Silence comes from the lease alone (`Heartbeat.is_silent`), so that what is void and what has a lease can never be
+judged by two clocks. Everything here is forgotten when the leadership ends: it is rebuilt from the reports, and a new
+leader counts every span from its own election.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from observer.rules.facts import CopyState, DatabaseReport, DatabaseStatus, Facts, NodeFacts
+from raftnode.documents.change_vector import ChangeVectorInvalid, parse
+from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard
+from raftnode.ports import NS_PER_MS, Clock
+from raftnode.record.model import Claim, Record, Timings
+
+_log = structlog.get_logger(__name__)
+
+
+class Leadership(Protocol):
+    """What health needs of the lease; see `raftnode.heartbeat.Heartbeat`."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def reports(self) -> Mapping[str, Heard]: ...
+    def is_silent(self, tag: str) -> bool: ...
+
+
+class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy in a node's report: `{"databases": {name: {...}}}` of the payload."""
+
+    status: DatabaseStatus
+    last_etag: int = 0
+    change_vector: str = ""
+    documents: int = 0
+    sent: dict[str, int] = {}
+    error: str | None = None
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What health reads of a node's report; whatever else it holds is for people."""
+
+    node_id: str = ""
+    databases: dict[str, CopyReport] = {}
+
+
+@dataclass
+class _Seen:
+    """One node, in this leadership. `payload` is the one the newest sample was made of."""
+
+    heard_ns: int
+    payload: object = None
+    node_id: str = ""
+    node_id_since_ns: int = 0
+    current: Mapping[str, DatabaseReport] = field(default_factory=dict)
+    current_ns: int = 0
+    previous: Mapping[str, DatabaseReport] = field(default_factory=dict)
+    previous_ns: int = 0
+    copies: dict[str, CopyState] = field(default_factory=dict)
+    complaint: str = ""
+
+
+class Health:
+    """Samples the reports and keeps what the rules need of the past.
+
+    `own_report` gives this node's own payload, `last_error` the last error on the way to a node, or the empty string.
+    """
+
+    def __init__(
+        self,
+        *,
+        tag: str,
+        node_id: str,
+        heartbeat: Leadership,
+        clock: Clock,
+        own_report: Callable[[], dict[str, Any]],
+        last_error: Callable[[str], str] = lambda tag: "",
+    ) -> None:
+        self._tag = tag
+        self._node_id = node_id
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._own_report = own_report
+        self._last_error = last_error
+        self._term = -1
+        self._seen: dict[str, _Seen] = {}
+        self._own_sampled_ns = 0
+        self._claims: Mapping[str, Claim] = {}
+        self._holders: frozenset[str] = frozenset()
+
+    def facts(self, record: Record, timings: Timings, stabilization_ms: int) -> Facts:
+        """All that is known at this moment, of the cluster's nodes and of whoever holds a claim."""
+        now_ns = self._clock.judge_ns()
+        if self._heartbeat.term != self._term:
+            self._term, self._seen, self._own_sampled_ns = (
+                self._heartbeat.term,
+                {},
+                now_ns - PAYLOAD_PERIOD_MS * NS_PER_MS,
+            )
+        tags = {self._tag, *record.nodes, *self._heartbeat.reports, *self._holders_of(record)}
+        for tag in tags:
+            seen = self._seen.setdefault(tag, _Seen(heard_ns=now_ns, node_id_since_ns=now_ns))
+            self._sample(tag, seen, record, now_ns)
+        fresh_ns = timings.time_before_moving_to_rehab_ms * NS_PER_MS // 2
+        return Facts(
+            leader=self._tag,
+            term=self._term,
+            now_ns=now_ns,
+            now_ms=self._clock.wall_ms(),
+            # Tags are never empty: this asks about a node that nobody has ever heard.
+            void_allowed=self._heartbeat.is_silent(""),
+            silence_ms=timings.time_before_moving_to_rehab_ms,
+            stabilization_ms=stabilization_ms,
+            nodes={tag: self._node(tag, self._seen[tag], now_ns, fresh_ns) for tag in tags},
+        )
+
+    def reports(self) -> dict[str, Any]:
+        """The last report of each node, for people; empty in a node that does not lead."""
+        now_ns = self._clock.judge_ns()
+        return {
+            tag: {
+                "HeardMsAgo": (now_ns - heard.heard_ns) // NS_PER_MS,
+                "Silent": self._heartbeat.is_silent(tag),
+                "HasLease": heard.has_lease,
+                "AppliedIndex": heard.applied_index,
+                "Boot": heard.boot,
+                "Report": heard.payload,
+            }
+            for tag, heard in sorted(self._heartbeat.reports.items())
+        }
+
+    def _holders_of(self, record: Record) -> frozenset[str]:
+        if record.claims is not self._claims:
+            self._claims = record.claims
+            self._holders = frozenset(claim.tag for claim in record.claims.values() if claim.state == "Held")
+        return self._holders
+
+    def _sample(self, tag: str, seen: _Seen, record: Record, now_ns: int) -> None:
+        if tag == self._tag:
+            seen.heard_ns, seen.node_id = now_ns, self._node_id
+            if now_ns - self._own_sampled_ns >= PAYLOAD_PERIOD_MS * NS_PER_MS:
+                self._own_sampled_ns = now_ns
+                self._take(tag, seen, self._own_report(), record, now_ns)
+            return
+        heard = self._heartbeat.reports.get(tag)
+        if heard is not None:
+            seen.heard_ns = heard.heard_ns
+            if heard.payload is not seen.payload:
+                self._take(tag, seen, heard.payload, record, now_ns)
+        if self._heartbeat.is_silent(tag):
+            seen.copies = {}
+
+    def _take(self, tag: str, seen: _Seen, payload: dict[str, Any], record: Record, now_ns: int) -> None:
+        """One more sample. A report that cannot be read leaves the one before in place and is complained of once."""
+        seen.payload = payload
+        try:
+            read = msgspec.convert(payload, Payload)
+            reports = {name.lower(): _report(copy) for name, copy in read.databases.items()}
+        except (msgspec.ValidationError, ChangeVectorInvalid) as error:
+            if str(error) != seen.complaint:
+                _log.warning("The report of a node cannot be read.", node=tag, error=str(error))
+                seen.complaint = str(error)
+            return
+        seen.complaint = ""
+        if read.node_id and read.node_id != seen.node_id:
+            seen.node_id, seen.node_id_since_ns = read.node_id, now_ns
+        seen.previous, seen.previous_ns = seen.current, seen.current_ns
+        seen.current, seen.current_ns = reports, now_ns
+        # A copy counts from when its node is in the group: what was there before is another copy.
+        seen.copies = {
+            name: _state(seen.copies.get(name), report, now_ns)
+            for name, report in reports.items()
+            if name in record.databases and record.databases[name].topology.state_of(tag) is not None
+        }
+
+    def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int) -> NodeFacts:
+        silent = self._heartbeat.is_silent(tag)
+        return NodeFacts(
+            tag=tag,
+            silent=silent,
+            fresh=not silent and bool(seen.current) and now_ns - seen.heard_ns <= fresh_ns,
+            heard_ns=seen.heard_ns,
+            node_id=seen.node_id,
+            node_id_since_ns=seen.node_id_since_ns,
+            error=self._last_error(tag) if silent else "",
+            current=seen.current,
+            previous=seen.previous,
+            previous_ns=seen.previous_ns,
+            copies=seen.copies,
+        )
+
+
+def _report(copy: CopyReport) -> DatabaseReport:
+    return DatabaseReport(
+        status=copy.status,
+        last_etag=copy.last_etag,
+        documents=copy.documents,
+        vector={database_id: etag for database_id, (etag, _) in parse(copy.change_vector).items()},
+        sent=copy.sent,
+        error=copy.error or "",
+    )
+
+
+def _state(before: CopyState | None, report: DatabaseReport, now_ns: int) -> CopyState:
+    return before if before is not None and before.well == report.well else CopyState(report.well, now_ns)

@@ -1,0 +1,207 @@
+"""The cluster observer: on the leader only, gathers, decides and proposes, and says what it decided and why.
+
+The rules are pure and stand in `observer.rules`. A decision names the term it was made in and is never proposed
+twice: what was not committed is decided anew from what is true then.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from observer.health import Health, Leadership
+from observer.rules.decide import Said, Verdict, decide
+from observer.rules.facts import Facts
+from raftnode.consensus.model import NotCommitted, OutcomeUnknown
+from raftnode.lease import Role
+from raftnode.ports import NS_PER_MS, Clock
+from raftnode.record.commands import Decide, encode
+from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
+
+_log = structlog.get_logger(__name__)
+
+POLLS_IN_SILENCE = 50
+"""While a node is not heard but not yet silent, the observer looks that many times in R."""
+POLL_MS_MIN = 5
+
+
+class Heartbeat(Leadership, Protocol):
+    """What the observer needs of the lease; see `raftnode.heartbeat.Heartbeat`."""
+
+    @property
+    def role(self) -> Role: ...
+    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]: ...
+
+
+class Replica(Protocol):
+    """What the observer needs of the record; see `raftnode.consensus.replica.Replica`."""
+
+    @property
+    def record(self) -> Record: ...
+    async def decide(self, command: Decide) -> Result: ...
+
+
+class Observer:
+    """The loop. `period_ms` is how often it looks when nothing is near a limit, `stabilization_ms` how long a node
+    must be good before its first promotion."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        heartbeat: Heartbeat,
+        health: Health,
+        clock: Clock,
+        period_ms: int,
+        stabilization_ms: int,
+    ) -> None:
+        self._replica = replica
+        self._heartbeat = heartbeat
+        self._health = health
+        self._clock = clock
+        self._period_ms = period_ms
+        self._stabilization_ms = stabilization_ms
+        self._iteration = 0
+        self._term = -1
+        self._standing: frozenset[Said] = frozenset()
+        self._quiet: tuple[str, tuple[str, ...]] | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def iteration(self) -> int:
+        """How many times this node has looked since it began to lead."""
+        return self._iteration
+
+    def wake(self) -> None:
+        """Has the observer look at once. A change of role does so by itself."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Looks again and again until cancelled. While this node does not lead, that costs a glance a period.
+
+        An error in a turn is logged and the turn given up: it must not end one leader after the other.
+        """
+        unsubscribe = self._heartbeat.subscribe(self.wake)
+        try:
+            while True:
+                self._wake.clear()
+                pause_ms = await self._turn_or_give_up()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_ms / 1000):
+                        await self._wake.wait()
+        finally:
+            unsubscribe()
+
+    async def _turn_or_give_up(self) -> float:
+        try:
+            return await self.turn()
+        except Exception:
+            _log.exception("A turn of the observer failed and is given up.", iteration=self._iteration)
+            return self._period_ms
+
+    async def turn(self) -> float:
+        """One turn: looks, decides, and proposes what was decided. Returns how long nothing can change, in ms."""
+        record = self._replica.record
+        timings = record.timings
+        if self._heartbeat.role != "Leader" or timings is None:
+            self._term = -1
+            return self._period_ms
+        if self._heartbeat.term != self._term:
+            self._term, self._iteration = self._heartbeat.term, 0
+            self._standing, self._quiet = frozenset(), None
+        self._iteration += 1
+        facts = self._health.facts(record, timings, self._stabilization_ms)
+        verdict = decide(record, facts)
+        fresh = replace(
+            verdict, said=tuple(s for s in verdict.said if s.key is None or _keyed(s) not in self._standing)
+        )
+        if not (fresh.topologies or fresh.voids or fresh.said):
+            self._standing = _standing(verdict)
+            self._nothing(record, facts)
+            return _pause_ms(facts, self._period_ms)
+        self._quiet = None
+        if not await self._propose(self._command(fresh, facts), fresh):
+            return _pause_ms(facts, self._period_ms)
+        self._standing = _standing(verdict)
+        return 0
+
+    def _command(self, verdict: Verdict, facts: Facts) -> Decide:
+        return Decide(
+            term=facts.term,
+            iteration=self._iteration,
+            at=_at(facts.now_ms),
+            at_ms=facts.now_ms,
+            topologies=verdict.topologies,
+            voids=verdict.voids,
+            decisions=tuple((said.database, said.message) for said in verdict.said),
+        )
+
+    async def _propose(self, command: Decide, verdict: Verdict) -> bool:
+        """Whether all of it was applied."""
+        applied = True
+        for part in parts(command):
+            try:
+                result = await self._replica.decide(part)
+            except (NotCommitted, OutcomeUnknown) as failure:
+                _log.warning("A decision was not committed and will be made anew.", reason=str(failure))
+                return False
+            if result.error is not None:
+                _log.warning("A decision was refused and will be made anew.", reason=result.error.message)
+                return False
+            for database in result.value:
+                _log.warning("A topology was not changed: its record was edited meanwhile.", database=database)
+                applied = False
+        for said in verdict.said:
+            _log.info(said.message, database=said.database, iteration=command.iteration, term=command.term)
+        return applied
+
+    def _nothing(self, record: Record, facts: Facts) -> None:
+        """The sentence of a turn without a decision; a repeat of the last one is not logged again."""
+        silent = tuple(sorted(node.tag for node in facts.nodes.values() if node.silent))
+        why = "the observer is suspended" if record.observer.suspended else "everything is as it should be"
+        if (why, silent) != self._quiet:
+            self._quiet = (why, silent)
+            databases = len(record.databases)
+            _log.debug(f"Nothing was decided: {why}.", term=facts.term, databases=databases, silent=silent)
+
+
+def parts(command: Decide) -> list[Decide]:
+    """The command, cut in halves until each fits the log. The sentences go with the first parts."""
+    items = (len(command.topologies), len(command.voids), len(command.decisions))
+    if max(items) <= 1 or len(encode(command)) <= COMMAND_BYTES_MAX:
+        return [command]
+    t, v, d = ((count + 1) // 2 for count in items)
+    first = replace(
+        command, topologies=command.topologies[:t], voids=command.voids[:v], decisions=command.decisions[:d]
+    )
+    rest = replace(command, topologies=command.topologies[t:], voids=command.voids[v:], decisions=command.decisions[d:])
+    return [*parts(first), *parts(rest)]
+
+
+def _pause_ms(facts: Facts, period_ms: int) -> float:
+    """Until a node that is heard no more would have been silent for R; a node that is past that moment and does not
+    count as silent yet (the leader is new, or the node reports but is not accepted) is polled for."""
+    pause_ms: float = period_ms
+    for node in facts.nodes.values():
+        if node.silent or node.tag == facts.leader:
+            continue
+        left_ms = facts.silence_ms - (facts.now_ns - node.heard_ns) / NS_PER_MS
+        pause_ms = min(pause_ms, left_ms + 1 if left_ms > 0 else max(POLL_MS_MIN, facts.silence_ms / POLLS_IN_SILENCE))
+    return pause_ms
+
+
+def _keyed(said: Said) -> Said:
+    return Said(said.database, "", said.key)
+
+
+def _standing(verdict: Verdict) -> frozenset[Said]:
+    return frozenset(_keyed(said) for said in verdict.said if said.key is not None)
+
+
+def _at(now_ms: int) -> str:
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03}0000Z"
