@@ -232,18 +232,24 @@ class Story:
         return answer.json() if answer.body else None
 
     async def status(self) -> dict[str, Any]:
-        """The status as a node that has a lease sees it. What is new since the last look is said."""
+        """The status as a node that has a lease sees it."""
         deadline = time.monotonic() + STEP_TIMEOUT_SEC
         while time.monotonic() < deadline:
-            for tag in pids(self.cluster):
-                status = await self.cluster.status(tag)
-                if status and status["Node"]["HasLease"] and status["Node"]["Leader"] is not None:
-                    for event in events(self.seen, status):
-                        self.say(event)
-                    self.seen = status
-                    return status
+            if status := await self.look():
+                return status
             await asyncio.sleep(POLL_SEC)
         raise DemoFailed("no node with a lease answers")
+
+    async def look(self) -> dict[str, Any] | None:
+        """One look at the status, None if no node with a lease answers. What is new since the last one is said."""
+        for tag in pids(self.cluster):
+            status = await self.cluster.status(tag)
+            if status and status["Node"]["HasLease"] and status["Node"]["Leader"] is not None:
+                for event in events(self.seen, status):
+                    self.say(event)
+                self.seen = status
+                return status
+        return None
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Waits for a condition, watching the cluster meanwhile."""
@@ -251,8 +257,7 @@ class Story:
         while not await condition():
             if time.monotonic() > deadline:
                 raise DemoFailed(f"waited {STEP_TIMEOUT_SEC:.0f} s for {what}")
-            if self.seen:
-                await self.status()
+            await self.look()
             await asyncio.sleep(POLL_SEC)
 
     async def orders_at_least(self, count: int) -> bool:
