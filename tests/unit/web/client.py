@@ -1,0 +1,59 @@
+"""A client for tests: sends what it is told and keeps the whole answer."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDictProxy
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def message(self) -> str:
+        """The message of an error, whose shape is checked."""
+        assert set(self.json) >= {"Url", "Type", "Message", "Error"}, self.text
+        assert "Traceback" not in self.text
+        message: str = self.json["Message"]
+        return message
+
+
+class Client:
+    """Talks to one node."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        async with self._session.request(method, self.url + path, data=data, headers=headers) as response:
+            return Reply(response.status, response.headers, await response.text())
+
+    async def get(self, path: str, **headers: str) -> Reply:
+        return await self.send("GET", path, headers=headers)
+
+    async def put(self, path: str, body: Any = None, **headers: str) -> Reply:
+        return await self.send("PUT", path, body, headers)
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> Reply:
+        return await self.send("POST", path, body, headers)
+
+    async def delete(self, path: str, body: Any = None, **headers: str) -> Reply:
+        return await self.send("DELETE", path, body, headers)
+
+    async def database(self, name: str = "Shop") -> None:
+        """Creates a database."""
+        reply = await self.put(f"/admin/databases?name={name}", {})
+        assert reply.status == 201, reply.text

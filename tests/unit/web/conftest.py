@@ -1,0 +1,72 @@
+"""A real node of one, in this process."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import config
+from raftnode.node import Node
+from tests.unit.web.client import Client
+
+READY_S = 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def settings_in(directory: Path, **flags: str) -> config.Settings:
+    """Settings of a node of one with its own ports."""
+    given = {
+        "node.data_dir": str(directory),
+        "http.port": str(free_port()),
+        "http.body_bytes_max": str(1 << 20),
+        "cluster.port": str(free_port()),
+        "cluster.profile": "fast",
+    }
+    return config.load(None, {}, given | {key.replace("__", "."): value for key, value in flags.items()})
+
+
+@asynccontextmanager
+async def running(
+    settings: config.Settings, *, join: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Client]:
+    """A node that is ready, until the block ends."""
+    node = Node(settings, join=join)
+    run = asyncio.create_task(node.run())
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True)) as session:
+            client = Client(session, settings.url)
+            await _ready(client, run)
+            yield client
+    finally:
+        node.stop()
+        await run
+
+
+async def _ready(client: Client, run: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(READY_S):
+        while not run.done():
+            try:
+                if (await client.get("/health/ready")).status == 200:
+                    return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.01)
+    await run
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    """A client of a ready node."""
+    async with running(settings_in(tmp_path / "data")) as client:
+        yield client

@@ -1,0 +1,215 @@
+"""Connection strings, ETL, task info and state, indexes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.web.client import Client
+
+DB = "/databases/Shop"
+ETL: dict[str, Any] = {
+    "EtlType": "Sql",
+    "Name": "orders",
+    "ConnectionStringName": "target",
+    "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False}],
+    "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
+}
+
+
+@pytest.fixture(autouse=True)
+async def shop(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    reply = await client.put(f"{DB}/admin/connection-strings", _target(tmp_path))
+    assert reply.status == 200, reply.text
+
+
+def _target(tmp_path: Path) -> dict[str, str]:
+    return {
+        "Type": "Sql",
+        "Name": "target",
+        "FactoryName": "Microsoft.Data.Sqlite",
+        "ConnectionString": f"Data Source={tmp_path}/target.sqlite",
+    }
+
+
+async def _etl(client: Client, **changes: Any) -> int:
+    reply = await client.put(f"{DB}/admin/etl", ETL | changes)
+    assert reply.status == 201, reply.text
+    id: int = reply.json["TaskId"]
+    return id
+
+
+async def test_a_connection_string_is_read_back_with_who_uses_it(client: Client, tmp_path: Path) -> None:
+    id = await _etl(client)
+    shown = (await client.get(f"{DB}/admin/connection-strings")).json
+    users = [{"Kind": "SqlEtl", "Id": id, "Identifier": None, "Name": "orders"}]
+    assert shown["SqlConnectionStrings"] == {"target": _target(tmp_path) | {"UsedBy": users}}
+    assert shown["RavenConnectionStrings"] == {}
+    one = (await client.get(f"{DB}/admin/connection-strings?connectionStringName=TARGET&type=Sql")).json
+    assert set(one["SqlConnectionStrings"]) == {"target"}
+    none = (await client.get(f"{DB}/admin/connection-strings?connectionStringName=target&type=Raven")).json
+    assert none["SqlConnectionStrings"] == {}
+
+
+async def test_a_used_connection_string_stays_and_an_unused_one_goes(client: Client) -> None:
+    id = await _etl(client)
+    path = f"{DB}/admin/connection-strings?connectionString=target&type="
+    assert "used by: orders" in (await client.delete(path + "Sql")).message
+    await client.delete(f"{DB}/admin/tasks?id={id}&type=SqlEtl")
+    assert "of type Sql" in (await client.delete(path + "Raven")).message
+    assert (await client.delete(path + "Sql")).status == 200
+    assert (await client.get(f"{DB}/admin/connection-strings")).json["SqlConnectionStrings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "say"),
+    [
+        ({"Name": "x"}, "Type"),
+        ({"Name": "x", "Type": "Sql", "FactoryName": "Nope", "ConnectionString": "x"}, "FactoryName"),
+        ({"Name": "x", "Type": "Olap"}, "Olap"),
+        ({"Name": "x", "Type": "Raven", "Database": "d", "TopologyDiscoveryUrls": []}, "TopologyDiscoveryUrls"),
+        ({"Name": 7, "Type": "Sql"}, "$.Name"),
+    ],
+)
+async def test_a_connection_string_that_does_not_fit_is_refused(client: Client, body: object, say: str) -> None:
+    reply = await client.put(f"{DB}/admin/connection-strings", body)
+    assert reply.status in (400, 501)
+    assert say in reply.message
+
+
+async def test_an_etl_is_put_and_shown_with_its_placement(client: Client) -> None:
+    id = await _etl(client)
+    info = (await client.get(f"{DB}/task?key={id}&type=SqlEtl")).json
+    assert (info["TaskId"], info["TaskName"], info["TaskType"], info["TaskState"]) == (
+        id,
+        "orders",
+        "SqlEtl",
+        "Enabled",
+    )
+    assert info["ResponsibleNode"]["NodeTag"] == "A"
+    assert info["ResponsibleNode"]["NodeUrl"] == client.url
+    assert (info["Placement"]["Node"], info["Placement"]["Rule"]) == ("A", "Hash")
+    assert info["Configuration"]["SqlTables"] == ETL["SqlTables"]
+    assert info["Progress"]["Processed"] == 0
+    by_name = (await client.get(f"{DB}/task?taskName=ORDERS&type=SqlEtl")).json
+    assert by_name["TaskId"] == id
+    listed = (await client.get(f"{DB}/tasks")).json["OngoingTasks"]
+    assert [task["TaskId"] for task in listed] == [id]
+    record = (await client.get("/admin/databases?name=Shop")).json
+    assert record["SqlEtls"][0]["TaskId"] == id
+
+
+@pytest.mark.parametrize(
+    ("changes", "say"),
+    [
+        ({"EtlType": None}, "EtlType"),
+        ({"EtlType": "Carrier"}, "TaskType"),
+        ({"ConnectionStringName": "nope"}, "ConnectionStringName"),
+        ({"Transforms": []}, "Transforms"),
+        ({"TaskId": "x"}, "TaskId"),
+        ({"MentorNode": "Z"}, "MentorNode"),
+        ({"PinToMentorNode": True}, "PinToMentorNode"),
+    ],
+)
+async def test_an_etl_that_does_not_fit_is_refused_by_field(client: Client, changes: dict[str, Any], say: str) -> None:
+    reply = await client.put(f"{DB}/admin/etl", ETL | changes)
+    assert reply.status == 400
+    assert say in reply.message
+    assert (await client.get(f"{DB}/tasks")).json["OngoingTasks"] == []
+
+
+async def test_a_taken_name_is_refused(client: Client) -> None:
+    await _etl(client)
+    assert "orders" in (await client.put(f"{DB}/admin/etl", ETL)).message
+
+
+async def test_an_edit_keeps_the_id_and_a_stale_one_is_refused(client: Client) -> None:
+    id = await _etl(client)
+    etag = (await client.get(f"{DB}/task?key={id}")).json["Etag"]
+    edited = ETL | {"MentorNode": "A", "PinToMentorNode": True}
+    path = f"{DB}/admin/etl?id={id}"
+    reply = await client.put(path, edited, **{"If-Match": f'"{etag}"'})
+    assert (reply.status, reply.json["TaskId"]) == (200, id)
+    info = (await client.get(f"{DB}/task?key={id}")).json
+    assert (info["MentorNode"], info["PinToMentorNode"], info["Placement"]["Rule"]) == ("A", True, "PinnedMentor")
+    assert (await client.put(path, edited, **{"If-Match": f'"{etag}"'})).status == 409
+    assert (await client.put(path, edited, **{"If-Match": '"x"'})).status == 400
+    assert (await client.put(f"{DB}/admin/etl?id=999", ETL | {"Name": "other"})).status == 404
+
+
+async def test_a_reset_raises_the_generation_of_the_progress(client: Client) -> None:
+    id = await _etl(client)
+
+    async def generation() -> int:
+        value: int = (await client.get(f"{DB}/task?key={id}")).json["Progress"]["Generation"]
+        return value
+
+    first = await generation()
+    path = f"{DB}/admin/etl?configurationName=orders&transformationName="
+    assert (await client.post(path + "t", {})).status == 200
+    second = await generation()
+    assert second > first
+    assert "transform 'nope'" in (await client.post(path + "nope", {})).message
+    assert (await client.put(f"{DB}/admin/etl?id={id}&reset=t", ETL)).status == 200
+    assert await generation() > second
+    assert "transform 'nope'" in (await client.put(f"{DB}/admin/etl?id={id}&reset=nope", ETL)).message
+
+
+async def test_a_task_is_disabled_and_enabled(client: Client) -> None:
+    id = await _etl(client)
+    path = f"{DB}/admin/tasks/state?key={id}&type=SqlEtl&disable="
+    assert (await client.post(path + "true")).json["TaskId"] == id
+    info = (await client.get(f"{DB}/task?key={id}")).json
+    assert (info["TaskState"], info["TaskConnectionStatus"]) == ("Disabled", "NotActive")
+    assert info["Configuration"]["Disabled"] is True
+    await client.post(path + "false")
+    assert (await client.get(f"{DB}/task?key={id}")).json["TaskState"] == "Enabled"
+    assert "'disable'" in (await client.post(path)).message
+
+
+async def test_a_task_with_some_transforms_disabled_is_partially_enabled(client: Client) -> None:
+    second = ETL["Transforms"][0] | {"Name": "u", "Disabled": True}
+    id = await _etl(client, Transforms=[*ETL["Transforms"], second])
+    assert (await client.get(f"{DB}/task?key={id}")).json["TaskState"] == "PartiallyEnabled"
+
+
+async def test_a_task_is_pinned_and_unpinned(client: Client) -> None:
+    id = await _etl(client)
+    path = f"{DB}/admin/tasks/pin?key={id}"
+    assert (await client.post(f"{path}&node=A")).json["ResponsibleNode"] == "A"
+    info = (await client.get(f"{DB}/task?key={id}")).json
+    assert (info["MentorNode"], info["PinToMentorNode"]) == ("A", True)
+    await client.post(f"{path}&node=A&pinned=false")
+    assert (await client.get(f"{DB}/task?key={id}")).json["Placement"]["Rule"] == "Mentor"
+    await client.post(path)
+    assert (await client.get(f"{DB}/task?key={id}")).json["Placement"]["Rule"] == "Hash"
+    assert "'Z'" in (await client.post(f"{path}&node=Z")).message
+
+
+async def test_a_deleted_task_is_unknown(client: Client) -> None:
+    id = await _etl(client)
+    assert (await client.delete(f"{DB}/admin/tasks?id={id}&type=SqlEtl")).json["TaskId"] == id
+    reply = await client.get(f"{DB}/task?key={id}&type=SqlEtl")
+    assert reply.status == 404
+    assert str(id) in reply.message
+
+
+async def test_a_task_is_not_found_under_another_type(client: Client) -> None:
+    id = await _etl(client)
+    assert (await client.get(f"{DB}/task?key={id}&type=Backup")).status == 404
+    assert "'key'" in (await client.get(f"{DB}/task")).message
+
+
+async def test_index_definitions_are_kept(client: Client) -> None:
+    index = {"Name": "Orders/ByCompany", "Maps": ["from o in docs.Orders select new { o.Company }"], "Type": "Map"}
+    reply = await client.put(f"{DB}/admin/indexes", {"Indexes": [index]})
+    assert reply.status == 201
+    assert reply.json["Results"][0]["Index"] == "Orders/ByCompany"
+    assert "Error" not in reply.text
+    assert (await client.get(f"{DB}/indexes")).json["Results"] == [index]
+    assert (await client.get(f"{DB}/indexes?name=orders/bycompany")).json["Results"] == [index]
+    assert (await client.get(f"{DB}/indexes?name=nope")).status == 404
+    assert "Maps" in (await client.put(f"{DB}/admin/indexes", {"Indexes": [{"Name": "x"}]})).message
+    assert (await client.delete(f"{DB}/indexes?name=Orders/ByCompany")).status == 204
+    assert (await client.get(f"{DB}/indexes")).json["Results"] == []

@@ -1,0 +1,160 @@
+"""Any node answers: two real nodes, one of which joined the other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.web.client import Client
+from tests.unit.web.conftest import running, settings_in
+
+PATIENCE_S = 30
+
+
+async def eventually(what: str, condition: Callable[[], Awaitable[Any]]) -> Any:
+    """What the condition gives, once that is true."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (value := await condition()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            return value
+    except TimeoutError:
+        raise AssertionError(f"not within {PATIENCE_S} s: {what}") from None
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[tuple[Client, Client]]:
+    async with (
+        running(settings_in(tmp_path / "a")) as a,
+        running(settings_in(tmp_path / "b", node__tag="B"), join=a.url) as b,
+    ):
+
+        async def both_vote() -> bool:
+            members = (await a.get("/cluster/topology")).json["Topology"]["Members"]
+            return set(members) == {"A", "B"}
+
+        await eventually("the node that joined is a voter", both_vote)
+        yield a, b
+
+
+async def test_a_command_sent_to_a_follower_reaches_the_leader_and_is_seen_there_at_once(
+    pair: tuple[Client, Client],
+) -> None:
+    for number, node in enumerate(pair):
+        assert (await node.put(f"/admin/databases?name=Shop{number}&replicationFactor=2", {})).status == 201
+        assert f"Shop{number}" in (await node.get("/databases?namesOnly=true")).json["Databases"]
+
+
+async def test_a_new_database_is_known_on_every_node_of_its_group_when_the_answer_comes(
+    pair: tuple[Client, Client],
+) -> None:
+    a, b = pair
+    for number in range(10):
+        assert (await a.put(f"/admin/databases?name=Shop{number}&replicationFactor=2", {})).status == 201
+        assert (await b.put(f"/databases/Shop{number}/docs?id=x", {"n": number})).status == 201
+
+
+async def test_a_write_that_waits_for_a_replica_is_read_on_the_other_node(pair: tuple[Client, Client]) -> None:
+    a, b = pair
+    await a.put("/admin/databases?name=Shop&replicationFactor=2", {})
+    body = {"Commands": [{"Id": "x", "Document": {"n": 1}, "Type": "PUT"}]}
+    path = "/databases/Shop/bulk_docs?numberOfReplicasToWaitFor=1&waitForReplicasTimeout=00:00:20"
+    for writer, reader, id in ((a, b, "x"), (b, a, "y")):
+        body["Commands"][0]["Id"] = id
+        reply = await writer.post(path, body)
+        assert reply.status == 201, reply.text
+        assert (await reader.get(f"/databases/Shop/docs?id={id}")).json["Results"][0]["n"] == 1
+
+
+async def test_a_replica_that_does_not_come_in_time_is_told_and_the_document_stays(
+    pair: tuple[Client, Client],
+) -> None:
+    a, _ = pair
+    await a.put("/admin/databases?name=Shop&replicationFactor=2", {})
+    body = {"Commands": [{"Id": "x", "Document": {"n": 1}, "Type": "PUT"}]}
+    path = "/databases/Shop/bulk_docs?numberOfReplicasToWaitFor=1&waitForReplicasTimeout=0"
+    reply = await a.post(path, body)
+    assert reply.status == 500
+    assert "only 0 of 1" in reply.message
+    assert (await a.post(f"{path}&throwOnTimeoutInWaitForReplicas=false", body)).status == 201
+    assert (await a.get("/databases/Shop/docs?id=x")).status == 200
+
+
+async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_run(
+    pair: tuple[Client, Client], tmp_path: Path
+) -> None:
+    a, b = pair
+    await a.put("/admin/databases?name=Shop&replicationFactor=2", {})
+    target = {
+        "Type": "Sql",
+        "Name": "target",
+        "FactoryName": "Microsoft.Data.Sqlite",
+        "ConnectionString": f"Data Source={tmp_path}/target.sqlite",
+    }
+    assert (await b.put("/databases/Shop/admin/connection-strings", target)).status == 200
+    etl = {
+        "EtlType": "Sql",
+        "Name": "orders",
+        "ConnectionStringName": "target",
+        "MentorNode": "A",
+        "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id"}],
+        "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
+    }
+    reply = await b.put("/databases/Shop/admin/etl", etl)
+    assert (reply.status, reply.json["ResponsibleNode"]) == (201, "A")
+    await b.put("/databases/Shop/docs?id=o/1", {"@metadata": {"@collection": "Orders"}})
+    path = "/databases/Shop/task?taskName=orders&type=SqlEtl"
+
+    async def failing(node: Client) -> Any:
+        info = (await node.get(path)).json
+        return info if info["Run"] and info["Run"]["Error"] else None
+
+    for node, status in ((a, "Reconnect"), (b, "NotOnThisNode")):
+        info = await eventually("the missing table shows", lambda node=node: failing(node))  # type: ignore[misc]
+        assert (info["Holder"], info["Run"]["Node"], info["TaskConnectionStatus"]) == ("A", "A", status)
+        assert "Orders" in info["Error"]
+        assert info["Epoch"] == info["Run"]["Epoch"]
+    [task] = (await a.get("/status")).json["Databases"]["Shop"]["Tasks"]
+    assert task["RunHere"]["Error"]
+    [task] = (await b.get("/status")).json["Databases"]["Shop"]["Tasks"]
+    assert (task["RunHere"], task["Holder"]) == (None, "A")
+    assert (await b.delete(f"/databases/Shop/admin/tasks?id={reply.json['TaskId']}&type=SqlEtl")).status == 200
+
+    async def ended() -> bool:
+        return (await a.get("/status/runs")).json["Runs"] == {}
+
+    await eventually("the deleted task's run ends", ended)
+
+
+async def test_leadership_is_handed_over_from_any_node(pair: tuple[Client, Client]) -> None:
+    a, b = pair
+    for node, tag in ((b, "B"), (b, "A")):
+        reply = await node.post(f"/admin/cluster/reelect?nodeTag={tag}")
+        assert (reply.status, reply.json["Leader"]) == (200, tag), reply.text
+
+    async def settled() -> bool:
+        return all([(await node.get("/health/ready")).status == 200 for node in (a, b)])
+
+    await eventually("both nodes are ready again", settled)
+
+
+async def test_the_leaders_reports_are_given_by_any_node(pair: tuple[Client, Client]) -> None:
+    async def reported(node: Client) -> Any:
+        stats = (await node.get("/admin/cluster/maintenance-stats")).json
+        return stats.get("B", {}).get("Report")
+
+    for node in pair:
+        report = await eventually("the leader has the report", lambda node=node: reported(node))  # type: ignore[misc]
+        assert "databases" in report
+
+
+async def test_a_removed_node_is_drained_and_gone_even_when_it_leads(pair: tuple[Client, Client]) -> None:
+    a, _ = pair
+    await a.post("/admin/cluster/reelect?nodeTag=B")
+    await a.put("/admin/databases?name=Shop&replicationFactor=2", {})
+    reply = await a.delete("/admin/cluster/node?nodeTag=B")
+    assert reply.status == 200, reply.text
+    assert reply.json["Topology"]["AllNodes"] == {"A": a.url}
+    assert (await a.get("/topology?name=Shop")).json["Nodes"][0]["ClusterTag"] == "A"
