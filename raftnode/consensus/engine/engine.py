@@ -22,12 +22,7 @@ from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
 from raftnode.consensus.engine.surroundings import ApplyFailed, Surroundings
 from raftnode.consensus.messages import AnyMessage
-from raftnode.consensus.model import (
-    Change,
-    ConsensusFailed,
-    JournalFailed,
-    Peer,
-)
+from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer
 from raftnode.consensus.segment import Entry
 from raftnode.consensus.snapshot import Description
 from raftnode.consensus.vote import Vote
@@ -48,13 +43,11 @@ class Engine(Reading):
         self._around = around
         self._bootstrap = peers
         self._members = storage.members
-        self._storage = storage
         self._log, self._journal = storage.log, storage.log.journal
         self._empty_state = empty_state
         self.failure: ConsensusFailed | None = None
         self.handing_over = False
         self._applied_something = storage.description is not None
-        self._applied_term = 0
         patches.use_clock(self._now_s)
         self._core = Core(tag, self._log, self, around.config, around.random)
         self._journal.sync()
@@ -120,13 +113,9 @@ class Engine(Reading):
 
     def step_down(self, term: int | None) -> None:
         """Stops leading; with a newer `term`, adopts that."""
-
-        def step() -> None:
-            if self._core.is_leader or (term or 0) > self._core.term:
-                log.info("this node steps down", term=self._core.term, newer_term=term)
-                self._step_down(term or 0)
-
-        self._guarded(step)
+        if self._core.is_leader or (term or 0) > self._core.term:
+            log.info("this node steps down", term=self._core.term, newer_term=term)
+            self._guarded(lambda: self._step_down(term or 0))
 
     def snapshot(self) -> None:
         """Starts writing a snapshot now, unless one is being written."""
@@ -236,13 +225,10 @@ class Engine(Reading):
             self._snapshots.write(core.applied_index, self._members)
         if self._applied_something:
             self._applied_something = False
-            self._after_tick()
-
-    def _after_tick(self) -> None:
-        try:
-            self._around.machine.after_tick()
-        except Exception:
-            log.exception("the state machine's after_tick raised")
+            try:
+                self._around.machine.after_tick()
+            except Exception:
+                log.exception("the state machine's after_tick raised")
 
     def _eligible(self) -> bool:
         voter = self.tag in self.voters
