@@ -7,7 +7,7 @@ from typing import Any
 from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
 from raftnode.record.ownership import Placement, responsible_node
 
-TOPOLOGY_KEYS_OF_CONNECTION_STRINGS = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
+CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 
 
 def topology(value: Topology) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def task_state(task: Task) -> str:
 
 def connection_strings(database: Database) -> dict[str, dict[str, Any]]:
     """Connection strings by type, then by name, each type present even when empty."""
-    groups: dict[str, dict[str, Any]] = {f"{t}ConnectionStrings": {} for t in TOPOLOGY_KEYS_OF_CONNECTION_STRINGS}
+    groups: dict[str, dict[str, Any]] = {f"{t}ConnectionStrings": {} for t in CONNECTION_STRING_TYPES}
     for string in sorted(database.connection_strings.values(), key=lambda s: s.name):
         groups.setdefault(f"{string.type}ConnectionStrings", {})[string.name] = connection_string(string)
     return groups

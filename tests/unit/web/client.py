@@ -7,6 +7,8 @@ from typing import Any
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from raftnode.node import Node
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -30,7 +32,9 @@ class Reply:
 
 
 class Client:
-    """Talks to one node."""
+    """Talks to one node; `node` is that node, when it runs in this process."""
+
+    node: Node
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session

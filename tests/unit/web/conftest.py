@@ -47,6 +47,7 @@ async def running(
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True)) as session:
             client = Client(session, settings.url)
             await _ready(client, run)
+            client.node = node
             yield client
     finally:
         node.stop()

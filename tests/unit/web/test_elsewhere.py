@@ -2,6 +2,7 @@
 
 import pytest
 
+from raftnode.record.commands import ClaimTask
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import free_port
 
@@ -64,6 +65,21 @@ async def test_any_node_says_who_is_responsible_for_a_task(client: Client, other
     assert info["ResponsibleNode"] == {"NodeTag": "B", "NodeUrl": other, "ResponsibleNode": None}
     assert info["TaskConnectionStatus"] == "NotOnThisNode"
     assert info["Placement"]["Ranking"][0]["Node"] == "B"
+
+
+async def test_a_holder_that_does_not_answer_is_named(client: Client) -> None:
+    target = {"Type": "Sql", "Name": "target", "FactoryName": "Npgsql", "ConnectionString": "Host=h;Database=d"}
+    await client.put("/databases/Far/admin/connection-strings", target)
+    await client.put("/databases/Far/admin/etl", ETL)
+    claim = ClaimTask(database="Far", kind="SqlEtl", name="orders", tag="B", node_id="f" * 32, boot=0, session=3)
+    epoch = (await client.node.replica.propose(claim)).value
+    for info in (
+        (await client.get("/databases/Far/task?taskName=orders")).json,
+        (await client.get("/databases/Far/tasks")).json["OngoingTasks"][0],
+    ):
+        assert (info["Holder"], info["Epoch"], info["ClaimState"], info["Session"]) == ("B", epoch, "Held", 3)
+        assert info["Run"] is None
+        assert "Node B holds the task, and its details are not known here" in info["Error"]
 
 
 async def test_a_forced_removal_takes_the_node_out_of_every_group(client: Client) -> None:

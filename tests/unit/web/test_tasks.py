@@ -1,5 +1,8 @@
 """Connection strings, ETL, task info and state, indexes."""
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,22 @@ async def test_a_task_is_pinned_and_unpinned(client: Client) -> None:
     await client.post(path)
     assert (await client.get(f"{DB}/task?key={id}")).json["Placement"]["Rule"] == "Hash"
     assert "'Z'" in (await client.post(f"{path}&node=Z")).message
+
+
+async def test_a_running_task_shows_its_progress(client: Client, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "target.sqlite")) as target:
+        target.execute("CREATE TABLE Orders (Id TEXT)")
+    id = await _etl(client)
+    for number in range(3):
+        await client.put(f"{DB}/docs?id=orders/{number}", {"@metadata": {"@collection": "Orders"}})
+    async with asyncio.timeout(30):
+        while (info := (await client.get(f"{DB}/task?key={id}")).json)["Progress"]["Processed"] < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert (info["TaskConnectionStatus"], info["Error"], info["Holder"]) == ("Active", None, "A")
+    assert (info["Run"]["State"], info["Run"]["Epoch"]) == ("Running", info["Epoch"])
+    assert info["Run"]["Info"]["Errors"] == []
+    [task] = (await client.get("/status")).json["Databases"]["Shop"]["Tasks"]
+    assert task["RunHere"]["State"] == "Running"
 
 
 async def test_a_deleted_task_is_unknown(client: Client) -> None:

@@ -30,13 +30,12 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[Client, Client]]:
         running(settings_in(tmp_path / "a")) as a,
         running(settings_in(tmp_path / "b", node__tag="B"), join=a.url) as b,
     ):
-
-        async def both_vote() -> bool:
-            members = (await a.get("/cluster/topology")).json["Topology"]["Members"]
-            return set(members) == {"A", "B"}
-
-        await eventually("the node that joined is a voter", both_vote)
+        await eventually("the node that joined is a voter", lambda: _votes(a, "B"))
         yield a, b
+
+
+async def _votes(node: Client, tag: str) -> bool:
+    return tag in (await node.get("/cluster/topology")).json["Topology"]["Members"]
 
 
 async def test_a_command_sent_to_a_follower_reaches_the_leader_and_is_seen_there_at_once(
@@ -123,7 +122,8 @@ async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_
     assert (await b.delete(f"/databases/Shop/admin/tasks?id={reply.json['TaskId']}&type=SqlEtl")).status == 200
 
     async def ended() -> bool:
-        return (await a.get("/status/runs")).json["Runs"] == {}
+        runs: dict[str, Any] = (await a.get("/status/runs")).json["Runs"]
+        return not runs
 
     await eventually("the deleted task's run ends", ended)
 
@@ -158,3 +158,27 @@ async def test_a_removed_node_is_drained_and_gone_even_when_it_leads(pair: tuple
     assert reply.status == 200, reply.text
     assert reply.json["Topology"]["AllNodes"] == {"A": a.url}
     assert (await a.get("/topology?name=Shop")).json["Nodes"][0]["ClusterTag"] == "A"
+
+
+async def test_without_a_majority_the_node_says_so_and_documents_go_on(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "a", cluster__proposal_timeout_ms="200")
+    async with running(settings) as a:
+        async with running(settings_in(tmp_path / "b", node__tag="B"), join=a.url) as b:
+            await eventually("the node that joined is a voter", lambda: _votes(a, "B"))
+            assert (await b.put("/admin/databases?name=Shop&replicationFactor=2", {})).status == 201
+
+        async def unready() -> Any:
+            reply = await a.get("/health/ready")
+            return reply.json if reply.status == 503 else None
+
+        why = await eventually("the node is not ready", unready)
+        assert (why["Ready"], why["Role"]) == (False, "Candidate")
+        assert "has no lease" in why["Reasons"][0]
+        node = (await a.get("/status")).json["Node"]
+        assert (node["Role"], node["HasLease"], node["LeaseLeftMs"], node["Leader"]) == ("Candidate", False, 0, None)
+        refused = await a.put("/admin/databases?name=Other", {})
+        assert refused.status == 503
+        assert refused.json["Type"] == "Raven.Client.Exceptions.Cluster.NoLeaderException"
+        assert "raft-request-id" in refused.message
+        assert (await a.put("/databases/Shop/docs?id=x", {"n": 1})).status == 201
+        assert (await a.get("/health/live")).status == 200
