@@ -12,6 +12,8 @@ from raftnode.web import (
     databases,
     documents,
     etl,
+    groups,
+    imports,
     indexes,
     observer,
     replication,
@@ -24,8 +26,8 @@ from raftnode.web.errors import ApiError, Handler, errors
 from raftnode.web.parts import PARTS, Parts
 
 AREAS = (
-    bulk, cluster, connection_strings, databases, documents, etl, indexes, observer, replication, runs, status, tasks,
-    topology,
+    bulk, cluster, connection_strings, databases, documents, etl, groups, imports, indexes, observer, replication, runs,
+    status, tasks, topology,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

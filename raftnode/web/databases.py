@@ -1,4 +1,4 @@
-"""Databases as the cluster sees them: creating, deleting, their groups and states."""
+"""Databases as the cluster sees them: creating, deleting, listing, their states."""
 
 import asyncio
 import base64
@@ -9,25 +9,22 @@ from aiohttp import web
 from immutables import Map
 
 from raftnode.record.commands import (
-    AddDatabaseNode,
     CreateDatabase,
     DeleteDatabase,
-    PromoteDatabaseNode,
-    ReorderMembers,
     SetDatabaseState,
-    SetDynamicDistribution,
     SetLockMode,
 )
-from raftnode.record.model import Database, LockMode, Record, Result
+from raftnode.record.model import Database, LockMode, Record
 from raftnode.web import views
-from raftnode.web.commit import commit, wait_on_nodes
+from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.groups import group_answer, the_database
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
 
 NAMES_MAX = 100
 CONFIRMATION_S = 15.0
-CONFIRMATION_S_MAX = 300.0
+CONFIRMATION_S_MAX = 50.0
 
 NOT_AT_CREATION = (
     "indexes", "raven_connection_strings", "sql_connection_strings", "raven_etls", "sql_etls",
@@ -68,13 +65,6 @@ class Deletion(Input, frozen=True, kw_only=True):
     time_to_wait_for_confirmation: str | None = None
 
 
-class Order(Input, frozen=True, kw_only=True):
-    """The Members in the wished order."""
-
-    members_order: list[str]
-    fixed: bool = False
-
-
 class Names(Input, frozen=True, kw_only=True):
     """Databases by name."""
 
@@ -94,10 +84,6 @@ def routes() -> list[web.RouteDef]:
         web.put("/admin/databases", create),
         web.get("/admin/databases", get_record, allow_head=False),
         web.delete("/admin/databases", delete),
-        web.put("/admin/databases/node", add_node),
-        web.post("/admin/databases/promote", promote),
-        web.post("/admin/databases/reorder", reorder),
-        web.post("/admin/databases/dynamic-node-distribution", set_dynamic_distribution),
         web.post("/admin/databases/enable", enable),
         web.post("/admin/databases/disable", disable),
         web.post("/admin/databases/set-lock", set_lock),
@@ -129,7 +115,7 @@ async def create(request: web.Request) -> web.Response:
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z"),
     )
     result = await commit(request, command)
-    return await _group_answer(request, name, result)
+    return await group_answer(request, name, result)
 
 
 async def get_record(request: web.Request) -> web.Response:
@@ -155,40 +141,6 @@ async def delete(request: web.Request) -> web.Response:
         index = (await commit(request, command, part=name)).index
     pending = await _pending(request, wished.database_names, wait_s)
     return answer({"RaftCommandIndex": index, "PendingDeletes": pending})
-
-
-async def add_node(request: web.Request) -> web.Response:
-    """A node joins the group as a Promotable; without `node`, the one with the fewest databases."""
-    query = Query(request)
-    name = query.required("name")
-    tag = query.text("node") or _fittest(request.app[PARTS].replica.record, the_database(request, name))
-    result = await commit(request, AddDatabaseNode(name=name, tag=tag, mentor=query.text("mentor")))
-    return await _group_answer(request, name, result, status=200)
-
-
-async def promote(request: web.Request) -> web.Response:
-    """Makes a node of the group a Member at once."""
-    query = Query(request)
-    name = query.required("name")
-    result = await commit(request, PromoteDatabaseNode(name=name, tag=query.required("node")))
-    return await _group_answer(request, name, result, status=200)
-
-
-async def reorder(request: web.Request) -> web.Response:
-    """Changes the order of the Members."""
-    name = Query(request).required("name")
-    order = await body(request, Order)
-    result = await commit(request, ReorderMembers(name=name, members=tuple(order.members_order), fixed=order.fixed))
-    return answer({"RaftCommandIndex": result.index})
-
-
-async def set_dynamic_distribution(request: web.Request) -> web.Response:
-    """Whether the observer may replace a node of the group that stays away."""
-    query = Query(request)
-    enable = query.flag("enable" if query.has("enable") or not query.has("enabled") else "enabled")
-    name = query.required("name")
-    result = await commit(request, SetDynamicDistribution(name=name, enable=enable))
-    return answer({"RaftCommandIndex": result.index, "Name": name, "DynamicNodesDistribution": enable})
 
 
 async def enable(request: web.Request) -> web.Response:
@@ -223,15 +175,6 @@ async def list_databases(request: web.Request) -> web.Response:
     return answer({"Databases": [_summary(record, database) for database in databases]})
 
 
-def the_database(request: web.Request, name: str) -> Database:
-    """The database of that name; answers 404 if there is none."""
-    database = request.app[PARTS].replica.record.database(name)
-    if database is None:
-        message = f"Database '{name}' does not exist. Create it first, or correct the name."
-        raise ApiError("DatabaseDoesNotExistException", message)
-    return database
-
-
 def _summary(record: Record, database: Database) -> dict[str, object]:
     topology = database.topology
     return {
@@ -249,24 +192,6 @@ def _summary(record: Record, database: Database) -> dict[str, object]:
         "TasksCount": len(database.tasks),
         "IndexesCount": len(database.indexes),
     }
-
-
-async def _group_answer(request: web.Request, name: str, result: Result, *, status: int = 201) -> web.Response:
-    parts = request.app[PARTS]
-    group = [str(tag) for tag in result.value or ()]
-    await wait_on_nodes(parts, group, result.index)
-    record = parts.replica.record
-    database = record.database(name)
-    return answer(
-        {
-            "RaftCommandIndex": result.index,
-            "Name": database.name if database else name,
-            "Topology": views.topology(database.topology) if database else None,
-            "NodesAddedTo": [record.nodes[tag].url for tag in group if tag in record.nodes],
-            "ShardsDefined": False,
-        },
-        status=status,
-    )
 
 
 async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
@@ -295,18 +220,6 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
     except TimeoutError:
         pass
     return waiting(replica.record)
-
-
-def _fittest(record: Record, database: Database) -> str:
-    group = {*database.topology.all_nodes, *database.deletion_in_progress}
-    load = {tag: 0 for tag, node in record.nodes.items() if tag not in group and not node.draining}
-    if not load:
-        raise bad_request("Every node of the cluster holds the database already. Add a node to the cluster first.")
-    for other in record.databases.values():
-        for tag in other.topology.all_nodes:
-            if tag in load:
-                load[tag] += 1
-    return min(load, key=lambda tag: (load[tag], tag))
 
 
 def _check_names(names: list[str]) -> None:

@@ -12,10 +12,10 @@ from aiohttp import web
 from raftnode.documents.body import fold, with_metadata
 from raftnode.documents.model import Document
 from raftnode.documents.store import DocumentStore
-from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Input, Query, answer, body, etag_of
-from raftnode.web.stores import existing_database, store_to_read, store_to_write
+from raftnode.web.stores import check_size, existing_database, store_to_read, store_to_write
 
 IDS_MAX = 10_000
 PAGE_SIZE = 25
@@ -68,7 +68,7 @@ async def put(request: web.Request) -> web.Response:
     """Writes a document; with If-Match only over that change vector."""
     store = await store_to_write(request)
     text = await request.read()
-    check_size(request, text)
+    check_size(request.app[PARTS], text)
     expected = etag_of(request.headers.get("If-Match"))
     stored = await store.put(Query(request).text("id") or "", text, expected=expected)
     return answer({"Id": stored.id, "ChangeVector": stored.change_vector}, status=201)
@@ -129,14 +129,6 @@ async def collection_stats(request: web.Request) -> web.Response:
     """How many documents each collection has on this node."""
     counts = await (await store_to_read(request)).stats()
     return answer({"CountOfDocuments": counts.documents, "CountOfConflicts": 0, "Collections": counts.collections})
-
-
-def check_size(request: web.Request, text: bytes) -> None:
-    """Refuses a document that is larger than the settings allow."""
-    limit = request.app[PARTS].settings.documents.document_bytes_max
-    if len(text) > limit:
-        message = f"A document has {len(text)} bytes; documents.document_bytes_max is {limit}. Make it smaller."
-        raise ApiError("TooLargeException", message)
 
 
 async def _by_ids(request: web.Request, ids: Sequence[str]) -> web.Response:

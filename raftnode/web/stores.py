@@ -5,7 +5,7 @@ from aiohttp import web
 from raftnode.documents.store import DocumentStore
 from raftnode.record.model import Database
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS
+from raftnode.web.parts import PARTS, Parts
 from raftnode.web.topology import REFRESH_HEADER, database_missing
 
 WRITABLE = ("Member", "Rehab")
@@ -36,6 +36,14 @@ async def store_to_write(request: web.Request) -> DocumentStore:
             f"Node {parts.tag} is a Promotable of database '{database.name}' and takes no writes", database
         )
     return await _store(request, database)
+
+
+def check_size(parts: Parts, text: bytes) -> None:
+    """Refuses a document that is larger than the settings allow."""
+    limit = parts.settings.documents.document_bytes_max
+    if len(text) > limit:
+        message = f"A document has {len(text)} bytes; documents.document_bytes_max is {limit}. Make it smaller."
+        raise ApiError("TooLargeException", message)
 
 
 async def _store(request: web.Request, database: Database) -> DocumentStore:

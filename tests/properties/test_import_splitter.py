@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.web.bulk import Splitter
 from raftnode.web.errors import ApiError
+from raftnode.web.splitter import Splitter
 
 TEXT = st.text(alphabet=st.sampled_from('ab"\\{}[],:\n\u00e9\U0001f600'), max_size=8)
 OBJECT = st.dictionaries(
