@@ -36,8 +36,8 @@ _NOTHING: dict[str, Wanted] = {}
 class Replica(Protocol):
     """The record and how to change it; see `raftnode.consensus.replica.Replica`."""
 
-    record: Record
-
+    @property
+    def record(self) -> Record: ...
     async def propose(self, command: Command) -> Result: ...
 
 

@@ -106,6 +106,17 @@ class World:
                 case Forget(key):
                     assert node.bodies.pop(key).state == "Ended"
 
+        here = wanted_here(node.view, node.own)
+        for name, body in node.bodies.items():
+            if body.state == "Running":
+                assert body.session == session
+                assert node.view.claims[name].epoch == body.epoch
+                assert here[name].fingerprint == body.fingerprint
+
+    def tick(self, pick: int) -> None:
+        self.follow(pick)
+        self.step(pick)
+
     def _claim(self, node: Process, database: str, name: str, session: int) -> ClaimTask:
         return ClaimTask(
             database=database,
@@ -250,15 +261,16 @@ class World:
             self.check()
 
 
-COMMON = ("follow", "step", "step", "end", "arrive")
+COMMON = ("tick", "tick", "follow", "step", "end", "arrive", "arrive", "renew")
 RARE = ("repeat", "lapse", "renew", "crash", "void", "rehab", "back", "edit", "rename", "again", "switch", "pin")
-EVENTS = st.lists(st.tuples(st.sampled_from((*COMMON * 4, *RARE)), st.integers(0, 29)), max_size=150)
+EVENTS = st.lists(st.tuples(st.sampled_from((*COMMON * 3, *RARE)), st.integers(0, 29)), min_size=60, max_size=120)
 
 
 @given(EVENTS)
 @settings(max_examples=150, deadline=None)
 def test_no_task_ever_has_two_bodies_and_no_epoch_runs_twice(events: list[tuple[str, int]]) -> None:
     world = World()
+    world.settle()
     for event, pick in events:
         getattr(world, event)(pick)
         world.check()
