@@ -75,6 +75,7 @@ class Story:
         self.begun = time.monotonic()
         self.documents = _northwind()
         self.seen: dict[str, Any] = {}
+        self.frozen: str | None = None
 
     async def five_nodes(self) -> None:
         """The whole story on five nodes."""
@@ -83,6 +84,7 @@ class Story:
         async with asyncio.TaskGroup() as group:
             feeding = group.create_task(self.feed(next(tag for tag in GROUP if tag != holder)))
             await self.until(lambda: self.orders_at_least(FIRST_ORDERS // 2), "the first orders in the target")
+            await self.nap(holder)
             await self.freeze(holder)
             await feeding
         await self.until(self.complete, "all orders in the target")
@@ -149,10 +151,34 @@ class Story:
             await asyncio.sleep(FEED_PAUSE_SEC)
         self.say(f"all {ORDERS} orders are written (to {tag})")
 
+    async def nap(self, holder: str) -> None:
+        """Freezes the responsible node until its lease has just ended, and shows that it stops before it goes on."""
+        timings = (await self.status())["Cluster"]["Timings"]
+        epoch = _task(await self.status())["Epoch"]
+        nap_ms = timings["LeaseMs"] + timings["TaskStopTimeoutMs"] // 3
+        self.cluster.signal(holder, signal.SIGSTOP)
+        self.say(
+            f"[red]{holder} is frozen[/] (SIGSTOP) for {nap_ms} ms, a little longer than its lease of "
+            f"{timings['LeaseMs']} ms"
+        )
+        await asyncio.sleep(nap_ms / 1000)
+        self.cluster.wake(holder)
+
+        async def claimed_anew() -> bool:
+            task = _task(await self.status())
+            return task["Holder"] == holder and task["Epoch"] > epoch
+
+        await self.until(claimed_anew, f"a new claim of {holder}")
+        self.say(
+            f"thawed, {holder} found its lease over before it did anything else: it ended its run, "
+            "and claimed the task anew under a new session"
+        )
+
     async def freeze(self, holder: str) -> None:
         """Freezes the responsible node and shows what the others make of it, until the task runs elsewhere."""
         figures = await self.target.figures()
         frozen = time.monotonic()
+        self.frozen = holder
         self.cluster.signal(holder, signal.SIGSTOP)
         self.say(f"[red]{holder} is frozen[/] (SIGSTOP) with {figures.orders} orders in the target; orders keep coming")
 
@@ -175,6 +201,7 @@ class Story:
         )
         self.cluster.wake(holder)
         self.cluster.start(holder)
+        self.frozen = None
         self.say(f"{holder} is started again, as systemd or Docker would; it has no lease and runs nothing yet")
 
         async def handed_back() -> bool:
@@ -243,7 +270,7 @@ class Story:
     async def look(self) -> dict[str, Any] | None:
         """One look at the status, None if no node with a lease answers. What is new since the last one is said."""
         for tag in pids(self.cluster):
-            status = await self.cluster.status(tag)
+            status = await self.cluster.status(tag) if tag != self.frozen else None
             if status and status["Node"]["HasLease"] and status["Node"]["Leader"] is not None:
                 for event in events(self.seen, status):
                     self.say(event)
