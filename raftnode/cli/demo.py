@@ -166,7 +166,7 @@ class Story:
 
         async def claimed_anew() -> bool:
             task = _task(await self.status())
-            return task["Holder"] == holder and task["Epoch"] > epoch
+            return bool(task["Holder"] == holder and task["Epoch"] > epoch)
 
         await self.until(claimed_anew, f"a new claim of {holder}")
         self.say(
@@ -184,7 +184,7 @@ class Story:
 
         async def moved() -> bool:
             task = _task(await self.status())
-            return task["Holder"] != holder and task["ClaimState"] == "Held"
+            return bool(task["Holder"] != holder and task["ClaimState"] == "Held")
 
         await self.until(moved, "the task on another node")
         self.say(f"relocated [bold]{time.monotonic() - frozen:.1f} s[/] after the freeze; nobody handed it out")
@@ -206,7 +206,7 @@ class Story:
 
         async def handed_back() -> bool:
             task = _task(await self.status())
-            return task["Holder"] == holder and task["ClaimState"] == "Held"
+            return bool(task["Holder"] == holder and task["ClaimState"] == "Held")
 
         await self.until(handed_back, f"the task back on {holder}")
         self.say(f"handed back to {holder} by release and claim, without overlap")
