@@ -1,7 +1,8 @@
 """What a task's body sees of the daemon. Bodies, also those of plug-ins, use nothing else.
 
 A body acts only between two calls to its context. Each call first looks whether the run is still owned, and raises
-NotOwned if not: a body that wakes late learns it before its next effect.
+NotOwned if not: a body that wakes late learns it before its next effect. Calls come from one flow of the body: what runs
+beside it has no effects.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from raftnode.documents.model import Batch
+from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
 from raftnode.javascript import ScriptLimits
@@ -84,7 +86,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 class TaskContext:
     """The body's side of one run. `owned` looks at lease, session and claim; `save` replicates progress.
 
-    `http` is the node's client, `node_url` the address of another node by its tag, None if it is not in the cluster.
+    `http` is the node's client, `node_url` the address of another node by its tag, None if it is not in the cluster;
+    `sending` shows a sender of documents to a node beside those of the group, None when it has ended.
     """
 
     def __init__(
@@ -100,10 +103,11 @@ class TaskContext:
         pulse: Pulse,
         http: Http | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
+        sending: Callable[[str, Replication | None], None] = lambda tag, sender: None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
-        self.http, self.node_url = http, node_url
+        self.http, self.node_url, self.sending = http, node_url, sending
         self._active_since: int | None = None
         self.documents = Documents(self, store)
 
@@ -180,14 +184,30 @@ class Documents:
         """The id of the database on this node: the key of `Progress.last_etags`."""
         return self._store.database_id
 
-    async def after(self, etag: int, collections: frozenset[str] | None = None, *, limit: int | None = None) -> Batch:
+    @property
+    def change_vector(self) -> str:
+        """All that the database on this node knows."""
+        return self._store.change_vector
+
+    async def after(
+        self,
+        etag: int,
+        collections: frozenset[str] | None = None,
+        *,
+        limit: int | None = None,
+        bytes_max: int | None = None,
+    ) -> Batch:
         """The next documents and tombstones in the store's order, of these collections (None: of all)."""
         settings = self._context.settings
         limit = min(limit or settings.batch_documents_max, settings.batch_documents_max)
+        bytes_max = min(bytes_max or settings.batch_bytes_max, settings.batch_bytes_max)
         with self._context._checked():
-            return await self._store.after(
-                etag, limit=limit, bytes_max=settings.batch_bytes_max, collections=collections
-            )
+            return await self._store.after(etag, limit=limit, bytes_max=bytes_max, collections=collections)
+
+    async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None:
+        """Wait until the store goes beyond that etag, or knows something else, or for the time given."""
+        with self._context._checked():
+            await self._store.wait_known(after_etag, change_vector, timeout_s)
 
     async def wait_changed(self, after_etag: int, timeout_s: float | None) -> int:
         """Wait until the store goes beyond that etag, or for the time given; the store's last etag."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
 from raftnode.ports import Random, SystemRandom
@@ -53,6 +54,7 @@ class Databases(Protocol):
     """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
 
     async def store(self, name: str) -> DocumentStore: ...
+    def sends(self, folded: str, tag: str, sender: Replication | None) -> None: ...
 
 
 class Supervisor:
@@ -319,6 +321,7 @@ class Supervisor:
             journal=self._journal,
             pulse=self._pulse,
             http=self._http,
+            sending=lambda tag, sender: self._databases.sends(body.run.database.lower(), tag, sender),
             node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.record.commands import (
     Changes,
@@ -93,6 +94,9 @@ class Databases:
 
     async def store(self, name: str) -> DocumentStore:
         return self._store
+
+    def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
+        raise AssertionError("only a mentor sends")
 
 
 class Node:
