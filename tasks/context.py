@@ -1,8 +1,8 @@
 """What a task's body sees of the daemon. Bodies, also those of plug-ins, use nothing else.
 
 A body acts only between two calls to its context. Each call first looks whether the run is still owned, and raises
-NotOwned if not: a body that wakes late learns it before its next effect. Calls come from one flow of the body: what runs
-beside it has no effects.
+NotOwned if not: a body that wakes late learns it before its next effect. Calls come from one flow of the body; what
+runs beside it has no effects.
 """
 
 import asyncio
