@@ -36,7 +36,9 @@ def accident(world: World) -> None:
         (0.010, lambda: change_membership(world)),
     ]
     idle = 1 - sum(weight for weight, _ in accidents)
-    chance.choices([*(what for _, what in accidents), lambda: None], [*(weight for weight, _ in accidents), idle])[0]()
+    accidents.append((idle, lambda: None))
+    (happens,) = chance.choices([what for _, what in accidents], [weight for weight, _ in accidents])
+    happens()
 
 
 def change_membership(world: World) -> None:
