@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
 from observer.rules.promote import readiness_of
-from raftnode.record.model import PromotionStatus
+from raftnode.record.model import PromotionStatus, Topology
 
 T = TypeVar("T")
 
@@ -16,15 +16,17 @@ _NOT_RESPONDING: PromotionStatus = "NotResponding"
 
 def note(case: Case) -> Change | None:
     """Statuses and reasons that have changed: of a Member that is lost but cannot be moved, of one that is back, and
-    of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`."""
+    of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`, and not of a node that will
+    be promoted within that time."""
     topology = case.topology
     if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.stabilization_ms:
         return None
     statuses, reasons, sentences = topology.promotables_status, topology.demotion_reasons, []
     for tag in topology.all_nodes:
-        status, why = _now(case, tag)
-        if status == statuses.get(tag) and (status is not None or tag not in reasons):
+        now = _now(case, tag)
+        if now is None or _written(topology, tag, now[0]):
             continue
+        status, why = now
         statuses, reasons = _with(statuses, tag, status), _with(reasons, tag, why if status else None)
         sentences.append(why)
     if not sentences:
@@ -35,7 +37,12 @@ def note(case: Case) -> Change | None:
     )
 
 
-def _now(case: Case, tag: str) -> tuple[PromotionStatus | None, str]:
+def _written(topology: Topology, tag: str, status: PromotionStatus | None) -> bool:
+    no_leftover = status is not None or tag not in topology.demotion_reasons
+    return status == topology.promotables_status.get(tag) and no_leftover
+
+
+def _now(case: Case, tag: str) -> tuple[PromotionStatus | None, str] | None:
     if tag in case.topology.members:
         lost = case.lost(tag)
         if lost is None:
@@ -43,6 +50,8 @@ def _now(case: Case, tag: str) -> tuple[PromotionStatus | None, str]:
         because = "it is drained" if case.draining(tag) else "no other is alive"
         return _NOT_RESPONDING, f"Member {tag} stays, as {because}: {lost}"
     readiness = readiness_of(case, tag)
+    if readiness.wait_ms is not None and readiness.wait_ms <= case.facts.stabilization_ms:
+        return None
     return readiness.status, f"{tag} is not promoted yet ({readiness.status}): {readiness.why}"
 
 

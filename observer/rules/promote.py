@@ -13,11 +13,13 @@ HOLD_DOWN_MS_MAX = 600_000
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether a node may be promoted now; if not, RavenDB's word for what is missing. `why` says it in a sentence."""
+    """Whether a node may be promoted now; if not, RavenDB's word for what is missing. `why` says it in a sentence;
+    `wait_ms` is how long it has to stay as it is, None if something else is missing."""
 
     ready: bool
     status: PromotionStatus
     why: str
+    wait_ms: int | None = None
 
 
 def promote(case: Case) -> Change | None:
@@ -100,5 +102,6 @@ def _held_down(case: Case, tag: str, since_ns: int) -> Readiness:
     often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
     good_ms = (case.facts.now_ns - since_ns) // NS_PER_MS
     if good_ms < wait_ms:
-        return Readiness(False, "Ok", f"{tag} has caught up and must stay good for {wait_ms} ms{often}")
+        why = f"{tag} has caught up and must stay good for {wait_ms} ms{often}"
+        return Readiness(False, "Ok", why, wait_ms - good_ms)
     return Readiness(True, "Ok", f"it has caught up and been good for {good_ms} ms (required {wait_ms} ms{often})")

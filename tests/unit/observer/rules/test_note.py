@@ -32,18 +32,31 @@ def test_a_promotable_passes_through_its_statuses() -> None:
     dead = topology_after(cluster, facts(*others, silent("D"), now_ms=later))
     assert dead.promotables_status["D"] == "NotResponding"
     assert "D has not been heard" in dead.demotion_reasons["D"]
-    fresh = topology_after(cluster, facts(*others, well("D", good_ms=1), now_ms=later + STABLE_MS))
-    assert fresh.promotables_status["D"] == "Ok"
-    assert "must stay good for 5000 ms" in fresh.demotion_reasons["D"]
+    soon = facts(*others, well("D", good_ms=1), now_ms=later + STABLE_MS)
+    assert not decide(cluster.record, soon).topologies, "it will be a Member before anybody reads a note"
 
 
 def test_notes_are_written_at_most_once_in_the_stabilization_time() -> None:
     cluster = group("A", "B", "C")
     commit(cluster, facts(silent("B"), well("C")))
-    back = (well("B", good_ms=1), well("C"))
+    back = (well("B", fresh=False), well("C"))
     assert not decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS - 1)).topologies
     assert decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS)).topologies
     assert decide(cluster.record, facts(*back, now_ms=NOW_MS - 1)).topologies, "the wall clock went back"
+
+
+def test_a_node_that_must_wait_long_is_said_to_wait() -> None:
+    cluster = group("A", "B", "C")
+    for turn in range(2):
+        commit(cluster, facts(silent("B"), well("C"), now_ms=NOW_MS + turn))
+        commit(cluster, facts(well("B"), well("C"), now_ms=NOW_MS + turn))
+    commit(cluster, facts(silent("B"), well("C"), now_ms=NOW_MS + 2))
+    topology = topology_after(cluster, facts(well("B", good_ms=1), well("C"), now_ms=NOW_MS + 2 + STABLE_MS))
+    assert topology.promotables_status["B"] == "Ok"
+    assert topology.demotion_reasons["B"] == (
+        "B is not promoted yet (Ok): B has caught up and must stay good for 20000 ms; "
+        "3 demotion(s) within the last hour"
+    )
 
 
 def test_an_unchanged_status_is_not_written_again() -> None:
