@@ -5,6 +5,7 @@ into coroutines.
 """
 
 import asyncio
+import contextlib
 import heapq
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -183,13 +184,12 @@ class Raft(State):
                 if self.role in ("Leader", "LeaderElect"):
                     self._begin_hand_over(tag)
                 else:
-                    await self._proposals.ask(HandOver(tag))
+                    with contextlib.suppress(OutcomeUnknown):
+                        await self._proposals.ask(HandOver(tag))
                 while self.leader in (None, before) or (tag is not None and self.leader != tag):
                     await self._ticked.wait()
         except Refused as refused:
             raise NotCommitted(f"The leadership is not transferred: {refused}.") from None
-        except OutcomeUnknown:
-            return
         except TimeoutError:
             raise NotCommitted(f"The leadership was not transferred to {tag or 'another voter'} in time.") from None
 

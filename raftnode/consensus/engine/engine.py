@@ -47,20 +47,21 @@ class Engine(Reading):
         self._empty_state = empty_state
         self.failure: ConsensusFailed | None = None
         self.handing_over = False
+        self._membership_applied = False
         self._applied_something = storage.description is not None
         patches.use_clock(self._now_s)
         self._core = Core(tag, self._log, self, around.config, around.random)
         self._journal.sync()
         self._elections = Elections(tag, self._core, around.config, around.clock, around.random)
         self._log.on_vote = self._elections.term_begun
+        snapshots, description = storage.snapshots, storage.description
         self._snapshots = Snapshots(
-            storage.snapshots, storage.description, self._journal, around.machine, around.config,
-            self._offload, self._installed,
-        )  # fmt: skip
+            snapshots, description, self._journal, around.machine, around.config, self._offload, self._installed
+        )
         self._replication = Replication(self._core, self._journal, self._snapshots, around.wire)
         self._admission = Admission(tag, self._core, self._journal, self._replication, around.config)
-        if storage.description is not None:
-            self._core.rewind(storage.description.index, self._log.getRaftCommitIndex())
+        if description is not None:
+            self._core.rewind(description.index, self._log.getRaftCommitIndex())
         self._applied_term = self._journal.term_at(self._core.applied_index) or 0
         self._adopt_members()
         if not self._core.otherNodes and self._eligible():
@@ -146,8 +147,7 @@ class Engine(Reading):
                 answer = ApplyFailed(repr(error))
         self._applied_something, self._applied_term = True, term
         self._around.events.applied(index, term, answer)
-        if kind == MEMBERSHIP:
-            self._around.events.members_changed()
+        self._membership_applied = self._membership_applied or kind == MEMBERSHIP
 
     def applying_paused(self) -> bool:
         """Nothing is applied while the state is being replaced."""
@@ -208,8 +208,7 @@ class Engine(Reading):
 
     def _tick(self) -> None:
         now_s, core = self._now_s(), self._core
-        others = frozenset(self.voters - {self.tag})
-        self._elections.before_tick(now_s, self._eligible(), others, self._replication.send)
+        self._elections.before_tick(now_s, self._eligible(), self.voters - {self.tag}, self._replication.send)
         if core.is_leader:
             self._replication.supply()
         else:
@@ -223,7 +222,10 @@ class Engine(Reading):
         self._recovered()
         if self._snapshots.due():
             self._snapshots.write(core.applied_index, self._members)
-        if self._applied_something:
+        if self._membership_applied:
+            self._membership_applied = False
+            self._around.events.members_changed()
+        if self._applied_something and not self._snapshots.installing:
             self._applied_something = False
             try:
                 self._around.machine.after_tick()
@@ -381,10 +383,8 @@ class Engine(Reading):
         """What this node holds as committed is not what the cluster holds: a majority lost synced data, or this disk
         did. Nothing here can be trusted, so all of it goes but the vote; and until this node again holds what it may
         once have vouched for, it votes for nobody."""
-        reason = (
-            f"The leader's log contradicts entry {index}, which is committed here (up to {self._core.commit_index}): "
-            f"this node throws its log and state away and takes the leader's."
-        )
+        reason = f"Entry {index} is committed here, and the leader's log contradicts it"
+        reason = f"{reason}: this node throws its log and state away and takes the leader's."
         log.critical("this node starts over from the leader's state", reason=reason)
         vote = self._log.vote
         self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))

@@ -84,7 +84,7 @@ class Replication:
         elif answer.reset and answer.stream == self._streams.get(tag, 0):
             # Once per stream: messages that were already on their way ask for the same again.
             self._streams[tag] = answer.stream + 1
-            self._core.set_next_index(tag, max(1, min(answer.next_index, self._journal.last_index + 1)))
+            self._core.set_next_index(tag, max(2, min(answer.next_index, self._journal.last_index + 1)))
 
     def won(self) -> None:
         """A new leadership begins: nobody has been told anything in it."""

@@ -102,9 +102,11 @@ class Cluster:
 
 
 @asynccontextmanager
-async def running(directory: Path, tags: str = "ABC", **settings: Any) -> AsyncIterator[Cluster]:
+async def running(
+    directory: Path, tags: str = "ABC", *, tls_by_tag: dict[str, Tls] | None = None, **settings: Any
+) -> AsyncIterator[Cluster]:
     """A cluster with a leader."""
-    cluster = Cluster([Node(tag, directory, **settings) for tag in tags])
+    cluster = Cluster([Node(tag, directory, tls=(tls_by_tag or {}).get(tag), **settings) for tag in tags])
     await cluster.start()
     try:
         await cluster.leader()

@@ -1,0 +1,314 @@
+"""The transport: who is let in, order, limits, dead peers, and reconnecting; plain and with mutual TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from raftnode.consensus import hello as greeting
+from raftnode.consensus.hello import Door, Hello, judge
+from raftnode.consensus.tls import Tls, load_tls
+from raftnode.consensus.transport import NodeIdentity, Transport, TransportConfig
+from tests.unit.consensus.cluster import running, until
+
+QUICK: dict[str, Any] = {"dead_peer_ms": 300, "connect_timeout_ms": 300, "patience_ms": 150, "retry_max_ms": 50}
+
+
+def identity(tag: str, **changes: Any) -> NodeIdentity:
+    plain: dict[str, Any] = {"cluster_id": "c", "tag": tag, "node_id": f"node-{tag}", "boot": 1, "nonce": 1}
+    return NodeIdentity(**(plain | changes))
+
+
+class End:
+    """One transport and what it heard."""
+
+    def __init__(self, who: NodeIdentity, tls: Tls | None = None, **limits: Any) -> None:
+        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls)
+        self.tag = who.tag
+        self.heard: list[tuple[str, bytes]] = []
+        self.links: list[tuple[str, bool]] = []
+        self.impostors: list[tuple[str, str]] = []
+        self.removed_by: list[str] = []
+        self.transport.on_message("words", lambda tag, payload: self.heard.append((tag, payload)))
+        self.transport.on_connection.append(lambda tag, up: self.links.append((tag, up)))
+        self.transport.on_impostor.append(lambda tag, text: self.impostors.append((tag, text)))
+        self.transport.on_removed.append(self.removed_by.append)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.transport.port}"
+
+    def knows(self, *others: "End", index: int = 0) -> None:
+        self.transport.set_peers({other.tag: other.address for other in others}, index)
+
+    def is_up(self, other: "End") -> bool:
+        return other.tag in self.transport.connected_tags()
+
+
+@asynccontextmanager
+async def ends(*given: End) -> AsyncIterator[None]:
+    for end in given:
+        await end.transport.start()
+    try:
+        yield
+    finally:
+        for end in given:
+            await end.transport.stop()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("connection to")]
+
+
+async def test_messages_arrive_in_order_both_ways_over_one_connection() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+        for number in range(200):
+            assert a.transport.send("B", "words", b"%d" % number)
+            assert b.transport.send("A", "words", b"%d" % number)
+        await until(lambda: len(a.heard) == len(b.heard) == 200)
+        assert b.heard == [("A", b"%d" % number) for number in range(200)]
+        assert a.heard == [("B", b"%d" % number) for number in range(200)]
+        assert a.links == [("B", True)]
+        assert b.links == [("A", True)]
+
+
+async def test_a_message_without_a_connection_or_above_the_limit_is_not_sent() -> None:
+    a, b = End(identity("A"), frame_bytes_max=1_000), End(identity("B"))
+    async with ends(a, b):
+        assert not a.transport.send("B", "words", b"x")
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b))
+        assert not a.transport.send("B", "words", b"x" * 1_000)
+        assert a.transport.send("B", "words", b"x" * 900)
+
+
+async def test_a_lost_connection_is_told_and_made_again() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+        link = b.transport._links["A"].connection
+        assert link is not None
+        link.drop("the test cuts it")
+        await until(lambda: b.links == [("A", True), ("A", False), ("A", True)])
+        await until(lambda: a.links == [("B", True), ("B", False), ("B", True)])
+
+
+async def test_the_other_side_dials_when_the_lower_tag_does_not_know_it_yet() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        b.knows(a, index=5)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+        assert a.transport.send("B", "words", b"to a guest")
+        await until(lambda: b.heard == [("A", b"to a guest")])
+        a.transport.set_peers({}, 5)
+        await until(lambda: not a.is_up(b))
+
+
+async def test_a_node_that_a_newer_membership_does_not_contain_learns_that_it_was_removed() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        b.transport.set_peers({}, 9)
+        a.knows(b, index=3)
+        await until(lambda: "B" in a.removed_by)
+        assert not b.is_up(a)
+
+
+async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        b.transport.set_peers({}, 9)
+        a.knows(b, index=0)
+        await until(lambda: a.transport._links["B"].complaint != "")
+        assert a.removed_by == []
+        b.knows(a, index=10)
+        await until(lambda: a.is_up(b))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"cluster": "other"}, "cluster"),
+        ({"version": 2}, "version"),
+        ({"tag": "A"}, "tag"),
+        ({"tag": "X"}, "unknown"),
+        ({"boot": 2}, "incarnation"),
+        ({"nonce": 8}, "incarnation"),
+        ({"node_id": "another"}, "incarnation"),
+    ],
+)
+def test_whoever_is_not_exactly_who_he_should_be_is_refused_with_the_reason(changes: dict[str, Any], code: str) -> None:
+    met = Hello(1, "c", "B", "node-B", 3, 7, 4)
+    own = Hello(1, "c", "A", "node-A", 1, 1, 4)
+    fields = {name: getattr(met, name) for name in met.__struct_fields__}
+    door = Door(own, {"B": met}, {"B"})
+    assert judge(met, door) is None
+    assert judge(Hello(**(fields | {"boot": 4, "nonce": 99})), door) is None
+    refusal = judge(Hello(**(fields | changes)), door)
+    assert refusal is not None
+    assert (refusal.code, refusal.membership_index) == (code, 4)
+    assert refusal.text.endswith(".")
+
+
+def test_an_unknown_node_is_let_in_if_it_knows_a_newer_membership() -> None:
+    own = Hello(1, "c", "A", "node-A", 1, 1, 4)
+    assert judge(Hello(1, "c", "F", "node-F", 1, 1, 5), Door(own, {}, {"B"})) is None
+
+
+async def test_a_cloned_directory_is_refused_loudly_on_both_sides() -> None:
+    a, b = End(identity("A")), End(identity("B", boot=2))
+    clone = End(identity("B", boot=2, nonce=2))
+    async with ends(a, b, clone):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b))
+        clone.knows(a)
+        await until(lambda: a.impostors != [] and clone.impostors != [])
+        assert "cloned" in a.impostors[0][1]
+        assert a.is_up(b)
+
+
+async def test_another_clusters_node_is_refused() -> None:
+    a, b = End(identity("A")), End(identity("B", cluster_id="other"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: "cluster" in a.transport._links["B"].complaint)
+        assert not a.is_up(b)
+        assert not b.is_up(a)
+
+
+async def test_a_peer_that_falls_silent_is_dropped_and_one_that_only_listens_is_not() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+        await asyncio.sleep(1)  # three times the silence that would be fatal: the pings must carry it
+        assert a.links == [("B", True)]
+        link = b.transport._links["A"].connection
+        assert link is not None
+        link.send_frame = lambda frame: None  # type: ignore[method-assign]
+        await until(lambda: ("B", False) in a.links)
+
+
+async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then() -> None:
+    a = End(identity("A"), send_buffer_bytes_max=200_000)
+    async with ends(a):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+        port = listener.getsockname()[1]
+        a.transport.set_peers({"B": f"127.0.0.1:{port}"}, 0)
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        stalled, _ = await loop.sock_accept(listener)
+        stalled.setblocking(False)
+        await loop.sock_recv(stalled, 10_000)
+        frame = greeting.encode(Hello(1, "c", "B", "node-B", 1, 1, 0))
+        await loop.sock_sendall(stalled, len(frame).to_bytes(4, "big") + frame)
+        await until(lambda: a.transport.connected_tags() == {"B"})
+        for _ in range(1_000):
+            if not a.transport.send("B", "words", b"x" * 50_000):
+                break
+            await asyncio.sleep(0)
+        assert not a.transport.send("B", "words", b"x" * 50_000)
+        assert a.transport.backlog_bytes("B") <= 200_000
+        await until(lambda: ("B", False) in a.links)
+        stalled.close()
+        listener.close()
+
+
+async def test_strangers_that_say_nothing_are_dropped() -> None:
+    a = End(identity("A"))
+    async with ends(a):
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
+        writer.write((10_000).to_bytes(4, "big"))
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> "Authority":
+    return Authority(tmp_path)
+
+
+class Authority:
+    """Issues certificates into files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.ca = trustme.CA()
+
+    def tls(self, *names: str) -> Tls:
+        leaf = self.ca.issue_cert(*names)
+        paths = [self.directory / f"{names[0]}.{kind}" for kind in ("pem", "key", "ca")]
+        leaf.cert_chain_pems[0].write_to_path(paths[0])
+        leaf.private_key_pem.write_to_path(paths[1])
+        self.ca.cert_pem.write_to_path(paths[2])
+        return load_tls(*paths)
+
+
+async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authority) -> None:
+    a, b = End(identity("A"), authority.tls("A")), End(identity("B"), authority.tls("B"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+        assert a.transport.send("B", "words", b"in secret")
+        await until(lambda: b.heard == [("A", b"in secret")])
+        link = a.transport._links["B"].connection
+        assert link is not None
+        assert link._transport is not None
+        assert link._transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+
+
+async def test_a_certificate_for_another_tag_is_refused(authority: Authority) -> None:
+    a, b = End(identity("A"), authority.tls("A")), End(identity("B"), authority.tls("C"))
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: "subjectAltName" in a.transport._links["B"].complaint)
+        assert not a.is_up(b)
+
+
+async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    foreign = Authority(tmp_path / "foreign")
+    a = End(identity("A"), authority.tls("A"))
+    b, plain = End(identity("B"), foreign.tls("B")), End(identity("C"))
+    async with ends(a, b, plain):
+        a.knows(b, plain)
+        b.knows(a)
+        plain.knows(a)
+        await until(lambda: a.transport._links["B"].complaint != "" and a.transport._links["C"].complaint != "")
+        await until(lambda: b.transport._links["A"].complaint != "" and plain.transport._links["A"].complaint != "")
+        assert a.links == []
+
+
+def test_contexts_that_ask_for_no_certificate_are_refused(authority: Authority) -> None:
+    good = authority.tls("A")
+    with pytest.raises(ValueError, match="CERT_REQUIRED"):
+        Tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.client)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    old.verify_mode = ssl.CERT_REQUIRED
+    with pytest.raises(ValueError, match=r"TLS 1\.3"):
+        Tls(old, good.client)
+
+
+async def test_a_cluster_works_over_mutual_tls(authority: Authority, tmp_path: Path) -> None:
+    contexts = {tag: authority.tls(tag) for tag in "ABC"}
+    async with running(tmp_path / "cluster", tls_by_tag=contexts) as cluster:
+        for node in cluster.nodes:
+            await node.raft.propose(node.tag.encode())
+        assert sorted(await cluster.same()) == [b"A", b"B", b"C"]
