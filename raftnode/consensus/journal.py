@@ -143,7 +143,8 @@ class Journal:
         self._dirty = True
 
     def compact(self, index: int) -> None:
-        """Lets go of segments that hold only entries before `index`."""
+        """Lets go of segments that hold only entries before `index`, once all that stays is on the disk."""
+        self.sync()
         try:
             while len(self._segments) > 1 and self._segments[1].first_index <= index:
                 segment = self._segments.pop(0)

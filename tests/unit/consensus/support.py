@@ -7,7 +7,7 @@ from typing import Any
 
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
 
-FAST = {"election_min_ms": 100, "election_max_ms": 200, "heartbeat_ms": 30}
+FAST = {"election_min_ms": 200, "election_max_ms": 400, "heartbeat_ms": 50}
 
 
 class Ledger:

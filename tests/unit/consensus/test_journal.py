@@ -148,6 +148,14 @@ def test_any_sequence_of_operations_leaves_a_readable_log_with_all_that_was_sync
     assert journal(disk).entries == log.entries
 
 
+def test_compaction_syncs_first_so_that_a_crash_cannot_leave_an_empty_log() -> None:
+    disk, log = filled(5, segment_bytes_max=150)
+    log.append((b"unsynced", 6, 1))
+    log.compact(6)
+    disk.crash(Random(0))
+    assert journal(disk, 150).last_index == 6
+
+
 def test_scanning_never_raises_whatever_the_bytes() -> None:
     chance = Random(3)
     for _ in range(200):

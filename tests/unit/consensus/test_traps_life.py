@@ -2,12 +2,13 @@
 can be, and closed here."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from raftnode.consensus.raft import ApplyFailed, OutcomeUnknown
-from tests.unit.consensus.cluster import running
+from raftnode.consensus.raft import ApplyFailed, NotCommitted, OutcomeUnknown
+from tests.unit.consensus.cluster import eventually, running
 from tests.unit.consensus.simulated import SimulatedNode, World
 from tests.unit.consensus.stock import StockWorld
 
@@ -71,9 +72,10 @@ async def test_trap_06_a_raising_apply_is_an_answer_everywhere_and_wedges_nobody
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
         for node in cluster.nodes:
+            propose = partial(node.raft.propose, b"!boom")
             with pytest.raises(ApplyFailed, match="boom"):
-                await node.raft.propose(b"!boom")
-        await leader.raft.propose(b"after")
+                await eventually(propose, NotCommitted, OutcomeUnknown)
+        await eventually(lambda: leader.raft.propose(b"after"), NotCommitted)
         assert await cluster.same() == [b"after"]
         await leader.restart(cluster.peers)
         await cluster.leader()
