@@ -166,6 +166,7 @@ class Node:
             heartbeat=self.heartbeat,
             clock=self.clock,
             own_report=lambda: self._report(identity),
+            last_error=self.transport.complaint,
         )
         self.observer = Observer(
             replica=self.replica,
@@ -193,7 +194,6 @@ class Node:
         self.replica.subscribe(self.databases.changed)
         self.replica.subscribe(self.supervisor.on_tick)
         self.heartbeat.subscribe(self.supervisor.on_lease)
-        self.heartbeat.subscribe(self.observer.wake)
         await self.transport.start()
         stack.push_async_callback(self.transport.stop)
         await self.raft.start()

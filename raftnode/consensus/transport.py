@@ -156,6 +156,11 @@ class Transport:
         link = self._links.get(tag)
         return link.connection.backlog_bytes if link and link.connection else 0
 
+    def complaint(self, tag: str) -> str:
+        """Why a peer cannot be reached at the moment; empty if it can, or is none."""
+        link = self._links.get(tag)
+        return link.complaint if link else ""
+
     def connected_tags(self) -> frozenset[str]:
         """The peers there is a connection to."""
         return frozenset(tag for tag, link in self._links.items() if link.connection)
