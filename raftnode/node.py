@@ -102,6 +102,7 @@ class Node:
             tls=tls,
         )
         self.transport.on_impostor.append(lambda tag, text: self.fail(text) if tag == self.tag else None)
+        self.transport.on_removed.append(self._removed)
         self.replica = Replica()
         self.raft = Raft(
             tag=self.tag,
@@ -272,6 +273,13 @@ class Node:
         timings = self.replica.record.timings
         assert timings is not None, "there is no lease before the cluster is formed"
         self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
+
+    def _removed(self, by: str) -> None:
+        log.warning(
+            "This node was removed from the cluster: it runs nothing and is asked for nothing. To bring it back, empty "
+            "its data directory and join under another tag.",
+            told_by=by,
+        )
 
     async def _confirm_deletion(self, name: str) -> None:
         try:
