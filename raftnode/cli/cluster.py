@@ -1,0 +1,146 @@
+"""`raftnode node`, `raftnode reelect`, `raftnode observer`: the cluster itself."""
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+from rich.markup import escape
+
+from raftnode.cli.session import Session, talks
+from raftnode.cli.tables import print_table
+
+
+class Tag(click.ParamType[str]):
+    """A node's tag, in capitals."""
+
+    name = "tag"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The tag; a usage error for anything else."""
+        tag = str(value).upper()
+        if not (tag.isascii() and tag.isalpha() and len(tag) <= 4):
+            self.fail(f"{value!r} is no node tag: 1 to 4 letters.", param, ctx)
+        return tag
+
+
+@click.group()
+def node() -> None:
+    """Nodes of the cluster: list, add, remove, promote, demote, drain."""
+
+
+@node.command("list")
+@talks
+async def list_nodes(session: Session) -> None:
+    """List the nodes."""
+
+    def show(answer: dict[str, Any]) -> None:
+        topology = answer["Topology"]
+        rows = [
+            (tag, kind.removesuffix("s"), url, "leader" if tag == answer["Leader"] else "")
+            for kind in ("Members", "Promotables", "Watchers")
+            for tag, url in topology[kind].items()
+        ]
+        print_table("", ("node", "kind", "address", ""), sorted(rows), empty="This node is in no cluster.")
+
+    session.show(await session.call("GET", "/cluster/topology"), show)
+
+
+@node.command()
+@click.argument("tag", type=Tag())
+@click.argument("address")
+@click.argument("cluster_address")
+@click.option("--watcher", is_flag=True, help="It does not vote.")
+@talks
+async def add(session: Session, tag: str, address: str, cluster_address: str, watcher: bool) -> None:
+    """Announce a node at ADDRESS (http://host:port) and CLUSTER_ADDRESS (host:port).
+
+    Seldom needed: `raftnode run --join URL` on the new node does this by itself.
+    """
+    said = {"tag": tag, "url": address, "clusterAddress": cluster_address, "watcher": str(watcher).lower()}
+    answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}")
+    session.show(answer, f"Node {tag} is in the cluster; it takes part once it runs.")
+
+
+@node.command()
+@click.argument("tag", type=Tag())
+@click.option("--force", is_flag=True, help="Do not wait until its tasks have moved.")
+@talks
+async def remove(session: Session, tag: str, force: bool) -> None:
+    """Remove a node, after its tasks have moved."""
+    answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}")
+    session.show(answer, f"Node {tag} is removed.")
+
+
+@node.command()
+@click.argument("tag", type=Tag())
+@talks
+async def promote(session: Session, tag: str) -> None:
+    """Make a watcher a voter."""
+    answer = await session.call("POST", f"/admin/cluster/promote?nodeTag={tag}")
+    session.show(answer, f"Node {tag} votes now.")
+
+
+@node.command()
+@click.argument("tag", type=Tag())
+@talks
+async def demote(session: Session, tag: str) -> None:
+    """Make a voter a watcher."""
+    answer = await session.call("POST", f"/admin/cluster/demote?nodeTag={tag}")
+    session.show(answer, f"Node {tag} is a watcher now: it runs tasks and does not vote.")
+
+
+@node.command()
+@click.argument("tag", type=Tag())
+@click.option("--off", is_flag=True, help="Let it take part again.")
+@talks
+async def drain(session: Session, tag: str, off: bool) -> None:
+    """Hand a node's tasks over, before it is stopped."""
+    answer = await session.call("POST", f"/admin/cluster/drain?nodeTag={tag}&value={str(not off).lower()}")
+    pinned = ", ".join(task["TaskName"] for task in answer["PinnedTasks"])
+    rest = f" Pinned to it, so these wait: {pinned}." if pinned and not off else ""
+    session.show(answer, f"Node {tag} {'takes part again' if off else 'hands its tasks over'}.{rest}")
+
+
+@click.command()
+@click.argument("tag", type=Tag(), required=False)
+@talks
+async def reelect(session: Session, tag: str | None) -> None:
+    """Let the leader hand over, to TAG if given."""
+    answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""))
+    session.show(answer, f"{answer['Leader'] or 'Nobody yet'} leads, in term {answer['Term']}.")
+
+
+@click.group()
+def observer() -> None:
+    """The cluster observer: its decisions, suspending it."""
+
+
+@observer.command("log")
+@click.option("--database", metavar="NAME", help="Only this database.")
+@click.option("--take", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, the newest.")
+@talks
+async def show_log(session: Session, database: str | None, take: int) -> None:
+    """Show what the observer decided, and why."""
+
+    def show(answer: dict[str, Any]) -> None:
+        rows = [(d["Date"], d["Database"], str(d["Term"]), escape(d["Message"])) for d in answer["ObserverLog"]]
+        print_table("", ("date", "database", "term", "decision"), rows, empty="The observer has decided nothing yet.")
+
+    query = f"&database={quote(database)}" if database else ""
+    session.show(await session.call("GET", f"/admin/cluster/observer/decisions?take={take}{query}"), show)
+
+
+@observer.command()
+@talks
+async def suspend(session: Session) -> None:
+    """Suspend it: no node is demoted, no task moves because its node is lost."""
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true")
+    session.show(answer, "The observer is suspended. `raftnode observer resume` lets it go on.")
+
+
+@observer.command()
+@talks
+async def resume(session: Session) -> None:
+    """Let it go on."""
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false")
+    session.show(answer, "The observer goes on.")

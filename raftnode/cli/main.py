@@ -1,0 +1,40 @@
+"""The command line: one group, `run` when no command is given."""
+
+import click
+
+from raftnode.cli.cluster import node, observer, reelect
+from raftnode.cli.databases import db, import_documents
+from raftnode.cli.definitions import connection_string, etl, pin, task_group
+from raftnode.cli.demo import demo
+from raftnode.cli.run import run
+from raftnode.cli.status import status, tasks
+
+
+class RunByDefault(click.Group):
+    """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts `run` first when the first word is no command and no option of this group."""
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        if not args or (args[0].startswith("-") and args[0].partition("=")[0] not in own):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=RunByDefault, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="raftnode")
+@click.option("--url", metavar="URL", help="A node to ask; see each command.")
+@click.pass_context
+def cli(context: click.Context, url: str | None) -> None:
+    """Highly available tasks: every node decides for itself which ongoing tasks are its own.
+
+    Without a command: runs a node. Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node
+    answers, 4 no such thing, 5 not now (no leader, not in time): try again.
+    """
+    context.obj = url
+
+
+for command in (run, demo, status, tasks, db, import_documents, etl, connection_string, task_group, pin):
+    cli.add_command(command)
+for command in (node, reelect, observer):
+    cli.add_command(command)

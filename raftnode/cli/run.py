@@ -1,0 +1,60 @@
+"""`raftnode run`: a node in the foreground. Its flags are the table of settings."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config import Settings, SettingsError, load, settings_table
+
+SETTING = "setting__"
+
+
+def _parameter(key: str) -> str:
+    return SETTING + key.replace(".", "__")
+
+
+def _settings(function: Callable[..., None]) -> Callable[..., None]:
+    for setting in reversed(settings_table()):
+        flags = [setting.flag, setting.alias] if setting.alias else [setting.flag]
+        text = f"{setting.meaning}: {setting.rule}. Default: {setting.default!r}."
+        function = click.option(*flags, _parameter(setting.key), metavar="VALUE", help=text)(function)
+    return function
+
+
+@click.command()
+@click.option("--config", "file", envvar="RAFTNODE_CONFIG", type=click.Path(path_type=Path), help="A TOML file.")
+@click.option("--join", metavar="URL", help="Join the cluster of the node at that address.")
+@click.option("--watcher", is_flag=True, help="Join as a watcher: it runs tasks and does not vote.")
+@_settings
+def run(file: Path | None, join: str | None, watcher: bool, **values: Any) -> None:
+    """Run a node until SIGTERM or Ctrl-C.
+
+    Alone it is a cluster of one node on loopback, with its data under ./data.
+    """
+    if watcher and not join:
+        raise click.UsageError("--watcher says how to join: give --join URL too.")
+    flags = {s.key: value for s in settings_table() if (value := values[_parameter(s.key)]) is not None}
+    try:
+        settings = load(file, os.environ, flags)
+    except SettingsError as error:
+        click.echo(f"raftnode: {error}", err=True)
+        sys.exit(2)
+    # Imported late: the other commands start faster without the daemon.
+    from raftnode.node import run_node
+
+    _greet(settings, join)
+    sys.exit(asyncio.run(run_node(settings, join=join, watcher=watcher)))
+
+
+def _greet(settings: Settings, join: str | None) -> None:
+    if not sys.stderr.isatty():
+        return
+    others = len(settings.cluster.initial_nodes)
+    cluster = f"joins the cluster at {join}" if join else f"is one of {others} nodes" if others > 1 else "runs alone"
+    click.echo(f"Node {settings.node.tag} {cluster}: {settings.url}, data in {settings.node.data_dir}.", err=True)
+    click.echo(f"Try in another shell: raftnode --url {settings.url} status. Ctrl-C ends the node.", err=True)

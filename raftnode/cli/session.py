@@ -1,0 +1,167 @@
+"""What every command that talks to a cluster shares: which node it asks, how errors end it, how answers are shown."""
+
+import asyncio
+import functools
+import json
+import os
+import ssl
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+
+from raftnode.http import Http, HttpFailed, HttpUnreachable, Response
+
+URL = "http://127.0.0.1:8080"
+TIMEOUT_SEC = 60.0
+MISSING = ("DoesNotExistException", "NotFoundException")
+
+
+class CommandFailed(click.ClickException):
+    """The command was refused or failed: one sentence on stderr, and an exit code that tells scripts why."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        """One sentence on stderr."""
+        click.echo(f"raftnode: {self.message}", err=True)
+
+
+class Unreachable(CommandFailed):
+    """No node answers."""
+
+    exit_code = 3
+
+
+class NotFound(CommandFailed):
+    """There is no such thing."""
+
+    exit_code = 4
+
+
+class NotNow(CommandFailed):
+    """No leader, no lease, or not in time: worth trying again."""
+
+    exit_code = 5
+
+
+class Session:
+    """Talks to the first of the nodes that answers. `as_json` prints answers as JSON instead of tables."""
+
+    def __init__(self, urls: tuple[str, ...], *, as_json: bool, http: Http) -> None:
+        self._urls = list(urls)
+        self._http = http
+        self.as_json = as_json
+
+    @property
+    def url(self) -> str:
+        """The node that is asked first."""
+        return self._urls[0]
+
+    async def call(
+        self, method: str, path: str, *, json: Any = None, body: bytes | None = None, timeout_sec: float = TIMEOUT_SEC
+    ) -> Any:
+        """The answer as JSON, None if it is empty. Ends the command when there is none, or an error."""
+        answer = await self._first(method, path, json, body, timeout_sec)
+        return answer.json() if answer.body else None
+
+    async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:
+        """One request to one node. Raises HttpError."""
+        await self._http.request(method, url + path, body=body, timeout_s=TIMEOUT_SEC)
+
+    async def _first(self, method: str, path: str, json: Any, body: bytes | None, timeout_sec: float) -> Response:
+        # A node that was asked and did not answer may have acted: under one id, a repeat elsewhere acts once.
+        headers = {} if method == "GET" else {"raft-request-id": str(uuid.uuid4())}
+        reasons = []
+        for url in tuple(self._urls):
+            try:
+                answer = await self._http.request(
+                    method, url + path, json=json, body=body, headers=headers, timeout_s=timeout_sec
+                )
+            except HttpUnreachable as error:
+                reasons.append(str(error))
+                self._urls.append(self._urls.pop(0))
+            except HttpFailed as error:
+                raise _failure(error) from None
+            else:
+                return answer
+        raise Unreachable(
+            f"{'; '.join(reasons)}. Start a node (raftnode run), or name one that runs: --url or RAFTNODE_URL."
+        )
+
+    def show(self, answer: Any, text: Callable[[Any], None] | str) -> None:
+        """Prints the answer as JSON if that was asked for, else as the text, or by calling it with the answer."""
+        if self.as_json:
+            click.echo(json.dumps(answer, indent=None if not sys.stdout.isatty() else 2))
+        elif isinstance(text, str):
+            click.echo(text)
+        else:
+            text(answer)
+
+
+def _failure(error: HttpFailed) -> CommandFailed:
+    if error.status == 404 or error.type.endswith(MISSING):
+        return NotFound(error.message)
+    return NotNow(error.message) if error.status in (408, 503) else CommandFailed(error.message)
+
+
+def talks(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Makes a coroutine function with a Session a command's callback, with the options that all commands have."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        asyncio.run(_talk(function, given))
+
+    for option in (
+        click.option("--ca-file", envvar="RAFTNODE_SECURITY_CA_FILE", metavar="FILE", hidden=True),
+        click.option("--key-file", envvar="RAFTNODE_SECURITY_KEY_FILE", metavar="FILE", hidden=True),
+        click.option("--certificate-file", envvar="RAFTNODE_SECURITY_CERTIFICATE_FILE", metavar="FILE", hidden=True),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--url", metavar="URL", help=f"A node to ask, or several (,); RAFTNODE_URL. Default: {URL}"),
+    ):
+        command = option(command)
+    return command
+
+
+async def _talk(function: Callable[..., Awaitable[None]], given: dict[str, Any]) -> None:
+    wanted = given.pop("url") or click.get_current_context().find_root().obj or os.environ.get("RAFTNODE_URL") or URL
+    files = [given.pop(name) for name in ("certificate_file", "key_file", "ca_file")]
+    as_json = given.pop("as_json")
+    urls = tuple(part.strip().rstrip("/") for part in wanted.split(",") if part.strip())
+    if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
+        raise click.UsageError(f"--url {wanted!r}: give addresses like {URL}, separated by commas.")
+    async with Http(tls=_tls(*files) if urls[0].startswith("https://") else None) as http:
+        await function(Session(urls, as_json=as_json, http=http), **given)
+
+
+def _tls(certificate_file: str | None, key_file: str | None, ca_file: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if certificate_file:
+            context.load_cert_chain(certificate_file, key_file)
+    except OSError as error:
+        names = ", ".join(f"RAFTNODE_SECURITY_{name}_FILE" for name in ("CERTIFICATE", "KEY", "CA"))
+        raise CommandFailed(f"The certificates cannot be loaded: {error}. Mend {names}.") from error
+    return context
+
+
+async def find_task(session: Session, name: str, database: str | None) -> tuple[str, dict[str, Any]]:
+    """The database and the status of the task of that name. Without a database the name must be unique."""
+    query = f"?database={database}" if database else ""
+    databases = (await session.call("GET", f"/status{query}"))["Databases"]
+    if database and not databases:
+        raise NotFound(f"There is no database '{database}'; `raftnode db list` shows those there are.")
+    found = [
+        (shown["Name"], task)
+        for shown in databases.values()
+        for task in shown["Tasks"]
+        if task["TaskName"].lower() == name.lower()
+    ]
+    if not found:
+        raise NotFound(f"There is no task '{name}'; `raftnode tasks` shows those there are.")
+    if len(found) > 1:
+        raise CommandFailed(f"Task '{name}' is in {', '.join(d for d, _ in found)}; say which: --database.")
+    return found[0]

@@ -1,0 +1,29 @@
+"""Tables for people: in colour on a terminal, plain text with every column whole in a pipe."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 200
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table; cells may hold rich's markup."""
+    made = Table(title=title or None, title_justify="left", box=None, header_style="bold dim", pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Prints the table, or a sentence when it has no rows."""
+    console().print(table(title, columns, rows) if rows else empty)
