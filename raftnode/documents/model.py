@@ -75,12 +75,29 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     newest version, at the first place it had in the stretch. `change_vector` counts only writes whose
     version, or a successor, stands at or before `last_etag`: a consumer done with everything up to there may
     merge it into its progress. `end` tells that the scan reached the end of the store.
+    `purged_last_modified` travels with the batch, see `Stretch`.
     """
 
     items: list[Document]
     last_etag: int
     change_vector: str
     end: bool
+    purged_last_modified: str = ""
+
+
+class Stretch(msgspec.Struct, frozen=True, array_like=True):
+    """A batch on its way to another store: a part of the source's order, from `after_etag` to `last_etag`.
+
+    `source` is the source's database id, `knowledge` its batch's change vector, `purged_last_modified` a time that no
+    tombstone purged at the source was later than (empty: none was purged there).
+    """
+
+    source: str
+    after_etag: int
+    last_etag: int
+    knowledge: str
+    documents: tuple[Document, ...]
+    purged_last_modified: str = ""
 
 
 class MergeResult(msgspec.Struct, frozen=True, kw_only=True):

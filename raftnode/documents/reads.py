@@ -91,7 +91,13 @@ def after(
             rows.document(connection.execute(f"SELECT {rows.COLUMNS} FROM documents WHERE doc = ?", (doc,)).fetchone())
             for doc in taken
         ]
-        return Batch(items=items, last_etag=reached, change_vector=_as_of(connection, own, state, reached), end=end)
+        return Batch(
+            items=items,
+            last_etag=reached,
+            change_vector=_as_of(connection, own, state, reached),
+            end=end,
+            purged_last_modified=state.purged_last_modified,
+        )
 
 
 def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.State, etag: int) -> str:

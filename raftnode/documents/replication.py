@@ -17,7 +17,7 @@ import structlog
 
 from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
-from raftnode.documents.model import Batch, Document
+from raftnode.documents.model import Batch, Document, Stretch
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http, HttpError
 
@@ -52,16 +52,6 @@ class Status(msgspec.Struct, rename="pascal"):
     sent: int = 0
     error: str = ""
     at: str | None = None
-
-
-class Stretch(msgspec.Struct, frozen=True, array_like=True):
-    """What travels: a part of the source's order. `knowledge` is what the source knew at `last_etag`."""
-
-    source: str
-    after_etag: int
-    last_etag: int
-    knowledge: str
-    documents: tuple[Document, ...]
 
 
 class Accepted(msgspec.Struct, frozen=True, rename="pascal"):
@@ -131,7 +121,14 @@ class Replication:
         return theirs.accepted_etag
 
     async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> int:
-        stretch = Stretch(self._store.database_id, after_etag, batch.last_etag, batch.change_vector, tuple(new))
+        stretch = Stretch(
+            source=self._store.database_id,
+            after_etag=after_etag,
+            last_etag=batch.last_etag,
+            knowledge=batch.change_vector,
+            documents=tuple(new),
+            purged_last_modified=batch.purged_last_modified,
+        )
         body = await asyncio.to_thread(encode, stretch)
         destination = self._destination
         url = f"{destination.url}/replication/{destination.database}/documents"
@@ -169,13 +166,7 @@ async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, A
 async def receive(store: DocumentStore, payload: bytes) -> dict[str, Any]:
     """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
     stretch = await asyncio.to_thread(decode, payload)
-    result = await store.merge(
-        stretch.source,
-        stretch.documents,
-        stretch.last_etag,
-        after_etag=stretch.after_etag,
-        knowledge=stretch.knowledge,
-    )
+    result = await store.merge(stretch)
     answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, result.accepted_etag, store.change_vector))
     return answer
 

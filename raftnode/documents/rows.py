@@ -15,11 +15,13 @@ _COLLECTION = "collection "
 
 
 class State(msgspec.Struct, frozen=True):
-    """The store's counters: the last place given out, the last write made here, how far the log is compacted."""
+    """The store's counters: the last place given out, the last write made here, how far the log is compacted, and a
+    time that no purged tombstone, here or at a source, was later than (empty: none was purged)."""
 
     last_etag: int
     own_etag: int
     compacted_etag: int
+    purged_last_modified: str
 
 
 def document(row: Sequence[object]) -> Document:
@@ -29,7 +31,8 @@ def document(row: Sequence[object]) -> Document:
 
 
 def state(connection: sqlite3.Connection) -> State:
-    return State(*connection.execute("SELECT last_etag, own_etag, compacted_etag FROM state").fetchone())
+    [row] = connection.execute("SELECT last_etag, own_etag, compacted_etag, purged_last_modified FROM state")
+    return State(*row)
 
 
 def find(connection: sqlite3.Connection, key: str) -> Document | None:

@@ -17,7 +17,7 @@ BUSY_TIMEOUT_MS: Final = 10_000
 
 # log: every version ever committed here, at its place (etag) in the store's order; compaction thins it.
 # knowledge: from this etag on, the change vector of other databases' writes that are held here.
-# state: one row, see writes.State.
+# state: one row, see rows.State.
 _SCHEMA: Final = """
 CREATE TABLE documents (
     doc INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, collection TEXT NOT NULL,
@@ -38,7 +38,8 @@ CREATE TABLE counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), database_id TEXT NOT NULL, database TEXT NOT NULL,
-    last_etag INTEGER NOT NULL, own_etag INTEGER NOT NULL, compacted_etag INTEGER NOT NULL);
+    last_etag INTEGER NOT NULL, own_etag INTEGER NOT NULL, compacted_etag INTEGER NOT NULL,
+    purged_last_modified TEXT NOT NULL);
 """
 
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -65,7 +66,8 @@ def create_or_check(connection: sqlite3.Connection, path: Path, database: str, d
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application == 0 and tables == 0:
-            _create(connection, path, database, database_id)
+            create_tables(connection, database, database_id)
+            _sync_directories(path.parent)
             return
         if application != APPLICATION_ID:
             raise StoreDamaged(f"{path} is a SQLite file, but not a document store of this program: move it away")
@@ -77,15 +79,15 @@ def create_or_check(connection: sqlite3.Connection, path: Path, database: str, d
         _check(connection, path)
 
 
-def _create(connection: sqlite3.Connection, path: Path, database: str, database_id: str) -> None:
+def create_tables(connection: sqlite3.Connection, database: str, database_id: str) -> None:
+    """Make an empty store in an empty file."""
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
-    connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0)", (database_id, database))
+    connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, '')", (database_id, database))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
-    _sync_directories(path.parent)
 
 
 def _sync_directories(folder: Path) -> None:
@@ -109,8 +111,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 def _damaged(path: Path, reason: object) -> str:
     return (
         f"the database file {path} is damaged ({' '.join(str(reason).split())}): restore it from a "
-        "backup, or remove this node from the "
-        "database group, delete the file and add the node again, so that it is filled by the others"
+        "backup, or remove this node from the database group, delete the file and add the node again, so that it is "
+        "filled by the others"
     )
 
 

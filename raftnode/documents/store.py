@@ -19,7 +19,7 @@ from raftnode.documents import reads, rows, sqlite
 from raftnode.documents.body import check_id, prepare
 from raftnode.documents.commit import Commits
 from raftnode.documents.errors import StoreClosed
-from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, new_database_id
+from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
 from raftnode.documents.writes import Writer
 
 log = structlog.get_logger(__name__)
@@ -125,27 +125,11 @@ class DocumentStore:
             size += bytes_
         return await self._write(lambda writer: [step(writer) for step in steps], size)
 
-    async def merge(
-        self,
-        source_database_id: str,
-        items: Sequence[Document],
-        last_etag: int,
-        *,
-        after_etag: int | None = None,
-        knowledge: str = "",
-    ) -> MergeResult:
-        """Take in a stretch of another store's order, replication's receiving end; see `writes` for the
-        rules.
-
-        The stretch goes from `after_etag` (None: from where the source was last accepted) to `last_etag`;
-        `knowledge` is the `Batch.change_vector` at its end. Idempotent. With a gap before the stretch nothing
-        is taken, and the result tells where to go on. Raises ReplicationRefused.
-        """
-
-        def merge(writer: Writer) -> MergeResult:
-            return writer.merge(source_database_id, items, after_etag, last_etag, knowledge)
-
-        return await self._write(merge, sum(len(item.body) for item in items))
+    async def merge(self, stretch: Stretch) -> MergeResult:
+        """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
+        With a gap before the stretch nothing is taken. Raises ReplicationRefused."""
+        size = sum(len(item.body) for item in stretch.documents)
+        return await self._write(lambda writer: writer.merge(stretch), size)
 
     async def purge_tombstones(self, up_to_etag: int) -> int:
         """Forget tombstones and old places up to an etag that every reader of this store (all nodes of the

@@ -21,7 +21,7 @@ order the writes arrived.
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -29,11 +29,13 @@ from raftnode.documents import change_vector as cv
 from raftnode.documents import rows
 from raftnode.documents.body import DOCUMENT_BYTES_MAX, Prepared, fold
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
-from raftnode.documents.model import Document, MergeResult, ticks_of, timestamp
+from raftnode.documents.model import Document, MergeResult, Stretch, ticks_of, timestamp
 
 REVISIONS_PER_DOCUMENT_MAX = 100
 KNOWLEDGE_ROWS_MAX = 10_000
 PURGE_MAX = 10_000
+OLD_PLACES_MIN = 1_000
+"""A log with fewer places of overwritten versions than this is not worth compacting."""
 
 
 class Writer:
@@ -55,7 +57,8 @@ class Writer:
     def save(self) -> None:
         """Write the counters, before the commit."""
         self._connection.execute(
-            "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?", msgspec.structs.astuple(self.state)
+            "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?, purged_last_modified = ?",
+            msgspec.structs.astuple(self.state),
         )
 
     @property
@@ -88,23 +91,22 @@ class Writer:
         _check_expected(id, row, expected)
         return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
 
-    def merge(
-        self, source: str, items: Sequence[Document], after_etag: int | None, last_etag: int, knowledge: str
-    ) -> MergeResult:
-        """Take in a stretch of another store's order; see the module's rules. Nothing happens if there is a
-        gap before it: the result then tells how far the source was accepted."""
-        accepted = rows.accepted(self._connection, source)
-        if after_etag is not None and after_etag > accepted:
+    def merge(self, stretch: Stretch) -> MergeResult:
+        """Take in a stretch of another store's order; see the module's rules. Nothing happens if there is a gap
+        before it: the result then tells how far the source was accepted. Raises ReplicationRefused."""
+        accepted = rows.accepted(self._connection, stretch.source)
+        if stretch.after_etag > accepted:
             return MergeResult(accepted_etag=accepted)
-        if source == self.database_id:
+        if stretch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
-        self._check_counted(knowledge)
+        self._check_counted(stretch.knowledge)
         held = self.database_change_vector
-        outcomes = [self._merge_one(item, held) for item in items]
-        self._learn(knowledge)
-        if last_etag > accepted:
-            accepted = last_etag
-            rows.accept(self._connection, source, accepted)
+        outcomes = [self._merge_one(item, held) for item in stretch.documents]
+        self._learn(stretch.knowledge)
+        self._purged_until(stretch.purged_last_modified)
+        if stretch.last_etag > accepted:
+            accepted = stretch.last_etag
+            rows.accept(self._connection, stretch.source, accepted)
         return MergeResult(
             accepted_etag=accepted,
             stored=sum(outcome != "AlreadyMerged" for outcome in outcomes),
@@ -121,12 +123,14 @@ class Writer:
         """
         held = self.database_change_vector
         found = self._connection.execute(
-            "SELECT doc, change_vector FROM documents WHERE deleted = 1 AND etag <= ? ORDER BY etag LIMIT ?",
+            "SELECT doc, change_vector, last_modified FROM documents WHERE deleted = 1 AND etag <= ? "
+            "ORDER BY etag LIMIT ?",
             (up_to_etag, PURGE_MAX),
         ).fetchall()
-        gone = [doc for doc, vector in found if cv.dominates(held, vector)]
+        gone = [(doc, modified) for doc, vector, modified in found if cv.dominates(held, vector)]
         if gone:
-            rows.forget_tombstones(self._connection, gone)
+            rows.forget_tombstones(self._connection, [doc for doc, _ in gone])
+            self._purged_until(max(modified for _, modified in gone))
         self._compact(min(up_to_etag, self.state.last_etag))
         return len(gone)
 
@@ -137,7 +141,7 @@ class Writer:
     def _compact(self, up_to_etag: int) -> None:
         """Keep each document's last place up to there only. Worth it, and done, once most of the log is old places."""
         old, documents = rows.log_weight(self._connection)
-        if up_to_etag <= self.state.compacted_etag or old <= 2 * documents + 1_000:
+        if up_to_etag <= self.state.compacted_etag or old < 2 * documents + OLD_PLACES_MIN:
             return
         rows.compact(self._connection, up_to_etag)
         self.state = msgspec.structs.replace(self.state, compacted_etag=up_to_etag)
@@ -150,18 +154,34 @@ class Writer:
     def _write(
         self, id: str, collection: str, body: bytes, row: Document | None, etag: int, *, deleted: bool
     ) -> Document:
-        now = self._clock() // 100
-        if row is not None:
-            now = max(now, ticks_of(row.last_modified) + 1)
         origin = cv.dot(self.tag, etag, self.database_id)
+        replaced, last_modified = self._replaced(row)
+        now = self._clock() // 100
+        if last_modified:
+            now = max(now, ticks_of(last_modified) + 1)
         document = Document(
             id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
-            change_vector=cv.merge(row.change_vector, origin) if row is not None else origin,
+            change_vector=cv.merge(replaced, origin),
             last_modified=timestamp(now),
         )  # fmt: skip
         rows.store(self._connection, document, row)
         self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
         return document
+
+    def _replaced(self, row: Document | None) -> tuple[str, str]:
+        """The change vector and time that a new version must go beyond.
+
+        Where there is no row there may have been a tombstone, purged here or at a source. Other nodes may still have
+        it, and the new version must beat it there: by what is known, as that counts every tombstone purged.
+        """
+        if row is not None:
+            return row.change_vector, row.last_modified
+        purged = self.state.purged_last_modified
+        return (self.database_change_vector if purged else ""), purged
+
+    def _purged_until(self, last_modified: str) -> None:
+        latest = max(self.state.purged_last_modified, last_modified)
+        self.state = msgspec.structs.replace(self.state, purged_last_modified=latest)
 
     def _check_counted(self, vector: str) -> None:
         counted = cv.etag_of(vector, self.database_id)

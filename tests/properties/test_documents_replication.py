@@ -1,0 +1,265 @@
+"""Three stores and a task under arbitrary schedules: writes, overwrites, deletes, batches that are lost, repeated or
+late, purges, tasks that move with and without their last checkpoint, and nodes lost for good and replaced."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+from typing import NamedTuple
+from unittest import mock
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raftnode.documents import change_vector as cv
+from raftnode.documents import reads, rows, sqlite, writes
+from raftnode.documents.body import prepare
+from raftnode.documents.model import Batch, Document, Stretch, new_database_id
+from raftnode.documents.writes import Writer
+
+DOCUMENTS = [f"d/{n}" for n in range(3)]
+
+
+class Node:
+    """A store without its files and threads: the very transaction code on an in-memory database."""
+
+    def __init__(self, tag: str, clock: "Clock") -> None:
+        self.tag, self.id = tag, new_database_id()
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        sqlite.create_tables(self.connection, "x", self.id)
+        self.writer = Writer(self.connection, tag, self.id, clock)
+        self.known_before = [""]
+
+    @contextmanager
+    def transaction(self) -> Iterator[Writer]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        yield self.writer
+        self.writer.save()
+        self.connection.execute("COMMIT")
+        self.known_before.append(self.knowledge)
+
+    @property
+    def knowledge(self) -> str:
+        return self.writer.database_change_vector
+
+    def after(self, etag: int, limit: int) -> Batch:
+        return reads.after(self.connection, (self.tag, self.id), etag, limit, 1 << 30, None)
+
+    def row(self, id: str) -> Document | None:
+        return rows.find(self.connection, id)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Clock:
+    """A wall clock that the schedule turns as it likes, also back."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+class Write(NamedTuple):
+    """A write that some node acknowledged."""
+
+    document: str
+    dot: str
+    content: bytes
+    deleted: bool
+
+
+class InFlight(NamedTuple):
+    destination: Node
+    stretch: Stretch
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.nodes = [Node(tag, self.clock) for tag in "ABC"]
+        self.all_nodes = list(self.nodes)
+        self.writes: list[Write] = []
+        self.purged: dict[str, str] = {}
+        self.in_flight: list[InFlight] = []
+        self.progress, self.cursors = "", dict[str, int]()
+        self.target: dict[str, Document] = {}
+        self.had: dict[str, str] = {}
+
+    def close(self) -> None:
+        for node in self.all_nodes:
+            node.close()
+
+    def put(self, node: Node, id: str, delete: bool) -> None:
+        with node.transaction() as writer:
+            content = b'{"n":%d}' % len(self.writes)
+            version = writer.delete(id, None) if delete else writer.put(id, prepare(id, content, None), None)
+        if version is not None:
+            self.writes.append(Write(id, version.origin, version.body, version.deleted))
+
+    def send(self, source: Node, destination: Node, limit: int, back: int, stale: int) -> None:
+        """Read a batch as the sender does: from the accepted place (or one before or, mistakenly, after it), without
+        what the destination was once known to hold."""
+        accepted = rows.accepted(destination.connection, source.id)
+        after = max(0, accepted - back)
+        batch = source.after(after, limit)
+        known = destination.known_before[-1 - stale % len(destination.known_before)]
+        stretch = Stretch(
+            source=source.id,
+            documents=tuple(item for item in batch.items if not cv.dominates(known, item.change_vector)),
+            after_etag=after,
+            last_etag=batch.last_etag,
+            knowledge=batch.change_vector,
+            purged_last_modified=batch.purged_last_modified,
+        )
+        self.in_flight.append(InFlight(destination, stretch))
+
+    def deliver(self, index: int, again: bool) -> None:
+        if not self.in_flight:
+            return
+        flight = self.in_flight[index % len(self.in_flight)]
+        if not again:
+            self.in_flight.remove(flight)
+        if flight.destination not in self.nodes:
+            return
+        with flight.destination.transaction() as writer:
+            writer.merge(flight.stretch)
+
+    def work(self, holder: Node, limit: int, checkpoint: bool) -> bool:
+        """A task's turn on a node. Without the checkpoint it is as if the node had died just before it."""
+        batch = holder.after(self.cursors.get(holder.id, 0), limit)
+        for item in batch.items:
+            if not item.counted_in(self.progress):
+                self.target[item.id] = item
+                self.had[item.id] = cv.merge(self.had.get(item.id, ""), item.change_vector)
+        if checkpoint:
+            self.progress = cv.merge(self.progress, batch.change_vector)
+            self.cursors[holder.id] = batch.last_etag
+        return batch.end
+
+    def purge(self, node: Node) -> None:
+        passed = [rows.accepted(other.connection, node.id) for other in self.nodes if other is not node]
+        before = {id: row for id in DOCUMENTS if (row := node.row(id)) is not None}
+        with node.transaction() as writer:
+            writer.purge(min([*passed, self.cursors.get(node.id, 0)]))
+        for id, row in before.items():
+            if node.row(id) is None:
+                assert row.deleted
+                self.purged[id] = cv.merge(self.purged.get(id, ""), row.change_vector)
+
+    def lose(self, index: int) -> None:
+        """A node is gone with its disk; a new one takes its tag and its place."""
+        lost = self.nodes[index]
+        self.nodes[index] = Node(lost.tag, self.clock)
+        self.all_nodes.append(self.nodes[index])
+
+    def check(self) -> None:
+        for write in self.writes:
+            for node in self.nodes:
+                if cv.dominates(node.knowledge, write.dot):
+                    row = node.row(write.document)
+                    held = cv.merge(row.change_vector if row else "", self.purged.get(write.document, ""))
+                    assert cv.dominates(held, write.dot), f"{node.tag} promises {write} but holds {held!r}"
+            if cv.dominates(self.progress, write.dot):
+                assert cv.dominates(self.had.get(write.document, ""), write.dot), f"the task never had {write}"
+
+    def settle(self, rounds: int) -> None:
+        """A calm time: everybody sends everything to everybody."""
+        for source, destination in [*permutations(self.nodes, 2)] * rounds:
+            self.send(source, destination, 1000, 0, 0)
+            self.deliver(-1, again=False)
+
+    def clean_up(self) -> None:
+        """The task has its turn on every node, so that much can be purged, and then it is."""
+        for node in self.nodes:
+            self.work(node, 1000, True)
+        for node in self.nodes:
+            self.purge(node)
+
+
+def check_settled(world: World, holder: Node) -> None:
+    first, *others = world.nodes
+    for id in DOCUMENTS:
+        row = first.row(id)
+        for other in others:
+            theirs = other.row(id)
+            if row is None or theirs is None:
+                # One of them has purged the tombstone already.
+                assert all(version is None or version.deleted for version in (row, theirs))
+            else:
+                assert theirs.change_vector == row.change_vector
+                assert (theirs.body, theirs.deleted, theirs.origin) == (row.body, row.deleted, row.origin)
+        if row is not None:
+            counted = [w for w in world.writes if w.document == id and cv.dominates(row.change_vector, w.dot)]
+            assert (row.body, row.deleted) in [(w.content, w.deleted) for w in counted]
+    assert len({node.knowledge for node in world.nodes}) == 1
+    while not world.work(holder, 3, True):
+        pass
+    world.check()
+    for id in DOCUMENTS:
+        row, done = holder.row(id), world.target.get(id)
+        if row is None or not cv.dominates(row.change_vector, world.had.get(id, "")):
+            continue  # What the target has was lost with its node, or is gone here.
+        assert done is not None
+        assert (done.body, done.deleted) == (row.body, row.deleted), f"the target holds an old {id}"
+
+
+_node = st.integers(0, 2)
+_limit = st.sampled_from([1, 2, 3, 100])
+_action = st.one_of(
+    st.tuples(st.just("put"), _node, st.sampled_from(DOCUMENTS), st.sampled_from([False, False, False, True])),
+    st.tuples(st.just("replicate"), _node, _node, _limit),
+    st.tuples(st.just("send"), _node, _node, _limit, st.integers(-3, 4), st.integers(0, 3)),
+    st.tuples(st.just("deliver"), st.integers(0, 9), st.booleans()),
+    st.tuples(st.just("work"), _node, _limit, st.sampled_from([True, True, False])),
+    st.tuples(st.just("purge"), _node),
+    st.tuples(st.just("settle"), st.integers(1, 2), st.booleans()),
+    st.tuples(st.just("lose"), _node),
+    st.tuples(st.just("clock"), st.integers(-3, 3)),
+)
+
+_schedule = st.sampled_from([5, 20, 60]).flatmap(lambda n: st.lists(_action, min_size=n // 2, max_size=n))
+
+
+def act(world: World, action: tuple[object, ...]) -> None:
+    match action:
+        case ("put", int(node), str(id), bool(delete)):
+            world.put(world.nodes[node], id, delete)
+        case ("replicate", int(source), int(destination), int(limit)) if source != destination:
+            world.send(world.nodes[source], world.nodes[destination], limit, 0, 0)
+            world.deliver(-1, again=False)
+        case ("send", int(source), int(destination), int(limit), int(back), int(stale)) if source != destination:
+            world.send(world.nodes[source], world.nodes[destination], limit, back, stale)
+        case ("deliver", int(index), bool(again)):
+            world.deliver(index, again)
+        case ("work", int(node), int(limit), bool(checkpoint)):
+            world.work(world.nodes[node], limit, checkpoint)
+        case ("purge", int(node)):
+            world.purge(world.nodes[node])
+        case ("settle", int(rounds), bool(clean_up)):
+            world.settle(rounds)
+            if clean_up:
+                world.clean_up()
+        case ("lose", int(node)):
+            world.lose(node)
+        case ("clock", int(change)):
+            world.clock.now_ns += change * 100
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_schedule, _node)
+def test_no_schedule_breaks_the_promise_of_a_change_vector(actions: list[tuple[object, ...]], holder: int) -> None:
+    world = World()
+    try:
+        with mock.patch.object(writes, "OLD_PLACES_MIN", 0):
+            for action in actions:
+                act(world, action)
+                world.check()
+            world.in_flight.clear()
+            world.settle(4)
+            world.check()
+            check_settled(world, world.nodes[holder])
+    finally:
+        world.close()
