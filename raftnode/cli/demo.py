@@ -236,7 +236,7 @@ class Story:
         for tag, pid in pids(self.cluster).items():
             self.console.print(f"  node {tag}: {self.cluster.nodes[tag].url}, process {pid}")
         for command in ("status --watch", "tasks", f"pin --database {DATABASE} '{TASK}' E", "observer log"):
-            self.console.print(f"  raftnode --url {url} {command}")
+            self.console.print(f"  raftnode {command} --url {url}")
         self.console.print(f"  kill -STOP {next(iter(pids(self.cluster).values()))}", soft_wrap=True)
         await asyncio.Event().wait()
 
