@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from raftnode.cli.local_cluster import LocalCluster, LocalNode, free_ports, pids
 from raftnode.http import HttpError
-from tests.harness.runs import Span, Witness, machine_ns
+from tests.harness.runs import Interval, Span, Witness, machine_ns, read
 
 POLL_SEC = 0.02
 TIMEOUT_SEC = 30.0
@@ -218,6 +218,10 @@ class Cluster(LocalCluster):
         view = await self.wait_until(lambda: self.view(among), "a node with a lease")
         tasks: list[dict[str, Any]] = view["Databases"][database]["Tasks"]
         return next(task for task in tasks if task["TaskName"] == name)
+
+    def runs(self) -> dict[str, list[Interval]]:
+        """Who acted on which task (by claim key), from when to when, in order of time."""
+        return read({node.tag: node.data_dir for node in self.nodes.values()}, self.witness)
 
     async def holder(self, database: str, name: str, among: Iterable[str] | None = None) -> str | None:
         """The node that holds the task's claim now."""
