@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from raftnode.record.model import Claim, Database, Record, Task, claim_key
-from raftnode.record.ownership import UPDATE_KIND, responsible_node, tasks_of
+from raftnode.record.ownership import UPDATE_KIND, Group, tasks_of
 
 Fingerprint = tuple[int, int, int]
 """Etags of task and connection string, and the task's key: a body is started anew when it changes."""
@@ -133,7 +133,7 @@ def _about_body(
     held = _holds(record.claims.get(key), own, body.epoch)
     if body.state == "Ended":
         # The claim of a renamed task stands under another key; only the epoch tells.
-        if held or any(_holds(claim, own, body.epoch) for claim in record.claims.values()):
+        if held or _holds(record.claims.get(record.held.get(body.epoch, "")), own, body.epoch):
             return [Release(key, body.epoch, "the body has ended")]
         return [Forget(key)]
     if body.state == "Stopping":
@@ -187,10 +187,11 @@ def wanted_of(record: Record, database: Database, own: Own) -> dict[str, Wanted]
     """The tasks of one database for which this node is responsible, by claim key."""
     if database.disabled or own.tag not in database.topology.all_nodes:
         return {}
+    group = Group(record, database)
     return {
         claim_key(database.name, task.kind, task.name): Wanted(database.name, task, _fingerprint(database, task))
         for task in tasks_of(record, database)
-        if not task.disabled and responsible_node(record, database, task).node == own.tag
+        if not task.disabled and group.place(task)[0] == own.tag
     }
 
 
@@ -206,8 +207,8 @@ def why_not(record: Record, own: Own, key: str) -> str:
         if claim_key(database.name, task.kind, task.name) == key:
             if task.disabled:
                 return "the task is disabled"
-            placement = responsible_node(record, database, task)
-            return f"{placement.node or 'no node'} is, by rule {placement.rule}"
+            node, rule = Group(record, database).place(task)
+            return f"{node or 'no node'} is, by rule {rule}"
     return "the update is over" if key.split("/", 2)[1] == UPDATE_KIND else "the task is gone"
 
 

@@ -4,15 +4,20 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DataError as DataErrorOfDriver
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from tasks.sql_connection import SQLITE, SqlConnection
 
 CONNECT_TIMEOUT_S = 10
+CLOSE_TIMEOUT_S = 0.1
+"""A target that does not answer a goodbye in this time does not get one: a body must end when it is told to."""
 STATEMENT_TIMEOUT_S = 60
-BUSY_TIMEOUT_S = 10
+BUSY_TIMEOUT_S = 10.0
+"""How long a runner waits for the lock of an SQLite file."""
+BUSY_ATTEMPT_S = 0.05
+"""How long one attempt at it lasts: a thread that waits for a lock cannot be interrupted."""
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 3_000
 """After this PostgreSQL ends a transaction whose runner is frozen or cut off, and with it the lock on the fence."""
 
@@ -24,7 +29,7 @@ def create(connection: SqlConnection, application: str) -> AsyncEngine:
     """An engine without a pool: a sink is one connection."""
     if connection.url.drivername == SQLITE:
         engine = create_async_engine(
-            connection.url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}
+            connection.url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": BUSY_ATTEMPT_S}
         )
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_immediate)
@@ -62,6 +67,19 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
 
 def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def abort(driver: Any) -> None:
+    """Make whatever the driver's connection is doing fail now, without a word to the server."""
+    if hasattr(driver, "terminate"):
+        driver.terminate()
+    else:
+        await driver.interrupt()
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether an SQLite file is locked by another writer."""
+    return isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorname", "") == "SQLITE_BUSY"
 
 
 def blames_data(error: BaseException) -> bool:

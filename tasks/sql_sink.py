@@ -6,15 +6,17 @@ committed, before it reads its progress, so that what it reads is final. (The sc
 Kleppmann, "How to do distributed locking", 2016.)
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tasks import sql_engine
@@ -33,6 +35,8 @@ FENCE = sa.Table(
     sa.Column("updated_at", sa.String(40), nullable=False),
 )
 DELETE_IDS_MAX = 500
+
+T = TypeVar("T")
 
 
 class StaleEpoch(Superseded):
@@ -62,13 +66,23 @@ class Verdict(Protocol):
 
 
 class SqlSink:
-    """One runner's connection to its target. After any error it is closed and a new one opened."""
+    """One runner's connection to its target. After any error it is closed and a new one opened.
+
+    A cancelled call aborts the connection, so that a target that has fallen silent cannot keep a body from ending.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, connection: AsyncConnection, key: str, epoch: int, guard: Callable[[], None]
-    ):
-        self._engine, self._connection = engine, connection
+        self,
+        engine: AsyncEngine,
+        connection: AsyncConnection,
+        driver: object,
+        key: str,
+        epoch: int,
+        guard: Callable[[], None],
+    ) -> None:
+        self._engine, self._connection, self._driver = engine, connection, driver
         self._key, self._epoch, self._guard = key, epoch, guard
+        self._aborted = False
         self._targets: dict[str, Target] = {}
         self.progress = b"{}"
 
@@ -90,19 +104,31 @@ class SqlSink:
         TaskFailed.
         """
         engine = sql_engine.create(target, application)
-        connection = None
         try:
             connection = await engine.connect()
-            sink = cls(engine, connection, key, epoch, guard)
-            await sink._prepare(tables, generation)
-            return sink
+        except (SQLAlchemyError, OSError) as error:
+            raise _unusable(error, target) from error
+        driver = (await connection.get_raw_connection()).driver_connection
+        sink = cls(engine, connection, driver, key, epoch, guard)
+        try:
+            await sink._abortable(sink._prepare(tables, generation))
         except BaseException as error:
-            await _close(engine, connection)
-            raise _as_failure(error, target) from error
+            await sink.close()
+            if isinstance(error, SQLAlchemyError | OSError):
+                raise _unusable(error, target) from error
+            raise
+        return sink
 
     async def close(self) -> None:
         """Give the connection back; its threads have ended when this returns."""
-        await _close(self._engine, self._connection)
+        try:
+            async with asyncio.timeout(sql_engine.CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        except (SQLAlchemyError, OSError):
+            await sql_engine.abort(self._driver)
+            with suppress(SQLAlchemyError, OSError):
+                await self._connection.invalidate()
+        await self._engine.dispose()
 
     async def write(
         self, documents: Sequence[DocumentRows], progress: Callable[[int], bytes], verdict: Verdict
@@ -113,20 +139,57 @@ class SqlSink:
         themselves: their old rows stay. Raises StaleEpoch, TaskFailed.
         """
         try:
-            async with self._transaction() as connection:
-                writing = _Writing(connection, self._targets, verdict)
-                await writing.write(documents)
-                self._guard()
-                await self._store(connection, progress(len(writing.refused)))
-                return writing.refused
+            return await self._abortable(self._write(documents, progress, verdict))
         except (SQLAlchemyError, OSError) as error:
             raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
 
+    async def _write(
+        self, documents: Sequence[DocumentRows], progress: Callable[[int], bytes], verdict: Verdict
+    ) -> list[Refusal]:
+        async with self._transaction() as connection:
+            writing = _Writing(connection, self._targets, verdict, self._check)
+            await writing.write(documents)
+            self._guard()
+            self._check()
+            await self._store(connection, progress(len(writing.refused)))
+            return writing.refused
+
+    def _check(self) -> None:
+        if self._aborted:
+            raise TaskFailed("the write was given up")
+
+    async def _abortable(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns. Cancelled, it fails at once and has ended, its thread too, when this raises."""
+        task = asyncio.create_task(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._aborted = True
+            while not task.done():
+                await sql_engine.abort(self._driver)
+                await asyncio.wait([task], timeout=sql_engine.BUSY_ATTEMPT_S)
+            task.exception()
+            raise
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection.begin():
+        async with self._begun():
             await self._raise_epoch()
             yield self._connection
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[None]:
+        """A transaction. An SQLite file that others write to is waited for here, where the wait can be cancelled."""
+        until_s = time.monotonic() + sql_engine.BUSY_TIMEOUT_S
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    await stack.enter_async_context(self._connection.begin())
+                    break
+                except OperationalError as error:
+                    if not sql_engine.is_locked(error) or self._aborted or time.monotonic() > until_s:
+                        raise
+            yield
 
     async def _raise_epoch(self) -> None:
         mine = sa.update(FENCE).where(FENCE.c.task == self._key, FENCE.c.epoch <= self._epoch)
@@ -151,7 +214,7 @@ class SqlSink:
             self._targets = await connection.run_sync(reflect, tables)
 
     async def _make_fence(self, generation: int) -> None:
-        async with self._connection.begin():
+        async with self._begun():
             if not await self._connection.run_sync(lambda c: sa.inspect(c).has_table(FENCE.name)):
                 await self._connection.run_sync(FENCE.create, checkfirst=True)
             dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
@@ -168,8 +231,14 @@ class SqlSink:
 class _Writing:
     """One batch in one transaction. What the database refuses is halved until the document stands alone."""
 
-    def __init__(self, connection: AsyncConnection, targets: Mapping[str, Target], verdict: Verdict) -> None:
-        self._connection, self._targets, self._verdict = connection, targets, verdict
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        targets: Mapping[str, Target],
+        verdict: Verdict,
+        check: Callable[[], None],
+    ) -> None:
+        self._connection, self._targets, self._verdict, self._check = connection, targets, verdict, check
         self.accepted = 0
         self.refused: list[Refusal] = []
 
@@ -219,6 +288,7 @@ class _Writing:
             if target.insert_only:
                 continue
             for start in range(0, len(ids[table]), DELETE_IDS_MAX):
+                self._check()
                 some = ids[table][start : start + DELETE_IDS_MAX]
                 await self._connection.execute(sa.delete(target.table).where(target.id_column.in_(some)))
 
@@ -232,6 +302,7 @@ class _Writing:
         for name, table in tables.items():
             for (of, _), some in groups.items():
                 if of == name:
+                    self._check()
                     await self._connection.execute(sa.insert(table), some)
 
     async def _check_deferred(self) -> None:
@@ -245,15 +316,5 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _as_failure(error: BaseException, target: SqlConnection) -> BaseException:
-    if isinstance(error, SQLAlchemyError | OSError | TimeoutError):
-        return TaskFailed(target.redacted(f"the target {target} is not usable: {sql_engine.said(error)}"))
-    return error
-
-
-async def _close(engine: AsyncEngine, connection: AsyncConnection | None) -> None:
-    try:
-        if connection is not None:
-            await connection.close()
-    finally:
-        await engine.dispose()
+def _unusable(error: BaseException, target: SqlConnection) -> TaskFailed:
+    return TaskFailed(target.redacted(f"the target {target} is not usable: {sql_engine.said(error)}"))

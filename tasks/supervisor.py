@@ -378,4 +378,4 @@ def _as_planned(body: Body) -> planning.Body:
 
 
 def _held(record: Record, epoch: int) -> bool:
-    return any(claim.epoch == epoch and claim.state == "Held" for claim in record.claims.values())
+    return epoch in record.held

@@ -3,16 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from aiohttp import web
 from immutables import Map
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from raftnode.documents.change_vector import dominates
+from raftnode.documents.model import Put
+from raftnode.documents.replication import Destination, Replication, accepted, receive
 from raftnode.documents.store import DocumentStore
+from raftnode.http import Http
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
 from tasks import sql_connection
@@ -157,10 +163,41 @@ async def until(condition: Callable[[], bool], body: "asyncio.Task[None] | None"
 
 
 async def put_all(store: DocumentStore, documents: Sequence[Mapping[str, Any]]) -> None:
-    from raftnode.documents.model import Put
-
     operations = [Put(id=d["@metadata"]["@id"], document=dict(d)) for d in documents]
     await store.batch(operations)
 
 
-__all__ = ["Bench", "SqlTarget", "database", "northwind", "put_all", "until"]
+@asynccontextmanager
+async def receiving(store: DocumentStore) -> AsyncIterator[str]:
+    """The address of a node that only takes in what is replicated to it."""
+
+    async def handshake(request: web.Request) -> web.Response:
+        return web.json_response(await accepted(store, request.query["source"]))
+
+    async def documents(request: web.Request) -> web.Response:
+        return web.json_response(await receive(store, await request.read()))
+
+    app = web.Application(client_max_size=1 << 28)
+    app.add_routes(
+        [
+            web.get("/replication/Northwind/accepted", handshake),
+            web.post("/replication/Northwind/documents", documents),
+        ]
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def replicate(source: DocumentStore, target: DocumentStore) -> None:
+    """Bring the target to all that the source knows."""
+    async with receiving(target) as url, Http() as http:
+        sender = asyncio.create_task(Replication(source, Destination("X", url, "Northwind"), http).run())
+        await until(lambda: dominates(target.change_vector, source.change_vector), sender)
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)

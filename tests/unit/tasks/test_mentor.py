@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
-from raftnode.documents.replication import Replication, accepted, receive
+from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
 from raftnode.record.model import Task
@@ -16,46 +16,22 @@ from tasks.context import Info, NotOwned, Run, RunSettings, TaskContext
 from tasks.kinds import ConfigurationError, TaskFailed
 from tasks.mentor import KIND
 from tasks.run_journal import Pulse, RunJournal
-from tests.unit.tasks.conftest import northwind, put_all, until
+from tests.unit.tasks.conftest import northwind, put_all, receiving, until
 
 
+@dataclass
 class Promotable:
     """A node that only receives."""
 
-    def __init__(self, store: DocumentStore) -> None:
-        self.store = store
-        self.url = ""
-
-    async def serve(self) -> web.AppRunner:
-        app = web.Application(client_max_size=1 << 28)
-        app.add_routes(
-            [
-                web.get("/replication/Northwind/accepted", self._accepted),
-                web.post("/replication/Northwind/documents", self._documents),
-            ]
-        )
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return runner
-
-    async def _accepted(self, request: web.Request) -> web.Response:
-        return web.json_response(await accepted(self.store, request.query["source"]))
-
-    async def _documents(self, request: web.Request) -> web.Response:
-        return web.json_response(await receive(self.store, await request.read()))
+    store: DocumentStore
+    url: str
 
 
 @pytest.fixture
 async def promotable(tmp_path: Path) -> AsyncIterator[Promotable]:
     store = await DocumentStore.open(tmp_path / "promotable.sqlite", tag="C", database="Northwind")
-    promotable = Promotable(store)
-    runner = await promotable.serve()
-    yield promotable
-    await runner.cleanup()
+    async with receiving(store) as url:
+        yield Promotable(store, url)
     await store.close()
 
 

@@ -15,7 +15,7 @@ from tasks.context import NotOwned, TaskContext
 from tasks.kinds import TaskFailed
 from tasks.sql_etl import KIND
 from tasks.sql_sink import StaleEpoch
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
+from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, replicate, until
 
 SCRIPT = """
 loadToOrders({Company: this.Company, OrderedAt: this.OrderedAt, Freight: this.Freight, ShipTo: this.ShipTo});
@@ -245,8 +245,7 @@ async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
     await carried(bench, task(tables), 10, 10)
     other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
     try:
-        batch = await bench.store.after(0, limit=1000, bytes_max=1 << 30)
-        await other.merge(bench.store.database_id, batch.items, batch.last_etag)
+        await replicate(bench.store, other)
         await put_all(other, northwind("Orders")[10:12])
         bench.store = other
         context = await carried(bench, task(tables), 11, 12)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -259,7 +260,7 @@ async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) 
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
-    assert threading.active_count() <= before
+    await until(lambda: threading.active_count() <= before)
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
 
 
@@ -273,3 +274,120 @@ async def test_two_tasks_of_one_target_have_fences_of_their_own(tables: SqlTarge
     rows = await tables.rows("SELECT task, epoch FROM raftnode_tasks ORDER BY epoch")
     assert rows == [(KEY, 10), ("other", 99)]
     assert FENCE.name == "raftnode_tasks"
+
+
+class Proxy:
+    """A way to a server that can be cut so that neither side hears of it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self.cut = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> int:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            if self.cut:
+                await asyncio.Event().wait()
+            sink.write(data)
+        sink.close()
+
+
+@pytest.fixture
+async def far_target(postgres_target: SqlTarget) -> AsyncIterator[tuple[Proxy, SqlTarget]]:
+    await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
+    url = postgres_target.connection.url
+    assert url.host is not None
+    assert url.port is not None
+    proxy = Proxy(url.host, url.port)
+    port = await proxy.start()
+    text = postgres_target.configuration["ConnectionString"].replace(f":{url.port}/", f":{port}/")
+    yield proxy, SqlTarget("far", postgres_target.configuration | {"ConnectionString": text})
+    await proxy.stop()
+
+
+@pytest.mark.postgres
+async def test_a_body_ends_at_once_when_its_target_has_fallen_silent(far_target: tuple[Proxy, SqlTarget]) -> None:
+    proxy, far = far_target
+    opened = await SqlSink.open(far.connection, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+
+    async def body() -> None:
+        try:
+            await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
+        finally:
+            await opened.close()
+
+    proxy.cut = True
+    running = asyncio.create_task(body())
+    await until(opened._connection.in_transaction)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    running.cancel()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asyncio.get_running_loop().time() - began < sql_engine.CLOSE_TIMEOUT_S + 0.5
+
+
+@pytest.mark.postgres
+async def test_a_silent_target_is_given_up_after_the_statement_s_time(
+    far_target: tuple[Proxy, SqlTarget], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "STATEMENT_TIMEOUT_S", 0.3)
+    proxy, far = far_target
+    opened = await SqlSink.open(far.connection, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+    proxy.cut = True
+    with pytest.raises(TaskFailed):
+        await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
+    await opened.close()
+
+
+async def test_an_sqlite_file_that_others_write_to_is_waited_for_and_the_wait_can_be_cancelled(
+    sqlite_target: SqlTarget,
+) -> None:
+    await sqlite_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
+    row = DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})])
+    other = sqlite3.connect(str(sqlite_target.connection.url.database), isolation_level=None)
+    async with sink(sqlite_target, tables=(ORDERS,)) as opened:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(write(opened, row))
+        done, _ = await asyncio.wait([waiting], timeout=3 * sql_engine.BUSY_ATTEMPT_S)
+        assert not done
+        other.execute("COMMIT")
+        assert await waiting == []
+        other.execute("BEGIN IMMEDIATE")
+        cancelled = asyncio.create_task(write(opened, row))
+        await asyncio.wait([cancelled], timeout=2 * sql_engine.BUSY_ATTEMPT_S)
+        cancelled.cancel()
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert asyncio.get_running_loop().time() - began < sql_engine.BUSY_TIMEOUT_S / 2
+    other.close()
+
+
+async def test_an_sqlite_file_that_stays_locked_is_the_target_s_fault(
+    sqlite_target: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "BUSY_TIMEOUT_S", 0.1)
+    await sqlite_target.execute('CREATE TABLE "Orders" ("Id" text)')
+    other = sqlite3.connect(str(sqlite_target.connection.url.database), isolation_level=None)
+    async with sink(sqlite_target, tables=(ORDERS,)) as opened:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TaskFailed, match="database is locked"):
+            await write(opened)
+    other.close()
