@@ -4,10 +4,12 @@ Fields are snake_case here and PascalCase in JSON. Large maps are persistent (`i
 command costs what it changes and an old record stays valid for whoever still reads it.
 """
 
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from immutables import Map
+
+Key = TypeVar("Key")
 
 SCHEMA_VERSION = 1
 
@@ -22,6 +24,8 @@ DECISIONS_MAX = 1_000
 REQUESTS_MAX = 10_000
 REQUEST_ID_LENGTH_MAX = 256
 WEIGHT_MAX = 100
+LABELS_MAX = 32
+RUNS_KEPT_MAX = 16
 KEY_MAX = 2**64 - 1
 GENERATION_STRIDE = 1 << 40
 """An epoch is (cluster generation, log index) in one integer: generation * GENERATION_STRIDE + index."""
@@ -29,6 +33,7 @@ GENERATION_STRIDE = 1 << 40
 NodeKind = Literal["Member", "Promotable", "Watcher"]
 NodeState = Literal["Member", "Promotable", "Rehab"]
 ClaimState = Literal["Held", "Released", "Void"]
+RunEnd = Literal["Released", "Void", "ClaimedAgain"]
 LockMode = Literal["Unlock", "PreventDeletesIgnore", "PreventDeletesError"]
 PromotionStatus = Literal[
     "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged",
@@ -51,7 +56,8 @@ class Timings(Value, frozen=True, kw_only=True):
 
 class ClusterNode(Value, frozen=True, kw_only=True):
     """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
-    itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over)."""
+    itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over). `placement_index`
+    is the log index of the last change that placement reads."""
 
     tag: str
     url: str
@@ -63,6 +69,7 @@ class ClusterNode(Value, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     draining: bool = False
     kinds: tuple[str, ...] | None = None
+    placement_index: int = 0
 
 
 class Stamp(Value, frozen=True, kw_only=True):
@@ -147,7 +154,8 @@ class Task(Value, frozen=True, kw_only=True):
     """An ongoing task: a header that placement reads, and a configuration (JSON) that only its kind reads.
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
-    of the last edit. `connection_string` names the one it uses, if any.
+    of the last edit, `placement_index` that of the last one which placement reads. `connection_string` names the one
+    it uses, if any.
     """
 
     id: int
@@ -162,6 +170,7 @@ class Task(Value, frozen=True, kw_only=True):
     connection_string: str | None = None
     configuration: bytes = b"{}"
     etag: int = 0
+    placement_index: int = 0
 
 
 class Progress(Value, frozen=True, kw_only=True):
@@ -176,11 +185,28 @@ class Progress(Value, frozen=True, kw_only=True):
     at: str | None = None
 
 
+class EndedRun(Value, frozen=True, kw_only=True):
+    """A run that is over: its epoch and node, and how it ended and why."""
+
+    epoch: int
+    tag: str
+    state: RunEnd
+    reason: str = ""
+
+
+class Cause(Value, frozen=True, kw_only=True):
+    """The log entry that put a task where it is: an edit of the "Task", of the "Group", or of the "Node" `tag`."""
+
+    index: int
+    what: Literal["Task", "Group", "Node"]
+    tag: str | None = None
+
+
 class Claim(Value, frozen=True, kw_only=True):
     """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
 
     It outlives the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for
-    sticky kinds.
+    sticky kinds. `rule` and `cause` are those of its grant; `runs` are the runs before it, oldest first.
     """
 
     tag: str
@@ -191,10 +217,14 @@ class Claim(Value, frozen=True, kw_only=True):
     state: ClaimState = "Held"
     grace_ended: bool = False
     reason: str = ""
+    rule: str = ""
+    cause: Cause | None = None
+    runs: tuple[EndedRun, ...] = ()
 
 
 class Database(Value, frozen=True, kw_only=True):
-    """A database record. `etag` is the log index of the last change other than progress."""
+    """A database record. `etag` is the log index of the last change other than progress. `task_ids` finds a task by
+    its folded name; it follows from `tasks`."""
 
     name: str
     etag: int
@@ -207,11 +237,33 @@ class Database(Value, frozen=True, kw_only=True):
     disabled: bool = False
     deletion_in_progress: Map[str, str] = Map()
     progress: Map[int, Progress] = Map()
+    task_ids: Map[str, int] = Map()
 
     def task_named(self, name: str) -> Task | None:
         """The task of that name, case-insensitively."""
-        folded = name.lower()
-        return next((t for t in self.tasks.values() if t.name.lower() == folded), None)
+        id = self.task_ids.get(name.lower())
+        return None if id is None else self.tasks[id]
+
+    def with_task(self, task: Task) -> "Database":
+        """This database with the task added, or in the place of the one with its id."""
+        before = self.tasks.get(task.id)
+        ids = _without(self.task_ids, before.name.lower()) if before else self.task_ids
+        return msgspec.structs.replace(
+            self, tasks=self.tasks.set(task.id, task), task_ids=ids.set(task.name.lower(), task.id)
+        )
+
+    def without_task(self, task: Task) -> "Database":
+        """This database without the task and its progress."""
+        return msgspec.structs.replace(
+            self,
+            tasks=self.tasks.delete(task.id),
+            task_ids=self.task_ids.delete(task.name.lower()),
+            progress=_without(self.progress, task.id),
+        )
+
+    def indexed(self) -> "Database":
+        """This database with `task_ids` worked out from `tasks`."""
+        return msgspec.structs.replace(self, task_ids=Map({t.name.lower(): t.id for t in self.tasks.values()}))
 
 
 class Decision(Value, frozen=True, kw_only=True):
@@ -250,7 +302,8 @@ class Result(Value, frozen=True, kw_only=True):
 
 
 class Record(Value, frozen=True, kw_only=True):
-    """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`."""
+    """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`.
+    `held` finds a held claim's key by its epoch; it follows from `claims`."""
 
     schema_version: int = SCHEMA_VERSION
     index: int = 0
@@ -260,6 +313,7 @@ class Record(Value, frozen=True, kw_only=True):
     nodes: Map[str, ClusterNode] = Map()
     databases: Map[str, Database] = Map()
     claims: Map[str, Claim] = Map()
+    held: Map[int, str] = Map()
     identities: Map[str, int] = Map()
     observer: Observer = Observer()
     highly_available_tasks: bool = True
@@ -272,13 +326,32 @@ class Record(Value, frozen=True, kw_only=True):
         """The database of that name, case-insensitively."""
         return self.databases.get(name.lower())
 
+    def with_claim(self, key: str, claim: Claim) -> "Record":
+        """This record with the claim under that key."""
+        left = self.without_claim(key)
+        held = left.held.set(claim.epoch, key) if claim.state == "Held" else left.held
+        return msgspec.structs.replace(left, claims=left.claims.set(key, claim), held=held)
+
+    def without_claim(self, key: str) -> "Record":
+        """This record without the claim of that key, if there is one."""
+        claim = self.claims.get(key)
+        if claim is None:
+            return self
+        return msgspec.structs.replace(self, claims=self.claims.delete(key), held=_without(self.held, claim.epoch))
+
+    def indexed(self) -> "Record":
+        """This record with `held` worked out from `claims`."""
+        return msgspec.structs.replace(
+            self, held=Map({c.epoch: k for k, c in self.claims.items() if c.state == "Held"})
+        )
+
 
 def claim_key(database: str, kind: str, name: str) -> str:
     """The key of a task's claim: "database/kind/name", folded. Unambiguous, as only the name may hold a slash."""
     return f"{database.lower()}/{kind}/{name.lower()}"
 
 
-def _without(mapping: Map[str, Any], key: str) -> Map[str, Any]:
+def _without(mapping: Map[Key, Any], key: Key) -> Map[Key, Any]:
     return mapping.delete(key) if key in mapping else mapping
 
 

@@ -5,12 +5,13 @@ weights as repeated draws: a demotion, return, removal or addition moves only th
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
 import xxhash
 
-from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task, Topology, claim_key
+from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task, claim_key
 
 Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember"]
 
@@ -50,42 +51,110 @@ def task_key(kind: str, name: str, *fields: str) -> int:
 
 def score(key: int, tag: str, weight: int) -> int:
     """The node's rendezvous score: the best of `weight` draws, so that twice the weight wins twice as often."""
-    prefix = key.to_bytes(8, "little") + tag.encode()
-    return max((xxhash.xxh3_64_intdigest(prefix + i.to_bytes(4, "little")) for i in range(weight)), default=0)
+    return _best_draw(key.to_bytes(8, "little"), _draws(tag, weight))
+
+
+@lru_cache(maxsize=1024)
+def _draws(tag: str, weight: int) -> tuple[bytes, ...]:
+    return tuple(tag.encode() + i.to_bytes(4, "little") for i in range(weight))
+
+
+def _best_draw(prefix: bytes, draws: tuple[bytes, ...]) -> int:
+    if len(draws) == 1:
+        return xxhash.xxh3_64_intdigest(prefix + draws[0])
+    return max((xxhash.xxh3_64_intdigest(prefix + draw) for draw in draws), default=0)
+
+
+class Group:
+    """A database's group as placement sees it: worked out once, then asked about any number of its tasks."""
+
+    def __init__(self, record: Record, database: Database) -> None:
+        self._record = record
+        self._database = database
+        topology = database.topology
+        states: dict[str, NodeState] = dict.fromkeys(topology.promotables, "Promotable")
+        states |= dict.fromkeys(topology.rehabs, "Rehab")
+        states |= dict.fromkeys(topology.members, "Member")
+        self._states = dict(sorted(states.items()))
+        self._draws = {tag: _draws(tag, self._weight(tag)) for tag in self._states}
+        self._ruled_out: dict[tuple[str, tuple[str, ...]], dict[str, str | None]] = {}
+        self._eligible: dict[tuple[str, tuple[str, ...], bool], list[tuple[str, tuple[bytes, ...]]]] = {}
+
+    def place(self, task: Task) -> tuple[str | None, Rule]:
+        """The node that is responsible for the task, by the first rule that answers; total and deterministic."""
+        placed = self._by_mentor(task) or self._by_history(task)
+        if placed is not None:
+            return placed
+        best, best_score = None, -1
+        prefix = task.key.to_bytes(8, "little")
+        for tag, draws in self._candidates(task):
+            drawn = _best_draw(prefix, draws)
+            if drawn > best_score:
+                best, best_score = tag, drawn
+        if best is not None:
+            return best, "Hash"
+        return None, "NoRunner" if _NO_RUNNER in self._reasons(task).values() else "NoMember"
+
+    def rank(self, task: Task) -> tuple[Ranked, ...]:
+        """Every node of the group by descending score (ties by tag), each with what rules it out, if anything."""
+        reasons = self._reasons(task)
+        ranked = (
+            Ranked(node=tag, state=state, score=score(task.key, tag, self._weight(tag)), ruled_out=reasons[tag])
+            for tag, state in self._states.items()
+        )
+        return tuple(sorted(ranked, key=lambda r: (-r.score, r.node)))
+
+    def _weight(self, tag: str) -> int:
+        node = self._record.nodes.get(tag)
+        return node.weight if node else 1
+
+    def _reasons(self, task: Task) -> dict[str, str | None]:
+        """What rules each node out for tasks of this kind with these requirements."""
+        what = (task.kind, task.requires)
+        if what not in self._ruled_out:
+            nodes = self._record.nodes
+            self._ruled_out[what] = {
+                tag: _ruled_out(self._database, task, nodes.get(tag), state) for tag, state in self._states.items()
+            }
+        return self._ruled_out[what]
+
+    def _candidates(self, task: Task) -> list[tuple[str, tuple[bytes, ...]]]:
+        """The nodes between which the score decides, by tag, so that the first of equals wins."""
+        what = (task.kind, task.requires, task.traits.resource_heavy)
+        if what not in self._eligible:
+            tags = [tag for tag, reason in self._reasons(task).items() if reason is None]
+            if task.traits.resource_heavy and len(tags) > 1:
+                tags = [tag for tag in tags if tag != self._database.topology.members[0]]
+            self._eligible[what] = [(tag, self._draws[tag]) for tag in tags]
+        return self._eligible[what]
+
+    def _by_mentor(self, task: Task) -> tuple[str, Rule] | None:
+        mentor = task.mentor
+        if mentor is None or mentor not in self._states or mentor in self._database.deletion_in_progress:
+            return None
+        if task.pinned:
+            return mentor, "PinnedMentor"
+        return (mentor, "Mentor") if self._reasons(task)[mentor] is None else None
+
+    def _by_history(self, task: Task) -> tuple[str, Rule] | None:
+        keeps_last = not self._record.highly_available_tasks
+        if not keeps_last and not task.traits.sticky:
+            return None
+        claim = last_claim(self._record, self._database, task)
+        if claim is None or claim.tag not in self._states or claim.tag in self._database.deletion_in_progress:
+            return None
+        if keeps_last:
+            return claim.tag, "LicenceKeepsLast"
+        reason = self._reasons(task)[claim.tag]
+        stays = reason is None or (reason == "Rehab" and not claim.grace_ended)
+        return (claim.tag, "StickyHolder") if stays else None
 
 
 def responsible_node(record: Record, database: Database, task: Task) -> Placement:
-    """The node that is responsible for the task, by the first rule that answers; total and deterministic."""
-    topology = database.topology
-    ranking = rank(record, database, task)
-    placement = _by_mentor(topology, database, task, ranking) or _by_history(record, database, task, ranking)
-    if placement is not None:
-        return placement
-    eligible = [r.node for r in ranking if r.ruled_out is None]
-    if task.traits.resource_heavy and len(eligible) > 1:
-        eligible = [node for node in eligible if node != topology.members[0]]
-    if eligible:
-        return Placement(node=eligible[0], rule="Hash", ranking=ranking)
-    runnerless = any(r.ruled_out == _NO_RUNNER for r in ranking)
-    return Placement(node=None, rule="NoRunner" if runnerless else "NoMember", ranking=ranking)
-
-
-def rank(record: Record, database: Database, task: Task) -> tuple[Ranked, ...]:
-    """Every node of the group by descending score (ties by tag), each with what rules it out, if anything."""
-    ranked = []
-    for tag in dict.fromkeys(database.topology.all_nodes):
-        node = record.nodes.get(tag)
-        state = database.topology.state_of(tag)
-        assert state is not None
-        ranked.append(
-            Ranked(
-                node=tag,
-                state=state,
-                score=score(task.key, tag, node.weight if node else 1),
-                ruled_out=_ruled_out(database, task, node, state),
-            )
-        )
-    return tuple(sorted(ranked, key=lambda r: (-r.score, r.node)))
+    """The node that is responsible for the task, the rule that named it, and the whole group's ranking."""
+    group = Group(record, database)
+    node, rule = group.place(task)
+    return Placement(node=node, rule=rule, ranking=group.rank(task))
 
 
 def update_task(record: Record, database: Database, tag: str) -> Task:
@@ -102,7 +171,7 @@ def update_task(record: Record, database: Database, tag: str) -> Task:
 
 def mentor_of(record: Record, database: Database, tag: str) -> str | None:
     """The mentor of a Promotable or Rehab: the predefined one if it is a Member, else by hash over the Members."""
-    return responsible_node(record, database, update_task(record, database, tag)).node
+    return Group(record, database).place(update_task(record, database, tag))[0]
 
 
 def tasks_of(record: Record, database: Database) -> Sequence[Task]:
@@ -132,32 +201,4 @@ def _ruled_out(database: Database, task: Task, node: ClusterNode | None, state: 
         return "LabelsMissing"
     if node.kinds is not None and task.kind not in (*node.kinds, UPDATE_KIND):
         return _NO_RUNNER
-    return None
-
-
-def _by_mentor(topology: Topology, database: Database, task: Task, ranking: tuple[Ranked, ...]) -> Placement | None:
-    mentor = task.mentor
-    if mentor is None or mentor in database.deletion_in_progress:
-        return None
-    if task.pinned and topology.state_of(mentor) is not None:
-        return Placement(node=mentor, rule="PinnedMentor", ranking=ranking)
-    if any(r.node == mentor and r.ruled_out is None for r in ranking):
-        return Placement(node=mentor, rule="Mentor", ranking=ranking)
-    return None
-
-
-def _by_history(record: Record, database: Database, task: Task, ranking: tuple[Ranked, ...]) -> Placement | None:
-    claim = last_claim(record, database, task)
-    if claim is None or claim.tag in database.deletion_in_progress:
-        return None
-    last = next((r for r in ranking if r.node == claim.tag), None)
-    if last is None:
-        return None
-    if not record.highly_available_tasks:
-        return Placement(node=last.node, rule="LicenceKeepsLast", ranking=ranking)
-    if not task.traits.sticky:
-        return None
-    waits = last.ruled_out == "Rehab" and not claim.grace_ended
-    if last.ruled_out is None or waits:
-        return Placement(node=last.node, rule="StickyHolder", ranking=ranking)
     return None

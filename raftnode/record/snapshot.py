@@ -1,6 +1,7 @@
 """The record as a stream of length-prefixed frames: first everything but the databases, then one database a frame.
 
-So a snapshot never holds a second copy of the whole record, and encoding it blocks nobody for long.
+So a snapshot never holds a second copy of the whole record, and encoding it blocks nobody for long. What follows from
+the rest is left out and worked out again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,9 +24,9 @@ class SnapshotUnreadable(Exception):
 
 def frames(record: Record) -> Iterator[bytes]:
     """The record as frames. The record is immutable, so this may run in another thread."""
-    yield _framed(_encoder.encode(replace(record, databases=Map())))
+    yield _framed(_encoder.encode(replace(record, databases=Map(), held=Map())))
     for database in record.databases.values():
-        yield _framed(_encoder.encode(database))
+        yield _framed(_encoder.encode(replace(database, task_ids=Map())))
 
 
 def read(chunks: Iterable[bytes]) -> Record:
@@ -33,7 +34,7 @@ def read(chunks: Iterable[bytes]) -> Record:
     bodies = _bodies(chunks)
     try:
         record = _record_decoder.decode(next(bodies, b""))
-        databases = [_database_decoder.decode(body) for body in bodies]
+        databases = [_database_decoder.decode(body).indexed() for body in bodies]
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
     if record.schema_version > SCHEMA_VERSION:
@@ -41,7 +42,7 @@ def read(chunks: Iterable[bytes]) -> Record:
             f"The snapshot is of schema version {record.schema_version}; this node reads up to {SCHEMA_VERSION}. "
             "Upgrade it."
         )
-    return replace(record, databases=Map({database.name.lower(): database for database in databases}))
+    return replace(record.indexed(), databases=Map({database.name.lower(): database for database in databases}))
 
 
 def _framed(body: bytes) -> bytes:

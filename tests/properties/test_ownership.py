@@ -151,3 +151,7 @@ def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_all
         waits = placement.rule == "StickyHolder" and picked.ruled_out == "Rehab"
         assert picked.ruled_out is None or waits
         assert placement.rule != "Mentor" or placement.node == task.mentor
+    if placement.rule == "Hash":
+        fit = [r.node for r in placement.ranking if r.ruled_out is None]
+        heavy = task.traits.resource_heavy and len(fit) > 1
+        assert placement.node == next(tag for tag in fit if not heavy or tag != members[0])

@@ -36,6 +36,17 @@ def test_a_command_with_a_broken_byte_is_answered(seed: int, at: int, byte: int)
 
 @settings(max_examples=100, deadline=None)
 @given(seeds, lengths)
+def test_what_follows_from_the_rest_always_does(seed: int, length: int) -> None:
+    _, records = play(seed, length)
+    for record in records:
+        assert record.held == record.indexed().held
+        for database in record.databases.values():
+            assert database.task_ids == database.indexed().task_ids
+            assert len(database.task_ids) == len(database.tasks)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds, lengths)
 def test_index_etags_and_progress_only_grow(seed: int, length: int) -> None:
     _, records = play(seed, length)
     for before, after in itertools.pairwise(records):

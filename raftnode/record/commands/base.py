@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from raftnode.record.model import NAME_LENGTH_MAX, ClusterNode, Database, Error, Record
+from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, ClusterNode, Database, Error, Record
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -80,6 +80,16 @@ def check_name(what: str, name: str) -> None:
         refuse("BadRequestException", f"{what} is longer than {NAME_LENGTH_MAX} characters.")
     if any(ord(c) < 32 or c == "\x7f" for c in name):
         refuse("BadRequestException", f"{what} must not hold control characters.")
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Refuses more labels than a node may have, one that is no name, and one with a comma, as lists are written."""
+    if len(labels) > LABELS_MAX:
+        refuse("LimitExceededException", f"{len(labels)} labels; at most {LABELS_MAX} are allowed. Give fewer.")
+    for label in labels:
+        check_name("A label", label)
+        if "," in label:
+            refuse("BadRequestException", f"A label must not hold a comma: '{label}'. Give two labels instead.")
 
 
 def check_database_name(name: str) -> None:

@@ -8,8 +8,20 @@ from msgspec.structs import replace
 
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_progress
-from raftnode.record.model import GENERATION_STRIDE, Claim, ClaimState, Database, Record, Task, claim_key
-from raftnode.record.ownership import UPDATE_KIND, responsible_node, update_task
+from raftnode.record.model import (
+    GENERATION_STRIDE,
+    RUNS_KEPT_MAX,
+    Cause,
+    Claim,
+    ClaimState,
+    Database,
+    EndedRun,
+    Record,
+    RunEnd,
+    Task,
+    claim_key,
+)
+from raftnode.record.ownership import UPDATE_KIND, Group, update_task
 
 
 class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
@@ -33,12 +45,11 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
         if database.disabled or task.disabled:
             refuse("ClaimRefusedException", f"Task '{self.name}' is disabled.")
-        placement = responsible_node(record, database, task)
-        if placement.node != self.tag:
+        responsible, rule = Group(record, database).place(task)
+        if responsible != self.tag:
             refuse(
                 "ClaimRefusedException",
-                f"Node '{self.tag}' is not responsible for '{self.name}'; {placement.node or 'no node'} is "
-                f"({placement.rule}).",
+                f"Node '{self.tag}' is not responsible for '{self.name}'; {responsible or 'no node'} is ({rule}).",
             )
         key = claim_key(database.name, task.kind, task.name)
         last = record.claims.get(key)
@@ -57,9 +68,12 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             boot=self.boot,
             session=self.session,
             epoch=record.generation * GENERATION_STRIDE + entry.index,
+            rule=rule,
+            cause=_cause(record, database, task, rule, self.tag, last),
+            runs=_runs(last),
         )
         return Outcome(
-            record=replace(record, claims=record.claims.set(key, claim)),
+            record=record.with_claim(key, claim),
             value=claim.epoch,
             changes=Changes(claims=frozenset({key})),
         )
@@ -89,7 +103,7 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
 
         The epoch decides, as the claim of a renamed task stands under another key than its body was started with.
         """
-        key = self._key(record)
+        key = record.held.get(self.epoch)
         if key is None:
             return Outcome(record=record, value=False)
         changed: frozenset[str] = frozenset()
@@ -103,10 +117,35 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
             changes=Changes(databases=changed, claims=frozenset({key})),
         )
 
-    def _key(self, record: Record) -> str | None:
-        if _holds(record.claims.get(self.key), self.epoch):
-            return self.key
-        return next((key for key, claim in record.claims.items() if _holds(claim, self.epoch)), None)
+
+def _runs(last: Claim | None) -> tuple[EndedRun, ...]:
+    """The runs before a new claim, the last one among them. A held claim that its own node claims again has ended
+    with its session."""
+    if last is None:
+        return ()
+    state: RunEnd = "ClaimedAgain" if last.state == "Held" else last.state
+    reason = last.reason or ("its session had ended" if last.state == "Held" else "")
+    ended = EndedRun(epoch=last.epoch, tag=last.tag, state=state, reason=reason)
+    return (*last.runs, ended)[-RUNS_KEPT_MAX:]
+
+
+def _cause(record: Record, database: Database, task: Task, rule: str, tag: str, last: Claim | None) -> Cause:
+    """The newest of the changes that the grant can rest on: of the task, the group, its old node or its new one.
+
+    A claim follows its cause at once, so nothing newer comes between them; a node that claims its own task again is
+    where it is for the reason of the first time.
+    """
+    if last is not None and last.cause is not None and (last.tag, last.rule) == (tag, rule):
+        return last.cause
+    causes = [
+        Cause(index=task.placement_index, what="Task"),
+        Cause(index=database.topology.stamp.index, what="Group"),
+    ]
+    for involved in dict.fromkeys((tag, last.tag if last else tag)):
+        node = record.nodes.get(involved)
+        if node is not None:
+            causes.append(Cause(index=node.placement_index, what="Node", tag=involved))
+    return max(causes, key=lambda cause: cause.index)
 
 
 def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
@@ -117,10 +156,9 @@ def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
 def without_ended_claims(record: Record, databases: set[str]) -> Record:
     """The record without the ended claims of these databases (folded names), which are gone themselves."""
     ended = [k for k, c in record.claims.items() if c.state != "Held" and k.partition("/")[0] in databases]
-    claims = record.claims
     for key in ended:
-        claims = claims.delete(key)
-    return replace(record, claims=claims)
+        record = record.without_claim(key)
+    return record
 
 
 def _holds(claim: Claim | None, epoch: int) -> bool:
@@ -130,8 +168,8 @@ def _holds(claim: Claim | None, epoch: int) -> bool:
 def _end(record: Record, key: str, state: ClaimState, reason: str) -> Record:
     # An ended claim stays for its task's history (the last holder); without a task it would only fill the record.
     if not _has_task(record, key):
-        return replace(record, claims=record.claims.delete(key))
-    return replace(record, claims=record.claims.set(key, replace(record.claims[key], state=state, reason=reason)))
+        return record.without_claim(key)
+    return record.with_claim(key, replace(record.claims[key], state=state, reason=reason))
 
 
 def _has_task(record: Record, key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from raftnode.record.commands.base import Changes, Command, Entry, Outcome, check_name, refuse, the_node
+from raftnode.record.commands.base import Changes, Command, Entry, Outcome, check_labels, refuse, the_node
 from raftnode.record.commands.claims import without_ended_claims
 from raftnode.record.model import NODES_MAX, WEIGHT_MAX, ClusterNode, NodeKind, Record, Timings
 
@@ -64,7 +64,7 @@ class AnnounceNode(Command, frozen=True, kw_only=True, tag="AnnounceNode"):
             cluster_address=self.cluster_address,
             kinds=self.kinds,
         )
-        return _with_node(record, announced)
+        return _with_node(record, announced, entry)
 
 
 class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
@@ -85,7 +85,7 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
                 refuse("BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag.")
             if other.url == node.url or other.cluster_address == node.cluster_address:
                 refuse("BadRequestException", f"Node '{other.tag}' has the same address. Choose another.")
-        return _with_node(record, node)
+        return _with_node(record, node, entry)
 
 
 class RemoveNode(Command, frozen=True, kw_only=True, tag="RemoveNode"):
@@ -137,7 +137,7 @@ class SetNodeKind(Command, frozen=True, kw_only=True, tag="SetNodeKind"):
         voters = [n.tag for n in record.nodes.values() if n.kind == "Member"]
         if self.kind != "Member" and voters == [self.tag]:
             refuse("BadRequestException", f"Node '{self.tag}' is the last voter and stays one.")
-        return _with_node(record, replace(node, kind=self.kind))
+        return _with_node(record, replace(node, kind=self.kind), entry)
 
 
 class SetDraining(Command, frozen=True, kw_only=True, tag="SetDraining"):
@@ -148,30 +148,38 @@ class SetDraining(Command, frozen=True, kw_only=True, tag="SetDraining"):
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses an unknown node."""
-        return _with_node(record, replace(the_node(record, self.tag), draining=self.draining))
+        return _with_node(record, replace(the_node(record, self.tag), draining=self.draining), entry)
 
 
 class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):
-    """A node's weight in placement (1 to 100) and its labels."""
+    """A node's weight in placement (1 to 100) and its labels. None leaves it as it is."""
 
     tag: str
-    weight: int
-    labels: tuple[str, ...] = ()
+    weight: int | None = None
+    labels: tuple[str, ...] | None = None
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses a weight out of range and a label that is no name."""
         node = the_node(record, self.tag)
-        _check_traits(self.weight, self.labels)
-        return _with_node(record, replace(node, weight=self.weight, labels=self.labels))
+        weight = node.weight if self.weight is None else self.weight
+        labels = node.labels if self.labels is None else self.labels
+        _check_traits(weight, labels)
+        return _with_node(record, replace(node, weight=weight, labels=labels), entry)
 
 
 def _check_traits(weight: int, labels: tuple[str, ...]) -> None:
     # Placement draws once per unit of weight, so an unbounded weight would stop every node.
     if not 1 <= weight <= WEIGHT_MAX:
         refuse("BadRequestException", f"Weight {weight} is out of range; it must be 1 to {WEIGHT_MAX}.")
-    for label in labels:
-        check_name("A label", label)
+    check_labels(labels)
 
 
-def _with_node(record: Record, node: ClusterNode) -> Outcome:
+def _with_node(record: Record, node: ClusterNode, entry: Entry) -> Outcome:
+    before = record.nodes.get(node.tag)
+    if before is None or _placement_reads(before) != _placement_reads(node):
+        node = replace(node, placement_index=entry.index)
     return Outcome(record=replace(record, nodes=record.nodes.set(node.tag, node)), changes=Changes(cluster=True))
+
+
+def _placement_reads(node: ClusterNode) -> tuple[object, ...]:
+    return node.weight, node.labels, node.draining, node.kinds

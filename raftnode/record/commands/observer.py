@@ -82,8 +82,8 @@ class EndGrace(Command, frozen=True, kw_only=True, tag="EndGrace"):
         claim = record.claims.get(self.key)
         if claim is None or claim.epoch != self.epoch:
             return Outcome(record=record)
-        claims = record.claims.set(self.key, replace(claim, grace_ended=True))
-        return Outcome(record=replace(record, claims=claims), changes=Changes(claims=frozenset({self.key})))
+        ended = record.with_claim(self.key, replace(claim, grace_ended=True))
+        return Outcome(record=ended, changes=Changes(claims=frozenset({self.key})))
 
 
 class SuspendObserver(Command, frozen=True, kw_only=True, tag="SuspendObserver"):

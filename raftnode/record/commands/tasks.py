@@ -12,6 +12,7 @@ from raftnode.record.commands.base import (
     Command,
     Entry,
     Outcome,
+    check_labels,
     check_name,
     refuse,
     the_database,
@@ -134,13 +135,16 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
             connection_string=used,
             configuration=self.configuration,
             etag=entry.index,
+            placement_index=entry.index,
         )
+        if present is not None and _placement_reads(present) == _placement_reads(task):
+            task = replace(task, placement_index=present.placement_index)
         if present is not None:
             record = _rename_claim(record, database, present, task)
         progress = database.progress
         if present is None or self.reset:
             progress = progress.set(task.id, Progress(generation=entry.index))
-        changed = replace(database, tasks=database.tasks.set(task.id, task), progress=progress)
+        changed = replace(database.with_task(task), progress=progress)
         return with_database(record, changed, entry, value=task.id)
 
     def _check_header(self) -> None:
@@ -148,6 +152,7 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
             refuse("BadRequestException", f"Task kind '{self.kind}' is no kind of ongoing task.")
         if not 0 <= self.key <= KEY_MAX:
             refuse("BadRequestException", f"Task key {self.key} is out of range; it must be 0 to {KEY_MAX}.")
+        check_labels(self.requires)
 
     def _present(self, database: Database) -> Task | None:
         if self.id == 0:
@@ -176,8 +181,7 @@ class SetTaskState(Command, frozen=True, kw_only=True, tag="SetTaskState"):
         """Refuses an unknown task."""
         database = the_database(record, self.database)
         task = replace(_the_task(database, self.id), disabled=self.disabled, etag=entry.index)
-        changed = replace(database, tasks=database.tasks.set(task.id, task))
-        return with_database(record, changed, entry, value=task.id)
+        return with_database(record, database.with_task(task), entry, value=task.id)
 
 
 class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
@@ -191,9 +195,10 @@ class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses an unknown task."""
         database = the_database(record, self.database)
-        task = replace(_the_task(database, self.id), mentor=self.mentor, pinned=self.pinned)
-        changed = replace(database, tasks=database.tasks.set(task.id, task))
-        return with_database(record, changed, entry, value=task.id)
+        task = replace(
+            _the_task(database, self.id), mentor=self.mentor, pinned=self.pinned, placement_index=entry.index
+        )
+        return with_database(record, database.with_task(task), entry, value=task.id)
 
 
 class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
@@ -209,14 +214,8 @@ class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
         key = claim_key(database.name, task.kind, task.name)
         claim = record.claims.get(key)
         if claim is not None and claim.state != "Held":
-            record = replace(record, claims=record.claims.delete(key))
-        progress = database.progress
-        changed = replace(
-            database,
-            tasks=database.tasks.delete(self.id),
-            progress=progress.delete(self.id) if self.id in progress else progress,
-        )
-        return with_database(record, changed, entry, value=self.id)
+            record = record.without_claim(key)
+        return with_database(record, database.without_task(task), entry, value=self.id)
 
 
 class ProgressMade(Struct, frozen=True, kw_only=True):
@@ -265,6 +264,10 @@ def with_progress(record: Record, made: ProgressMade) -> Record | None:
     return replace(record, databases=databases)
 
 
+def _placement_reads(task: Task) -> tuple[object, ...]:
+    return task.key, task.mentor, task.pinned, task.traits, task.requires
+
+
 def _the_task(database: Database, id: int) -> Task:
     task = database.tasks.get(id)
     if task is None:
@@ -285,4 +288,4 @@ def _rename_claim(record: Record, database: Database, before: Task, after: Task)
             "ConcurrencyException",
             f"A task named '{after.name}' was deleted and its run has not ended yet. Try again in a moment.",
         )
-    return replace(record, claims=record.claims.delete(old).set(new, claim))
+    return record.without_claim(old).with_claim(new, claim)

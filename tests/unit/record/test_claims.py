@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from raftnode.record.commands import (
     AddDatabaseNode,
+    AddNode,
     Checkpoint,
     ClaimTask,
     ConfirmDeletion,
@@ -11,17 +12,19 @@ from raftnode.record.commands import (
     Decide,
     DeleteDatabase,
     DeleteTask,
+    NewTopology,
     ProgressMade,
     PromoteDatabaseNode,
     PutTask,
     ReleaseTask,
     RemoveNode,
     SetDatabaseState,
+    SetDraining,
     SetTaskPin,
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import GENERATION_STRIDE, Progress, claim_key
+from raftnode.record.model import GENERATION_STRIDE, RUNS_KEPT_MAX, Cause, EndedRun, Progress, claim_key
 from raftnode.record.ownership import UPDATE_KIND, mentor_of
 from tests.unit.record.build import KIND, Cluster, node
 
@@ -77,6 +80,90 @@ def test_a_new_session_of_the_same_node_gets_a_new_epoch_at_once() -> None:
     second = cluster.do(cluster.claim("A", "t", session=2))
     third = cluster.do(cluster.claim("A", "t", session=1, boot=2))
     assert first < second < third
+
+
+def test_a_claim_remembers_the_runs_before_it_and_how_each_ended() -> None:
+    cluster = two()
+    first = cluster.do(cluster.claim("A", "t"))
+    second = cluster.do(cluster.claim("A", "t", session=2))
+    cluster.do(ReleaseTask(key=KEY, epoch=second, reason="this node drains"))
+    move(cluster, "B")
+    third = cluster.do(cluster.claim("B", "t"))
+    cluster.do(decide(cluster, third))
+    move(cluster, "A")
+    cluster.do(cluster.claim("A", "t", session=3))
+    assert cluster.claimed("t").runs == (
+        EndedRun(epoch=first, tag="A", state="ClaimedAgain", reason="its session had ended"),
+        EndedRun(epoch=second, tag="A", state="Released", reason="this node drains"),
+        EndedRun(epoch=third, tag="B", state="Void", reason="silent"),
+    )
+
+
+def test_only_the_last_runs_are_remembered() -> None:
+    cluster = two()
+    epochs = [cluster.do(cluster.claim("A", "t", session=session)) for session in range(RUNS_KEPT_MAX + 3)]
+    assert [run.epoch for run in cluster.claimed("t").runs] == epochs[2:-1]
+
+
+def test_a_claim_remembers_what_put_the_task_there() -> None:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    made = cluster.task("t").placement_index
+    first = cluster.placed("t").node or ""
+    other = "B" if first == "A" else "A"
+    cluster.do(cluster.claim(first, "t"))
+    assert cluster.claimed("t").cause == Cause(index=made, what="Task")
+
+    cluster.do(SetDraining(tag=first, draining=True))
+    drained = cluster.record.index
+    cluster.do(ReleaseTask(key=KEY, epoch=cluster.claimed("t").epoch))
+    cluster.do(cluster.claim(other, "t"))
+    assert cluster.claimed("t").cause == Cause(index=drained, what="Node", tag=first)
+
+    cluster.do(SetDraining(tag=first, draining=False))
+    group = replace(cluster.database().topology, members=(first,), rehabs=(other,))
+    new = NewTopology(database="Northwind", etag=cluster.database().etag, topology=group)
+    cluster.do(Decide(term=cluster.term, iteration=1, at="now", at_ms=1, topologies=(new,)))
+    demoted = cluster.record.index
+    cluster.do(ReleaseTask(key=KEY, epoch=cluster.claimed("t").epoch))
+    cluster.do(cluster.claim(first, "t", session=2))
+    assert cluster.claimed("t").cause == Cause(index=demoted, what="Group")
+
+
+def test_a_node_that_claims_its_task_again_is_there_for_the_reason_of_the_first_time() -> None:
+    cluster = two()
+    cluster.do(cluster.claim("A", "t"))
+    cause = cluster.claimed("t").cause
+    cluster.do(SetDraining(tag="B", draining=True))
+    cluster.do(AddDatabaseNode(name="Northwind", tag=cluster_node(cluster, "C")))
+    cluster.do(cluster.claim("A", "t", session=2))
+    assert cluster.claimed("t").cause == cause
+
+
+def cluster_node(cluster: Cluster, tag: str) -> str:
+    cluster.do(AddNode(node=node(tag)))
+    return tag
+
+
+def test_only_an_edit_that_placement_reads_counts_as_a_cause() -> None:
+    cluster = two()
+    before = cluster.task_now("t")
+    edit = PutTask(database="Northwind", name="t", kind=KIND, key=before.key, id=before.id, mentor="A")
+    cluster.do(replace(edit, configuration=b'{"x": 1}'))
+    assert cluster.task_now("t").placement_index == before.placement_index
+    cluster.do(replace(edit, requires=("ssd",)))
+    assert cluster.task_now("t").placement_index == cluster.record.index
+    assert "comma" in cluster.refused(replace(edit, requires=("a,b",)))
+
+
+def test_the_claim_of_a_node_that_was_removed_rests_on_what_is_left() -> None:
+    cluster = two()
+    cluster.do(cluster.claim("A", "t"))
+    cluster.do(ReleaseTask(key=KEY, epoch=cluster.claimed("t").epoch))
+    cluster.do(RemoveNode(tag="A"))
+    removed = cluster.record.index
+    cluster.do(cluster.claim("B", "t"))
+    assert cluster.claimed("t").cause == Cause(index=removed, what="Group")
 
 
 def test_an_older_session_is_refused_also_after_release() -> None:

@@ -126,3 +126,21 @@ def test_weight_labels_draining_and_suspension_are_kept() -> None:
     assert (kept.weight, kept.labels, kept.draining) == (3, ("ssd",), True)
     assert cluster.record.observer.suspended
     assert "1 to 100" in cluster.refused(SetNodeTraits(tag="A", weight=101))
+    assert "at most 32" in cluster.refused(SetNodeTraits(tag="A", labels=("x",) * 33))
+    assert "comma" in cluster.refused(SetNodeTraits(tag="A", labels=("ssd,eu",)))
+
+
+def test_traits_that_are_not_named_stay() -> None:
+    cluster = Cluster("A")
+    cluster.do(SetNodeTraits(tag="A", weight=3))
+    cluster.do(SetNodeTraits(tag="A", labels=("ssd",)))
+    assert (cluster.record.nodes["A"].weight, cluster.record.nodes["A"].labels) == (3, ("ssd",))
+
+
+def test_a_node_keeps_the_index_of_the_last_change_that_placement_reads() -> None:
+    cluster = Cluster("A", "B")
+    cluster.do(SetDraining(tag="A", draining=True))
+    drained = cluster.record.index
+    cluster.do(SetDraining(tag="A", draining=True))
+    cluster.do(SetNodeKind(tag="A", kind="Watcher"))
+    assert cluster.record.nodes["A"].placement_index == drained

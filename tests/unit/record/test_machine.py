@@ -1,5 +1,7 @@
 """The state machine: totality, repeats and limits."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from immutables import Map
@@ -130,6 +132,29 @@ def test_a_record_survives_the_snapshot() -> None:
     assert read(frames(cluster.record)) == cluster.record
     one_by_one = b"".join(frames(cluster.record))
     assert read(bytes([byte]) for byte in one_by_one) == cluster.record
+
+
+def test_an_older_snapshot_without_runs_causes_and_indexes_loads() -> None:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.task("t", mentor="A")
+    cluster.do(cluster.claim("A", "t"))
+    loaded = read(_without_newer_fields(frame) for frame in frames(cluster.record))
+    database = loaded.database("northwind")
+    assert database is not None
+    assert database.task_named("T") == database.tasks[cluster.task_now("t").id]
+    assert loaded.held == cluster.record.held
+    assert next(iter(loaded.claims.values())).runs == ()
+
+
+def _without_newer_fields(frame: bytes) -> bytes:
+    newer = {"Held", "TaskIds", "Rule", "Cause", "Runs", "PlacementIndex"}
+
+    def older(value: Any) -> Any:
+        return {k: older(v) for k, v in value.items() if k not in newer} if isinstance(value, dict) else value
+
+    body = msgspec.msgpack.encode(older(msgspec.msgpack.decode(frame[4:], strict=False)))
+    return len(body).to_bytes(4, "little") + body
 
 
 def test_what_is_no_record_is_refused_on_load() -> None:

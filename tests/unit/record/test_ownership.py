@@ -17,6 +17,7 @@ from raftnode.record.commands.observer import Decide, EndGrace
 from raftnode.record.model import Traits, claim_key
 from raftnode.record.ownership import (
     UPDATE_KIND,
+    Group,
     Placement,
     mentor_of,
     responsible_node,
@@ -345,3 +346,16 @@ def test_the_tasks_of_a_database_are_the_ongoing_ones_and_the_updates() -> None:
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     listed = [(t.kind, t.name) for t in tasks_of(cluster.record, cluster.database())]
     assert listed == [(KIND, "second"), (KIND, "first"), (UPDATE_KIND, "D")]
+
+
+def test_a_group_answers_about_any_number_of_tasks_as_if_asked_about_each_alone() -> None:
+    cluster = three()
+    kinds = [Traits(), Traits(resource_heavy=True), STICKY]
+    tasks = [
+        cluster.task(f"t{i}", key=i, traits=kinds[i % 3], requires=("ssd",) if i % 4 == 0 else ()) for i in range(40)
+    ]
+    cluster.do(SetNodeTraits(tag="B", weight=2, labels=("ssd",)))
+    group = Group(cluster.record, cluster.database())
+    alone = [responsible_node(cluster.record, cluster.database(), task) for task in tasks]
+    assert [group.place(task) for task in tasks] == [(placed.node, placed.rule) for placed in alone]
+    assert [group.rank(task) for task in tasks] == [placed.ranking for placed in alone]
