@@ -17,9 +17,9 @@ from config.table import ENV_PREFIX, Setting, sections, settings_table
 from config.timings import PROFILES
 
 NOT_SETTINGS = re.compile(
-    r"RAFTNODE_(CONFIG|TEST_.*|PORT|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT_\d+_(TCP|UDP)(_.*)?)"
+    r"RAFTNODE_(CONFIG|URL|TEST_.*|PORT|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT_\d+_(TCP|UDP)(_.*)?)"
 )
-"""Variables of the tests and those that container platforms make for a service of this name."""
+"""Variables of the command line and the tests, and those that container platforms make for a service of this name."""
 
 
 @dataclass(frozen=True)

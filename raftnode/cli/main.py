@@ -5,13 +5,25 @@ import click
 from raftnode.cli.cluster import node, observer, reelect
 from raftnode.cli.databases import db, import_documents
 from raftnode.cli.definitions import connection_string, etl, pin, task_group
-from raftnode.cli.demo import demo
 from raftnode.cli.run import run
 from raftnode.cli.status import status, tasks
 
 
-class RunByDefault(click.Group):
-    """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`."""
+class Commands(click.Group):
+    """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`. The demo is imported when it is asked for: it
+    needs a database library that a node at rest and the other commands do without."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands."""
+        return sorted([*super().list_commands(ctx), "demo"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name == "demo":
+            from raftnode.cli.demo import demo
+
+            return demo
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts `run` first when the first word is no command and no option of this group."""
@@ -21,7 +33,7 @@ class RunByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=RunByDefault, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="raftnode")
 @click.option("--url", metavar="URL", help="A node to ask; see each command.")
 @click.pass_context
@@ -34,7 +46,7 @@ def cli(context: click.Context, url: str | None) -> None:
     context.obj = url
 
 
-for command in (run, demo, status, tasks, db, import_documents, etl, connection_string, task_group, pin):
+for command in (run, status, tasks, db, import_documents, etl, connection_string, task_group, pin):
     cli.add_command(command)
 for command in (node, reelect, observer):
     cli.add_command(command)

@@ -16,6 +16,7 @@ from raftnode.http import Http, HttpFailed, HttpUnreachable, Response
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0
+INTERRUPTED = 130
 MISSING = ("DoesNotExistException", "NotFoundException")
 
 
@@ -112,7 +113,10 @@ def talks(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
-        asyncio.run(_talk(function, given))
+        try:
+            asyncio.run(_talk(function, given))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
     for option in (
         click.option("--ca-file", envvar="RAFTNODE_SECURITY_CA_FILE", metavar="FILE", hidden=True),

@@ -29,7 +29,7 @@ async def status(session: Session, watch: bool, database: str | None) -> None:
     if not watch:
         session.show(await _status(session, database), lambda answer: console().print(_everything(answer, session.url)))
         return
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+    with contextlib.suppress(asyncio.CancelledError):
         await (_stream(session, database) if session.as_json else _watch(session, database))
 
 

@@ -1,0 +1,286 @@
+"""The command line against a real node, as a user or a script meets it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raftnode.cli.demo_target import etl
+from raftnode.cli.local_cluster import free_ports
+
+SHADOW = "raise SystemExit('the directory one stands in came first')\n"
+
+
+@dataclass
+class Shell:
+    """A directory with a tasks.py and a config.py of its own, in which commands are run, and a node to talk to."""
+
+    directory: Path
+    url: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Without settings of whoever runs the tests."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAFTNODE_")}
+        return kept | ({"RAFTNODE_URL": self.url} if self.url else {})
+
+    def run(self, *arguments: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """One command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "raftnode", *arguments],
+            cwd=self.directory,
+            env=self.environment(),
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def json(self, *arguments: str, given: str | None = None) -> Any:
+        """A command's answer with --json; it must be well."""
+        done = self.run(*arguments, "--json", given=given)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def start(shell: Shell, *arguments: str) -> "subprocess.Popen[str]":
+    """A node, once it answers."""
+    node = subprocess.Popen(
+        [sys.executable, "-m", "raftnode", *arguments],
+        cwd=shell.directory,
+        env=shell.environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stderr is not None
+    for line in node.stderr:
+        if "the cluster is formed" in line:
+            return node
+    raise AssertionError(f"the node ended with {node.wait()}")
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A node started in a directory that would shadow ours, with no command: `python -m raftnode --http.port ...`."""
+    made = Shell(tmp_path_factory.mktemp("shell"))
+    for name in ("tasks.py", "config.py", "observer.py"):
+        (made.directory / name).write_text(SHADOW)
+    http_port, cluster_port = free_ports(2)
+    node = start(made, "--http.port", str(http_port), "--cluster.port", str(cluster_port))
+    made.url = f"http://127.0.0.1:{http_port}"
+    try:
+        yield made
+    finally:
+        node.send_signal(signal.SIGTERM)
+        node.communicate(timeout=30)
+    assert node.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def shop(shell: Shell) -> Shell:
+    """The same, with a database that holds two documents."""
+    assert shell.json("db", "create", "Shop")["Topology"]["Members"] == ["A"]
+    lines = [{"Name": name, "@metadata": {"@id": f"orders/{name}", "@collection": "Orders"}} for name in ("a", "b")]
+    given = "\n\n".join(json.dumps(line) for line in lines)
+    assert shell.json("import", "-", "--database", "Shop", given=given) == {"Database": "Shop", "Imported": 2}
+    (shell.directory / "orders.json").write_text(json.dumps(etl("orders", "target")))
+    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": "Data Source=x"}
+    shell.json("connection-string", "put", "-", "--database", "Shop", given=json.dumps(string))
+    shell.json("etl", "put", "orders.json", "--database", "Shop")
+    return shell
+
+
+def test_a_node_alone_runs_in_a_directory_with_a_tasks_module_of_its_own_and_keeps_its_data_there(shell: Shell) -> None:
+    assert shell.json("status")["Node"]["Role"] == "Leader"
+    assert (shell.directory / "data" / "node.json").exists()
+
+
+def test_the_status_shows_node_cluster_and_database(shop: Shell) -> None:
+    shown = shop.run("status").stdout
+    assert "Leader, leader A" in shown
+    assert "database Shop" in shown
+    assert "orders  SqlEtl" in shown.replace("\u200b", "")
+
+
+def test_watching_as_json_gives_a_line_a_look(shop: Shell) -> None:
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "raftnode", "status", "--watch", "--json"],
+        cwd=shop.directory,
+        env=shop.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=30)
+    assert looks[0]["At"] < looks[1]["At"]
+    assert watching.returncode == 0
+
+
+def test_ctrl_c_in_the_middle_of_a_command_ends_it_with_130(shop: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "raftnode", "status", "--url", f"http://127.0.0.1:{mute.getsockname()[1]}"],
+            cwd=shop.directory,
+            env=shop.environment(),
+        )
+        mute.accept()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(30) == 130
+
+
+def test_tasks_are_listed_with_who_is_responsible_by_which_rule(shop: Shell) -> None:
+    (task,) = shop.json("tasks")["Shop"]
+    assert (task["TaskName"], task["Placement"]["Node"], task["Placement"]["Rule"]) == ("orders", "A", "Hash")
+    header, row = shop.run("tasks").stdout.splitlines()[1:3]
+    assert header.split() == ["task", "kind", "responsible", "rule", "holder", "epoch", "state", "progress"]
+    assert row.split()[:4] == ["orders", "SqlEtl", "A", "Hash"]
+
+
+def test_putting_a_task_again_edits_it(shop: Shell) -> None:
+    before = shop.json("tasks")["Shop"]
+    assert "edited" in shop.run("etl", "put", "orders.json", "--database", "Shop").stdout
+    after = shop.json("tasks")["Shop"]
+    assert [task["TaskId"] for task in after] == [task["TaskId"] for task in before]
+
+
+def test_a_task_is_pinned_preferred_and_set_free(shop: Shell) -> None:
+    shop.json("pin", "orders", "a")
+    assert shop.json("tasks")["Shop"][0]["Placement"]["Rule"] == "PinnedMentor"
+    shop.json("pin", "orders", "A", "--prefer")
+    assert shop.json("tasks")["Shop"][0]["Placement"]["Rule"] == "Mentor"
+    shop.json("pin", "orders", "--off")
+    assert shop.json("tasks")["Shop"][0]["Placement"]["Rule"] == "Hash"
+
+
+def test_a_task_is_disabled_enabled_reset_and_deleted(shop: Shell) -> None:
+    shop.json("etl", "put", "-", "--database", "Shop", given=json.dumps(etl("other", "target")))
+    states = []
+    for verb in ("disable", "enable", "reset"):
+        shop.json("task", verb, "other")
+        states.append(next(t["TaskState"] for t in shop.json("tasks")["Shop"] if t["TaskName"] == "other"))
+    assert states == ["Disabled", "Enabled", "Enabled"]
+    shop.json("task", "delete", "other")
+    assert [task["TaskName"] for task in shop.json("tasks")["Shop"]] == ["orders"]
+
+
+def test_connection_strings_are_listed_and_one_in_use_stays(shop: Shell) -> None:
+    assert shop.json("connection-string", "list", "--database", "Shop") == [{"Name": "target", "Type": "Sql"}]
+    refused = shop.run("connection-string", "delete", "target", "--database", "Shop")
+    assert refused.returncode == 1
+    assert "orders" in refused.stderr
+
+
+def test_databases_are_listed_and_deleted(shop: Shell) -> None:
+    shop.json("db", "create", "Gone")
+    assert "Shop" in shop.run("db", "list").stdout
+    refused = shop.run("db", "delete", "Gone")
+    assert refused.returncode == 2
+    assert "--yes" in refused.stderr
+    shop.json("db", "delete", "Gone", "--yes")
+    assert [d["Name"] for d in shop.json("db", "list")["Databases"]] == ["Shop"]
+
+
+def test_the_observer_is_suspended_and_resumed(shop: Shell) -> None:
+    assert shop.json("observer", "suspend")["Suspended"] is True
+    assert "the observer is suspended" in shop.run("status").stdout
+    assert shop.json("observer", "resume")["Suspended"] is False
+    assert shop.run("observer", "log").returncode == 0
+
+
+def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_removed(shop: Shell) -> None:
+    http_port, cluster_port = free_ports(2)
+    joining = subprocess.Popen(
+        [*(sys.executable, "-m", "raftnode", "run", "--join", shop.url, "--watcher", "--tag", "B"),
+         *("--data-dir", "b", "--http.port", str(http_port), "--cluster.port", str(cluster_port))],
+        cwd=shop.directory, env=shop.environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert joining.stderr is not None
+    try:
+        for line in joining.stderr:
+            if "answering HTTP" in line:
+                break
+        kinds = []
+        for verb in ("promote", "demote"):
+            shop.json("node", verb, "B")
+            kinds.append(sorted(shop.json("node", "list")["Topology"]["Watchers"]))
+        assert kinds == [[], ["B"]]
+        assert shop.run("node", "drain", "b").stdout == "Node B hands its tasks over.\n"
+        shop.json("node", "drain", "B", "--off")
+        shop.json("node", "remove", "B")
+        assert sorted(shop.json("node", "list")["Topology"]["AllNodes"]) == ["A"]
+    finally:
+        joining.kill()
+        joining.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["reelect"], 1, "nobody to hand over to"),
+        (["db", "create", "Shop"], 1, "exists already"),
+        (["import", "orders.json", "--database", "Shop"], 1, "Line 1"),
+        (["etl", "put", "tasks.py", "--database", "Shop"], 1, "is not JSON"),
+        (["frobnicate"], 2, "No such command"),
+        (["pin", "orders"], 2, "Give a node, or --off"),
+        (["node", "remove", "a1"], 2, "no node tag"),
+        (["--url", "localhost", "status"], 2, "give addresses like"),
+        (["status", "--url", "http://127.0.0.1:1"], 3, "Start a node"),
+        (["status", "--database", "Nothing"], 4, "no database 'Nothing'"),
+        (["db", "delete", "Nothing", "--yes"], 4, "does not exist"),
+        (["import", "orders.json", "--database", "Nothing"], 4, "does not exist"),
+        (["pin", "nothing", "A"], 4, "no task 'nothing'"),
+        (["node", "remove", "ZZ"], 4, "not in the cluster"),
+        (["run", "--cluster.lease-ms", "60"], 2, "lease_ms >="),
+        (["run", "--watcher"], 2, "--join"),
+    ],
+)
+def test_what_goes_wrong_is_said_on_stderr_with_an_exit_code_that_tells_why(
+    shop: Shell, arguments: list[str], code: int, says: str
+) -> None:
+    done = shop.run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_of_several_addresses_the_first_that_answers_is_asked(shop: Shell) -> None:
+    assert shop.json("status", "--url", f"http://127.0.0.1:1,{shop.url}")["Node"]["Tag"] == "A"
+
+
+def test_a_second_node_on_the_same_data_ends_and_names_the_first(shop: Shell) -> None:
+    done = shop.run("run", "--data-dir", "data")
+    assert done.returncode == 1
+    assert "Another raftnode runs on the data directory" in done.stderr
+
+
+def test_a_name_in_two_databases_must_be_told_apart(shop: Shell) -> None:
+    shop.json("db", "create", "Twin")
+    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": "Data Source=y"}
+    shop.json("connection-string", "put", "-", "--database", "Twin", given=json.dumps(string))
+    shop.json("etl", "put", "orders.json", "--database", "Twin")
+    assert "say which: --database" in shop.run("pin", "orders", "A").stderr
+    assert shop.run("pin", "orders", "--off", "--database", "Twin").returncode == 0
+    shop.json("db", "delete", "Twin", "--yes")
+
+
+def test_neither_a_node_at_rest_nor_a_command_loads_the_database_library_of_the_tasks() -> None:
+    program = "import sys, raftnode.cli.main, raftnode.node; print('sqlalchemy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_the_demo_is_a_command(shell: Shell) -> None:
+    assert "  demo " in shell.run("--help").stdout
+    assert "--postgres" in shell.run("demo", "--help").stdout
