@@ -5,6 +5,7 @@ One loop compares the record with what is open. A change that does not concern a
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 import msgspec
 import structlog
 
+from raftnode.documents.cleaning import passed
 from raftnode.documents.errors import StoreClosed, StoreError
 from raftnode.documents.replication import Destination, Replication
 from raftnode.documents.store import DocumentStore
@@ -23,6 +25,9 @@ from raftnode.record.model import Database, Record, Topology
 log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
+CLEAN_S = 60.0
+REMOVED = ".removed"
+"""Where the files of softly deleted databases go: a copy that others have not waited for must not be opened again."""
 
 CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 
@@ -48,6 +53,7 @@ class _Open:
     store: DocumentStore | None = None
     error: str = ""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
     senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
 
 
@@ -84,6 +90,7 @@ class Databases:
         """Keeps the copies in step with the record until cancelled; then closes them."""
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._clean())
                 while True:
                     self._wake.clear()
                     settled = await self._reconcile(self._record(), group)
@@ -93,8 +100,7 @@ class Databases:
                     except TimeoutError:
                         continue
         finally:
-            await asyncio.gather(*(self._close(copy) for copy in self._open.values()))
-            self._open.clear()
+            await asyncio.gather(*(self._close(folded) for folded in list(self._open)))
 
     async def store(self, name: str) -> DocumentStore:
         """The store of a database that this node holds; opened if it is not yet. Raises StoreError."""
@@ -121,33 +127,39 @@ class Databases:
         """One pass. False: something failed, or is waited for, and must be looked at again."""
         settled = True
         held = {folded: d for folded, d in record.databases.items() if _holds(d, self._tag)}
-        for folded in [folded for folded in self._open if folded not in held]:
-            await self._close(self._open.pop(folded))
-        for folded, database in held.items():
-            copy = self._copy(database)
+        for folded, copy in list(self._open.items()):
+            if folded not in held or copy.path != self._path(held[folded]):
+                await self._close(folded)
+        for database in held.values():
             try:
+                copy = self._copy(database)
                 store = await self._opened(copy)
             except StoreError:
                 settled = False
                 continue
             await self._aim(copy, store, _destinations(record, database, self._tag), group)
-            self._open[folded] = copy
         for folded, database in record.databases.items():
             if self._tag in database.deletion_in_progress:
                 settled = await self._delete(folded, database) and settled
         return settled
 
     def _copy(self, database: Database) -> _Open:
-        folded = database.name.lower()
-        file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
-        path = self._directory / folded / f"{file}.sqlite"
+        folded, path = database.name.lower(), self._path(database)
         copy = self._open.get(folded)
-        if copy is None or copy.path != path:
+        if copy is None:
             copy = self._open[folded] = _Open(name=database.name, path=path)
+        if copy.path != path:
+            raise StoreClosed(f"Database '{database.name}' was made anew; node {self._tag} still closes the old one.")
         return copy
+
+    def _path(self, database: Database) -> Path:
+        file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
+        return self._directory / database.name.lower() / f"{file}.sqlite"
 
     async def _opened(self, copy: _Open) -> DocumentStore:
         async with copy.opening:
+            if copy.closed:
+                raise StoreClosed(f"Database '{copy.name}' was just closed on node {self._tag}.")
             if copy.store is None:
                 try:
                     copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name)
@@ -168,27 +180,52 @@ class Databases:
         for destination in wanted - copy.senders.keys():
             documents_max, bytes_max = self._batch
             sender = Replication(
-                store, destination, self._http, batch_documents_max=documents_max, batch_bytes_max=bytes_max
+                store,
+                destination,
+                self._http,
+                batch_documents_max=documents_max,
+                batch_bytes_max=bytes_max,
+                heard=store.heard_of,
             )
             copy.senders[destination] = (sender, group.create_task(sender.run()))
 
-    async def _close(self, copy: _Open) -> None:
-        for _, task in copy.senders.values():
-            await _ended(task)
-        copy.senders.clear()
-        if copy.store is not None:
-            await copy.store.close()
-            copy.store = None
+    async def _close(self, folded: str) -> None:
+        # It stays listed until it is closed, so that nobody opens the file a second time meanwhile.
+        copy = self._open[folded]
+        async with copy.opening:
+            for _, task in copy.senders.values():
+                await _ended(task)
+            copy.senders.clear()
+            if copy.store is not None:
+                await copy.store.close()
+                copy.store = None
+            copy.closed = True
+        del self._open[folded]
+
+    async def _clean(self) -> None:
+        """From time to time, forget what everybody has passed."""
+        while True:
+            await asyncio.sleep(CLEAN_S)
+            for folded, copy in list(self._open.items()):
+                database = self._record().databases.get(folded)
+                if database is None or copy.store is None:
+                    continue
+                sent = {d.tag: sender.status.last_sent_etag for d, (sender, _) in copy.senders.items()}
+                everybody = passed(database, self._tag, copy.store.database_id, sent)
+                try:
+                    while everybody is not None and (gone := await copy.store.purge_tombstones(everybody)):
+                        log.info("forgot tombstones that everybody has passed", database=copy.name, count=gone)
+                except StoreError as error:
+                    log.warning("tombstones cannot be forgotten", database=copy.name, reason=str(error))
 
     async def _delete(self, folded: str, database: Database) -> bool:
-        """Removes the files (a soft delete keeps them) and says so. False: the record still waits for it."""
+        """Removes the files (a soft delete moves them away) and says so. False: the record still waits for it."""
         hard = database.deletion_in_progress[self._tag] == "HardDelete"
-        if hard:
-            try:
-                await asyncio.to_thread(_remove, self._directory / folded)
-            except OSError as error:
-                log.error("a database cannot be deleted", database=database.name, reason=str(error))
-                return False
+        try:
+            await asyncio.to_thread(_remove if hard else _move_away, self._directory / folded)
+        except OSError as error:
+            log.error("a database cannot be deleted", database=database.name, reason=str(error))
+            return False
         await self._deleted(database.name)
         return False
 
@@ -235,3 +272,10 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
+
+
+def _move_away(directory: Path) -> None:
+    if directory.exists():
+        away = directory.parent / REMOVED
+        away.mkdir(exist_ok=True)
+        directory.rename(away / f"{directory.name}-{time.time_ns()}")

@@ -1,15 +1,17 @@
 """The one sender of documents, for the group and for a mentor's filling, and what the receiving node does.
 
-A sender pushes a store's order, stretch by stretch, from where the other side last took it in. What the other side
-holds already is not sent again, but the stretch is still told, so that the other side learns what the sender knew at
-its end (see `writes`). Batches are msgpack, compressed when they are large, and idempotent.
+A sender pushes a store's order, stretch by stretch, from where the other side last took it in. What the other
+side holds already is not sent again, but the stretch is still told, so that the other side learns what the
+sender knew at its end (see `writes`). Batches are msgpack, compressed when they are large, and idempotent.
 """
 
 import asyncio
 import random
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgpack
 import msgspec
@@ -17,9 +19,9 @@ import structlog
 
 from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
-from raftnode.documents.model import Batch, Document, Stretch
+from raftnode.documents.model import Batch, Document, Stretch, ticks_of
 from raftnode.documents.store import DocumentStore
-from raftnode.http import Http, HttpError
+from raftnode.http import Http, HttpError, Response
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +29,14 @@ COMPRESS_BYTES_MIN = 16 * 1024
 BODY_BYTES_MAX = 256 * 1024 * 1024
 PLAIN, DEFLATED = b"\x00", b"\x01"
 QUIET_ETAGS_MAX = 1024
-"""A stretch in which nothing is new to the other side is told once it is this long, or when there is nothing else."""
+"""A stretch in which nothing is new to the other side is told once it is this long, or after a while."""
+AHEAD_MAX = 10_000
+"""So many documents sent before their place are remembered; beyond it they are sent twice, which does no harm."""
+TELL_DELAY_S = 0.1
+"""So long a stretch in which nothing is new waits for something that is."""
+RELAY_DELAY_S = 0.1
+"""So long the writes of others wait, and then the other side is asked: most often it has them by then from
+the node where they were made."""
 IDLE_S = 30.0
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
@@ -62,21 +71,38 @@ class Accepted(msgspec.Struct, frozen=True, rename="pascal"):
     change_vector: str
 
 
+class Source(Protocol):
+    """What a sender uses of a `DocumentStore`."""
+
+    @property
+    def database_id(self) -> str: ...
+    @property
+    def change_vector(self) -> str: ...
+    async def after(self, etag: int, *, limit: int, bytes_max: int) -> Batch: ...
+    async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None: ...
+
+
 class Replication:
-    """Sends one store's documents to one destination until cancelled."""
+    """Sends one store's documents to one destination until cancelled.
+
+    `heard` gives what a database, by its id, was last heard to hold (`DocumentStore.heard_of`): others may
+    have sent there meanwhile.
+    """
 
     def __init__(
         self,
-        store: DocumentStore,
+        store: Source,
         destination: Destination,
         http: Http,
         *,
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
+        heard: Callable[[str], str] = lambda database_id: "",
     ) -> None:
-        self._store, self._destination, self._http = store, destination, http
+        self._store, self._destination, self._http, self._heard = store, destination, http, heard
         self._limit, self._bytes_max = batch_documents_max, batch_bytes_max
-        self._theirs = ""
+        self._theirs = Accepted(database_id="", accepted_etag=0, change_vector="")
+        self._ahead: dict[str, int] = {}
         self.status = Status(destination=destination.tag, url=destination.url)
 
     async def run(self) -> None:
@@ -86,41 +112,74 @@ class Replication:
             before = self.status.last_sent_etag
             try:
                 await self._session()
-            except (HttpError, StoreError, msgspec.ValidationError) as error:
+            except (HttpError, StoreError) as error:
                 self._failed(str(error))
             pause_s = BACKOFF_MIN_S if self.status.last_sent_etag > before else min(2 * pause_s, BACKOFF_MAX_S)
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
     async def _session(self) -> None:
-        etag = await self._handshake()
-        quiet_from = etag
+        clock = asyncio.get_running_loop().time
+        self._ahead.clear()
+        etag = told = await self._handshake()
+        untold_since: float | None = None
         while True:
+            seen = self._store.change_vector
             batch = await self._store.after(etag, limit=self._limit, bytes_max=self._bytes_max)
-            new = [item for item in batch.items if not item.counted_in(self._theirs)]
-            quiet = not new and batch.last_etag - quiet_from < QUIET_ETAGS_MAX
-            if new or not quiet or (batch.end and self._tells(quiet_from, batch)):
-                etag = quiet_from = await self._send(quiet_from, batch, new)
-            else:
-                etag = batch.last_etag
+            new = self._new(batch)
+            if new and batch.end and not any(self._written_here(item) for item in new):
+                await asyncio.sleep(RELAY_DELAY_S)
+                await self._handshake()
+                new = self._new(batch)
+            due = untold_since is not None and clock() >= untold_since + TELL_DELAY_S
+            if new or due or batch.last_etag - told >= QUIET_ETAGS_MAX:
+                await self._send(told, batch, new)
+                self._remember_ahead(batch, new)
+                told = batch.last_etag
+            etag = batch.last_etag
             self._passed(etag, len(new))
+            if etag == told and change_vector.dominates(self._theirs.change_vector, batch.change_vector):
+                untold_since = None
+            elif untold_since is None or due:
+                untold_since = clock()
             if batch.end:
-                await self._store.wait_known(etag, self._store.change_vector, IDLE_S)
+                wait_s = IDLE_S if untold_since is None else max(0.0, untold_since + TELL_DELAY_S - clock())
+                await self._store.wait_known(etag, seen, wait_s)
 
-    def _tells(self, quiet_from: int, batch: Batch) -> bool:
-        known = change_vector.dominates(self._theirs, batch.change_vector)
-        return batch.last_etag > quiet_from or not known
+    def _new(self, batch: Batch) -> list[Document]:
+        """What the other side lacks of the batch, by all that is known of it."""
+        held = change_vector.merge(self._theirs.change_vector, self._heard(self._theirs.database_id))
+        return [
+            item
+            for item in batch.items
+            if self._ahead.get(item.id) != item.etag and not change_vector.dominates(held, item.change_vector)
+        ]
+
+    def _remember_ahead(self, batch: Batch, sent: list[Document]) -> None:
+        """What was sent at an older place of its document need not be sent again at its own."""
+        ahead = {id: etag for id, etag in self._ahead.items() if etag > batch.last_etag}
+        ahead |= {item.id: item.etag for item in sent if item.etag > batch.last_etag}
+        self._ahead = ahead if len(ahead) <= AHEAD_MAX else {}
+
+    def _written_here(self, item: Document) -> bool:
+        return change_vector.etag_of(item.origin, self._store.database_id) > 0
 
     async def _handshake(self) -> int:
-        destination = self._destination
-        url = f"{destination.url}/replication/{destination.database}/accepted?source={self._store.database_id}"
+        url = f"{self._url('accepted')}?source={quote(self._store.database_id, safe='')}"
         answer = await self._http.request("GET", url, timeout_s=REQUEST_TIMEOUT_S)
-        theirs = msgspec.convert(answer.json(), Accepted)
+        self._theirs = theirs = _answered(answer)
         if theirs.database_id == self._store.database_id:
-            raise ReplicationRefused(f"{destination.url} is this very database: correct the address")
-        self._theirs = theirs.change_vector
+            raise ReplicationRefused(f"{self._destination.url} is this very database: correct the address")
+        here = change_vector.etag_of(self._store.change_vector, self._store.database_id)
+        there = change_vector.etag_of(theirs.change_vector, self._store.database_id)
+        if there > here:
+            raise ReplicationRefused(
+                f"{self._destination.tag} holds this node's writes up to etag {there}, but the last here is {here}: "
+                "this node's file was replaced by an older copy. Remove this node from the database group and add it "
+                "again"
+            )
         return theirs.accepted_etag
 
-    async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> int:
+    async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> None:
         stretch = Stretch(
             source=self._store.database_id,
             after_etag=after_etag,
@@ -130,14 +189,15 @@ class Replication:
             purged_last_modified=batch.purged_last_modified,
         )
         body = await asyncio.to_thread(encode, stretch)
-        destination = self._destination
-        url = f"{destination.url}/replication/{destination.database}/documents"
-        answer = await self._http.request("POST", url, body=body, timeout_s=REQUEST_TIMEOUT_S)
-        theirs = msgspec.convert(answer.json(), Accepted)
-        self._theirs = theirs.change_vector
+        answer = await self._http.request("POST", self._url("documents"), body=body, timeout_s=REQUEST_TIMEOUT_S)
+        self._theirs = theirs = _answered(answer)
         if theirs.accepted_etag < batch.last_etag:
-            raise ReplicationRefused(f"{destination.tag} has taken this node in up to {theirs.accepted_etag} only")
-        return batch.last_etag
+            raise ReplicationRefused(
+                f"{self._destination.tag} has taken this node in up to {theirs.accepted_etag} only: going back there"
+            )
+
+    def _url(self, what: str) -> str:
+        return f"{self._destination.url}/replication/{quote(self._destination.database, safe='')}/{what}"
 
     def _passed(self, etag: int, sent: int) -> None:
         status = self.status
@@ -154,6 +214,15 @@ class Replication:
             log.info("replication waits", destination=self.status.destination, database=database, reason=error)
         self.status.error = error
         self.status.at = _now()
+
+
+def _answered(response: Response) -> Accepted:
+    try:
+        theirs = msgspec.convert(response.json(), Accepted)
+        change_vector.parse(theirs.change_vector)
+        return theirs
+    except (msgspec.ValidationError, change_vector.ChangeVectorInvalid) as error:
+        raise ReplicationRefused(f"the answer of the other side cannot be read ({error}): check its version") from error
 
 
 async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, Any]:
@@ -188,7 +257,14 @@ def decode(payload: bytes) -> Stretch:
                 raise ReplicationRefused(f"a batch is cut short, or has more than {BODY_BYTES_MAX} bytes")
         elif payload[:1] != PLAIN:
             raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
-        return msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)
+        stretch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)
+        change_vector.parse(stretch.knowledge)
+        change_vector.parse(change_vector.dot("A", stretch.last_etag, stretch.source))
+        if not 0 <= stretch.after_etag <= stretch.last_etag:
+            raise ReplicationRefused(f"a batch goes from {stretch.after_etag} to {stretch.last_etag}")
+        if stretch.purged_last_modified:
+            ticks_of(stretch.purged_last_modified)
+        return stretch
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
         raise ReplicationRefused(f"a batch cannot be read: {error}") from error
 

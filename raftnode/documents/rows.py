@@ -1,7 +1,7 @@
 """The SQL of a store's tables, each statement as a small function. All take the connection, within its transaction."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -90,14 +90,24 @@ def collections(connection: sqlite3.Connection) -> dict[str, int]:
     return found
 
 
-def forget_tombstones(connection: sqlite3.Connection, docs: Sequence[int]) -> None:
+def tombstones(connection: sqlite3.Connection, up_to_etag: int) -> Iterator[Document]:
+    """The tombstones up to a place, in their order."""
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM documents WHERE deleted = 1 AND etag <= ? ORDER BY etag", (up_to_etag,)
+    )
+    return map(document, found)
+
+
+def forget(connection: sqlite3.Connection, gone: Sequence[Document]) -> None:
     """Remove tombstones and their places."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (doc INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM gone")
-    connection.executemany("INSERT INTO gone VALUES (?)", [(doc,) for doc in docs])
+    connection.executemany(
+        "INSERT INTO gone SELECT doc FROM documents WHERE key = ?", [(tombstone.id.lower(),) for tombstone in gone]
+    )
     connection.execute("DELETE FROM log WHERE doc IN (SELECT doc FROM gone)")
     connection.execute("DELETE FROM documents WHERE doc IN (SELECT doc FROM gone)")
-    count(connection, _TOMBSTONES, -len(docs))
+    count(connection, _TOMBSTONES, -len(gone))
 
 
 def log_weight(connection: sqlite3.Connection) -> tuple[int, int]:

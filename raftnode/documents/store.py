@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from raftnode.documents import reads, rows, sqlite
+from raftnode.documents import change_vector, reads, rows, sqlite
 from raftnode.documents.body import check_id, prepare
+from raftnode.documents.cleaning import Passed
 from raftnode.documents.commit import Commits
 from raftnode.documents.errors import StoreClosed
 from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 READERS_PER_STORE = 2
 READ_THREADS_MAX = 4
+SOURCES_REMEMBERED_MAX = 1_000
 _reading = ThreadPoolExecutor(READ_THREADS_MAX, thread_name_prefix="documents-read")
 
 
@@ -42,6 +44,7 @@ class DocumentStore:
         self._idle: list[sqlite3.Connection] = []
         self._readers = asyncio.Semaphore(READERS_PER_STORE)
         self._closed = False
+        self._heard: dict[str, str] = {}
         commits.on_commit = self._committed
         self._changed = asyncio.Event()
         self.last_etag = writer.state.last_etag
@@ -129,12 +132,20 @@ class DocumentStore:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
         With a gap before the stretch nothing is taken. Raises ReplicationRefused."""
         size = sum(len(item.body) for item in stretch.documents)
-        return await self._write(lambda writer: writer.merge(stretch), size)
+        result = await self._write(lambda writer: writer.merge(stretch), size)
+        if len(self._heard) >= SOURCES_REMEMBERED_MAX:
+            self._heard.clear()
+        self._heard[stretch.source] = change_vector.merge(self.heard_of(stretch.source), stretch.knowledge)
+        return result
 
-    async def purge_tombstones(self, up_to_etag: int) -> int:
-        """Forget tombstones and old places up to an etag that every reader of this store (all nodes of the
-        group, all tasks) has passed. Returns how many tombstones went; call again while it is not 0."""
-        return await self._write(lambda writer: writer.purge(up_to_etag), 0)
+    def heard_of(self, database_id: str) -> str:
+        """What another database, which sends here, is known to hold since this store was opened."""
+        return self._heard.get(database_id, "")
+
+    async def purge_tombstones(self, passed: Passed) -> int:
+        """Forget tombstones and old places that every node of the group and every task has passed. Returns how many
+        tombstones went; call again while it is not 0."""
+        return await self._write(lambda writer: writer.purge(passed), 0)
 
     async def get(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents under these ids (in any case), None for each that is missing."""

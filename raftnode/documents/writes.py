@@ -28,6 +28,7 @@ import msgspec
 from raftnode.documents import change_vector as cv
 from raftnode.documents import rows
 from raftnode.documents.body import DOCUMENT_BYTES_MAX, Prepared, fold
+from raftnode.documents.cleaning import Passed
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
 from raftnode.documents.model import Document, MergeResult, Stretch, ticks_of, timestamp
 
@@ -114,24 +115,22 @@ class Writer:
             conflicts=outcomes.count("Conflict"),
         )
 
-    def purge(self, up_to_etag: int) -> int:
-        """Forget tombstones up to this place, and thin the log there. Returns how many tombstones went.
+    def purge(self, passed: Passed) -> int:
+        """Forget tombstones that everybody has passed, and thin the log there. Returns how many tombstones went.
 
-        Everybody who reads this store must have passed the place. A tombstone whose writes are not all
-        counted in the database change vector stays, as only that vector keeps an old version from coming
-        back.
+        A tombstone whose writes are not all counted in the database change vector stays, as only that vector keeps an
+        old version from coming back.
         """
         held = self.database_change_vector
-        found = self._connection.execute(
-            "SELECT doc, change_vector, last_modified FROM documents WHERE deleted = 1 AND etag <= ? "
-            "ORDER BY etag LIMIT ?",
-            (up_to_etag, PURGE_MAX),
-        ).fetchall()
-        gone = [(doc, modified) for doc, vector, modified in found if cv.dominates(held, vector)]
+        gone = [
+            tombstone
+            for tombstone in rows.tombstones(self._connection, passed.etag)
+            if cv.dominates(held, tombstone.change_vector) and passed.frees(tombstone)
+        ][:PURGE_MAX]
         if gone:
-            rows.forget_tombstones(self._connection, [doc for doc, _ in gone])
-            self._purged_until(max(modified for _, modified in gone))
-        self._compact(min(up_to_etag, self.state.last_etag))
+            rows.forget(self._connection, gone)
+            self._purged_until(max(tombstone.last_modified for tombstone in gone))
+        self._compact(min(passed.etag, self.state.last_etag))
         return len(gone)
 
     def set_metadata(self, key: str, value: str) -> None:
@@ -204,6 +203,9 @@ class Writer:
         self.state = msgspec.structs.replace(self.state, last_etag=etag)
         if row is None or cv.dominates(item.change_vector, row.change_vector):
             rows.store(self._connection, msgspec.structs.replace(item, etag=etag), row)
+            if row is not None and item.resolved and row.origin != item.origin:
+                # Another node resolved the conflict; what stood here may be the loser.
+                rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
             return "Update"
         winner, loser = sorted((row, item), key=_precedence, reverse=True)
         joined = msgspec.structs.replace(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from raftnode.documents import change_vector as cv
 from raftnode.documents import reads, rows, sqlite, writes
 from raftnode.documents.body import prepare
+from raftnode.documents.cleaning import Passed
 from raftnode.documents.model import Batch, Document, Stretch, new_database_id
 from raftnode.documents.writes import Writer
 
@@ -143,7 +144,7 @@ class World:
         passed = [rows.accepted(other.connection, node.id) for other in self.nodes if other is not node]
         before = {id: row for id in DOCUMENTS if (row := node.row(id)) is not None}
         with node.transaction() as writer:
-            writer.purge(min([*passed, self.cursors.get(node.id, 0)]))
+            writer.purge(Passed(min(passed), ((self.cursors.get(node.id, 0), self.progress),)))
         for id, row in before.items():
             if node.row(id) is None:
                 assert row.deleted

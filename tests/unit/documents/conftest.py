@@ -1,8 +1,13 @@
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from raftnode.documents.model import Document, Stretch
+from raftnode.documents.replication import accepted, decode, receive
 from raftnode.documents.store import DocumentStore
 
 Opener = Callable[..., Awaitable[DocumentStore]]
@@ -26,3 +31,89 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
 @pytest.fixture
 async def store(opened: Opener) -> DocumentStore:
     return await opened()
+
+
+async def stretch_of(source: DocumentStore, after_etag: int, *, limit: int = 1000) -> Stretch:
+    """What the source would send from there on, without looking at what the other side has."""
+    batch = await source.after(after_etag, limit=limit, bytes_max=1 << 30)
+    return Stretch(
+        source=source.database_id,
+        after_etag=after_etag,
+        last_etag=batch.last_etag,
+        knowledge=batch.change_vector,
+        documents=tuple(batch.items),
+        purged_last_modified=batch.purged_last_modified,
+    )
+
+
+async def exchange(*stores: DocumentStore) -> None:
+    """Everybody sends everything to everybody, until nothing is new."""
+    for _ in range(2):
+        for source in stores:
+            for destination in stores:
+                if source is not destination:
+                    etag = await destination.accepted_from(source.database_id)
+                    await destination.merge(await stretch_of(source, etag))
+
+
+async def content(store: DocumentStore) -> dict[str, tuple[bytes, str]]:
+    """The live documents: body and change vector by id."""
+    return {d.id: (d.body, d.change_vector) for d in await store.page(size=10_000)}
+
+
+class Receiver:
+    """A node's receiving end over real HTTP. `broken` makes it fail; `batches` are those that it took in."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self.store = store
+        self.url = ""
+        self.broken = ""
+        self.batches: list[Stretch] = []
+
+    @property
+    def documents(self) -> list[Document]:
+        return [document for batch in self.batches for document in batch.documents]
+
+    async def handshake(self, request: web.Request) -> web.Response:
+        self._check()
+        return web.json_response(await accepted(self.store, request.query["source"]))
+
+    async def take(self, request: web.Request) -> web.Response:
+        self._check()
+        payload = await request.read()
+        answer = await receive(self.store, payload)
+        self.batches.append(decode(payload))
+        return web.json_response(answer)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise web.HTTPServiceUnavailable(text=self.broken, content_type="application/json")
+
+
+@asynccontextmanager
+async def receiving(store: DocumentStore) -> AsyncIterator[Receiver]:
+    """A server on loopback that takes in what is replicated to the store."""
+    receiver = Receiver(store)
+    app = web.Application(client_max_size=1 << 28)
+    app.add_routes(
+        [
+            web.get("/replication/{database}/accepted", receiver.handshake),
+            web.post("/replication/{database}/documents", receiver.take),
+        ]
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        receiver.url = f"http://{host}:{port}"
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something to come true."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
