@@ -47,6 +47,11 @@ class KillTimer:
     def __init__(self) -> None:
         if not sys.platform.startswith("linux"):
             raise WatchdogUnavailable(f"raftnode runs on Linux only: {sys.platform} has no timer that kills a process.")
+        if os.getpid() == 1:
+            raise WatchdogUnavailable(
+                "raftnode may not be the first process of a container, as the kernel lets nothing in there kill that one."
+                " Start it under an init: docker run --init, `init: true` in a compose file, or tini as the entry point."
+            )
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
         event = _Sigevent(signo=signal.SIGKILL, notify=_SIGEV_SIGNAL)

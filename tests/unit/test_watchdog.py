@@ -155,3 +155,18 @@ def test_the_timer_follows_the_bodies_and_the_lease() -> None:
     armed = [at is not None for at in set_to]
     assert armed == [False, True, True, True, False, False]
     assert (set_to[3] or 0) - (set_to[1] or 0) > 9 * 10**17
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a process namespace")
+def test_the_first_process_of_a_container_is_refused_as_the_kernel_would_not_kill_it() -> None:
+    program = """
+from raftnode.watchdog import KillTimer, WatchdogUnavailable
+try:
+    KillTimer()
+except WatchdogUnavailable as refused:
+    print(refused)
+"""
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "under an init" in done.stdout
