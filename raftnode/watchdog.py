@@ -49,8 +49,8 @@ class KillTimer:
             raise WatchdogUnavailable(f"raftnode runs on Linux only: {sys.platform} has no timer that kills a process.")
         if os.getpid() == 1:
             raise WatchdogUnavailable(
-                "raftnode may not be the first process of a container, as the kernel lets nothing in there kill that one."
-                " Start it under an init: docker run --init, `init: true` in a compose file, or tini as the entry point."
+                "raftnode may not be the first process of a container: the kernel lets nothing in there kill that one."
+                " Start it under an init: docker run --init, `init: true` in a compose file, or tini as entry point."
             )
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
