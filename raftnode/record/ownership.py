@@ -93,11 +93,11 @@ class Group:
                 best, best_score = tag, drawn
         if best is not None:
             return best, "Hash"
-        return None, "NoRunner" if _NO_RUNNER in self._reasons(task).values() else "NoMember"
+        return None, "NoRunner" if _NO_RUNNER in self.ruled_out(task).values() else "NoMember"
 
     def rank(self, task: Task) -> tuple[Ranked, ...]:
         """Every node of the group by descending score (ties by tag), each with what rules it out, if anything."""
-        reasons = self._reasons(task)
+        reasons = self.ruled_out(task)
         ranked = (
             Ranked(node=tag, state=state, score=score(task.key, tag, self._weight(tag)), ruled_out=reasons[tag])
             for tag, state in self._states.items()
@@ -108,7 +108,7 @@ class Group:
         node = self._record.nodes.get(tag)
         return node.weight if node else 1
 
-    def _reasons(self, task: Task) -> dict[str, str | None]:
+    def ruled_out(self, task: Task) -> dict[str, str | None]:
         """What rules each node out for tasks of this kind with these requirements."""
         what = (task.kind, task.requires)
         if what not in self._ruled_out:
@@ -122,7 +122,7 @@ class Group:
         """The nodes between which the score decides, by tag, so that the first of equals wins."""
         what = (task.kind, task.requires, task.traits.resource_heavy)
         if what not in self._eligible:
-            tags = [tag for tag, reason in self._reasons(task).items() if reason is None]
+            tags = [tag for tag, reason in self.ruled_out(task).items() if reason is None]
             if task.traits.resource_heavy and len(tags) > 1:
                 tags = [tag for tag in tags if tag != self._database.topology.members[0]]
             self._eligible[what] = [(tag, self._draws[tag]) for tag in tags]
@@ -134,7 +134,7 @@ class Group:
             return None
         if task.pinned:
             return mentor, "PinnedMentor"
-        return (mentor, "Mentor") if self._reasons(task)[mentor] is None else None
+        return (mentor, "Mentor") if self.ruled_out(task)[mentor] is None else None
 
     def _by_history(self, task: Task) -> tuple[str, Rule] | None:
         keeps_last = not self._record.highly_available_tasks
@@ -145,7 +145,7 @@ class Group:
             return None
         if keeps_last:
             return claim.tag, "LicenceKeepsLast"
-        reason = self._reasons(task)[claim.tag]
+        reason = self.ruled_out(task)[claim.tag]
         stays = reason is None or (reason == "Rehab" and not claim.grace_ended)
         return (claim.tag, "StickyHolder") if stays else None
 

@@ -1,0 +1,215 @@
+"""What if nodes were lost, added, drained, weighed or labelled otherwise: which tasks would move, and which would wait.
+
+The supposition is applied to the record with the very commands that would make it true, and placement, the same as in
+production, is asked before and after. Nothing is changed by it: the record is a value.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+
+import msgspec
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.record.commands.base import Command, Entry, Refused, refuse, the_database, the_node
+from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
+from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
+from raftnode.record.model import ClusterNode, Database, Record, Task, Topology, Value
+from raftnode.record.ownership import Group, Rule, tasks_of
+
+
+class NewNode(Value, frozen=True, kw_only=True):
+    """A node that would become a Member of the groups: of the cluster already, or new in it."""
+
+    tag: str
+    weight: int | None = None
+    labels: tuple[str, ...] | None = None
+
+
+class Supposition(Value, frozen=True, kw_only=True):
+    """What might happen, in this order: nodes are added, drained or not, weighed and labelled; then some are lost."""
+
+    added: tuple[NewNode, ...] = ()
+    drained: tuple[str, ...] = ()
+    undrained: tuple[str, ...] = ()
+    weights: Map[str, int] = Map()
+    labels: Map[str, tuple[str, ...]] = Map()
+    lost: tuple[str, ...] = ()
+
+
+class Fate(Value, frozen=True, kw_only=True):
+    """What would become of a task: from which node, None if nobody runs it now, to which, and the rule that names it.
+    `reason` says why it would wait there, or at all; None for a task that would run."""
+
+    database: str
+    task_id: int
+    task_name: str
+    task_type: str
+    source: str | None = msgspec.field(name="From")
+    target: str | None = msgspec.field(name="To")
+    rule: Rule
+    reason: str | None = None
+
+
+class Forecast(Value, frozen=True, kw_only=True):
+    """The answer: how many enabled tasks were looked at, and what would become of them. Databases by name, tasks by
+    id."""
+
+    tasks: int
+    moves: tuple[Fate, ...]
+    waits: tuple[Fate, ...]
+
+
+def what_if(record: Record, supposition: Supposition, databases: Collection[str] | None = None) -> Forecast:
+    """What would become of the tasks of these databases, of all if None. Raises Refused, naming the field, for what
+    cannot be supposed: an unknown node or database, a tag, weight or label that is none."""
+    names = record.databases if databases is None else [the_database(record, name).name.lower() for name in databases]
+    chosen = sorted(set(names))
+    supposed = _supposed(record, supposition, chosen, skip_present=databases is None)
+    lost, drained = frozenset(supposition.lost), frozenset(supposition.drained)
+    minority = _minority(supposed, lost)
+    fates: list[Fate] = []
+    count = 0
+    for folded in chosen:
+        before, after = record.databases[folded], supposed.databases[folded]
+        if before.disabled:
+            continue
+        reason = _why_waits(supposed, after, lost, drained, minority)
+        for task, source, target, rule in _placements(record, before, supposed, after):
+            count += 1
+            why = reason(task, target, rule)
+            if why is not None or target != source:
+                fates.append(_fate(after, task, source, target, rule, why))
+    return Forecast(
+        tasks=count,
+        moves=tuple(fate for fate in fates if fate.reason is None),
+        waits=tuple(fate for fate in fates if fate.reason is not None),
+    )
+
+
+def _fate(
+    database: Database, task: Task, source: str | None, target: str | None, rule: Rule, reason: str | None
+) -> Fate:
+    return Fate(
+        database=database.name,
+        task_id=task.id,
+        task_name=task.name,
+        task_type=task.kind,
+        source=source,
+        target=target,
+        rule=rule,
+        reason=reason,
+    )
+
+
+def _placements(
+    record: Record, before: Database, supposed: Record, after: Database
+) -> Iterator[tuple[Task, str | None, str | None, Rule]]:
+    """Each enabled task with its node before and after, and the rule after."""
+    now, then = Group(record, before), Group(supposed, after)
+    for task in tasks_of(supposed, after):
+        if not task.disabled:
+            target, rule = then.place(task)
+            yield task, now.place(task)[0], target, rule
+
+
+def _supposed(record: Record, supposition: Supposition, databases: list[str], *, skip_present: bool) -> Record:
+    for node in supposition.added:
+        record = _joined(record, node)
+        for folded in databases:
+            database = record.databases[folded]
+            there = node.tag in (*database.topology.all_nodes, *database.deletion_in_progress)
+            if there and skip_present:
+                continue
+            record = _apply(record, "Added", AddDatabaseNode(name=folded, tag=node.tag))
+            record = _apply(record, "Added", PromoteDatabaseNode(name=folded, tag=node.tag))
+    for tag in supposition.drained:
+        record = _apply(record, "Drained", SetDraining(tag=tag, draining=True))
+    for tag in supposition.undrained:
+        record = _apply(record, "Undrained", SetDraining(tag=tag, draining=False))
+    for tag, weight in sorted(supposition.weights.items()):
+        record = _apply(record, "Weights", SetNodeTraits(tag=tag, weight=weight))
+    for tag, labels in sorted(supposition.labels.items()):
+        record = _apply(record, "Labels", SetNodeTraits(tag=tag, labels=labels))
+    return _without(record, supposition.lost)
+
+
+def _joined(record: Record, node: NewNode) -> Record:
+    if node.tag in record.nodes:
+        return _apply(record, "Added", SetNodeTraits(tag=node.tag, weight=node.weight, labels=node.labels))
+    # Addresses must differ and nobody asks for these.
+    joined = ClusterNode(
+        tag=node.tag,
+        url=f"supposed:{node.tag}",
+        cluster_address=f"supposed:{node.tag}",
+        weight=1 if node.weight is None else node.weight,
+        labels=node.labels or (),
+    )
+    return _apply(record, "Added", AddNode(node=joined))
+
+
+def _apply(record: Record, field: str, command: Command) -> Record:
+    try:
+        return command.apply(record, Entry(record.index + 1, 0)).record
+    except Refused as refused:
+        refuse(refused.error.type, f"'{field}': {refused.error.message}")
+
+
+def _without(record: Record, lost: tuple[str, ...]) -> Record:
+    for tag in lost:
+        try:
+            the_node(record, tag)
+        except Refused as refused:
+            refuse(refused.error.type, f"'Lost': {refused.error.message}")
+    demoted = {
+        folded: replace(database, topology=_demoted(record, database.topology, frozenset(lost)))
+        for folded, database in record.databases.items()
+    }
+    return replace(record, databases=Map(demoted))
+
+
+def _demoted(record: Record, topology: Topology, lost: frozenset[str]) -> Topology:
+    """The group as the observer leaves it: lost Members move to Rehab while another is alive, drained ones stay."""
+    leaving = [tag for tag in topology.members if tag in lost and not record.nodes[tag].draining]
+    if not leaving or lost.issuperset(topology.members):
+        return topology
+    return replace(
+        topology,
+        members=tuple(tag for tag in topology.members if tag not in leaving),
+        rehabs=(*topology.rehabs, *leaving),
+    )
+
+
+def _minority(record: Record, lost: frozenset[str]) -> str | None:
+    """Why nothing at all would run, if the voters that are left are no majority."""
+    voters = {node.tag for node in record.nodes.values() if node.kind == "Member"}
+    left = len(voters - lost)
+    if 2 * left > len(voters):
+        return None
+    return f"{left} of {len(voters)} voters would be left, which is no majority: no node would have a lease"
+
+
+def _why_waits(
+    record: Record, database: Database, lost: frozenset[str], drained: frozenset[str], minority: str | None
+) -> Callable[[Task, str | None, Rule], str | None]:
+    """Why a task that is placed so would wait; the answer is None for one that would run."""
+    group = Group(record, database)
+
+    def why(task: Task, node: str | None, rule: Rule) -> str | None:
+        if minority is not None:
+            return minority
+        if node is None:
+            reasons = ", ".join(f"{tag} {reason}" for tag, reason in group.ruled_out(task).items())
+            return f"no node of the group may run it: {reasons or 'it is empty'}"
+        if node not in lost and node not in drained:
+            return None
+        state = f"{node} would be lost" if node in lost else f"{node} would drain: it runs on there until {node} stops"
+        match rule:
+            case "PinnedMentor":
+                return f"it is pinned, and {state}"
+            case "LicenceKeepsLast":
+                return f"it stays with its last holder, as highly available tasks are off, and {state}"
+            case "StickyHolder":
+                return f"it stays with its last holder for {task.traits.grace_min} min, and {state}"
+        return f"no Member of the group would be alive: {state}"
+
+    return why

@@ -1,0 +1,227 @@
+"""What if: what would move, what would wait, and what cannot be supposed."""
+
+from typing import Any
+
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    DeleteDatabase,
+    ReleaseTask,
+    SetDatabaseState,
+    SetDraining,
+    SetNodeTraits,
+)
+from raftnode.record.commands.base import Refused
+from raftnode.record.model import Traits, to_json
+from raftnode.record.ownership import UPDATE_KIND
+from raftnode.record.whatif import Forecast, NewNode, Supposition, what_if
+from tests.unit.record.build import KIND, Cluster
+
+NAMES = tuple(f"t{i}" for i in range(30))
+
+
+def three() -> Cluster:
+    """Thirty tasks on A, B and C; D is in the cluster and not in the group."""
+    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster.create("A", "B", "C")
+    for name in NAMES:
+        cluster.task(name)
+    return cluster
+
+
+def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
+    before = cluster.record
+    forecast = what_if(before, Supposition(**fields), databases or None)
+    assert cluster.record is before
+    return forecast
+
+
+def on(cluster: Cluster, tag: str) -> set[str]:
+    return {name for name in NAMES if cluster.placed(name).node == tag}
+
+
+def moves(forecast: Forecast) -> dict[str, tuple[str | None, str | None]]:
+    return {fate.task_name: (fate.source, fate.target) for fate in forecast.moves}
+
+
+def reasons(forecast: Forecast) -> dict[str, str]:
+    return {fate.task_name: fate.reason or "" for fate in forecast.waits}
+
+
+def test_nothing_supposed_moves_nothing() -> None:
+    assert suppose(three()) == Forecast(tasks=30, moves=(), waits=())
+
+
+def test_the_tasks_of_a_lost_node_move_and_no_others() -> None:
+    cluster = three()
+    forecast = suppose(cluster, lost=("B",))
+    assert set(moves(forecast)) == on(cluster, "B") != set()
+    assert {source for source, _ in moves(forecast).values()} == {"B"}
+    assert {target for _, target in moves(forecast).values()} <= {"A", "C"}
+    assert {fate.rule for fate in forecast.moves} == {"Hash"}
+    assert forecast.waits == ()
+
+
+def test_a_fate_in_json_names_where_from_and_where_to() -> None:
+    cluster = three()
+    fate = to_json(suppose(cluster, lost=("B",)).moves[0])
+    assert (fate["From"], fate["Database"], fate["TaskType"], fate["Rule"]) == ("B", "Northwind", KIND, "Hash")
+    assert set(fate) == {"Database", "TaskId", "TaskName", "TaskType", "From", "To", "Rule", "Reason"}
+
+
+def test_a_pinned_task_waits_for_its_lost_node() -> None:
+    cluster = three()
+    cluster.task("pinned", mentor="B", pinned=True)
+    assert reasons(suppose(cluster, lost=("B",))) == {"pinned": "it is pinned, and B would be lost"}
+
+
+def test_a_mentored_task_moves_from_its_lost_mentor() -> None:
+    cluster = three()
+    cluster.task("mentored", mentor="B")
+    assert moves(suppose(cluster, lost=("B",)))["mentored"][0] == "B"
+
+
+def test_a_sticky_task_waits_for_its_last_holder_within_its_grace() -> None:
+    cluster = three()
+    cluster.task("backup", traits=Traits(sticky=True, grace_min=30))
+    holder = cluster.placed("backup").node or ""
+    epoch = cluster.do(cluster.claim(holder, "backup"))
+    cluster.do(ReleaseTask(key="northwind/SqlEtl/backup", epoch=epoch))
+    why = f"it stays with its last holder for 30 min, and {holder} would be lost"
+    assert reasons(suppose(cluster, lost=(holder,))) == {"backup": why}
+
+
+def test_without_highly_available_tasks_each_stays_with_its_last_holder() -> None:
+    cluster = three()
+    cluster.do(cluster.claim(holder := cluster.placed("t0").node or "", "t0"))
+    cluster.record = replace(cluster.record, highly_available_tasks=False)
+    assert "highly available tasks are off" in reasons(suppose(cluster, lost=(holder,)))["t0"]
+
+
+def test_a_drained_nodes_tasks_move_and_its_pinned_ones_stay_until_it_stops() -> None:
+    cluster = three()
+    cluster.task("pinned", mentor="B", pinned=True)
+    forecast = suppose(cluster, drained=("B",))
+    assert set(moves(forecast)) == on(cluster, "B")
+    why = "it is pinned, and B would drain: it runs on there until B stops"
+    assert reasons(forecast) == {"pinned": why}
+
+
+def test_an_undrained_node_takes_its_tasks_back() -> None:
+    cluster = three()
+    home = on(cluster, "B")
+    cluster.do(SetDraining(tag="B", draining=True))
+    assert set(moves(suppose(cluster, undrained=("B",)))) == home
+
+
+def test_a_drained_node_that_is_lost_stays_a_member_as_the_observer_leaves_it() -> None:
+    cluster = three()
+    cluster.task("backup", traits=Traits(sticky=True, grace_min=30))
+    holder = cluster.placed("backup").node or ""
+    cluster.do(cluster.claim(holder, "backup"))
+    cluster.do(SetDraining(tag=holder, draining=True))
+    assert suppose(cluster, lost=(holder,)).waits == ()
+
+
+def test_an_added_node_takes_tasks_whether_the_cluster_knows_it_or_not() -> None:
+    cluster = three()
+    for tag in ("D", "F"):
+        forecast = suppose(cluster, added=(NewNode(tag=tag),))
+        assert {target for _, target in moves(forecast).values()} == {tag}
+        heavy = suppose(cluster, added=(NewNode(tag=tag, weight=10),))
+        assert set(moves(forecast)) < set(moves(heavy))
+
+
+def test_weights_move_tasks_only_to_the_heavier_node() -> None:
+    cluster = three()
+    forecast = suppose(cluster, weights=Map({"C": 20}))
+    assert {target for _, target in moves(forecast).values()} == {"C"}
+
+
+def test_labels_decide_which_nodes_can_take_a_task() -> None:
+    cluster = three()
+    cluster.task("fast", requires=("ssd",))
+    assert reasons(suppose(cluster)) == {
+        "fast": "no node of the group may run it: A LabelsMissing, B LabelsMissing, C LabelsMissing"
+    }
+    forecast = suppose(cluster, labels=Map({"C": ("ssd",)}))
+    assert moves(forecast) == {"fast": (None, "C")}
+    cluster.do(SetNodeTraits(tag="C", labels=("ssd",)))
+    lost = suppose(cluster, labels=Map({"C": ()}))
+    assert set(reasons(lost)) == {"fast"}
+
+
+def test_when_no_member_is_left_alive_the_tasks_wait() -> None:
+    cluster = Cluster("A", "B", "C")
+    cluster.create("A")
+    cluster.task("t")
+    assert reasons(suppose(cluster, lost=("A",))) == {"t": "no Member of the group would be alive: A would be lost"}
+
+
+def test_without_a_majority_of_voters_everything_waits() -> None:
+    cluster = three()
+    forecast = suppose(cluster, lost=("A", "B", "D"))
+    assert set(reasons(forecast)) == set(NAMES)
+    assert "2 of 5 voters would be left" in reasons(forecast)["t0"]
+
+
+def test_disabled_tasks_and_databases_are_left_out() -> None:
+    cluster = three()
+    cluster.task("off", disabled=True)
+    assert suppose(cluster).tasks == 30
+    cluster.do(SetDatabaseState(name="Northwind", disabled=True))
+    assert suppose(cluster).tasks == 0
+
+
+def test_the_update_of_a_promotable_is_a_task_too() -> None:
+    cluster = three()
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D", mentor="B"))
+    forecast = suppose(cluster, lost=("B",))
+    assert "D" in {fate.task_name for fate in forecast.moves if fate.task_type == UPDATE_KIND}
+
+
+def test_only_the_databases_that_are_asked_about_are_looked_at() -> None:
+    cluster = three()
+    cluster.create("A", "B", name="Other")
+    cluster.task("u", database="Other")
+    assert suppose(cluster, "other").tasks == 1
+    assert suppose(cluster, "Other", "northwind", "OTHER").tasks == suppose(cluster).tasks == 31
+
+
+def test_a_node_is_added_only_where_it_is_not_yet() -> None:
+    cluster = three()
+    cluster.create("D", name="Other")
+    cluster.create("B", "D", name="Leaving")
+    cluster.do(DeleteDatabase(name="Leaving", from_nodes=("D",)))
+    assert suppose(cluster, added=(NewNode(tag="D"),)).moves
+    with pytest.raises(Refused, match="'Added': Node 'D' holds database 'other' already"):
+        suppose(cluster, "Other", added=(NewNode(tag="D"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"lost": ("Z",)}, "'Lost': Node 'Z' is not in the cluster. Known nodes: A, B, C, D, E"),
+        ({"drained": ("Z",)}, "'Drained': Node 'Z'"),
+        ({"undrained": ("Z",)}, "'Undrained': Node 'Z'"),
+        ({"weights": Map({"Z": 2})}, "'Weights': Node 'Z'"),
+        ({"weights": Map({"A": 0})}, "'Weights': Weight 0 is out of range"),
+        ({"labels": Map({"Z": ()})}, "'Labels': Node 'Z'"),
+        ({"labels": Map({"A": ("",)})}, "'Labels': A label must not be empty"),
+        ({"added": (NewNode(tag="lower"),)}, "'Added': Node tag 'lower' must be one to four capital letters"),
+        ({"added": (NewNode(tag="F", weight=0),)}, "'Added': Weight 0"),
+        ({"added": (NewNode(tag="A", weight=101),)}, "'Added': Weight 101"),
+    ],
+)
+def test_what_cannot_be_supposed_is_refused_by_field(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refused) as refused:
+        suppose(three(), **fields)
+    assert says in refused.value.error.message
+
+
+def test_an_unknown_database_is_refused() -> None:
+    with pytest.raises(Refused, match="Database 'Nope' does not exist"):
+        suppose(three(), "Nope")
