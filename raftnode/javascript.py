@@ -7,8 +7,10 @@ buffers (they escape the engine's memory limit), no `eval` or `Function` from st
 
 import asyncio
 import contextlib
+import io
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 SCRIPT_BYTES_MAX = 256 * 1024
 START_TIMEOUT_S = 30.0
 _WORKER = Path(worker.__file__)
+_NOT_STARTED = "the JavaScript engine did not start; see whether `python -c 'import py_mini_racer'` works here"
 _ENDED_BY_V8 = {-signal.SIGTRAP, -signal.SIGABRT, -signal.SIGILL, -signal.SIGSEGV}
 """V8 ends its process by a trap or an abort when memory runs out, and differently on different processors."""
 
@@ -73,6 +76,11 @@ class Program:
         self.names = {url_of(script.name): script.name for script in scripts}
         self.wire = [[url_of(script.name), script.text] for script in scripts]
         self.id = xxhash.xxh3_64_hexdigest(json.dumps(self.wire).encode())
+
+    def raise_error(self, answer: Mapping[str, Any]) -> None:
+        """Raises ScriptError if that is what the worker has answered."""
+        if "error" in answer:
+            raise ScriptError(self.names.get(answer["script"], self.blame), answer["error"], answer["line"])
 
 
 def url_of(name: str) -> str:
@@ -135,8 +143,7 @@ class Sandbox:
                 await self._answer(process, None)
         except (TimeoutError, asyncio.IncompleteReadError):
             await self._end()
-            remedy = "see whether `python -c 'import py_mini_racer'` works here"
-            raise SandboxFailed(f"the JavaScript engine did not start; {remedy}") from None
+            raise SandboxFailed(_NOT_STARTED) from None
         except asyncio.CancelledError:
             await self._end()
             raise
@@ -160,9 +167,8 @@ class Sandbox:
             message = f"returned {result_bytes} bytes; the limit is {limit} bytes; return less for each document"
             raise ScriptEnded(blame, "result", message)
         answer = json.loads(await process.stdout.readexactly(header_bytes))
-        if "error" in answer:
-            names = program.names if program else {}
-            raise ScriptError(names.get(answer["script"], blame), answer["error"], answer["line"])
+        if program is not None:
+            program.raise_error(answer)
         return await process.stdout.readexactly(result_bytes)
 
     async def _why_gone(self, process: asyncio.subprocess.Process, program: Program) -> Exception:
@@ -185,7 +191,32 @@ class Sandbox:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        # asyncio counts a process as gone only when its pipes are, and a pipe that nobody reads stays.
+        assert process.stdout is not None
+        await process.stdout.read()
         await process.wait()
+
+
+def check(program: Program, limits: ScriptLimits) -> None:
+    """Compile a program's scripts in a worker of their own, and wait for it: not for an event loop's thread.
+
+    Raises ScriptError when one does not compile, SandboxFailed when there is no engine.
+    """
+    text = json.dumps({"op": "load", "program": program.id, "scripts": program.wire}).encode()
+    ended = subprocess.run(
+        [sys.executable, "-P", str(_WORKER), str(limits.memory_bytes_max)],
+        input=worker.FRAME.pack(len(text), 0) + text,
+        capture_output=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+    answers = io.BytesIO(ended.stdout)
+    if worker.read(answers) is None:
+        raise SandboxFailed(_NOT_STARTED)
+    frame = worker.read(answers)
+    if frame is None:
+        raise ScriptEnded(program.blame, "memory", "could not be compiled within the memory limit")
+    program.raise_error(frame[0])
 
 
 class SandboxFailed(Exception):

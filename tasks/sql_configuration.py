@@ -88,7 +88,7 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
                 problem = f"{where} loads to '{table}', which is not in SqlTables; add it there"
                 raise ConfigurationError("Transforms.Script", problem)
         try:
-            Transform(transform.name, transform.script)
+            Transform(transform.name, transform.script).check()
         except ScriptError as error:
             raise ConfigurationError("Transforms.Script", str(error)) from None
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from raftnode.documents.model import Document
-from raftnode.javascript import Program, Sandbox, Script, url_of
+from raftnode.javascript import Program, Sandbox, Script, ScriptLimits, check, url_of
 
 _CALL = re.compile(
     r"""\bloadTo(?:(?P<suffix>\w+)\s*\(|\s*\(\s*(?P<quote>["'])(?P<text>(?:(?!(?P=quote)).)+)(?P=quote))"""
@@ -87,6 +87,10 @@ class Transform:
             blame=name,
         )
         self._place = re.compile(re.escape(url_of(name)) + r":(\d+):\d+")
+
+    def check(self) -> None:
+        """Compile the script. Takes a moment: not for an event loop's thread. Raises ScriptError."""
+        check(self._program, ScriptLimits())
 
     async def apply(self, sandbox: Sandbox, documents: Sequence[Document]) -> list[Loaded]:
         """What becomes of each document, in their order.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raftnode.javascript import Program, Sandbox, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits
+from raftnode.javascript import Program, Sandbox, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits, check
 
 LIMITS = ScriptLimits(time_ms_max=1_000, memory_bytes_max=48 << 20, result_bytes_max=1 << 20)
 
@@ -140,7 +140,7 @@ async def test_a_script_may_make_garbage_far_beyond_the_limit(sandbox: Sandbox) 
 
 async def test_a_result_that_is_too_large_is_refused_by_its_limit(sandbox: Sandbox) -> None:
     with pytest.raises(ScriptEnded, match="the limit is 1048576 bytes"):
-        await run(sandbox, "x => 'y'.repeat(2e6)")
+        await run(sandbox, "x => 'y'.repeat(2e7)")
     assert await run(sandbox, "x => 1") == 1
 
 
@@ -152,6 +152,12 @@ async def test_an_error_names_the_script_the_line_and_the_message(sandbox: Sandb
     with pytest.raises(ScriptError, match="line 2: ReferenceError: missing is not defined") as caught:
         await sandbox.call(throws, b"0")
     assert (caught.value.script, caught.value.line) == ("Orders & lines", 2)
+
+
+def test_a_program_can_be_checked_without_being_run() -> None:
+    check(program("x => { while (true); }"), LIMITS)
+    with pytest.raises(ScriptError, match="script 'test', line 2: SyntaxError"):
+        check(program("x => {\n  let 5;\n}"), LIMITS)
 
 
 async def test_an_error_in_an_earlier_script_of_a_program_carries_that_script_s_name(sandbox: Sandbox) -> None:
@@ -226,6 +232,8 @@ async def test_an_engine_that_does_not_start_is_no_fault_of_the_script(
     monkeypatch.setattr("raftnode.javascript._WORKER", "/nowhere/worker.py")
     with pytest.raises(SandboxFailed, match="py_mini_racer"):
         await run(sandbox, "x => 1")
+    with pytest.raises(SandboxFailed, match="py_mini_racer"):
+        check(program("x => 1"), LIMITS)
 
 
 def test_the_worker_dies_with_its_daemon_even_in_an_endless_script() -> None:

@@ -76,6 +76,7 @@ def test_what_was_accepted_is_accepted_again_unchanged(record: Database) -> None
             "Transforms.Script",
             "the limit is 262144 bytes",
         ),
+        ({"Transforms": [transform(Script="loadToOrders({})\nlet 5")]}, "Transforms.Script", "line 2: SyntaxError"),
         ({"SqlTables": []}, "SqlTables", "name 1 to 100 target tables"),
         ({"SqlTables": [{"TableName": "", "DocumentIdColumn": "Id"}]}, "SqlTables.TableName", "name a table"),
         (

@@ -172,7 +172,6 @@ async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(b
     ("script", "reason"),
     [
         ("loadToOrders({Company: thsi.Company})", "thsi is not defined"),
-        ("loadToOrders({Company: this.Company", "SyntaxError"),
         ("loadToOrders({Colour: 1})", "has no column 'Colour'"),
     ],
 )
