@@ -146,12 +146,14 @@ class Replication:
                 await self._store.wait_known(etag, seen, wait_s)
 
     def _new(self, batch: Batch) -> list[Document]:
-        """What the other side lacks of the batch, by all that is known of it."""
-        held = change_vector.merge(self._theirs.change_vector, self._heard(self._theirs.database_id))
+        """What the other side lacks of the batch, by all that is known of it. It holds its own writes anyway."""
+        database_id = self._theirs.database_id
+        held = change_vector.merge(self._theirs.change_vector, self._heard(database_id))
         return [
             item
             for item in batch.items
-            if self._ahead.get(item.id) != item.etag and not change_vector.dominates(held, item.change_vector)
+            if self._ahead.get(item.id) != item.etag
+            and not change_vector.dominates(held, change_vector.without(item.change_vector, database_id))
         ]
 
     def _remember_ahead(self, batch: Batch, sent: list[Document]) -> None:

@@ -131,12 +131,12 @@ class DocumentStore:
     async def merge(self, stretch: Stretch) -> MergeResult:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
         With a gap before the stretch nothing is taken. Raises ReplicationRefused."""
-        size = sum(len(item.body) for item in stretch.documents)
-        result = await self._write(lambda writer: writer.merge(stretch), size)
+        # Noted first: whoever sees the documents here must not send them back to where they came from.
         if len(self._heard) >= SOURCES_REMEMBERED_MAX:
             self._heard.clear()
         self._heard[stretch.source] = change_vector.merge(self.heard_of(stretch.source), stretch.knowledge)
-        return result
+        size = sum(len(item.body) for item in stretch.documents)
+        return await self._write(lambda writer: writer.merge(stretch), size)
 
     def heard_of(self, database_id: str) -> str:
         """What another database, which sends here, is known to hold since this store was opened."""

@@ -1,0 +1,285 @@
+"""A node's copies of databases, kept in step with a record that the test turns."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.documents import databases as module
+from raftnode.documents.cleaning import Passed, passed
+from raftnode.documents.databases import Databases, destinations
+from raftnode.documents.errors import StoreClosed, StoreDamaged
+from raftnode.documents.model import Document
+from raftnode.http import Http
+from raftnode.record.commands.base import Changes
+from raftnode.record.model import ClusterNode, Database, Progress, Record, Task, Topology
+from tests.unit.documents.conftest import Opener, receiving, until
+
+
+def database(
+    name: str = "Northwind",
+    *,
+    id: str = "t1",
+    members: tuple[str, ...] = ("A",),
+    rehabs: tuple[str, ...] = (),
+    promotables: tuple[str, ...] = (),
+    **fields: Any,
+) -> Database:
+    topology = Topology(members=members, rehabs=rehabs, promotables=promotables, database_topology_id_base64=id)
+    return Database(name=name, etag=1, topology=topology, **fields)
+
+
+class Cluster:
+    """The record, and what of it the node's copies are told."""
+
+    def __init__(self, directory: Path, http: Http) -> None:
+        self.record = Record()
+        self.deleted: list[str] = []
+        self.directory = directory
+        self.databases = Databases(directory, tag="A", record=lambda: self.record, http=http, deleted=self._deleted)
+
+    def set(self, *databases: Database, urls: Mapping[str, str] | None = None) -> None:
+        nodes = {tag: ClusterNode(tag=tag, url=url, cluster_address="") for tag, url in (urls or {}).items()}
+        self.record = Record(databases=Map({d.name.lower(): d for d in databases}), nodes=Map(nodes))
+        self.databases.changed(self.record, Changes(cluster=True))
+
+    async def _deleted(self, name: str) -> None:
+        self.deleted.append(name)
+        folded = name.lower()
+        held = self.record.databases[folded]
+        self.set(
+            *(d for d in self.record.databases.values() if d is not held), replace(held, deletion_in_progress=Map())
+        )
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*.sqlite"))
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Http() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def running(cluster: Cluster) -> AsyncIterator[Cluster]:
+    task = asyncio.create_task(cluster.databases.run())
+    try:
+        yield cluster
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled(), task
+
+
+def loaded(cluster: Cluster) -> list[str]:
+    return sorted(name for name, copy in cluster.databases.status().items() if copy.status == "Loaded")
+
+
+async def test_databases_of_this_node_are_opened_and_others_are_not(cluster: Cluster) -> None:
+    cluster.set(
+        database(),
+        database("Theirs", members=("B",)),
+        database("Off", disabled=True),
+        database("Mine", rehabs=("A",), members=()),
+    )
+    await until(lambda: loaded(cluster) == ["mine", "northwind"])
+    store = await cluster.databases.store("NORTHWIND")
+    put = await store.put("x", {})
+    status = cluster.databases.status()["northwind"]
+    assert (status.last_etag, status.change_vector, status.database_id) == (1, put.change_vector, store.database_id)
+    assert cluster.files() == ["mine/t1.sqlite", "northwind/t1.sqlite"]
+    for name in ("Theirs", "Off", "Nowhere"):
+        with pytest.raises(StoreClosed, match="is not on node A"):
+            await cluster.databases.store(name)
+
+
+async def test_a_database_asked_for_before_its_turn_is_opened_once(cluster: Cluster) -> None:
+    cluster.record = Record(databases=Map({"northwind": database()}))
+    stores = await asyncio.gather(*(cluster.databases.store("Northwind") for _ in range(5)))
+    assert len({id(store) for store in stores}) == 1
+
+
+async def test_a_change_elsewhere_leaves_a_database_alone(cluster: Cluster) -> None:
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    store = await cluster.databases.store("Northwind")
+    cluster.set(database(), database("Second"))
+    await until(lambda: loaded(cluster) == ["northwind", "second"])
+    assert await cluster.databases.store("Northwind") is store
+    assert (await store.put("x", {})).etag == 1
+
+
+async def test_a_disabled_database_is_closed_and_its_documents_stay(cluster: Cluster) -> None:
+    cluster.set(database())
+    await (await cluster.databases.store("Northwind")).put("x", {"n": 1})
+    cluster.set(database(disabled=True))
+    await until(lambda: not cluster.databases._open)
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    [found] = await (await cluster.databases.store("Northwind")).get(["x"])
+    assert found is not None
+
+
+async def test_a_database_made_anew_begins_empty_and_the_old_file_is_closed(cluster: Cluster) -> None:
+    cluster.set(database())
+    old = await cluster.databases.store("Northwind")
+    await old.put("x", {})
+    cluster.record = Record(databases=Map({"northwind": database(id="t2")}))
+    with pytest.raises(StoreClosed, match="made anew"):
+        await cluster.databases.store("Northwind")
+    cluster.set(database(id="t2"))
+    await until(lambda: cluster.files() == ["northwind/t1.sqlite", "northwind/t2.sqlite"])
+    await until(lambda: loaded(cluster) == ["northwind"])
+    new = await cluster.databases.store("Northwind")
+    assert (await new.stats()).documents == 0
+    with pytest.raises(StoreClosed):
+        await old.put("y", {})
+
+
+async def test_a_hard_deletion_removes_the_files_and_a_soft_one_moves_them_away(cluster: Cluster) -> None:
+    for name in ("Hard", "Soft"):
+        cluster.set(database("Hard"), database("Soft"))
+        await (await cluster.databases.store(name)).put("x", {})
+    await until(lambda: loaded(cluster) == ["hard", "soft"])
+    cluster.set(
+        database("Hard", members=("B",), deletion_in_progress=Map({"A": "HardDelete"})),
+        database("Soft", members=("B",), deletion_in_progress=Map({"A": "SoftDelete"})),
+    )
+    await until(lambda: sorted(cluster.deleted) == ["Hard", "Soft"])
+    [kept] = cluster.files()
+    assert kept.startswith(".removed/soft-")
+    cluster.set(database("Soft"))
+    assert (await (await cluster.databases.store("Soft")).stats()).documents == 0
+
+
+async def test_a_damaged_file_is_shown_and_harms_no_other(cluster: Cluster) -> None:
+    path = cluster.directory / "northwind" / "t1.sqlite"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"garbage" * 1000)
+    cluster.set(database(), database("Second"))
+    await until(lambda: loaded(cluster) == ["second"])
+    await until(lambda: cluster.databases.status()["northwind"].status == "Faulted")
+    assert "is damaged" in cluster.databases.status()["northwind"].error
+    with pytest.raises(StoreDamaged):
+        await cluster.databases.store("Northwind")
+
+
+async def test_senders_follow_the_topology_and_one_that_stays_is_not_restarted(
+    cluster: Cluster, opened: Opener
+) -> None:
+    b, c = await opened("B"), await opened("C")
+    async with receiving(b) as rb, receiving(c) as rc:
+        urls = {"A": "http://nowhere", "B": rb.url, "C": rc.url}
+        cluster.set(database(members=("A", "B"), promotables=("C",)), urls=urls)
+        store = await cluster.databases.store("Northwind")
+        put = await store.put("x", {})
+        await until(lambda: cluster.databases.status()["northwind"].sent == {"B": 1})
+        assert b.change_vector == put.change_vector
+        [(destination, (sender, _))] = cluster.databases._open["northwind"].senders.items()
+        cluster.set(database(members=("A", "B"), rehabs=("C",)), urls=urls)
+        await until(lambda: cluster.databases.status()["northwind"].sent == {"B": 1, "C": 1})
+        assert cluster.databases._open["northwind"].senders[destination][0] is sender
+        cluster.set(database(members=("A",), rehabs=("C",)), urls=urls)
+        await until(lambda: cluster.databases.status()["northwind"].sent.keys() == {"C"})
+        cluster.set(database(members=("C",), promotables=("A",)), urls=urls)
+        await until(lambda: cluster.databases.status()["northwind"].sent == {})
+
+
+async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster, opened: Opener) -> None:
+    async with receiving(await opened("B")) as gone:
+        url = gone.url
+    cluster.set(database(members=("A", "B")), urls={"B": url})
+    await until(lambda: loaded(cluster) == ["northwind"])
+    await until(lambda: "B" in cluster.databases.status()["northwind"].replication_errors)
+    [(sender, _)] = cluster.databases._open["northwind"].senders.values()
+    cluster.databases.sends("northwind", "P", sender)
+    assert cluster.databases.status()["northwind"].sent == {"B": 0, "P": 0}
+    cluster.databases.sends("northwind", "P", None)
+    assert cluster.databases.status()["northwind"].sent == {"B": 0}
+
+
+async def test_what_everybody_has_passed_is_forgotten(
+    tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLEAN_S", 0.01)
+    b = await opened("B")
+    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http)) as cluster:
+        task = Task(id=1, name="etl", kind="SqlEtl", key=1)
+        shared: dict[str, Any] = {"members": ("A", "B"), "tasks": Map({1: task})}
+        cluster.set(database(**shared), urls={"B": rb.url})
+        store = await cluster.databases.store("Northwind")
+        await store.put("x", {})
+        await store.delete("x")
+        await until(lambda: cluster.databases.status()["northwind"].sent == {"B": 2})
+        assert (await store.stats()).tombstones == 1, "the task has not passed it"
+        progress = Progress(generation=0, last_etags=Map({store.database_id: 2}))
+        cluster.set(database(**shared, progress=Map({1: progress})), urls={"B": rb.url})
+        async with asyncio.timeout(20):
+            while (await store.stats()).tombstones:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert (await b.stats()).tombstones == 1
+
+
+def test_members_and_rehabs_send_to_each_other_and_a_promotable_to_nobody() -> None:
+    topology = Topology(members=("A", "B"), rehabs=("C",), promotables=("D",))
+    assert {tag: destinations(topology, tag) for tag in "ABCDE"} == {
+        "A": {"B", "C"},
+        "B": {"A", "C"},
+        "C": {"A", "B"},
+        "D": frozenset(),
+        "E": frozenset(),
+    }
+
+
+def test_how_far_everybody_is_needs_word_of_every_node() -> None:
+    group = database(members=("A", "B"), rehabs=("C",))
+    assert passed(group, "A", "x" * 22, {"B": 7}) is None
+    assert passed(group, "A", "x" * 22, {"B": 7, "C": 5}) == Passed(5)
+    assert passed(database(promotables=("D",)), "A", "x" * 22, {}) is None
+    alone = passed(database(), "A", "x" * 22, {})
+    assert alone is not None
+    assert alone.frees(_tombstone(1 << 40, resolved=False))
+
+
+def test_a_tombstone_waits_for_every_task() -> None:
+    group = database(
+        tasks=Map({n: Task(id=n, name=str(n), kind="SqlEtl", key=n) for n in (1, 2)}),
+        progress=Map({1: Progress(generation=0, change_vector="A:9-" + "x" * 22, last_etags=Map({"x" * 22: 4}))}),
+    )
+    everybody = passed(group, "A", "x" * 22, {})
+    assert everybody is not None
+    assert everybody.tasks == ((4, "A:9-" + "x" * 22), (0, ""))
+    assert not everybody.frees(_tombstone(3, resolved=False))
+    one = Passed(10, everybody.tasks[:1])
+    assert one.frees(_tombstone(4, resolved=True)), "passed in this node's order"
+    assert one.frees(_tombstone(8, resolved=False)), "passed in another node's order"
+    assert not one.frees(_tombstone(8, resolved=True))
+    assert not one.frees(_tombstone(11, resolved=False))
+
+
+def _tombstone(etag: int, *, resolved: bool) -> Document:
+    return Document("x", "@empty", b"", etag, "A:8-" + "x" * 22, "", deleted=True, resolved=resolved)
+
+
+async def test_a_store_is_open_only_once_at_a_time(cluster: Cluster) -> None:
+    """Turning a database off and on quickly must not open its file while it is still being closed."""
+    cluster.set(database())
+    await (await cluster.databases.store("Northwind")).put("x", {})
+    for n in range(10):
+        cluster.set(database(disabled=n % 2 == 0))
+        await asyncio.sleep(0)
+        try:
+            store = await cluster.databases.store("Northwind")
+            await store.put("x", {"n": n})
+        except StoreClosed:
+            continue
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    assert (await (await cluster.databases.store("Northwind")).put("x", {})).etag >= 2
