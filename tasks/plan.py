@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from raftnode.record.model import Claim, Database, Record, Task, claim_key
-from raftnode.record.ownership import UPDATE_KIND, Group, tasks_of
+from raftnode.record.ownership import UPDATE_KIND, Group, task_of, tasks_of
 
 Fingerprint = tuple[int, int, int]
 """Etags of task and connection string, and the task's key: a body is started anew when it changes."""
@@ -203,13 +203,14 @@ def why_not(record: Record, own: Own, key: str) -> str:
         return f"database '{folded}' is gone"
     if database.disabled:
         return f"database '{folded}' is disabled"
-    for task in tasks_of(record, database):
-        if claim_key(database.name, task.kind, task.name) == key:
-            if task.disabled:
-                return "the task is disabled"
-            node, rule = Group(record, database).place(task)
-            return f"{node or 'no node'} is, by rule {rule}"
-    return "the update is over" if key.split("/", 2)[1] == UPDATE_KIND else "the task is gone"
+    found = task_of(record, key)
+    if found is None:
+        return "the update is over" if key.split("/", 2)[1] == UPDATE_KIND else "the task is gone"
+    _, task = found
+    if task.disabled:
+        return "the task is disabled"
+    node, rule = Group(record, database).place(task)
+    return f"{node or 'no node'} is, by rule {rule}"
 
 
 def _fingerprint(database: Database, task: Task) -> Fingerprint:

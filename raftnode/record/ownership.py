@@ -180,6 +180,23 @@ def tasks_of(record: Record, database: Database) -> Sequence[Task]:
     return [*ongoing, *(update_task(record, database, tag) for tag in database.topology.promotables)]
 
 
+def task_named(record: Record, database: Database, kind: str, name: str) -> Task | None:
+    """The database's task of that kind and name, an update of a Promotable among them."""
+    if kind == UPDATE_KIND:
+        tag = name.upper()
+        return update_task(record, database, tag) if tag in database.topology.promotables else None
+    task = database.task_named(name)
+    return task if task is not None and task.kind == kind else None
+
+
+def task_of(record: Record, key: str) -> tuple[Database, Task] | None:
+    """The task of that claim key, with its database, if there is one."""
+    folded, kind, name = key.split("/", 2)
+    database = record.databases.get(folded)
+    task = task_named(record, database, kind, name) if database else None
+    return None if database is None or task is None else (database, task)
+
+
 def last_claim(record: Record, database: Database, task: Task) -> Claim | None:
     """The task's last granted claim, whatever became of it."""
     return record.claims.get(claim_key(database.name, task.kind, task.name))

@@ -6,22 +6,20 @@ still be alive; release and void name the epoch they end, so that a late one can
 
 from msgspec.structs import replace
 
+from raftnode.record.cause import cause_of
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_progress
 from raftnode.record.model import (
     GENERATION_STRIDE,
     RUNS_KEPT_MAX,
-    Cause,
     Claim,
     ClaimState,
-    Database,
     EndedRun,
     Record,
     RunEnd,
-    Task,
     claim_key,
 )
-from raftnode.record.ownership import UPDATE_KIND, Group, update_task
+from raftnode.record.ownership import Group, task_named, task_of
 
 
 class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
@@ -39,7 +37,9 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
         """Grants if placement names the node and the last claim is released, void or the same node id's own older
         one. A repeat gets the same epoch; an older session is refused."""
         database = the_database(record, self.database)
-        task = self._task(record, database)
+        task = task_named(record, database, self.kind, self.name)
+        if task is None:
+            refuse("TaskDoesNotExistException", f"Database '{database.name}' has no {self.kind} '{self.name}'.")
         node = record.nodes.get(self.tag)
         if node is None or node.node_id != self.node_id:
             refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
@@ -69,7 +69,7 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             session=self.session,
             epoch=record.generation * GENERATION_STRIDE + entry.index,
             rule=rule,
-            cause=_cause(record, database, task, rule, self.tag, last),
+            cause=cause_of(record, database, task, rule, self.tag, last),
             runs=_runs(last),
         )
         return Outcome(
@@ -77,17 +77,6 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             value=claim.epoch,
             changes=Changes(claims=frozenset({key})),
         )
-
-    def _task(self, record: Record, database: Database) -> Task:
-        if self.kind == UPDATE_KIND:
-            tag = self.name.upper()
-            if tag in database.topology.promotables:
-                return update_task(record, database, tag)
-        else:
-            task = database.task_named(self.name)
-            if task is not None and task.kind == self.kind:
-                return task
-        refuse("TaskDoesNotExistException", f"Database '{database.name}' has no {self.kind} '{self.name}'.")
 
 
 class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
@@ -129,25 +118,6 @@ def _runs(last: Claim | None) -> tuple[EndedRun, ...]:
     return (*last.runs, ended)[-RUNS_KEPT_MAX:]
 
 
-def _cause(record: Record, database: Database, task: Task, rule: str, tag: str, last: Claim | None) -> Cause:
-    """The newest of the changes that the grant can rest on: of the task, the group, its old node or its new one.
-
-    A claim follows its cause at once, so nothing newer comes between them; a node that claims its own task again is
-    where it is for the reason of the first time.
-    """
-    if last is not None and last.cause is not None and (last.tag, last.rule) == (tag, rule):
-        return last.cause
-    causes = [
-        Cause(index=task.placement_index, what="Task"),
-        Cause(index=database.topology.stamp.index, what="Group"),
-    ]
-    for involved in dict.fromkeys((tag, last.tag if last else tag)):
-        node = record.nodes.get(involved)
-        if node is not None:
-            causes.append(Cause(index=node.placement_index, what="Node", tag=involved))
-    return max(causes, key=lambda cause: cause.index)
-
-
 def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
     """The record with that epoch's claim void, or None if another epoch or nobody holds it."""
     return _end(record, key, "Void", reason) if _holds(record.claims.get(key), epoch) else None
@@ -167,17 +137,6 @@ def _holds(claim: Claim | None, epoch: int) -> bool:
 
 def _end(record: Record, key: str, state: ClaimState, reason: str) -> Record:
     # An ended claim stays for its task's history (the last holder); without a task it would only fill the record.
-    if not _has_task(record, key):
+    if task_of(record, key) is None:
         return record.without_claim(key)
     return record.with_claim(key, replace(record.claims[key], state=state, reason=reason))
-
-
-def _has_task(record: Record, key: str) -> bool:
-    folded, kind, name = key.split("/", 2)
-    database = record.databases.get(folded)
-    if database is None:
-        return False
-    if kind == UPDATE_KIND:
-        return name.upper() in database.topology.promotables
-    task = database.task_named(name)
-    return task is not None and task.kind == kind
