@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from raftnode.javascript import ScriptError
+from raftnode.record.commands.base import Refused, check_labels
 from raftnode.record.model import Database
 from tasks.kinds import ConfigurationError
 from tasks.sql_tables import SqlTable
@@ -27,7 +28,8 @@ class TransformConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class SqlEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
-    """RavenDB's SqlEtlConfiguration, as far as it means something here."""
+    """RavenDB's SqlEtlConfiguration, as far as it means something here. `requires` is ours: the labels that a node must
+    have to run the task."""
 
     name: str = ""
     connection_string_name: str = ""
@@ -36,6 +38,7 @@ class SqlEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
     mentor_node: str | None = None
     pin_to_mentor_node: bool = False
     disabled: bool = False
+    requires: tuple[str, ...] = ()
 
 
 def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfiguration:
@@ -51,6 +54,7 @@ def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfigu
         raise ConfigurationError("ConnectionStringName", problem)
     _check_tables(etl.sql_tables)
     _check_transforms(etl)
+    _check_requires(etl.requires)
     return replace(etl, name=etl.name.strip() or f"SQL ETL to {string.name}", connection_string_name=string.name)
 
 
@@ -91,6 +95,13 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
             Transform(transform.name, transform.script).check()
         except ScriptError as error:
             raise ConfigurationError("Transforms.Script", str(error)) from None
+
+
+def _check_requires(labels: tuple[str, ...]) -> None:
+    try:
+        check_labels(labels)
+    except Refused as refused:
+        raise ConfigurationError("Requires", refused.error.message) from None
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -49,6 +49,7 @@ class SqlEtlKind:
             mentor=etl.mentor_node or None,
             pinned=etl.pin_to_mentor_node,
             disabled=etl.disabled,
+            requires=etl.requires,
             connection_string=etl.connection_string_name,
         )
 

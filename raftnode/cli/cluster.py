@@ -96,8 +96,8 @@ async def demote(session: Session, tag: str) -> None:
 async def drain(session: Session, tag: str, off: bool) -> None:
     """Hand a node's tasks over, before it is stopped."""
     answer = await session.call("POST", f"/admin/cluster/drain?nodeTag={tag}&value={str(not off).lower()}")
-    pinned = ", ".join(task["TaskName"] for task in answer["PinnedTasks"])
-    rest = f" Pinned to it, so these wait: {pinned}." if pinned and not off else ""
+    waits = "; ".join(f"{task['TaskName']}: {task['Reason']}" for task in answer["Waits"])
+    rest = f" These wait: {waits}." if waits and not off else ""
     session.show(answer, f"Node {tag} {'takes part again' if off else 'hands its tasks over'}.{rest}")
 
 

@@ -4,7 +4,8 @@ The supposition is applied to the record with the very commands that would make 
 production, is asked before and after. Nothing is changed by it: the record is a value.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Annotated
 
 import msgspec
 from immutables import Map
@@ -13,27 +14,33 @@ from msgspec.structs import replace
 from raftnode.record.commands.base import Command, Entry, Refused, refuse, the_database, the_node
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
-from raftnode.record.model import ClusterNode, Database, Record, Task, Topology, Value
+from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, Task, Topology, Value
 from raftnode.record.ownership import Group, Rule, tasks_of
 
+Tags = Annotated[tuple[str, ...], msgspec.Meta(max_length=NODES_MAX)]
+Labels = Annotated[tuple[str, ...], msgspec.Meta(max_length=LABELS_MAX)]
 
-class NewNode(Value, frozen=True, kw_only=True):
+
+class NewNode(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that would become a Member of the groups: of the cluster already, or new in it."""
 
     tag: str
     weight: int | None = None
-    labels: tuple[str, ...] | None = None
+    labels: Labels | None = None
 
 
-class Supposition(Value, frozen=True, kw_only=True):
-    """What might happen, in this order: nodes are added, drained or not, weighed and labelled; then some are lost."""
+class Supposition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What might happen, in this order: nodes are added, drained or not, weighed and labelled; then some are lost.
 
-    added: tuple[NewNode, ...] = ()
-    drained: tuple[str, ...] = ()
-    undrained: tuple[str, ...] = ()
-    weights: Map[str, int] = Map()
-    labels: Map[str, tuple[str, ...]] = Map()
-    lost: tuple[str, ...] = ()
+    It comes from users only, so a field that is not known is refused: it would be a misspelt one.
+    """
+
+    added: Annotated[tuple[NewNode, ...], msgspec.Meta(max_length=NODES_MAX)] = ()
+    drained: Tags = ()
+    undrained: Tags = ()
+    weights: Annotated[Mapping[str, int], msgspec.Meta(max_length=NODES_MAX)] = {}
+    labels: Annotated[Mapping[str, Labels], msgspec.Meta(max_length=NODES_MAX)] = {}
+    lost: Tags = ()
 
 
 class Fate(Value, frozen=True, kw_only=True):

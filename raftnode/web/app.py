@@ -21,13 +21,16 @@ from raftnode.web import (
     status,
     tasks,
     topology,
+    traits,
+    whatif,
+    why,
 )
 from raftnode.web.errors import ApiError, Handler, errors
 from raftnode.web.parts import PARTS, Parts
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, groups, imports, indexes, observer, replication, runs,
-    status, tasks, topology,
+    status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from raftnode.consensus.raft import Add, Peer, Remove
 from raftnode.record.commands import AddNode, Command, Entry, Refused, RemoveNode, SetDraining, SetNodeKind
-from raftnode.record.model import ClusterNode, NodeKind, Record, Result, claim_key, to_json
-from raftnode.record.ownership import responsible_node, tasks_of
+from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
+from raftnode.record.ownership import Group, task_of
 from raftnode.web.commit import commit, settled
 from raftnode.web.errors import ApiError, bad_request, of_result
 from raftnode.web.parts import PARTS, Parts
@@ -41,7 +41,6 @@ def routes() -> list[web.RouteDef]:
         web.delete("/admin/cluster/node", remove_node),
         web.post("/admin/cluster/promote", promote),
         web.post("/admin/cluster/demote", demote),
-        web.post("/admin/cluster/drain", drain),
         web.post("/admin/cluster/reelect", reelect),
         web.get("/rachis/waitfor", wait_for, allow_head=False),
     ]
@@ -110,16 +109,6 @@ async def promote(request: web.Request) -> web.Response:
 async def demote(request: web.Request) -> web.Response:
     """A voter becomes a watcher."""
     return await _set_kind(request, "Watcher")
-
-
-async def drain(request: web.Request) -> web.Response:
-    """A node hands its tasks over (`value=true`), or takes part again (`value=false`). Lists the pinned tasks that
-    stay or will wait."""
-    parts = request.app[PARTS]
-    query = Query(request)
-    tag = query.required("nodeTag")
-    result = await commit(request, SetDraining(tag=tag, draining=query.flag("value", True)))
-    return answer({"RaftCommandIndex": result.index, "PinnedTasks": _pinned_to(parts.replica.record, tag)})
 
 
 async def reelect(request: web.Request) -> web.Response:
@@ -265,23 +254,14 @@ async def _drained(parts: Parts, tag: str) -> None:
 
 
 def _leaving(record: Record, tag: str) -> list[str]:
-    held = {key for key, claim in record.claims.items() if claim.tag == tag and claim.state == "Held"}
-    return sorted(held - _keys_placed_on(record, tag))
+    """The keys of the tasks that the node holds and must hand over."""
+    keys = [key for key in record.held.values() if record.claims[key].tag == tag]
+    return sorted(key for key in keys if _goes(record, key, tag))
 
 
-def _keys_placed_on(record: Record, tag: str) -> set[str]:
-    return {
-        claim_key(database.name, task.kind, task.name)
-        for database in record.databases.values()
-        for task in tasks_of(record, database)
-        if responsible_node(record, database, task).node == tag
-    }
-
-
-def _pinned_to(record: Record, tag: str) -> list[dict[str, Any]]:
-    return [
-        {"Database": database.name, "TaskId": task.id, "TaskName": task.name}
-        for _, database in sorted(record.databases.items())
-        for task in tasks_of(record, database)
-        if task.pinned and responsible_node(record, database, task).node == tag
-    ]
+def _goes(record: Record, key: str, tag: str) -> bool:
+    found = task_of(record, key)
+    if found is None:
+        return True
+    database, task = found
+    return Group(record, database).place(task)[0] != tag

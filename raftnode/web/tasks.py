@@ -88,9 +88,7 @@ def the_task(database: Database, query: Query) -> Task:
     task = database.task_named(name) if name and not id else database.tasks.get(id)
     if task is None or (kind is not None and task.kind.lower() != kind.lower()):
         what = f"{kind or 'task'} {id or repr(name)}"
-        known = ", ".join(f"{t.id} ({t.name})" for t in sorted(database.tasks.values(), key=lambda t: t.id)[:10])
-        message = f"Database '{database.name}' has no {what}. Its tasks: {known or 'none'}."
-        raise ApiError("TaskDoesNotExistException", message)
+        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, what))
     return task
 
 

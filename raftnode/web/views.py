@@ -24,15 +24,13 @@ def node_id(record: Record, tag: str | None) -> dict[str, Any] | None:
     return {"NodeTag": tag, "NodeUrl": node.url if node else None, "ResponsibleNode": None}
 
 
-def placed(record: Record, database: Database, task: Task) -> tuple[Placement, dict[str, Any]]:
-    """Who is responsible for the task and why: the value and its JSON. Scores are text, as they take 64 bits."""
-    placement = responsible_node(record, database, task)
-    return placement, {
-        "Node": placement.node,
-        "Rule": placement.rule,
+def placement(placed: Placement) -> dict[str, Any]:
+    """Who is responsible for a task and why. Scores are text, as they take 64 bits."""
+    return {
+        "Node": placed.node,
+        "Rule": placed.rule,
         "Ranking": [
-            {"Node": r.node, "State": r.state, "Score": str(r.score), "RuledOut": r.ruled_out}
-            for r in placement.ranking
+            {"Node": r.node, "State": r.state, "Score": str(r.score), "RuledOut": r.ruled_out} for r in placed.ranking
         ],
     }
 
@@ -50,6 +48,12 @@ def claim(record: Record, database: Database, task: Task) -> dict[str, Any]:
         "Session": held.session,
         "Reason": held.reason or None,
     }
+
+
+def no_such_task(database: Database, what: str) -> str:
+    """A sentence that names the tasks there are."""
+    known = ", ".join(f"{t.id} ({t.name})" for t in sorted(database.tasks.values(), key=lambda t: t.id)[:10])
+    return f"Database '{database.name}' has no {what}. Its tasks: {known or 'none'}."
 
 
 def progress(database: Database, task: Task) -> dict[str, Any] | None:
@@ -119,7 +123,7 @@ def database_record(database: Database) -> dict[str, Any]:
 
 def task(record: Record, database: Database, task: Task) -> dict[str, Any]:
     """A task as the record knows it: header, placement, claim, progress."""
-    placement, why = placed(record, database, task)
+    placed = responsible_node(record, database, task)
     return {
         "TaskId": task.id,
         "TaskName": task.name,
@@ -127,10 +131,11 @@ def task(record: Record, database: Database, task: Task) -> dict[str, Any]:
         "TaskKey": str(task.key),
         "TaskState": task_state(task),
         "Etag": task.etag,
-        "ResponsibleNode": node_id(record, placement.node),
-        "Placement": why,
+        "ResponsibleNode": node_id(record, placed.node),
+        "Placement": placement(placed),
         "MentorNode": task.mentor,
         "PinToMentorNode": task.pinned,
+        "Requires": task.requires,
         **claim(record, database, task),
         "Progress": progress(database, task),
     }

@@ -4,7 +4,6 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from immutables import Map
 from msgspec.structs import replace
 
 from observer.rules.case import Case
@@ -76,7 +75,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
     drained = tuple(tag for tag in TAGS if chance.random() < 0.2)
     weights = {tag: chance.randint(1, 5) for tag in TAGS if chance.random() < 0.3}
     lost = tuple(chance.sample(TAGS, chance.randint(0, 2)))
-    supposition = Supposition(drained=drained, weights=Map(weights), lost=lost)
+    supposition = Supposition(drained=drained, weights=weights, lost=lost)
     steps: list[Command] = [SetDraining(tag=tag, draining=True) for tag in drained]
     steps += [SetNodeTraits(tag=tag, weight=weight) for tag, weight in weights.items()]
     for step in steps:

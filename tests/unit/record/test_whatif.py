@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.record.commands import (
@@ -137,7 +136,7 @@ def test_an_added_node_takes_tasks_whether_the_cluster_knows_it_or_not() -> None
 
 def test_weights_move_tasks_only_to_the_heavier_node() -> None:
     cluster = three()
-    forecast = suppose(cluster, weights=Map({"C": 20}))
+    forecast = suppose(cluster, weights={"C": 20})
     assert {target for _, target in moves(forecast).values()} == {"C"}
 
 
@@ -147,10 +146,10 @@ def test_labels_decide_which_nodes_can_take_a_task() -> None:
     assert reasons(suppose(cluster)) == {
         "fast": "no node of the group may run it: A LabelsMissing, B LabelsMissing, C LabelsMissing"
     }
-    forecast = suppose(cluster, labels=Map({"C": ("ssd",)}))
+    forecast = suppose(cluster, labels={"C": ("ssd",)})
     assert moves(forecast) == {"fast": (None, "C")}
     cluster.do(SetNodeTraits(tag="C", labels=("ssd",)))
-    lost = suppose(cluster, labels=Map({"C": ()}))
+    lost = suppose(cluster, labels={"C": ()})
     assert set(reasons(lost)) == {"fast"}
 
 
@@ -207,10 +206,10 @@ def test_a_node_is_added_only_where_it_is_not_yet() -> None:
         ({"lost": ("Z",)}, "'Lost': Node 'Z' is not in the cluster. Known nodes: A, B, C, D, E"),
         ({"drained": ("Z",)}, "'Drained': Node 'Z'"),
         ({"undrained": ("Z",)}, "'Undrained': Node 'Z'"),
-        ({"weights": Map({"Z": 2})}, "'Weights': Node 'Z'"),
-        ({"weights": Map({"A": 0})}, "'Weights': Weight 0 is out of range"),
-        ({"labels": Map({"Z": ()})}, "'Labels': Node 'Z'"),
-        ({"labels": Map({"A": ("",)})}, "'Labels': A label must not be empty"),
+        ({"weights": {"Z": 2}}, "'Weights': Node 'Z'"),
+        ({"weights": {"A": 0}}, "'Weights': Weight 0 is out of range"),
+        ({"labels": {"Z": ()}}, "'Labels': Node 'Z'"),
+        ({"labels": {"A": ("",)}}, "'Labels': A label must not be empty"),
         ({"added": (NewNode(tag="lower"),)}, "'Added': Node tag 'lower' must be one to four capital letters"),
         ({"added": (NewNode(tag="F", weight=0),)}, "'Added': Weight 0"),
         ({"added": (NewNode(tag="A", weight=101),)}, "'Added': Weight 101"),

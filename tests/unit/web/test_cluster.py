@@ -1,5 +1,7 @@
 """The cluster, topologies, the observer's log, status and health."""
 
+import pytest
+
 from tests.unit.web.client import Client
 
 
@@ -105,12 +107,42 @@ async def test_a_watcher_joins_and_may_repeat_its_request(client: Client) -> Non
     assert removed.json["Topology"]["Watchers"] == {}
 
 
-async def test_draining_a_node_names_its_pinned_tasks_and_can_be_taken_back(client: Client) -> None:
-    reply = await client.post("/admin/cluster/drain?nodeTag=A")
-    assert reply.json["PinnedTasks"] == []
-    assert (await client.get("/status")).json["Node"]["Draining"] is True
-    await client.post("/admin/cluster/drain?nodeTag=A&value=false")
-    assert (await client.get("/status")).json["Node"]["Draining"] is False
+async def test_draining_can_be_taken_back(client: Client) -> None:
+    for undo in ("drain?nodeTag=A&value=false", "undrain?nodeTag=A"):
+        reply = await client.post("/admin/cluster/drain?nodeTag=A")
+        assert (reply.json["Node"]["Draining"], reply.json["Moves"], reply.json["Waits"]) == (True, [], [])
+        assert (await client.get("/status")).json["Node"]["Draining"] is True
+        assert (await client.post(f"/admin/cluster/{undo}")).json["Node"]["Draining"] is False
+        assert (await client.get("/status")).json["Node"]["Draining"] is False
+
+
+async def test_weight_and_labels_are_set_one_by_one_or_together(client: Client) -> None:
+    path = "/admin/cluster/node/traits?nodeTag=A"
+    both = (await client.post(f"{path}&weight=3&labels=ssd,eu")).json["Node"]
+    assert (both["Weight"], both["Labels"]) == (3, ["ssd", "eu"])
+    heavier = (await client.post(f"{path}&weight=4")).json["Node"]
+    assert (heavier["Weight"], heavier["Labels"]) == (4, ["ssd", "eu"])
+    plain = (await client.post(f"{path}&labels=")).json["Node"]
+    assert (plain["Weight"], plain["Labels"]) == (4, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "say"),
+    [
+        ("nodeTag=A", "Nothing is to be set"),
+        ("nodeTag=A&weight=0", "'weight' is '0'; it must be a whole number, 1 to 100"),
+        ("nodeTag=A&weight=heavy", "'weight'"),
+        ("nodeTag=Z&weight=1", "Node 'Z' is not in the cluster"),
+        ("weight=1", "'nodeTag' is missing"),
+        (f"nodeTag=A&labels={'x' * 200}", "A label is longer than 128 characters"),
+        (f"nodeTag=A&labels={','.join(map(str, range(40)))}", "at most 32 are allowed"),
+    ],
+)
+async def test_traits_that_do_not_fit_are_refused(client: Client, query: str, say: str) -> None:
+    reply = await client.post(f"/admin/cluster/node/traits?{query}")
+    assert reply.status in (400, 404)
+    assert say in reply.message
+    assert (await client.get("/status")).json["Cluster"]["Nodes"]["A"]["Weight"] == 1
 
 
 async def test_status_shows_the_node_the_cluster_and_the_databases(client: Client) -> None:

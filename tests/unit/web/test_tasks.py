@@ -113,6 +113,8 @@ async def test_an_etl_is_put_and_shown_with_its_placement(client: Client) -> Non
         ({"TaskId": "x"}, "TaskId"),
         ({"MentorNode": "Z"}, "MentorNode"),
         ({"PinToMentorNode": True}, "PinToMentorNode"),
+        ({"Requires": "ssd"}, "Requires"),
+        ({"Requires": ["ssd,eu"]}, "Requires: A label must not hold a comma"),
     ],
 )
 async def test_an_etl_that_does_not_fit_is_refused_by_field(client: Client, changes: dict[str, Any], say: str) -> None:
@@ -204,6 +206,108 @@ async def test_a_running_task_shows_its_progress(client: Client, tmp_path: Path)
     assert info["Run"]["Info"]["Errors"] == []
     [task] = (await client.get("/status")).json["Databases"]["Shop"]["Tasks"]
     assert task["RunHere"]["State"] == "Running"
+
+
+async def test_why_tells_the_rule_the_ranking_the_cause_and_the_runs(client: Client) -> None:
+    id = await _etl(client)
+    placed_at = (await client.get(f"{DB}/task?key={id}")).json["Etag"]
+    await _held(client, id)
+    for given in (id, "orders", "ORDERS"):
+        why = (await client.get(f"{DB}/tasks/{given}/why")).json
+        assert (why["TaskId"], why["TaskName"], why["TaskType"]) == (id, "orders", "SqlEtl")
+        assert why["Placement"] == (await client.get(f"{DB}/task?key={id}")).json["Placement"]
+        assert why["Because"] == "A has the highest score of the nodes that may run it."
+        assert why["Cause"]["Index"] == placed_at
+        assert why["Cause"]["Sentence"].startswith("Task 'orders' was put")
+        assert why["Grant"] == {"Index": why["Epoch"], "Generation": 0, "Node": "A", "Rule": "Hash"}
+        assert why["Decisions"] == []
+        assert why["Runs"] == [{"Epoch": why["Epoch"], "Node": "A", "State": "Held", "Reason": None}]
+
+
+async def _held(client: Client, id: int, *, after: int = 0) -> int:
+    async with asyncio.timeout(30):
+        while not ((info := (await client.get(f"{DB}/task?key={id}")).json)["Holder"] and info["Epoch"] > after):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    epoch: int = info["Epoch"]
+    return epoch
+
+
+async def test_why_keeps_the_runs_that_ended_and_how(client: Client) -> None:
+    id = await _etl(client)
+    first = await _held(client, id)
+    edited = ETL | {"Transforms": [ETL["Transforms"][0] | {"Collections": ["Orders", "Other"]}]}
+    assert (await client.put(f"{DB}/admin/etl?id={id}", edited)).status == 200
+    second = await _held(client, id, after=first)
+    why = (await client.get(f"{DB}/tasks/{id}/why")).json
+    assert [(run["Epoch"], run["State"]) for run in why["Runs"]] == [(second, "Held"), (first, "Released")]
+    assert why["Runs"][1]["Reason"]
+    assert why["Cause"]["Index"] < first, "an edit that placement does not read moves nothing"
+
+
+async def test_why_tells_why_nobody_runs_a_task(client: Client) -> None:
+    id = await _etl(client, Requires=["ssd"])
+    why = (await client.get(f"{DB}/tasks/{id}/why")).json
+    assert why["Because"] == "No node of the group may run it: A is ruled out (LabelsMissing)."
+    assert (why["Placement"]["Rule"], why["Grant"], why["Runs"]) == ("NoMember", None, [])
+    await client.post("/admin/cluster/node/traits?nodeTag=A&labels=ssd")
+    await _held(client, id)
+    why = (await client.get(f"{DB}/tasks/{id}/why")).json
+    assert (why["Cause"]["What"], why["Cause"]["Tag"]) == ("Node", "A")
+    assert "labels" in why["Cause"]["Sentence"]
+    await client.post(f"{DB}/admin/tasks/state?key={id}&disable=true")
+    assert (await client.get(f"{DB}/tasks/{id}/why")).json["Because"] == "Nobody runs it: the task is disabled."
+
+
+async def test_required_labels_show_in_task_and_configuration(client: Client) -> None:
+    id = await _etl(client, Requires=["ssd"])
+    info = (await client.get(f"{DB}/task?key={id}")).json
+    assert (info["Requires"], info["Configuration"]["Requires"]) == (["ssd"], ["ssd"])
+
+
+@pytest.mark.parametrize("given", ["999", "nope", "9" * 30, "orders?type=Backup", "A?type=Update"])
+async def test_why_of_an_unknown_task_is_a_404(client: Client, given: str) -> None:
+    await _etl(client)
+    reply = await client.get(f"{DB}/tasks/{given}/why".replace("?type=Backup/why", "/why?type=Backup"))
+    assert reply.status == 404
+
+
+async def test_what_if_tells_what_would_wait_and_changes_nothing(client: Client) -> None:
+    id = await _etl(client, MentorNode="A", PinToMentorNode=True)
+    before = client.node.replica.record
+    for path, more in (("/cluster/what-if", {"Databases": ["Shop"]}), (f"{DB}/tasks/what-if", {})):
+        reply = await client.post(path, {"Drained": ["A"]} | more)
+        assert reply.status == 200, reply.text
+        assert reply.json["Moves"] == []
+        [wait] = reply.json["Waits"]
+        assert (wait["TaskId"], wait["From"], wait["To"], wait["Rule"]) == (id, "A", "A", "PinnedMentor")
+        added = (await client.post(path, {"Added": [{"Tag": "B", "Weight": 100}]} | more)).json
+        assert (added["Tasks"], added["Moves"]) == (1, [])
+    after = client.node.replica.record
+    assert (after.nodes, after.databases["shop"].topology) == (before.nodes, before.databases["shop"].topology)
+
+
+@pytest.mark.parametrize(
+    ("body", "say"),
+    [
+        ({"Lose": ["A"]}, "unknown field `Lose`"),
+        ({"Lost": "A"}, "$.Lost"),
+        ({"Lost": ["A"] * 101}, "$.Lost"),
+        ({"Lost": ["Z"]}, "'Lost': Node 'Z' is not in the cluster"),
+        ({"Weights": {"A": "2"}}, "$.Weights"),
+        ({"Weights": {"A": 0}}, "'Weights': Weight 0"),
+        ({"Labels": {"A": "ssd"}}, "$.Labels"),
+        ({"Added": [{"Tag": "B", "Wait": 2}]}, "$.Added[0]"),
+        ({"Added": [{"Tag": "b"}]}, "'Added': Node tag 'b'"),
+        ([], "Expected `object`"),
+    ],
+)
+async def test_what_cannot_be_supposed_is_refused_by_field(client: Client, body: Any, say: str) -> None:
+    for path in ("/cluster/what-if", f"{DB}/tasks/what-if"):
+        reply = await client.post(path, body)
+        assert reply.status in (400, 404)
+        assert say in reply.message
+    assert "Databases" in (await client.post(f"{DB}/tasks/what-if", {"Databases": ["Shop"]})).message
+    assert "'Nope'" in (await client.post("/cluster/what-if", {"Databases": ["Nope"]})).message
 
 
 async def test_a_deleted_task_is_unknown(client: Client) -> None:

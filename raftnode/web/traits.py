@@ -1,0 +1,77 @@
+"""What placement reads of a node: draining, weight and labels. Each answer says which tasks move for it."""
+
+import structlog
+from aiohttp import web
+
+from raftnode.record.commands import Command, SetDraining, SetNodeTraits
+from raftnode.record.model import WEIGHT_MAX, to_json
+from raftnode.record.whatif import Supposition
+from raftnode.web.cluster import the_node
+from raftnode.web.commit import commit
+from raftnode.web.errors import bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query, answer
+from raftnode.web.whatif import forecast
+
+log = structlog.get_logger(__name__)
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.post("/admin/cluster/drain", drain),
+        web.post("/admin/cluster/undrain", undrain),
+        web.post("/admin/cluster/node/traits", set_traits),
+    ]
+
+
+async def drain(request: web.Request) -> web.Response:
+    """A node hands its tasks over; `value=false` lets it take part again. Lists the tasks that move and those that
+    wait."""
+    return await _set_draining(request, draining=Query(request).flag("value", True))
+
+
+async def undrain(request: web.Request) -> web.Response:
+    """A drained node takes part again. Lists the tasks that move to it."""
+    return await _set_draining(request, draining=False)
+
+
+async def set_traits(request: web.Request) -> web.Response:
+    """A node's `weight`, its `labels` (with commas between them; empty for none), or both. Lists the tasks that move
+    for it and those that wait."""
+    query = Query(request)
+    tag = query.required("nodeTag")
+    the_node(request.app[PARTS].replica.record, tag)
+    weight = query.integer("weight", low=1, high=WEIGHT_MAX) if query.has("weight") else None
+    given = [label.strip() for value in query.all("labels") for label in value.split(",")]
+    labels = tuple(dict.fromkeys(label for label in given if label)) if query.has("labels") else None
+    if weight is None and labels is None:
+        raise bad_request("Nothing is to be set. Add &weight=2, &labels=ssd,eu, or both.")
+    supposition = Supposition(
+        weights={} if weight is None else {tag: weight},
+        labels={} if labels is None else {tag: labels},
+    )
+    return await _changed(request, tag, SetNodeTraits(tag=tag, weight=weight, labels=labels), supposition)
+
+
+async def _set_draining(request: web.Request, *, draining: bool) -> web.Response:
+    tag = Query(request).required("nodeTag")
+    the_node(request.app[PARTS].replica.record, tag)
+    supposition = Supposition(drained=(tag,)) if draining else Supposition(undrained=(tag,))
+    return await _changed(request, tag, SetDraining(tag=tag, draining=draining), supposition)
+
+
+async def _changed(request: web.Request, tag: str, command: Command, supposition: Supposition) -> web.Response:
+    parts = request.app[PARTS]
+    expected = await forecast(parts.replica.record, supposition)
+    result = await commit(request, command)
+    log.info(
+        "what placement reads of a node was changed, as an operator asked",
+        node=tag,
+        command=type(command).__name__,
+        moves=len(expected["Moves"]),
+        waits=len(expected["Waits"]),
+    )
+    node = parts.replica.record.nodes.get(tag)
+    shown = to_json(node) if node else None
+    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": shown} | expected)

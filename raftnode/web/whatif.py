@@ -1,0 +1,54 @@
+"""What would move and what would wait, if nodes were lost, added, drained, weighed or labelled otherwise."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from raftnode.record.commands import Refused
+from raftnode.record.model import DATABASES_MAX, Record, to_json
+from raftnode.record.whatif import Supposition, what_if
+from raftnode.web.errors import of_result
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import answer, body
+from raftnode.web.stores import existing_database
+
+
+class OfDatabases(Supposition, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is supposed, and of which databases; of all without a list."""
+
+    databases: Annotated[tuple[str, ...], msgspec.Meta(max_length=DATABASES_MAX)] | None = None
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.post("/cluster/what-if", of_cluster),
+        web.post("/databases/{database}/tasks/what-if", of_database),
+    ]
+
+
+async def of_cluster(request: web.Request) -> web.Response:
+    """What would become of the tasks of all databases, or of those that the body names."""
+    supposed = await body(request, OfDatabases)
+    return answer(await forecast(request.app[PARTS].replica.record, supposed, supposed.databases))
+
+
+async def of_database(request: web.Request) -> web.Response:
+    """What would become of the tasks of one database."""
+    database = existing_database(request)
+    supposed = await body(request, Supposition)
+    return answer(await forecast(request.app[PARTS].replica.record, supposed, [database.name]))
+
+
+async def forecast(
+    record: Record, supposition: Supposition, databases: Collection[str] | None = None
+) -> dict[str, Any]:
+    """{Tasks, Moves, Waits}. Off the loop, as there may be many tasks. Raises ApiError for what cannot be supposed."""
+    try:
+        shown: dict[str, Any] = await asyncio.to_thread(lambda: to_json(what_if(record, supposition, databases)))
+    except Refused as refused:
+        raise of_result(refused.error) from None
+    return shown

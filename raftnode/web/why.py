@@ -1,0 +1,126 @@
+"""Why a task is where it is: the rule, the ranking, the log entry and decision that put it there, and its runs."""
+
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.record.cause import cause_of
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, Record, Task, claim_key, to_json
+from raftnode.record.ownership import UPDATE_KIND, Placement, responsible_node, task_named
+from raftnode.web import views
+from raftnode.web.errors import ApiError
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query, answer
+from raftnode.web.stores import existing_database
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [web.get("/databases/{database}/tasks/{task}/why", why, allow_head=False)]
+
+
+async def why(request: web.Request) -> web.Response:
+    """Everything that says why the task of that id or name is where it is. `type=Update` asks about the update of the
+    Promotable of that tag."""
+    record = request.app[PARTS].replica.record
+    database = existing_database(request)
+    task = _asked(request, record, database)
+    placement = responsible_node(record, database, task)
+    claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+    cause = cause_of(record, database, task, placement.rule, placement.node, claim)
+    return answer(
+        {
+            "Database": database.name,
+            "TaskId": task.id,
+            "TaskName": task.name,
+            "TaskType": task.kind,
+            "Because": _because(database, task, placement, claim),
+            "Placement": views.placement(placement),
+            **views.claim(record, database, task),
+            "Grant": _grant(claim),
+            "Cause": to_json(cause) | {"Sentence": _sentence(database, task, cause)},
+            "Decisions": [
+                to_json(decision)
+                for decision in record.observer.decisions
+                if decision.index == cause.index and decision.database.lower() == database.name.lower()
+            ],
+            "Runs": _runs(claim),
+        }
+    )
+
+
+def _asked(request: web.Request, record: Record, database: Database) -> Task:
+    given = request.match_info["task"]
+    kind = Query(request).text("type") or ""
+    task: Task | None
+    if kind.lower() == UPDATE_KIND.lower():
+        task = task_named(record, database, UPDATE_KIND, given)
+    elif given.isascii() and given.isdigit() and len(given) <= 19:
+        task = database.tasks.get(int(given))
+    else:
+        task = database.task_named(given)
+    if task is None or (kind and task.kind.lower() != kind.lower()):
+        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
+    return task
+
+
+def _because(database: Database, task: Task, placement: Placement, claim: Claim | None) -> str:
+    """One sentence: who should run the task and why, and whether somebody else still does."""
+    if database.disabled or task.disabled:
+        return f"Nobody runs it: the {'database' if database.disabled else 'task'} is disabled."
+    sentence = _of_rule(task, placement)
+    if claim is not None and claim.state == "Held" and claim.tag != placement.node:
+        sentence += f" {claim.tag} still holds epoch {claim.epoch}, until that is released or void."
+    elif placement.node is not None and (claim is None or claim.state != "Held"):
+        sentence += " It is not claimed yet."
+    return sentence
+
+
+def _of_rule(task: Task, placement: Placement) -> str:
+    node = placement.node
+    out = ", ".join(f"{r.node} is ruled out ({r.ruled_out})" for r in placement.ranking if r.ruled_out)
+    match placement.rule:
+        case "PinnedMentor":
+            return f"It is pinned to {node}, in whatever state {node} is."
+        case "Mentor":
+            return f"Its mentor {node} is a Member and may run it."
+        case "LicenceKeepsLast":
+            return f"Highly available tasks are off, so it stays with its last holder, {node}."
+        case "StickyHolder":
+            return f"Its kind stays with its last holder, {node}, for {task.traits.grace_min} min after its loss."
+        case "Hash":
+            return f"{node} has the highest score of the nodes that may run it{f'; {out}' if out else ''}."
+        case "NoRunner":
+            return f"No node of the group can run this kind: {out}."
+    return f"No node of the group may run it: {out or 'the group is empty'}."
+
+
+def _grant(claim: Claim | None) -> dict[str, Any] | None:
+    """The log entry that granted the present claim."""
+    if claim is None:
+        return None
+    generation, index = divmod(claim.epoch, GENERATION_STRIDE)
+    return {"Index": index, "Generation": generation, "Node": claim.tag, "Rule": claim.rule or None}
+
+
+def _sentence(database: Database, task: Task, cause: Cause) -> str:
+    match cause.what:
+        case "Task":
+            return f"Task '{task.name}' was put, or edited where placement reads it, by log entry {cause.index}."
+        case "Node":
+            return (
+                f"Node {cause.tag} joined, drained, or changed its weight, labels or kinds by log entry {cause.index}."
+            )
+    return f"The group of '{database.name}' was written by log entry {cause.index}."
+
+
+def _runs(claim: Claim | None) -> list[dict[str, Any]]:
+    """The runs, newest first; the first one may still be held."""
+    if claim is None:
+        return []
+    newest = {"Epoch": claim.epoch, "Node": claim.tag, "State": claim.state, "Reason": claim.reason or None}
+    ended = [
+        {"Epoch": run.epoch, "Node": run.tag, "State": run.state, "Reason": run.reason or None}
+        for run in reversed(claim.runs)
+    ]
+    return [newest, *ended]
