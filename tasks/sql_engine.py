@@ -1,5 +1,6 @@
 """Connections to SQL targets: SQLAlchemy's async engine, set up so that a lost runner cannot block its successor."""
 
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import event
@@ -74,7 +75,8 @@ async def abort(driver: Any) -> None:
     if hasattr(driver, "terminate"):
         driver.terminate()
     else:
-        await driver.interrupt()
+        with suppress(ValueError):  # it is closed already
+            await driver.interrupt()
 
 
 def is_locked(error: BaseException) -> bool:

@@ -112,7 +112,10 @@ class _Runner:
 
     async def _rest(self, sink: SqlSink) -> None:
         """Wait for documents. After a while without any, store what was only looked at, and free the engine."""
-        etag = min((stream.etag for stream in self._streams), default=0)
+        if not self._streams:
+            await self._context.sleep(IDLE_S)
+            return
+        etag = min(stream.etag for stream in self._streams)
         if await self._context.documents.wait_changed(etag, IDLE_S) > etag:
             return
         await self._sandbox.close()

@@ -139,6 +139,10 @@ async def test_a_script_may_make_garbage_far_beyond_the_limit(sandbox: Sandbox) 
 
 
 async def test_a_result_that_is_too_large_is_refused_by_its_limit(sandbox: Sandbox) -> None:
+    assert await run(sandbox, "x => 1") == 1
+    assert sandbox._process is not None
+    assert sandbox._process.stdout is not None
+    sandbox._process.stdout._limit = 1  # type: ignore[attr-defined] # so that nobody reads the pipe to its end
     with pytest.raises(ScriptEnded, match="the limit is 1048576 bytes"):
         await run(sandbox, "x => 'y'.repeat(2e7)")
     assert await run(sandbox, "x => 1") == 1

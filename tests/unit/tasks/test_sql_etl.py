@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from raftnode.documents.store import DocumentStore
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import Task
+from tasks import sql_etl
 from tasks.context import NotOwned, TaskContext
 from tasks.kinds import TaskFailed
 from tasks.sql_etl import KIND
@@ -29,6 +31,10 @@ COUNTS = (
     'SELECT (SELECT count(*) FROM "Orders"), (SELECT count(DISTINCT "Id") FROM "Orders"), '
     '(SELECT count(*) FROM "OrderLines")'
 )
+
+
+one_target = pytest.mark.parametrize("target", ["sqlite"], indirect=True)
+"""For what the kind of the target has no part in."""
 
 
 @pytest.fixture
@@ -122,6 +128,7 @@ async def test_changes_and_deletions_follow_while_it_runs(bench: Bench, tables: 
     assert await tables.rows('SELECT count(*) FROM "OrderLines" WHERE "OrderId" = \'orders/10248-A\'') == [(0,)]
 
 
+@one_target
 async def test_other_collections_move_the_place_and_write_nothing(bench: Bench, tables: SqlTarget) -> None:
     await put_all(bench.store, northwind("Products", "Employees"))
     context = bench.context(task(tables), 10)
@@ -131,6 +138,7 @@ async def test_other_collections_move_the_place_and_write_nothing(bench: Bench, 
     assert context.info.batches == 1
 
 
+@one_target
 async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Bench, tables: SqlTarget) -> None:
     orders = northwind("Orders")[:10]
     orders[4]["Lines"] = None
@@ -155,6 +163,7 @@ async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(benc
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(9,)]
 
 
+@one_target
 async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(bench: Bench, tables: SqlTarget) -> None:
     orders = northwind("Orders")[:8]
     orders[5]["Company"] = "poison"
@@ -168,6 +177,7 @@ async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(b
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(7,)]
 
 
+@one_target
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
@@ -222,6 +232,7 @@ async def test_a_body_without_its_lease_ends_before_its_next_effect(bench: Bench
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(2,)]
 
 
+@one_target
 async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTarget) -> None:
     orders = {"Name": "orders", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company})"}
     lines = {
@@ -237,6 +248,7 @@ async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTa
     assert counts[2] == sum(len(o["Lines"]) for o in northwind("Orders")[:10])
 
 
+@one_target
 async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
     bench: Bench, tables: SqlTarget, tmp_path: Any
 ) -> None:
@@ -252,3 +264,62 @@ async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
     finally:
         await other.close()
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(12,)]
+
+
+@one_target
+async def test_what_was_only_looked_at_is_stored_when_the_documents_are_at_rest(
+    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_etl, "IDLE_S", 0.02)
+    await put_all(bench.store, northwind("Orders")[:3])
+    context = bench.context(task(tables), 10)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 3, body)
+        await put_all(bench.store, northwind("Products"))
+        here = bench.store.database_id
+        await until(lambda: bench.saved[-1].last_etags[here] == bench.store.last_etag, body)
+        assert bench.saved[-1].processed == 3
+    ((stored,),) = await tables.rows("SELECT progress FROM raftnode_tasks")
+    assert json.loads(stored)["orders"]["LastEtags"][here] == bench.store.last_etag
+
+
+@one_target
+async def test_several_documents_on_which_the_script_does_not_end_are_all_found(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    orders = northwind("Orders")[:8]
+    for n in (1, 3, 5, 6):
+        orders[n]["Company"] = "poison"
+    await put_all(bench.store, orders)
+    looping = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
+    context = bench.context(looping, 10, script=ScriptLimits(time_ms_max=100))
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 8, body)
+    assert {e.document_id for e in context.info.errors} == {orders[n]["@metadata"]["@id"] for n in (1, 3, 5, 6)}
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(4,)]
+
+
+@one_target
+async def test_with_all_transforms_disabled_the_body_rests(
+    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_all(bench.store, northwind("Orders")[:3])
+    disabled = {"Name": "orders", "Collections": ["Orders"], "Script": "loadToOrders({})", "Disabled": True}
+    context = bench.context(task(tables, "", disabled), 10)
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(context, "sleep", sleep)
+    async with running(context) as body:
+        await until(lambda: rests == [sql_etl.IDLE_S], body)
+
+
+@one_target
+async def test_a_task_whose_connection_string_is_gone_says_so(bench: Bench, tables: SqlTarget) -> None:
+    context = bench.context(task(tables), 10)
+    context.run = replace(context.run, connection=None)
+    with pytest.raises(TaskFailed, match="connection string 'target' is gone; create it again"):
+        await KIND.run(context)

@@ -31,6 +31,7 @@ from tasks.context import NotOwned, RunSettings, TaskContext
 from tasks.kinds import Superseded, TaskFailed
 from tasks.plan import Own
 from tasks.supervisor import Supervisor
+from tests.unit.record import build
 from tests.unit.record.build import Cluster
 from tests.unit.tasks.conftest import until
 from tests.unit.tasks.probe import KIND as PROBE
@@ -209,6 +210,35 @@ async def test_without_a_lease_nothing_starts_and_its_end_stops_everything(node:
         await until(lambda: not PROBE.live)
         assert node.counts[-1] == 0
         assert node.state("x") == "Releasing"
+
+
+async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: Node) -> None:
+    node.cluster.record = replace(
+        node.cluster.record, nodes=node.cluster.record.nodes.set("A", build.node("A", node_id="?"))
+    )
+    async with node.running():
+        node.task()
+        await until(lambda: len(node.log.proposed) >= 3)
+        status = node.supervisor.status()["northwind/Probe/t"]
+        assert status.state == "Claiming"
+        assert "not known under the id id-A" in str(status.error)
+        nodes = node.cluster.record.nodes.set("A", build.node("A"))
+        node.cluster.record = replace(node.cluster.record, nodes=nodes)
+        await until(lambda: "t" in PROBE.live)
+    assert node.supervisor._refused == {}
+
+
+async def test_a_body_that_finds_its_run_over_ends_and_is_claimed_anew(node: Node) -> None:
+    async def over_once(context: TaskContext) -> None:
+        if len(PROBE.events) == 1:
+            raise NotOwned("the cluster refused progress")
+        await asyncio.Event().wait()
+
+    PROBE.behave = over_once
+    async with node.running():
+        node.task()
+        await until(lambda: len(PROBE.events) == 3)
+        assert PROBE.events[2][2] > PROBE.events[0][2]
 
 
 async def test_a_new_session_claims_again_and_runs_under_a_new_epoch(node: Node) -> None:
