@@ -41,8 +41,9 @@ class Elections:
         core = self._core
         if core.is_leader:
             return
-        if stalled or not eligible:
-            # The leader's heartbeats of the lost time are still unread; and a watcher never stands.
+        if (stalled and not core.handover) or not eligible:
+            # The leader's heartbeats of the lost time are still unread, unless it is the leader who asked this node to
+            # stand; and a watcher never stands.
             core.postpone(now_s)
             return
         if now_s <= core.deadline or not others or core.handover:

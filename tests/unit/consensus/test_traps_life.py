@@ -175,3 +175,16 @@ def test_trap_09_commands_beyond_the_limit_are_refused_cleanly_and_the_rest_is_a
     taken = sum(world.propose(leader, b"%d" % number) for number in range(6_000))
     assert 4_990 <= taken <= 5_000
     world.run_until(lambda: len(world.acknowledged) == taken)
+
+
+def test_trap_08_a_stalled_follower_still_takes_the_leadership_that_is_handed_to_it() -> None:
+    world = World("ABC")
+    leader = world.leader()
+    world.settle()
+    heir = follower_of(world, leader)
+    leader.engine.hand_over(heir.tag)
+    world.deliver(leader.tag, heir.tag)
+    world.clock.pass_ms(world.config.election_min_ms * 0.9)
+    heir.engine.tick()
+    assert heir.engine.term > leader.engine.term, "it must stand at once, and not wait for its own timeout"
+    world.run_until(lambda: heir.engine.role == "Leader")
