@@ -118,15 +118,22 @@ class Supervisor:
             self._journal.close()
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop all bodies and release their claims, so that other nodes take over at once. Starts nothing more."""
+        """Stop all bodies and release their claims, so that other nodes take over at once. Starts nothing more.
+
+        Without a lease nobody is waited for who would only release: that needs a majority this node does not have.
+        """
         self._closing = True
         self._touch()
         try:
             async with asyncio.timeout(timeout_s):
-                while self._group is not None and (self._bodies or self._claims or self._releases):
+                while self._group is not None and self._unfinished():
                     await self._changed.wait()
         except TimeoutError:
             log.warning("Some tasks could not be released in time; they move when this node counts as silent.")
+
+    def _unfinished(self) -> bool:
+        releasing = self._bodies or self._claims or self._releases
+        return self._count() > 0 or bool(releasing and self._lease.session is not None)
 
     async def _beat(self) -> None:
         """The pulse tells freezes of the process, for the journal; it beats only while bodies run."""

@@ -484,6 +484,17 @@ async def test_stopping_without_a_leader_gives_up_after_its_time(node: Node) -> 
         assert node.cluster.claimed("t", "Probe").state == "Held"
 
 
+async def test_stopping_without_a_lease_waits_for_no_release(node: Node) -> None:
+    async with node.running():
+        node.task()
+        await until(lambda: "t" in PROBE.live)
+        node.log.reachable = False
+        node.lease.lapse()
+        await node.supervisor.stop(1000)
+        assert PROBE.live == {}
+        assert node.cluster.claimed("t", "Probe").state == "Held"
+
+
 async def test_a_body_that_swallows_its_cancellation_is_cancelled_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
