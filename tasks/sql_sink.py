@@ -217,11 +217,32 @@ class SqlSink:
         async with self._begun():
             if not await self._connection.run_sync(lambda c: sa.inspect(c).has_table(FENCE.name)):
                 await self._connection.run_sync(FENCE.create, checkfirst=True)
+            await self._follow_rename(generation)
             dialect = sqlite if self._connection.dialect.name == "sqlite" else postgresql
             row = dialect.insert(FENCE).values(
                 task=self._key, epoch=self._epoch, generation=generation, progress="{}", updated_at=_now()
             )
             await self._connection.execute(row.on_conflict_do_nothing())
+
+    async def _follow_rename(self, generation: int) -> None:
+        """A renamed task takes its row along, so that it goes on from its progress and fences runs under its old name.
+
+        The generation, the log index of a task's creation, tells which row was its own. A row under the new name was
+        another task's, which is gone: this run's epoch is above all of its.
+        """
+        cluster, database, kind, _ = self._key.split("/", 3)
+        former = sa.and_(
+            FENCE.c.task.startswith(f"{cluster}/{database}/{kind}/", autoescape=True),
+            FENCE.c.task != self._key,
+            FENCE.c.generation == generation,
+        )
+        row = (await self._connection.execute(sa.select(FENCE.c.epoch).where(former))).first()
+        if row is None:
+            return
+        if row.epoch > self._epoch:
+            raise StaleEpoch(f"the task was renamed: epoch {row.epoch} has replaced {self._epoch}")
+        await self._connection.execute(sa.delete(FENCE).where(FENCE.c.task == self._key))
+        await self._connection.execute(sa.update(FENCE).where(former).values(task=self._key))
 
     async def _store(self, connection: AsyncConnection, progress: bytes, **more: Any) -> None:
         row = sa.update(FENCE).where(FENCE.c.task == self._key)

@@ -35,8 +35,8 @@ async def tables(target: SqlTarget) -> SqlTarget:
 async def sink(
     target: SqlTarget, epoch: int = 10, generation: int = 1, *, guard: Callable[[], None] = lambda: None, **more: Any
 ) -> AsyncIterator[SqlSink]:
-    tables = more.get("tables", (ORDERS, LINES))
-    opened = await SqlSink.open(target.connection, tables, key=KEY, epoch=epoch, generation=generation, guard=guard)
+    tables, key = more.get("tables", (ORDERS, LINES)), more.get("key", KEY)
+    opened = await SqlSink.open(target.connection, tables, key=key, epoch=epoch, generation=generation, guard=guard)
     try:
         yield opened
     finally:
@@ -267,12 +267,17 @@ async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) 
 async def test_two_tasks_of_one_target_have_fences_of_their_own(tables: SqlTarget) -> None:
     async with sink(tables, epoch=10) as first:
         second = await SqlSink.open(
-            tables.connection, (ORDERS,), key="other", epoch=99, generation=1, guard=lambda: None
+            tables.connection,
+            (ORDERS,),
+            key="cluster/northwind/SqlEtl/other",
+            epoch=99,
+            generation=2,
+            guard=lambda: None,
         )
         await second.close()
         await write(first, order("o/1"))
     rows = await tables.rows("SELECT task, epoch FROM raftnode_tasks ORDER BY epoch")
-    assert rows == [(KEY, 10), ("other", 99)]
+    assert rows == [(KEY, 10), ("cluster/northwind/SqlEtl/other", 99)]
     assert FENCE.name == "raftnode_tasks"
 
 
@@ -391,3 +396,31 @@ async def test_an_sqlite_file_that_stays_locked_is_the_target_s_fault(
         with pytest.raises(TaskFailed, match="database is locked"):
             await write(opened)
     other.close()
+
+
+RENAMED = "cluster/northwind/SqlEtl/orders/to_sql"
+
+
+async def test_a_renamed_task_goes_on_from_its_progress_and_fences_its_old_name(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10, generation=7) as before:
+        await write(before, order("o/1"), progress=b'{"x": 1}')
+        async with sink(tables, epoch=11, generation=7, key=RENAMED) as after:
+            assert after.progress == b'{"x": 1}'
+            await write(after, order("o/2"))
+        with pytest.raises(StaleEpoch):
+            await write(before, order("o/1", company="late"))
+    with pytest.raises(StaleEpoch):
+        async with sink(tables, epoch=10, generation=7):
+            pass
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders" ORDER BY 1') == [("o/1", "c"), ("o/2", "c")]
+
+
+async def test_a_task_that_takes_a_deleted_one_s_name_fences_it_and_keeps_its_own_progress(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10, generation=5, key=RENAMED) as deleted:
+        await write(deleted, order("o/1"), progress=b'{"old": 1}')
+        async with sink(tables, epoch=12, generation=7) as other:
+            await write(other, order("o/2"), progress=b'{"own": 1}')
+        async with sink(tables, epoch=13, generation=7, key=RENAMED) as renamed:
+            assert renamed.progress == b'{"own": 1}'
+        with pytest.raises(StaleEpoch):
+            await write(deleted, order("o/1", company="late"))
