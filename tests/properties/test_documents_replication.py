@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
@@ -78,7 +78,8 @@ class InFlight(NamedTuple):
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, with_task: bool) -> None:
+        self.with_task = with_task
         self.clock = Clock()
         self.nodes = [Node(tag, self.clock) for tag in "ABC"]
         self.all_nodes = list(self.nodes)
@@ -142,9 +143,10 @@ class World:
 
     def purge(self, node: Node) -> None:
         passed = [rows.accepted(other.connection, node.id) for other in self.nodes if other is not node]
+        task = self.cursors.get(node.id, 0), self.progress
         before = {id: row for id in DOCUMENTS if (row := node.row(id)) is not None}
         with node.transaction() as writer:
-            writer.purge(Passed(min(passed), ((self.cursors.get(node.id, 0), self.progress),)))
+            writer.purge(Passed(min(passed), (task,) if self.with_task else ()))
         for id, row in before.items():
             if node.row(id) is None:
                 assert row.deleted
@@ -174,7 +176,7 @@ class World:
 
     def clean_up(self) -> None:
         """The task has its turn on every node, so that much can be purged, and then it is."""
-        for node in self.nodes:
+        for node in self.nodes if self.with_task else []:
             self.work(node, 1000, True)
         for node in self.nodes:
             self.purge(node)
@@ -196,6 +198,8 @@ def check_settled(world: World, holder: Node) -> None:
             counted = [w for w in world.writes if w.document == id and cv.dominates(row.change_vector, w.dot)]
             assert (row.body, row.deleted) in [(w.content, w.deleted) for w in counted]
     assert len({node.knowledge for node in world.nodes}) == 1
+    if not world.with_task:
+        return
     while not world.work(holder, 3, True):
         pass
     world.check()
@@ -209,19 +213,20 @@ def check_settled(world: World, holder: Node) -> None:
 
 _node = st.integers(0, 2)
 _limit = st.sampled_from([1, 2, 3, 100])
-_action = st.one_of(
-    st.tuples(st.just("put"), _node, st.sampled_from(DOCUMENTS), st.sampled_from([False, False, False, True])),
-    st.tuples(st.just("replicate"), _node, _node, _limit),
-    st.tuples(st.just("send"), _node, _node, _limit, st.integers(-3, 4), st.integers(0, 3)),
-    st.tuples(st.just("deliver"), st.integers(0, 9), st.booleans()),
-    st.tuples(st.just("work"), _node, _limit, st.sampled_from([True, True, False])),
-    st.tuples(st.just("purge"), _node),
-    st.tuples(st.just("settle"), st.integers(1, 2), st.booleans()),
-    st.tuples(st.just("lose"), _node),
-    st.tuples(st.just("clock"), st.integers(-3, 3)),
-)
+_put = st.tuples(st.just("put"), _node, st.sampled_from(DOCUMENTS), st.sampled_from([False, False, False, True]))
+_replicate = st.tuples(st.just("replicate"), _node, _node, _limit)
+_send = st.tuples(st.just("send"), _node, _node, _limit, st.integers(-3, 4), st.integers(0, 3))
+_deliver = st.tuples(st.just("deliver"), st.integers(0, 9), st.booleans())
+_work = st.tuples(st.just("work"), _node, _limit, st.sampled_from([True, True, False]))
+_purge = st.tuples(st.just("purge"), _node)
+_settle = st.tuples(st.just("settle"), st.integers(1, 2), st.booleans())
+_lose = st.tuples(st.just("lose"), _node)
+_clock = st.tuples(st.just("clock"), st.integers(-3, 3))
 
-_schedule = st.sampled_from([5, 20, 60]).flatmap(lambda n: st.lists(_action, min_size=n // 2, max_size=n))
+
+def schedules(*actions: st.SearchStrategy[Any]) -> st.SearchStrategy[list[tuple[object, ...]]]:
+    """Short and long schedules of these actions."""
+    return st.sampled_from([5, 20, 60]).flatmap(lambda n: st.lists(st.one_of(*actions), min_size=n // 2, max_size=n))
 
 
 def act(world: World, action: tuple[object, ...]) -> None:
@@ -249,12 +254,11 @@ def act(world: World, action: tuple[object, ...]) -> None:
             world.clock.now_ns += change * 100
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_schedule, _node)
-def test_no_schedule_breaks_the_promise_of_a_change_vector(actions: list[tuple[object, ...]], holder: int) -> None:
-    world = World()
+def play(actions: list[tuple[object, ...]], holder: int, *, with_task: bool = True) -> None:
+    """Run a schedule, looking at the promises after every action, then let all settle and compare."""
+    world = World(with_task)
     try:
-        with mock.patch.object(writes, "OLD_PLACES_MIN", 0):
+        with mock.patch.object(writes, "OLD_PLACES_MIN", -1000):
             for action in actions:
                 act(world, action)
                 world.check()
@@ -264,3 +268,30 @@ def test_no_schedule_breaks_the_promise_of_a_change_vector(actions: list[tuple[o
             check_settled(world, world.nodes[holder])
     finally:
         world.close()
+
+
+_settings = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@_settings
+@given(schedules(_put, _replicate, _send, _deliver, _work, _purge, _settle, _lose, _clock), _node)
+def test_no_schedule_breaks_the_promise_of_a_change_vector(actions: list[tuple[object, ...]], holder: int) -> None:
+    play(actions, holder)
+
+
+@_settings
+@given(schedules(_put.map(lambda put: (*put[:2], "d/0", put[3])), _replicate, _clock, _clock))
+def test_concurrent_writes_end_the_same_whatever_the_clocks_do(actions: list[tuple[object, ...]]) -> None:
+    play(actions, 0)
+
+
+@_settings
+@given(schedules(_put, _put.map(lambda put: (*put[:3], True)), _replicate, _send, _deliver, _purge, _settle, _clock))
+def test_what_was_deleted_and_purged_does_not_come_back(actions: list[tuple[object, ...]]) -> None:
+    play(actions, 0, with_task=False)
+
+
+@_settings
+@given(schedules(_put, _put, _replicate, _purge, _lose))
+def test_a_compacted_log_promises_nothing_that_is_not_there(actions: list[tuple[object, ...]]) -> None:
+    play(actions, 0, with_task=False)
