@@ -49,7 +49,7 @@ class UpdateKind:
                     context.info.error = sender.status.error or None
                     context.info.last_batch_at = sender.status.at
                     await asyncio.sleep(SHOW_S)
-        except* Exception as failed:
+        except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         finally:
             context.sending(tag, None)
