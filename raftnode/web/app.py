@@ -1,6 +1,7 @@
 """The application: every route, and what each request passes through on its way."""
 
 import asyncio
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
@@ -25,7 +26,7 @@ from raftnode.web import (
     whatif,
     why,
 )
-from raftnode.web.errors import ApiError, Handler, errors
+from raftnode.web.errors import ApiError, Handler, bad_request, errors
 from raftnode.web.parts import PARTS, Parts
 
 AREAS = (
@@ -39,7 +40,7 @@ def application(parts: Parts) -> web.Application:
     """The routes over these parts."""
     app = web.Application(
         client_max_size=parts.settings.http.body_bytes_max,
-        middlewares=[topology.announce, errors, admission, deadline],
+        middlewares=[topology.announce, errors, admission, readable, deadline],
     )
     app[PARTS] = parts
     etag = topology.ClusterEtag(parts.replica.record)
@@ -61,6 +62,16 @@ async def admission(request: web.Request, handler: Handler) -> web.StreamRespons
             f"{request.remote} is not served, as security.unsecured_access_allowed is {allowed}. Use certificates, "
             "or, in a network you trust, allow more.",
         )
+    return await handler(request)
+
+
+@web.middleware
+async def readable(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses addresses that are not UTF-8: decoded loosely, two different ids would become the same one."""
+    try:
+        unquote_to_bytes(request.raw_path.encode(errors="surrogateescape")).decode()
+    except UnicodeDecodeError as error:
+        raise bad_request(f"The address is not valid UTF-8 ({error.reason}). Encode names as UTF-8.") from None
     return await handler(request)
 
 

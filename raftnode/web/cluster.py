@@ -1,18 +1,20 @@
 """The cluster's nodes: joining, leaving, voters and watchers, the leader."""
 
 import asyncio
+import re
 import string
 from typing import Any
 
 import structlog
 from aiohttp import web
 
+from config.schema import ADDRESS_PATTERN, URL_PATTERN
 from raftnode.consensus.raft import Add, Peer, Remove
-from raftnode.record.commands import AddNode, Command, Entry, Refused, RemoveNode, SetDraining, SetNodeKind
+from raftnode.record.commands import AddNode, Command, RemoveNode, SetDraining, SetNodeKind
 from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
 from raftnode.record.ownership import Group, task_of
 from raftnode.web.commit import commit, settled
-from raftnode.web.errors import ApiError, bad_request, of_result
+from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION, topology_json
@@ -20,6 +22,8 @@ from raftnode.web.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION
 log = structlog.get_logger(__name__)
 
 DRAIN_S = 30
+ADDRESS_LENGTH_MAX = 256
+PORT_MAX = 65_535
 WAIT_S_MAX = 60
 
 
@@ -89,10 +93,10 @@ async def remove_node(request: web.Request) -> web.Response:
     its claims are released or void."""
     parts = request.app[PARTS]
     query = Query(request)
-    tag = query.required("nodeTag")
+    tag, force = query.required("nodeTag"), query.flag("force", False)
     the_node(parts.replica.record, tag)
     _refuse_last_voter(parts.replica.record, tag, "Watcher")
-    if not query.flag("force", False):
+    if not force:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
         await _drained(parts, tag)
     await _lead_elsewhere(parts, tag)
@@ -150,13 +154,13 @@ def the_node(record: Record, tag: str) -> ClusterNode:
 async def _joining_node(request: web.Request) -> ClusterNode:
     query = Query(request)
     said = await body(request, Joining) if request.can_read_body else Joining()
-    url = said.url or query.text("url")
-    address = said.cluster_address or query.text("clusterAddress")
-    if url is None or address is None:
-        missing = "url" if url is None else "clusterAddress"
-        raise bad_request(f"The joining node's '{missing}' is missing. Start the node with: raftnode run --join URL.")
-    if not url.startswith(("http://", "https://")):
-        raise bad_request(f"The joining node's url {url[:80]!r} must begin with http:// or https://.")
+    url = (said.url or query.text("url") or "").rstrip("/")
+    address = said.cluster_address or query.text("clusterAddress") or ""
+    node_id = said.node_id or query.text("nodeId") or ""
+    _check("Url", url, URL_PATTERN, "http://host:port")
+    _check("ClusterAddress", address, ADDRESS_PATTERN, "host:port")
+    _check("NodeId", node_id or "0", r"[0-9a-zA-Z-]+", "the id in the node's data directory")
+    tag = query.text("tag") if said.tag is None else said.tag
     parts = request.app[PARTS]
     if url.startswith("https://") != parts.settings.secured:
         ours = "https" if parts.settings.secured else "http"
@@ -165,12 +169,23 @@ async def _joining_node(request: web.Request) -> ClusterNode:
         raise ApiError("NoLeaderException", "This node's cluster is not formed yet. Try again in a moment.")
     watcher = said.watcher or query.flag("watcher", False)
     return ClusterNode(
-        tag=said.tag or query.text("tag") or _free_tag(parts.replica.record),
-        url=url.rstrip("/"),
+        tag=_free_tag(parts.replica.record) if tag is None else tag,
+        url=url,
         cluster_address=address,
-        node_id=said.node_id or query.text("nodeId") or "",
+        node_id=node_id,
         kind="Watcher" if watcher else "Promotable",
     )
+
+
+def _check(name: str, value: str, pattern: str, form: str) -> None:
+    """Refuses an address that no node could be reached at: once in the cluster, every other node would try to."""
+    port = value.rpartition(":")[2]
+    fits = value and re.fullmatch(pattern, value) and len(value) <= ADDRESS_LENGTH_MAX
+    if not fits or (port.isdigit() and int(port) > PORT_MAX and ":" in value):
+        shown = f"is {value[:80]!r}" if value else "is missing"
+        raise bad_request(
+            f"The joining node's '{name}' {shown}; it must be {form}. Start the node with: raftnode run --join URL."
+        )
 
 
 def _free_tag(record: Record) -> str:
@@ -206,12 +221,7 @@ def _topology(request: web.Request) -> dict[str, Any]:
 
 
 async def _change(parts: Parts, change: Add | Remove, command: Command) -> Result:
-    """Both in one log entry. The membership changes even if the record refuses, so that is looked at before."""
-    record = parts.replica.record
-    try:
-        command.apply(record, Entry(record.index + 1, parts.raft.term))
-    except Refused as refused:
-        raise of_result(refused.error) from None
+    """Both in one log entry."""
     return await settled(parts, await parts.replica.change_membership(change, command))
 
 

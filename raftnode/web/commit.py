@@ -7,7 +7,7 @@ import structlog
 from aiohttp import web
 
 from raftnode.http import HttpError, HttpFailed
-from raftnode.record.commands import Command
+from raftnode.record.commands import Command, Entry, Refused
 from raftnode.record.model import Result
 from raftnode.web.errors import ApiError, of_result
 from raftnode.web.parts import PARTS, Parts
@@ -33,6 +33,17 @@ async def commit(request: web.Request, command: Command, *, part: str = "") -> R
         request_id=f"{id}/{part}" if id and part else id,
     )
     return await settled(parts, result)
+
+
+def rehearse(request: web.Request, commands: Iterable[Command]) -> None:
+    """Refuses the request before any of its commands is proposed, if one would be refused as things stand."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    try:
+        for command in commands:
+            record = command.apply(record, Entry(record.index + 1, parts.raft.term)).record
+    except Refused as refused:
+        raise of_result(refused.error) from None
 
 
 async def settled(parts: Parts, result: Result) -> Result:

@@ -16,7 +16,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Database, LockMode, Record
 from raftnode.web import views
-from raftnode.web.commit import commit
+from raftnode.web.commit import commit, rehearse
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.groups import group_answer, the_database
 from raftnode.web.parts import PARTS
@@ -127,18 +127,17 @@ async def delete(request: web.Request) -> web.Response:
     """Deletes databases, or a database's copies on some nodes, and waits for the nodes to confirm."""
     wished = await body(request, Deletion)
     _check_names(wished.database_names)
-    wait_s = min(
-        timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation)
-        if wished.time_to_wait_for_confirmation
-        else CONFIRMATION_S,
-        CONFIRMATION_S_MAX,
-    )
-    for name in wished.database_names:
-        the_database(request, name)
+    wait_s = CONFIRMATION_S
+    if wished.time_to_wait_for_confirmation is not None:
+        wait_s = min(timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation), CONFIRMATION_S_MAX)
+    commands = [
+        DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=tuple(wished.from_nodes or ()))
+        for name in wished.database_names
+    ]
+    rehearse(request, commands)
     index = 0
-    for name in wished.database_names:
-        command = DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=tuple(wished.from_nodes or ()))
-        index = (await commit(request, command, part=name)).index
+    for command in commands:
+        index = (await commit(request, command, part=command.name)).index
     pending = await _pending(request, wished.database_names, wait_s)
     return answer({"RaftCommandIndex": index, "PendingDeletes": pending})
 
@@ -157,9 +156,11 @@ async def set_lock(request: web.Request) -> web.Response:
     """Whether databases may be deleted."""
     wished = await body(request, Lock)
     _check_names(wished.database_names)
+    commands = [SetLockMode(name=name, mode=wished.mode) for name in wished.database_names]
+    rehearse(request, commands)
     index = 0
-    for name in wished.database_names:
-        index = (await commit(request, SetLockMode(name=name, mode=wished.mode), part=name)).index
+    for command in commands:
+        index = (await commit(request, command, part=command.name)).index
     return answer({"RaftCommandIndex": index})
 
 
@@ -224,4 +225,6 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
 
 def _check_names(names: list[str]) -> None:
     if not 1 <= len(names) <= NAMES_MAX:
-        raise bad_request(f"DatabaseNames holds {len(names)} names; it must hold 1 to {NAMES_MAX}.")
+        raise bad_request(f"'DatabaseNames' holds {len(names)} names; it must hold 1 to {NAMES_MAX}.")
+    if len({name.lower() for name in names}) < len(names):
+        raise bad_request("'DatabaseNames' names a database twice. Name each once.")

@@ -97,7 +97,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return render(request, _as_api_error(request, error))
 
 
-def render(request: web.Request, error: ApiError) -> web.Response:
+def render(request: web.BaseRequest, error: ApiError) -> web.Response:
     """The error as a response."""
     body = {"Url": request.path_qs, "Type": error.type, "Message": error.message, "Error": error.message}
     return web.Response(

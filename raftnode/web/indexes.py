@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from raftnode.record.commands import DeleteIndex, PutIndex
-from raftnode.web.commit import commit
+from raftnode.web.commit import commit, rehearse
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.stores import existing_database
@@ -43,12 +43,15 @@ async def put(request: web.Request) -> web.Response:
     definitions = (await body(request, Definitions)).indexes
     if not 1 <= len(definitions) <= DEFINITIONS_MAX:
         raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
+    commands = [
+        PutIndex(database=database.name, name=_checked(place, bytes(text)), definition=bytes(text))
+        for place, text in enumerate(definitions)
+    ]
+    rehearse(request, commands)
     results = []
-    for text in definitions:
-        name = _checked(bytes(text))
-        command = PutIndex(database=database.name, name=name, definition=bytes(text))
-        result = await commit(request, command, part=name)
-        results.append({"Index": name, "RaftCommandIndex": result.index})
+    for command in commands:
+        result = await commit(request, command, part=command.name)
+        results.append({"Index": command.name, "RaftCommandIndex": result.index})
     return answer({"Results": results}, status=201)
 
 
@@ -73,8 +76,8 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def _checked(text: bytes) -> str:
+def _checked(place: int, text: bytes) -> str:
     try:
         return msgspec.json.decode(text, type=Definition).name
     except msgspec.ValidationError as error:
-        raise bad_request(f"An index definition does not fit: {error}. It needs Name and Maps.") from None
+        raise bad_request(f"'Indexes[{place}]' does not fit: {error}. It needs Name and Maps.") from None

@@ -9,11 +9,16 @@ import structlog
 from aiohttp import web
 
 from raftnode.web.app import application
+from raftnode.web.errors import ApiError, render
 from raftnode.web.parts import Parts
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
+LINE_BYTES_MAX = 64 * 1024
+"""Longest request line and header. Ids and names come in the query; one that is too long gets a clear answer."""
+
+REASON_LENGTH_MAX = 200
 
 _RESET_LINE = re.compile(rb"\ARESET (?=/databases/[^/?\s]+/admin/etl(\?\S*)? HTTP/1\.[01]\r\n)")
 
@@ -28,9 +33,7 @@ class Server:
     def __init__(self, parts: Parts, *, tls: ssl.SSLContext | None = None) -> None:
         self._parts = parts
         self._tls = tls
-        self._runner = web.AppRunner(
-            application(parts), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S
-        )
+        self._runner = web.AppRunner(application(parts), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -56,7 +59,37 @@ class Server:
 
     def _protocol(self) -> asyncio.Protocol:
         assert self._runner.server is not None
-        return ResetAsPost(self._runner.server())
+        return ResetAsPost(
+            Http(
+                self._runner.server,
+                loop=asyncio.get_running_loop(),
+                access_log=None,  # type: ignore[arg-type]  # None is what turns it off
+                max_line_size=LINE_BYTES_MAX,
+                max_field_size=LINE_BYTES_MAX,
+            )
+        )
+
+
+class Http(web.RequestHandler):
+    """One connection. What is no HTTP gets its answer in the shape of every error, too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """See web.RequestHandler; it logs."""
+        super().handle_error(request, status, exc, message)
+        what = " ".join((message or "the request failed").split())[:REASON_LENGTH_MAX]
+        answer = render(
+            request, ApiError("BadRequestException", f"This is not HTTP as expected: {what}.", status=status)
+        )
+        answer.force_close()
+        return answer
 
 
 class ResetAsPost(asyncio.Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from raftnode.record.commands import Changes
-from raftnode.record.model import Database, Record
+from raftnode.record.model import NAME_LENGTH_MAX, Database, Record
 from raftnode.web.errors import ApiError, Handler
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer, etag_of
@@ -118,11 +118,12 @@ def database_etag(app: web.Application, database: Database) -> int:
 
 def database_missing(name: str) -> ApiError:
     """The answer by which official clients know that there is no such database."""
+    shown = name[:NAME_LENGTH_MAX]
     return ApiError(
         "DatabaseDoesNotExistException",
-        f"Database '{name}' does not exist. Create it first, or correct the name.",
+        f"Database '{shown}' does not exist. Create it first, or correct the name.",
         status=503,
-        headers={"Database-Missing": name.encode("ascii", "backslashreplace").decode()},
+        headers={"Database-Missing": shown.encode("unicode_escape").decode("ascii")},
     )
 
 

@@ -104,7 +104,7 @@ class DeleteDatabase(Command, frozen=True, kw_only=True, tag="DeleteDatabase"):
         for tag in self.from_nodes:
             if tag not in group:
                 refuse("BadRequestException", f"Node '{tag}' does not hold database '{self.name}'.")
-        leaving = self.from_nodes or group
+        leaving = tuple(dict.fromkeys(self.from_nodes)) or group
         how = "HardDelete" if self.hard_delete else "SoftDelete"
         topology = database.topology
         for tag in leaving:

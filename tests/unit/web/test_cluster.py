@@ -80,13 +80,35 @@ async def test_an_unknown_node_is_404_and_the_known_ones_are_named(client: Clien
 
 
 async def test_a_joining_node_must_say_where_it_is(client: Client) -> None:
-    assert "clusterAddress" in (await client.put("/admin/cluster/node?url=http://127.0.0.1:1")).message
+    assert "ClusterAddress" in (await client.put("/admin/cluster/node?url=http://127.0.0.1:1")).message
     both = {"Url": "https://127.0.0.1:1", "ClusterAddress": "127.0.0.1:2"}
     assert "http://" in (await client.put("/admin/cluster/node", both)).message
     bad = {"Tag": "b1", "Url": "http://127.0.0.1:1", "ClusterAddress": "127.0.0.1:2", "NodeId": "x"}
     assert "'b1'" in (await client.put("/admin/cluster/node", bad)).message
     taken = bad | {"Tag": "A"}
     assert "taken" in (await client.put("/admin/cluster/node", taken)).message
+    assert list((await client.get("/cluster/topology")).json["Topology"]["AllNodes"]) == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("Url", "ftp://127.0.0.1:1"),
+        ("Url", "http://127.0.0.1"),
+        ("Url", "http://127.0.0.1:70000"),
+        ("ClusterAddress", "127.0.0.1"),
+        ("ClusterAddress", "127.0.0.1:x"),
+        ("ClusterAddress", f"{'x' * 300}:1"),
+        ("NodeId", "../x"),
+        ("NodeId", "f" * 300),
+        ("Tag", ""),
+    ],
+)
+async def test_a_node_that_nobody_could_reach_does_not_join(client: Client, field: str, value: str) -> None:
+    node = {"Tag": "B", "Url": "http://127.0.0.1:1", "ClusterAddress": "127.0.0.1:2", "NodeId": "f" * 32}
+    reply = await client.put("/admin/cluster/node", node | {field: value})
+    assert reply.status == 400
+    assert field.lower() in reply.message.lower()
     assert list((await client.get("/cluster/topology")).json["Topology"]["AllNodes"]) == ["A"]
 
 
