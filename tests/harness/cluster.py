@@ -1,6 +1,7 @@
 """A cluster of real node processes for scenario tests: started, frozen, killed, restarted and asked over HTTP."""
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -36,6 +37,7 @@ class Cluster(LocalCluster):
         super().__init__(directory, tags, flags=("--cluster.profile", profile, *flags))
         self.directory = directory
         self.witness = Witness()
+        self._starts: dict[str, int] = {}
         for node in self.nodes.values():
             node.prefix = die_with_us()
 
@@ -63,11 +65,13 @@ class Cluster(LocalCluster):
         process = self.nodes[tag].process
         assert process is not None
         began_ns = machine_ns()
+        self._starts[tag] = self._starts.get(tag, 0) + 1
         threading.Thread(target=self._watch, args=(tag, process.pid, began_ns), daemon=True).start()
 
     def _watch(self, tag: str, pid: int, began_ns: int) -> None:
-        # WNOWAIT leaves the exit status to Popen.
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        # WNOWAIT leaves the exit status to Popen, which may have taken it first.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.witness.lives.setdefault(tag, []).append(Span(began_ns, machine_ns()))
 
     async def kill(self, tag: str, number: signal.Signals = signal.SIGKILL) -> int:
@@ -80,9 +84,8 @@ class Cluster(LocalCluster):
         lives = self.witness.lives.setdefault(tag, [])
         process = self.nodes[tag].process
         assert process is not None
-        seen = len(lives)
         status = await asyncio.to_thread(process.wait, TIMEOUT_SEC)
-        await self.wait_until(lambda: len(lives) >= max(seen, 1), f"the end of {tag}'s process to be noted")
+        await self.wait_until(lambda: len(lives) == self._starts[tag], f"the end of {tag}'s process to be noted")
         return status
 
     async def freeze(self, tag: str) -> None:
