@@ -89,18 +89,6 @@ async def demote(session: Session, tag: str) -> None:
     session.show(answer, f"Node {tag} is a watcher now: it runs tasks and does not vote.")
 
 
-@node.command()
-@click.argument("tag", type=Tag())
-@click.option("--off", is_flag=True, help="Let it take part again.")
-@talks
-async def drain(session: Session, tag: str, off: bool) -> None:
-    """Hand a node's tasks over, before it is stopped."""
-    answer = await session.call("POST", f"/admin/cluster/drain?nodeTag={tag}&value={str(not off).lower()}")
-    waits = "; ".join(f"{task['TaskName']}: {task['Reason']}" for task in answer["Waits"])
-    rest = f" These wait: {waits}." if waits and not off else ""
-    session.show(answer, f"Node {tag} {'takes part again' if off else 'hands its tasks over'}.{rest}")
-
-
 @click.command()
 @click.argument("tag", type=Tag(), required=False)
 @talks

@@ -58,7 +58,7 @@ class Route:
 
 DB = "/databases/{database}"
 _CONNECTION = {
-    "Type": "Sql", "Name": "new", "FactoryName": "Microsoft.Data.Sqlite", "ConnectionString": "Data Source=x.sqlite"
+    "Type": "Sql", "Name": "new", "FactoryName": "Microsoft.Data.Sqlite", "ConnectionString": "Data Source=/nowhere/x"
 }  # fmt: skip
 _ETL = {
     "EtlType": "Sql",
