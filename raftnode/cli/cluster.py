@@ -25,7 +25,7 @@ class Tag(click.ParamType[str]):
 
 @click.group()
 def node() -> None:
-    """Nodes of the cluster: list, add, remove, promote, demote, drain."""
+    """Nodes of the cluster: list, add, remove, promote, demote, traits."""
 
 
 @node.command("list")

@@ -120,9 +120,6 @@ async def traits(session: Session, tag: str, weight: int | None, labels: str | N
     session.show(answer, show)
 
 
-node.add_command(drain)
-
-
 def _labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(",") if label.strip()]
 

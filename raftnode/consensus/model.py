@@ -77,6 +77,10 @@ class StateMachine(Protocol):
     def apply(self, index: int, term: int, command: bytes) -> Any:
         """Applies one committed entry, in log order, on the event loop. The answer goes to a local proposer."""
 
+    def refuses(self, command: bytes) -> str | None:
+        """Why the command would be refused if it were applied now, None if it would not. Asked by the leader before it
+        appends a membership change with the command: one must not happen without the other."""
+
     def dump(self) -> Callable[[], Iterable[bytes]]:
         """Captures the state as it is now, on the loop and at once. The function returned runs in another thread
         and yields the snapshot in chunks of at most 64 MiB; it must not see later changes."""

@@ -93,10 +93,12 @@ class Proposals:
         engine: Callable[[], RaftEngine],
         send: Callable[[str, bytes], bool],
         hand_over: Callable[[str | None], None],
+        refuses: Callable[[bytes], str | None],
     ) -> None:
         self._engine = engine
         self._send = send
         self._hand_over = hand_over
+        self._refuses = refuses
         self._number = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Position]]] = {}
         self._placed: dict[int, list[tuple[int, asyncio.Future[Proposed]]]] = defaultdict(list)
@@ -127,6 +129,13 @@ class Proposals:
         except Refused as refused:
             raise NotCommitted(f"The leader refused: {refused}.") from None
 
+    def _append_change(self, change: Change, command: bytes) -> Position:
+        # Changes are taken one at a time, so what the leader has applied holds every earlier one.
+        reason = self._refuses(command)
+        if reason is not None:
+            raise Refused(reason)
+        return self._engine().append_change(change, command)
+
     def _append(self, request: AnyRequest) -> Position:
         engine = self._engine()
         match request:
@@ -135,9 +144,9 @@ class Proposals:
             case Barrier():
                 return engine.append_no_op()
             case AddPeer(peer, command):
-                return engine.append_change(Add(peer), command)
+                return self._append_change(Add(peer), command)
             case RemovePeer(tag, command):
-                return engine.append_change(Remove(tag), command)
+                return self._append_change(Remove(tag), command)
             case HandOver(to):
                 if engine.role not in ("Leader", "LeaderElect"):
                     raise Refused("this node is not the leader")

@@ -93,6 +93,7 @@ class Raft(State):
             lambda: self._running(),
             lambda to, payload: transport.send(to, PROPOSAL_CHANNEL, payload),
             lambda to: self._begin_hand_over(to),
+            machine.refuses,
         )
         self._tick_s = min(TICK_MS_MAX, max(1, config.append_period_ms // 2)) / 1000
         self._timer: asyncio.TimerHandle | None = None

@@ -58,6 +58,11 @@ class Replica:
         self._pending = _merged(self._pending, applied.changes)
         return applied.result
 
+    def refuses(self, command: bytes) -> str | None:
+        """Why the record would refuse the command now."""
+        error = self._rehearsed(command).error
+        return error.message if error else None
+
     def dump(self) -> Callable[[], Iterable[bytes]]:
         """Captures the record as it is now; encoding happens when the returned function is called."""
         record = self.record
@@ -113,16 +118,17 @@ class Replica:
     async def change_membership(self, change: Add | Remove, command: Command, *, timeout_ms: int = 10000) -> Result:
         """One log entry that changes both Raft's membership and the record. Raises Unavailable after `timeout_ms`.
 
-        A command the record would refuse is answered here: the membership must not change without it.
+        A command the record would refuse is answered here, as soon as this node knows; the leader does not append it
+        either way: the membership must not change without it.
         """
-        rehearsed = apply(self.record, Entry(self.record.index + 1, 0), encode(command))
-        if rehearsed.result.error is not None:
-            return rehearsed.result
         data = self._encoded(command, None)
         reason = "no leader is known"
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
+                    rehearsed = self._rehearsed(data)
+                    if rehearsed.error is not None:
+                        return rehearsed
                     try:
                         return self._answer(await self._the_raft().change_membership(change, data))
                     except (NotCommitted, OutcomeUnknown) as failure:
@@ -136,6 +142,9 @@ class Replica:
         while not condition(self.record):
             await self._changed.wait()
         return self.record
+
+    def _rehearsed(self, command: bytes) -> Result:
+        return apply(self.record, Entry(self.record.index + 1, 0), command).result
 
     def _the_raft(self) -> Raft:
         assert self._raft is not None, "attach() comes before propose()"

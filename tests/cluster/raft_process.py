@@ -35,6 +35,9 @@ class Ledger:
         self.digest = hashlib.sha256(self.digest.encode() + name.encode()).hexdigest()
         return len(self.counts)
 
+    def refuses(self, command: bytes) -> str | None:
+        return None
+
     def dump(self) -> Callable[[], Iterable[bytes]]:
         state = json.dumps([self.counts, self.digest]).encode()
         return lambda: iter([state])

@@ -216,8 +216,8 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
             shop.json("node", verb, "B")
             kinds.append(sorted(shop.json("node", "list")["Topology"]["Watchers"]))
         assert kinds == [[], ["B"]]
-        assert shop.run("node", "drain", "b").stdout == "Node B hands its tasks over.\n"
-        shop.json("node", "drain", "B", "--off")
+        assert "Node B hands its tasks over.\n" in shop.run("drain", "b").stdout
+        shop.json("drain", "B", "--off")
         shop.json("node", "remove", "B")
         assert sorted(shop.json("node", "list")["Topology"]["AllNodes"]) == ["A"]
     finally:

@@ -101,6 +101,9 @@ class Log:
         self.applied.append((index, term, command))
         return index
 
+    def refuses(self, command: bytes) -> str | None:
+        return None
+
     def dump(self) -> Callable[[], Iterable[bytes]]:
         applied = tuple(self.applied)
         return lambda: (b"%d %d " % (index, term) + command for index, term, command in applied)

@@ -23,6 +23,9 @@ class Ledger:
         self.commands.append(command)
         return len(self.commands)
 
+    def refuses(self, command: bytes) -> str | None:
+        return "it begins with '!'" if command.startswith(b"!") else None
+
     def dump(self) -> Callable[[], Iterable[bytes]]:
         commands = tuple(self.commands)
         return lambda: (b"." + command for command in commands)

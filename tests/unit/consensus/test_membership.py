@@ -66,6 +66,17 @@ async def test_a_node_joins_as_a_watcher_catches_up_and_is_made_a_voter(tmp_path
         assert joiner.raft.voters == frozenset("ABCD")
 
 
+async def test_a_change_whose_command_the_leader_would_refuse_is_not_appended(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        await cluster.leader()
+        for node in cluster.nodes:
+            with pytest.raises(NotCommitted, match="refused: it begins with '!'"):
+                await node.raft.change_membership(Add(Peer("D", "d:1", voter=False)), b"!not this one")
+        await cluster.nodes[0].raft.propose(b"on")
+        assert await cluster.same() == [b"on"]
+        assert all("D" not in {peer.tag for peer in node.raft.peers} for node in cluster.nodes)
+
+
 async def test_a_removed_node_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()

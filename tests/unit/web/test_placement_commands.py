@@ -53,7 +53,7 @@ async def test_a_node_is_drained_and_takes_part_again(client: Client) -> None:
     assert "hands its tasks over" in drained.output
     assert "it is pinned" in drained.output
     assert client.node.replica.record.nodes["A"].draining is True
-    assert "takes part again" in (await run(client, "node", "drain", "A", "--off")).output
+    assert "takes part again" in (await run(client, "drain", "A", "--off")).output
     assert client.node.replica.record.nodes["A"].draining is False
 
 

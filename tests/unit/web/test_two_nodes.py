@@ -46,6 +46,31 @@ async def test_a_command_sent_to_a_follower_reaches_the_leader_and_is_seen_there
         assert f"Shop{number}" in (await node.get("/databases?namesOnly=true")).json["Databases"]
 
 
+async def test_of_two_joins_under_one_tag_at_one_moment_one_wins_and_raft_agrees_with_the_record(
+    pair: tuple[Client, Client],
+) -> None:
+    for number, tag in enumerate(("C", "D", "E")):
+        joins = [
+            {
+                "Tag": tag,
+                "Url": f"http://127.0.0.1:{port}",
+                "ClusterAddress": f"127.0.0.1:{port + 1}",
+                "NodeId": f"{port}",
+                "Watcher": True,
+            }
+            for port in (10 + 4 * number, 12 + 4 * number)
+        ]
+        replies = await asyncio.gather(
+            *(node.put("/admin/cluster/node", join) for node, join in zip(pair, joins, strict=True))
+        )
+        assert sorted(reply.status for reply in replies) == [200, 400]
+        assert "is taken" in next(reply.message for reply in replies if reply.status == 400)
+        for node in pair:
+            known = node.node.replica.record.nodes[tag].cluster_address
+            [peer] = [peer for peer in node.node.raft.peers if peer.tag == tag]
+            assert peer.address == known
+
+
 async def test_a_new_database_is_known_on_every_node_of_its_group_when_the_answer_comes(
     pair: tuple[Client, Client],
 ) -> None:
