@@ -25,7 +25,7 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     the place of the version in this store's order and differs between nodes. `change_vector` is equal on all
     nodes that hold the version. `last_modified` is like 2026-01-31T12:00:00.0000000Z and grows along a
     document's versions. `origin` is the write that made the content (one change vector entry). `resolved`
-    tells that the version joins concurrent writes: its vector then has no write of its own.
+    tells that the version joins concurrent ones and has the content of one of them.
     """
 
     id: str
@@ -44,12 +44,8 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
         return "Resolved" if self.resolved else ""
 
     def counted_in(self, progress: str) -> bool:
-        """Whether a consumer with this progress vector has had this version or a successor, and may skip it.
-
-        A resolved version is never skipped: the consumer may have had the concurrent writes in another order,
-        on different nodes, and so may hold the loser.
-        """
-        return not self.resolved and change_vector.dominates(progress, self.change_vector)
+        """Whether a consumer with this progress vector has had this version or a successor, and may skip it."""
+        return change_vector.dominates(progress, self.change_vector)
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,9 @@ successor. Three rules keep it true when documents are overwritten and nodes are
 **Conflicts.** A document is a last-writer-wins register: its content is that of the write with the greatest
 (last_modified, origin) among all writes its vector counts. last_modified grows along a chain of versions, so
 a successor always beats what it replaced, and equal vectors mean equal contents on every node, in whatever
-order the writes arrived.
+order the writes arrived. Joining different contents also counts as a write of the node that does it, so that a
+task which carried both over, the loser last, meets the winner again. Joining equal contents does not, so that
+nodes which resolve the same conflict come to rest.
 """
 
 import sqlite3
@@ -208,14 +210,16 @@ class Writer:
                 rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
             return "Update"
         winner, loser = sorted((row, item), key=_precedence, reverse=True)
-        joined = msgspec.structs.replace(
-            winner, etag=etag, resolved=True, change_vector=cv.merge(row.change_vector, item.change_vector)
-        )
+        vector = cv.merge(row.change_vector, item.change_vector)
+        same = loser.origin == winner.origin
+        if not same:
+            # The resolution is a write of its own: a task may have carried both versions over, the loser last.
+            vector = cv.merge(vector, cv.dot(self.tag, etag, self.database_id))
+            self.state = msgspec.structs.replace(self.state, own_etag=etag)
+            rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
+        joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector)
         rows.store(self._connection, joined, row)
-        if loser.origin == winner.origin:
-            return "Update"
-        rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
-        return "Conflict"
+        return "Update" if same else "Conflict"
 
     def _learn(self, knowledge: str) -> None:
         merged = cv.merge(self.knowledge, cv.without(knowledge, self.database_id))

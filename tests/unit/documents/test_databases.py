@@ -245,7 +245,7 @@ def test_how_far_everybody_is_needs_word_of_every_node() -> None:
     assert passed(database(promotables=("D",)), "A", "x" * 22, {}) is None
     alone = passed(database(), "A", "x" * 22, {})
     assert alone is not None
-    assert alone.frees(_tombstone(1 << 40, resolved=False))
+    assert alone.frees(_tombstone(1 << 40))
 
 
 def test_a_tombstone_waits_for_every_task() -> None:
@@ -256,16 +256,16 @@ def test_a_tombstone_waits_for_every_task() -> None:
     everybody = passed(group, "A", "x" * 22, {})
     assert everybody is not None
     assert everybody.tasks == ((4, "A:9-" + "x" * 22), (0, ""))
-    assert not everybody.frees(_tombstone(3, resolved=False))
+    assert not everybody.frees(_tombstone(3))
     one = Passed(10, everybody.tasks[:1])
-    assert one.frees(_tombstone(4, resolved=True)), "passed in this node's order"
-    assert one.frees(_tombstone(8, resolved=False)), "passed in another node's order"
-    assert not one.frees(_tombstone(8, resolved=True))
-    assert not one.frees(_tombstone(11, resolved=False))
+    assert one.frees(_tombstone(4, written=10)), "passed in this node's order"
+    assert one.frees(_tombstone(8)), "passed in another node's order"
+    assert not one.frees(_tombstone(8, written=10))
+    assert not one.frees(_tombstone(11))
 
 
-def _tombstone(etag: int, *, resolved: bool) -> Document:
-    return Document("x", "@empty", b"", etag, "A:8-" + "x" * 22, "", deleted=True, resolved=resolved)
+def _tombstone(etag: int, *, written: int = 8) -> Document:
+    return Document("x", "@empty", b"", etag, f"A:{written}-" + "x" * 22, "", deleted=True)
 
 
 async def test_a_store_is_open_only_once_at_a_time(cluster: Cluster) -> None:
