@@ -70,7 +70,7 @@ def read(directories: Mapping[str, Path], witness: Witness) -> dict[str, list[In
 def assert_no_overlap(by_task: Mapping[str, list[Interval]], tasks: Iterable[str]) -> None:
     """Fails when two runs of one task acted at the same time, and when a named task (a part of its key) never ran."""
     for task in tasks:
-        assert any(task.lower() in key for key in by_task), f"{task} never ran; these did: {sorted(by_task)}"
+        assert any(task.lower() in key.lower() for key in by_task), f"{task} never ran; these did: {sorted(by_task)}"
     for intervals in by_task.values():
         for earlier, later in pairwise(_merged(intervals)):
             assert earlier.to_ns <= later.from_ns, f"two runs at once:\n  {earlier}\n  {later}"
