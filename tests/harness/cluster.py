@@ -22,6 +22,13 @@ POLL_SEC = 0.02
 TIMEOUT_SEC = 30.0
 LOG_BYTES_SHOWN = 8_000
 IMPORT_BATCH = 500
+PATIENT = (
+    *("--cluster.lease-ms", "1200"),
+    *("--cluster.task-stop-timeout-ms", "500"),
+    *("--cluster.time-before-moving-to-rehab-ms", "2000"),
+)
+"""The fast profile with leases that outlast the stalls of a machine with other work: for tests that are not about time,
+in which a node that loses its lease, or is ended because it could not stop in time, is a failure."""
 
 
 class Cluster(LocalCluster):
@@ -147,6 +154,7 @@ class Cluster(LocalCluster):
                     await asyncio.sleep(POLL_SEC)
         except TimeoutError:
             views = {tag: _summary(await self.status(tag)) for tag in self.living()}
+            views |= {tag: f"ended with status {self.ended(tag)}" for tag in self.nodes if tag not in views}
             seen = "\n".join(f"  {tag}: {json.dumps(view)}" for tag, view in views.items())
             raise AssertionError(
                 f"waited {timeout_sec:g} s for {what}; last answer: {last!r}; the nodes' views:\n{seen}"

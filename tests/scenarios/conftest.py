@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap
 
-FLAGS = ("--cluster.stabilization-time-sec", "0")
 _numbers = itertools.count(1)
 
 
@@ -88,6 +87,18 @@ class Group:
         view = await self.cluster.view()
         return {t["TaskName"]: t["Holder"] for t in view["Databases"][self.name]["Tasks"]}
 
+    async def held_elsewhere(self, names: set[str], tag: str) -> dict[str, int]:
+        """Waits until others than this node hold these tasks; their epochs."""
+
+        async def moved() -> dict[str, int]:
+            view = await self.cluster.view()
+            tasks = [t for t in view["Databases"][self.name]["Tasks"] if t["TaskName"] in names] if view else []
+            epochs = {t["TaskName"]: t["Epoch"] for t in tasks if t["Holder"] not in (None, tag)}
+            return epochs if set(epochs) == names else {}
+
+        epochs: dict[str, int] = await self.cluster.wait_until(moved, f"{sorted(names)} on others than {tag}")
+        return epochs
+
     async def epochs(self) -> dict[str, int]:
         """The epoch of each task, once settled."""
         await self.holders()
@@ -123,15 +134,25 @@ def etl(name: str, **more: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def stabilization_time_sec() -> int:
+    """How long a node must be good before it becomes a Member; a module may say otherwise."""
+    return 0
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path_factory: pytest.TempPathFactory, stabilization_time_sec: int) -> AsyncIterator[Cluster]:
     """Five nodes, fast. At the end no two runs of a task may have overlapped."""
-    async with Cluster(tmp_path_factory.mktemp("cluster"), flags=FLAGS) as five:
+    flags = ("--cluster.stabilization-time-sec", str(stabilization_time_sec), *PATIENT)
+    async with Cluster(tmp_path_factory.mktemp("cluster"), flags=flags) as five:
         yield five
         assert_no_overlap(five.runs(), [])
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def group(cluster: Cluster) -> Group:
-    """A database on A, B and E."""
+    """A database on A, B and E. Nodes that a failed test has left dead are started again, so that it fails alone."""
+    for tag in set(cluster.nodes) - set(cluster.living()):
+        cluster.start(tag)
+    await cluster.formed()
     return await Group(cluster, f"Db{next(_numbers)}", "ABE").create()
