@@ -1,5 +1,6 @@
 """Connections to SQL targets: SQLAlchemy's async engine, set up so that a lost runner cannot block its successor."""
 
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,9 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 3_000
 
 _REFUSING_CLASSES = {"22", "23", "44", "P0"}
 """SQLSTATE classes that blame the data: data exception, constraint, check option, exception raised by a trigger."""
+
+# All the pool has to say is that a connection ended badly; one cut short on purpose does, others fail in the sink.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def create(connection: SqlConnection, application: str) -> AsyncEngine:

@@ -424,3 +424,12 @@ async def test_a_task_that_takes_a_deleted_one_s_name_fences_it_and_keeps_its_ow
             assert renamed.progress == b'{"own": 1}'
         with pytest.raises(StaleEpoch):
             await write(deleted, order("o/1", company="late"))
+
+
+async def test_a_goodbye_that_is_cut_short_is_no_error_in_the_log(
+    tables: SqlTarget, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sql_engine, "CLOSE_TIMEOUT_S", 0)
+    async with sink(tables) as opened:
+        await write(opened, order("o/1"))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
