@@ -129,19 +129,41 @@ class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4000
     observer_period_ms: Annotated[int, _ms(10, 60_000, "How often the cluster observer decides")] = 200
     time_before_adding_replica_sec: Annotated[
-        int, _sec(1, 30 * 86400, "How long a node of a database group may be bad before another replaces it")
+        int,
+        _sec(
+            1,
+            30 * 86400,
+            "Not acted on by this version. How long a node of a database group may be bad before another replaces it",
+        ),
     ] = 900
     time_before_rotating_preferred_node_sec: Annotated[
-        int, _sec(1, 86400, "How long the preferred node may be slow before it goes to the end of the list")
+        int,
+        _sec(
+            1,
+            86400,
+            "Not acted on by this version. How long the preferred node may be slow before it goes to the end of the list",
+        ),
     ] = 5
     stabilization_time_sec: Annotated[
         int, _sec(0, 600, "How long a node must be good before it is promoted; it never delays a demotion")
     ] = 5
     max_change_vector_distance: Annotated[
-        int, _number(1, 2**40, "changes", "How far a member may lag behind before it is moved to Rehab")
+        int,
+        _number(
+            1,
+            2**40,
+            "changes",
+            "Not acted on by this version. How far a member may lag behind before it is moved to Rehab",
+        ),
     ] = 65536
     move_to_new_responsible_node_grace_period_min: Annotated[
-        int, _number(0, 10080, "min", "How long a backup waits for its node before another takes it")
+        int,
+        _number(
+            0,
+            10080,
+            "min",
+            "Not acted on by this version. How long a backup waits for its node before another takes it",
+        ),
     ] = 30
     proposal_timeout_ms: Annotated[
         int, _ms(100, 600_000, "How long a command waits for the cluster before its outcome is unknown")
