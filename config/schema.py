@@ -141,7 +141,7 @@ class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         _sec(
             1,
             86400,
-            "Not acted on by this version. How long the preferred node may be slow before it goes to the end of the list",
+            "Not acted on by this version. How long the preferred node may be slow before it goes last",
         ),
     ] = 5
     stabilization_time_sec: Annotated[
