@@ -11,6 +11,7 @@ import structlog
 from config import Settings
 from observer.health import Health
 from observer.observer import Observer
+from observer.rules.facts import Limits
 from raftnode import log as logging
 from raftnode.consensus.forming import Forming, NodeRefused
 from raftnode.consensus.raft import ConsensusFailed, Raft, RaftConfig
@@ -175,7 +176,7 @@ class Node:
             health=self.health,
             clock=self.clock,
             period_ms=settings.cluster.observer_period_ms,
-            stabilization_ms=settings.cluster.stabilization_time_sec * 1000,
+            limits=_limits(settings),
         )
 
     def _parts(self, identity: Identity) -> Parts:
@@ -286,6 +287,16 @@ class Node:
             await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
         except Unavailable as error:
             log.info("confirming a deletion is tried again", database=name, reason=str(error))
+
+
+def _limits(settings: Settings) -> Limits:
+    cluster = settings.cluster
+    return Limits(
+        stabilization_ms=cluster.stabilization_time_sec * 1000,
+        rotate_ms=cluster.time_before_rotating_preferred_node_sec * 1000,
+        replace_ms=cluster.time_before_adding_replica_sec * 1000,
+        distance_max=cluster.max_change_vector_distance,
+    )
 
 
 def _run_settings(settings: Settings) -> RunSettings:
