@@ -261,6 +261,7 @@ class Node:
         shown = {
             name: {
                 "status": copy.status,
+                "documents": copy.documents,
                 "last_etag": copy.last_etag,
                 "change_vector": copy.change_vector,
                 "sent": dict(copy.sent),
