@@ -27,6 +27,7 @@ from raftnode.javascript import ScriptLimits
 from raftnode.joining import JoinRefused
 from raftnode.ports import NS_PER_MS, SystemClock
 from raftnode.record.commands import AnnounceNode, ConfirmDeletion
+from raftnode.resources import Memory
 from raftnode.watchdog import KillTimer, Watchdog, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
@@ -149,7 +150,9 @@ class Node:
             deleted=self._confirm_deletion,
             batch_documents_max=settings.documents.replication_batch_documents_max,
             batch_bytes_max=settings.documents.replication_batch_bytes_max,
+            clean_s=settings.documents.tombstone_cleanup_sec,
         )
+        self._memory = Memory(settings.node.memory_available_bytes_min)
         self.supervisor = Supervisor(
             Own(self.tag, identity.node_id, identity.boot),
             replica=self.replica,
@@ -269,7 +272,7 @@ class Node:
             }
             for name, copy in copies.items()
         }
-        return {"node_id": identity.node_id, "databases": shown}
+        return {"node_id": identity.node_id, "flags": self._memory.flags(), "databases": shown}
 
     def _lease_until(self, until_ns: int) -> None:
         timings = self.replica.record.timings

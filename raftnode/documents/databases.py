@@ -74,10 +74,12 @@ class Databases:
         deleted: Callable[[str], Awaitable[None]],
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
+        clean_s: float = CLEAN_S,
     ) -> None:
         self._directory, self._tag, self._record, self._http = directory, tag, record, http
         self._deleted = deleted
         self._batch = (batch_documents_max, batch_bytes_max)
+        self._clean_s = clean_s
         self._open: dict[str, _Open] = {}
         self._wake = asyncio.Event()
         self._extra: dict[str, Replication] = {}
@@ -231,7 +233,7 @@ class Databases:
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed."""
         while True:
-            await asyncio.sleep(CLEAN_S)
+            await asyncio.sleep(self._clean_s)
             for folded, copy in list(self._open.items()):
                 database = self._record().databases.get(folded)
                 if database is None or copy.store is None:

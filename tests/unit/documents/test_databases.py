@@ -10,7 +10,6 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.documents import databases as module
 from raftnode.documents.cleaning import Passed, passed
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
@@ -37,11 +36,13 @@ def database(
 class Cluster:
     """The record, and what of it the node's copies are told."""
 
-    def __init__(self, directory: Path, http: Http) -> None:
+    def __init__(self, directory: Path, http: Http, clean_s: float = 60.0) -> None:
         self.record = Record()
         self.deleted: list[str] = []
         self.directory = directory
-        self.databases = Databases(directory, tag="A", record=lambda: self.record, http=http, deleted=self._deleted)
+        self.databases = Databases(
+            directory, tag="A", record=lambda: self.record, http=http, deleted=self._deleted, clean_s=clean_s
+        )
 
     def set(self, *databases: Database, urls: Mapping[str, str] | None = None) -> None:
         nodes = {tag: ClusterNode(tag=tag, url=url, cluster_address="") for tag, url in (urls or {}).items()}
@@ -204,12 +205,9 @@ async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster
     assert cluster.databases.status()["northwind"].sent == {"B": 0}
 
 
-async def test_what_everybody_has_passed_is_forgotten(
-    tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CLEAN_S", 0.01)
+async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:
     b = await opened("B")
-    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http)) as cluster:
+    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
         task = Task(id=1, name="etl", kind="SqlEtl", key=1)
         shared: dict[str, Any] = {"members": ("A", "B"), "tasks": Map({1: task})}
         cluster.set(database(**shared), urls={"B": rb.url})
