@@ -176,6 +176,7 @@ class Story:
 
     async def freeze(self, holder: str) -> None:
         """Freezes the responsible node and shows what the others make of it, until the task runs elsewhere."""
+        await self.until(lambda: self.runs_on(holder), f"a running body on {holder}")
         figures = await self.target.figures()
         frozen = time.monotonic()
         self.frozen = holder
@@ -299,6 +300,12 @@ class Story:
     async def task_runs(self) -> bool:
         """Whether somebody holds the task."""
         return bool(_task(await self.status())["ClaimState"] == "Held")
+
+    async def runs_on(self, tag: str) -> bool:
+        """Whether the task's body runs on the node, by its own word: only then is its kernel timer armed."""
+        status = await self.cluster.status(tag)
+        run = _task(status)["RunHere"] if status else None
+        return run is not None and run["State"] == "Running"
 
     async def ended(self, tag: str) -> bool:
         """Whether the node's process has ended."""
