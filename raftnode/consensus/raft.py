@@ -120,6 +120,9 @@ class Raft(State):
         self._transport.on_message(RAFT_CHANNEL, self._engine.receive)
         self._transport.on_message(PROPOSAL_CHANNEL, self._proposals.receive)
         self._transport.on_connection.append(self._connection)
+        # Peers may have dialed this node while its directory was being read.
+        for tag in sorted(self._transport.connected_tags()):
+            self._connection(tag, True)
         self._on_timer()
 
     def _open(self) -> Storage:

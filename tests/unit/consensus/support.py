@@ -52,6 +52,9 @@ class Nowhere:
     def backlog_bytes(self, tag: str) -> int:
         return 0
 
+    def connected_tags(self) -> frozenset[str]:
+        return frozenset()
+
     def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
         self.peers = addresses
 

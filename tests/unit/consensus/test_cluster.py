@@ -91,6 +91,20 @@ async def test_a_follower_without_its_log_is_sent_the_snapshot(tmp_path: Path) -
         await cluster.same()
 
 
+async def test_peers_that_connected_before_the_node_had_read_its_directory_are_supplied_by_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as cluster:
+        late = cluster["A"]
+        await late.stop()
+        await late.listen()
+        late.transport.set_peers({peer.tag: peer.address for peer in cluster.peers}, 0)
+        await until(lambda: late.transport.connected_tags() == {"B", "C"})
+        await late.run(cluster.peers)
+        await cluster.leader()
+        await eventually(lambda: late.raft.transfer_leadership("A"), NotCommitted)
+        await late.raft.propose(b"x")
+        await cluster.same()
+
+
 async def test_leadership_goes_to_the_named_node_and_back_from_a_follower(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
