@@ -117,12 +117,13 @@ class Cluster(LocalCluster):
 
     async def add(self, tag: str, *flags: str) -> None:
         """Starts a new node that joins the cluster (flags: `--watcher` ...), and waits until it is ready."""
+        self.nodes[tag] = self._newcomer(tag, flags)
+        await self.restart(tag)
+
+    def _newcomer(self, tag: str, flags: tuple[str, ...]) -> LocalNode:
         http_port, cluster_port = free_ports(2)
         files = (self.directory / tag, self.directory / f"{tag}.log")
-        self.nodes[tag] = LocalNode(
-            tag, http_port, cluster_port, *files, founder=False, flags=flags, prefix=die_with_us()
-        )
-        await self.restart(tag)
+        return LocalNode(tag, http_port, cluster_port, *files, founder=False, flags=flags, prefix=die_with_us())
 
     async def ready(self, tag: str) -> None:
         """Waits until the node says that it is ready."""

@@ -151,20 +151,33 @@ class Network:
 
 
 class Lab(Cluster):
-    """A cluster whose nodes live in a `Network`, in `network`. Cuts do not end the test's own view of the nodes."""
+    """A cluster whose nodes live in a `Network`, in `network`. Cuts do not end the test's own view of the nodes.
+
+    The network has a place for each of `guests` too, nodes that `add` brings in later.
+    """
 
     def __init__(
-        self, directory: Path, tags: Sequence[str] = "ABCDE", *, profile: str = "fast", flags: Sequence[str] = ()
+        self,
+        directory: Path,
+        tags: Sequence[str] = "ABCDE",
+        *,
+        guests: Sequence[str] = "",
+        profile: str = "fast",
+        flags: Sequence[str] = (),
     ) -> None:
         open_to_us = ("--security.unsecured-access-allowed", "private_network")
         super().__init__(directory, tags, profile=profile, flags=(*open_to_us, *flags))
-        self.network = Network(tags)
+        self.network = Network([*tags, *guests])
         for node in self.nodes.values():
             self._place(node)
 
-    def _place(self, node: LocalNode) -> None:
+    def _place(self, node: LocalNode) -> LocalNode:
         node.host, node.http_port, node.cluster_port = self.network.address(node.tag), HTTP_PORT, CLUSTER_PORT
         node.prefix = (*self.network.inside(node.tag), *die_with_us())
+        return node
+
+    def _newcomer(self, tag: str, flags: tuple[str, ...]) -> LocalNode:
+        return self._place(super()._newcomer(tag, flags))
 
     async def __aenter__(self) -> "Lab":
         await asyncio.to_thread(self.network.up)
@@ -179,10 +192,6 @@ class Lab(Cluster):
             await super().__aexit__(*failure)
         finally:
             await asyncio.to_thread(self.network.down)
-
-    async def add(self, tag: str, *flags: str) -> None:
-        """A lab has its nodes from the start."""
-        raise NotImplementedError("name every node when the lab is made, and start those that join later by hand")
 
 
 def remove_stale() -> None:

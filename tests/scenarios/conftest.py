@@ -29,10 +29,10 @@ class Group:
         return self
 
     async def add_task(self, name: str, **more: Any) -> int:
-        """A task with a target and a connection string of its own."""
+        """A task with a target and a connection string of its own. Its table has no key: what comes twice shows."""
         target = self.targets[name] = self.cluster.directory / f"{self.name}-{name}.sqlite"
         with sqlite3.connect(target) as connection:
-            connection.execute("CREATE TABLE Items (Id TEXT PRIMARY KEY, Value INTEGER)")
+            connection.execute("CREATE TABLE Items (Id TEXT, Value INTEGER)")
         await self.put_string(name)
         self.ids[name] = await self.cluster.put_etl(self.name, etl(name, **more))
         return self.ids[name]
