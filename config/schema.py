@@ -69,6 +69,12 @@ class Node(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "http://host:port or https://host:port",
         ),
     ] = ""
+    memory_available_bytes_min: Annotated[
+        int,
+        _bytes(
+            0, 1024 * GIB, "With less memory left to the machine or container the node says EarlyOutOfMemory. 0: never"
+        ),
+    ] = 32 * MIB
 
 
 class Http(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,32 +135,16 @@ class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4000
     observer_period_ms: Annotated[int, _ms(10, 60_000, "How often the cluster observer decides")] = 200
     time_before_adding_replica_sec: Annotated[
-        int,
-        _sec(
-            1,
-            30 * 86400,
-            "Not acted on by this version. How long a node of a database group may be bad before another replaces it",
-        ),
+        int, _sec(1, 30 * 86400, "How long a node of a database group may be lost before another replaces it")
     ] = 900
     time_before_rotating_preferred_node_sec: Annotated[
-        int,
-        _sec(
-            1,
-            86400,
-            "Not acted on by this version. How long the preferred node may be slow before it goes last",
-        ),
+        int, _sec(1, 86400, "How long the preferred node may be slow before it goes to the end of the list")
     ] = 5
     stabilization_time_sec: Annotated[
         int, _sec(0, 600, "How long a node must be good before it is promoted; it never delays a demotion")
     ] = 5
     max_change_vector_distance: Annotated[
-        int,
-        _number(
-            1,
-            2**40,
-            "changes",
-            "Not acted on by this version. How far a member may lag behind before it is moved to Rehab",
-        ),
+        int, _number(1, 2**40, "changes", "How far a member may lag behind before it is moved to Rehab")
     ] = 65536
     move_to_new_responsible_node_grace_period_min: Annotated[
         int,
@@ -204,6 +194,9 @@ class Documents(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replication_batch_documents_max: Annotated[
         int, _number(1, 100_000, "documents", "Most documents in one batch of replication")
     ] = 1024
+    tombstone_cleanup_sec: Annotated[
+        int, _sec(1, 86400, "How often tombstones that every node and task has passed are forgotten")
+    ] = 60
     replication_batch_bytes_max: Annotated[int, _bytes(1024, GIB, "Most bytes in one batch of replication")] = 8 * MIB
 
 

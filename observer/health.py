@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from observer.rules.facts import CopyState, DatabaseReport, DatabaseStatus, Facts, NodeFacts
+from observer.rules.facts import CopyState, DatabaseReport, DatabaseStatus, Facts, Limits, NodeFacts
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
 from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard
 from raftnode.ports import NS_PER_MS, Clock
-from raftnode.record.model import Claim, Record, Timings
+from raftnode.record.model import Claim, Record, ResourceFlag, Timings
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +46,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What health reads of a node's report; whatever else it holds is for people."""
 
     node_id: str = ""
+    flags: tuple[ResourceFlag, ...] = ()
     databases: dict[str, CopyReport] = {}
 
 
@@ -62,6 +63,7 @@ class _Seen:
     previous: Mapping[str, DatabaseReport] = field(default_factory=dict)
     previous_ns: int = 0
     copies: dict[str, CopyState] = field(default_factory=dict)
+    flags: tuple[ResourceFlag, ...] = ()
     complaint: str = ""
 
 
@@ -93,7 +95,7 @@ class Health:
         self._claims: Mapping[str, Claim] = {}
         self._holders: frozenset[str] = frozenset()
 
-    def facts(self, record: Record, timings: Timings, stabilization_ms: int) -> Facts:
+    def facts(self, record: Record, timings: Timings, limits: Limits) -> Facts:
         """All that is known at this moment, of the cluster's nodes and of whoever holds a claim."""
         now_ns = self._clock.judge_ns()
         if self._heartbeat.term != self._term:
@@ -115,7 +117,7 @@ class Health:
             # Tags are never empty: this asks about a node that nobody has ever heard.
             void_allowed=self._heartbeat.is_silent(""),
             silence_ms=timings.time_before_moving_to_rehab_ms,
-            stabilization_ms=stabilization_ms,
+            limits=limits,
             nodes={tag: self._node(tag, self._seen[tag], now_ns, fresh_ns) for tag in tags},
         )
 
@@ -169,6 +171,7 @@ class Health:
         seen.complaint = ""
         if read.node_id and read.node_id != seen.node_id:
             seen.node_id, seen.node_id_since_ns = read.node_id, now_ns
+        seen.flags = read.flags
         seen.previous, seen.previous_ns = seen.current, seen.current_ns
         seen.current, seen.current_ns = reports, now_ns
         # A copy counts from when its node is in the group: what was there before is another copy.
@@ -192,6 +195,7 @@ class Health:
             previous=seen.previous,
             previous_ns=seen.previous_ns,
             copies=seen.copies,
+            flags=seen.flags,
         )
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from observer.health import Health, Leadership
 from observer.rules.decide import Said, Verdict, decide
-from observer.rules.facts import Facts
+from observer.rules.facts import Facts, Limits
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.lease import Role
 from raftnode.ports import NS_PER_MS, Clock
@@ -46,8 +46,7 @@ class Replica(Protocol):
 
 
 class Observer:
-    """The loop. `period_ms` is how often it looks when nothing is near a limit, `stabilization_ms` how long a node
-    must be good before its first promotion."""
+    """The loop. `period_ms` is how often it looks when nothing is near a limit."""
 
     def __init__(
         self,
@@ -57,14 +56,14 @@ class Observer:
         health: Health,
         clock: Clock,
         period_ms: int,
-        stabilization_ms: int,
+        limits: Limits,
     ) -> None:
         self._replica = replica
         self._heartbeat = heartbeat
         self._health = health
         self._clock = clock
         self._period_ms = period_ms
-        self._stabilization_ms = stabilization_ms
+        self._limits = limits
         self._iteration = 0
         self._term = -1
         self._standing: frozenset[Said] = frozenset()
@@ -114,12 +113,12 @@ class Observer:
             self._term, self._iteration = self._heartbeat.term, 0
             self._standing, self._quiet = frozenset(), None
         self._iteration += 1
-        facts = self._health.facts(record, timings, self._stabilization_ms)
+        facts = self._health.facts(record, timings, self._limits)
         verdict = decide(record, facts)
         fresh = replace(
             verdict, said=tuple(s for s in verdict.said if s.key is None or _keyed(s) not in self._standing)
         )
-        if not (fresh.topologies or fresh.voids or fresh.said):
+        if not (fresh.topologies or fresh.voids or fresh.graces or fresh.said):
             self._standing = _standing(verdict)
             self._nothing(record, facts)
             return _pause_ms(facts, self._period_ms)
@@ -137,6 +136,7 @@ class Observer:
             at_ms=facts.now_ms,
             topologies=verdict.topologies,
             voids=verdict.voids,
+            graces=verdict.graces,
             decisions=tuple((said.database, said.message) for said in verdict.said),
         )
 
@@ -171,14 +171,24 @@ class Observer:
 
 def parts(command: Decide) -> list[Decide]:
     """The command, cut in halves until each fits the log. The sentences go with the first parts."""
-    items = (len(command.topologies), len(command.voids), len(command.decisions))
+    items = (len(command.topologies), len(command.voids), len(command.graces), len(command.decisions))
     if max(items) <= 1 or len(encode(command)) <= COMMAND_BYTES_MAX:
         return [command]
-    t, v, d = ((count + 1) // 2 for count in items)
+    t, v, g, d = ((count + 1) // 2 for count in items)
     first = replace(
-        command, topologies=command.topologies[:t], voids=command.voids[:v], decisions=command.decisions[:d]
+        command,
+        topologies=command.topologies[:t],
+        voids=command.voids[:v],
+        graces=command.graces[:g],
+        decisions=command.decisions[:d],
     )
-    rest = replace(command, topologies=command.topologies[t:], voids=command.voids[v:], decisions=command.decisions[d:])
+    rest = replace(
+        command,
+        topologies=command.topologies[t:],
+        voids=command.voids[v:],
+        graces=command.graces[g:],
+        decisions=command.decisions[d:],
+    )
     return [*parts(first), *parts(rest)]
 
 

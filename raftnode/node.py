@@ -11,6 +11,7 @@ import structlog
 from config import Settings
 from observer.health import Health
 from observer.observer import Observer
+from observer.rules.facts import Limits
 from raftnode import log as logging
 from raftnode.consensus.forming import Forming, NodeRefused
 from raftnode.consensus.raft import ConsensusFailed, Raft, RaftConfig
@@ -26,6 +27,7 @@ from raftnode.javascript import ScriptLimits
 from raftnode.joining import JoinRefused
 from raftnode.ports import NS_PER_MS, SystemClock
 from raftnode.record.commands import AnnounceNode, ConfirmDeletion
+from raftnode.resources import Memory
 from raftnode.watchdog import KillTimer, Watchdog, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
@@ -148,7 +150,9 @@ class Node:
             deleted=self._confirm_deletion,
             batch_documents_max=settings.documents.replication_batch_documents_max,
             batch_bytes_max=settings.documents.replication_batch_bytes_max,
+            clean_s=settings.documents.tombstone_cleanup_sec,
         )
+        self._memory = Memory(settings.node.memory_available_bytes_min)
         self.supervisor = Supervisor(
             Own(self.tag, identity.node_id, identity.boot),
             replica=self.replica,
@@ -175,7 +179,7 @@ class Node:
             health=self.health,
             clock=self.clock,
             period_ms=settings.cluster.observer_period_ms,
-            stabilization_ms=settings.cluster.stabilization_time_sec * 1000,
+            limits=_limits(settings),
         )
 
     def _parts(self, identity: Identity) -> Parts:
@@ -260,6 +264,7 @@ class Node:
         shown = {
             name: {
                 "status": copy.status,
+                "documents": copy.documents,
                 "last_etag": copy.last_etag,
                 "change_vector": copy.change_vector,
                 "sent": dict(copy.sent),
@@ -267,7 +272,7 @@ class Node:
             }
             for name, copy in copies.items()
         }
-        return {"node_id": identity.node_id, "databases": shown}
+        return {"node_id": identity.node_id, "flags": self._memory.flags(), "databases": shown}
 
     def _lease_until(self, until_ns: int) -> None:
         timings = self.replica.record.timings
@@ -286,6 +291,16 @@ class Node:
             await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
         except Unavailable as error:
             log.info("confirming a deletion is tried again", database=name, reason=str(error))
+
+
+def _limits(settings: Settings) -> Limits:
+    cluster = settings.cluster
+    return Limits(
+        stabilization_ms=cluster.stabilization_time_sec * 1000,
+        rotate_ms=cluster.time_before_rotating_preferred_node_sec * 1000,
+        replace_ms=cluster.time_before_adding_replica_sec * 1000,
+        distance_max=cluster.max_change_vector_distance,
+    )
 
 
 def _run_settings(settings: Settings) -> RunSettings:

@@ -3,15 +3,16 @@
 import msgspec
 
 from observer.rules.facts import NS_PER_MS, DatabaseReport, Facts, NodeFacts
-from raftnode.record.model import ClusterNode, Database, Record, Topology
+from raftnode.record.model import ClusterNode, Database, Record, ResourceFlag, Topology
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A new topology, the nodes it moves to Rehab, and a sentence that says what and why."""
+    """A new topology, the nodes it moves to Rehab, those whose copy goes, and a sentence that says what and why."""
 
     topology: Topology
     why: str
     demoted: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,15 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the node is being drained."""
         node = self.node(tag)
         return node is not None and node.draining
+
+    def leaving(self, tag: str) -> bool:
+        """Whether the node's copy goes."""
+        return tag in self.database.deletion_in_progress
+
+    def flags(self, tag: str) -> tuple[ResourceFlag, ...]:
+        """The resources the node is short of: as somebody has said, or as it reports itself."""
+        node, facts = self.node(tag), self.facts_of(tag)
+        return tuple(sorted({*(node.flags if node else ()), *(facts.flags if facts else ())}))
 
     def facts_of(self, tag: str) -> NodeFacts | None:
         """What is known of the node."""
@@ -72,6 +82,25 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         if facts.silent:
             return silence(facts, self.facts)
         return self._unwell(tag, facts)
+
+    def lost_for_ms(self, tag: str) -> int | None:
+        """For how long the node has been lost, by the record, which outlives leaders; None if it is not lost."""
+        since_ms = self.record.observer.lost_since.get(f"{self.database.name.lower()}/{tag}")
+        return None if since_ms is None or self.lost(tag) is None else max(0, self.facts.now_ms - since_ms)
+
+    def slow_ms(self, tag: str) -> int:
+        """For how long the node has not been heard or its copy not been well; 0 where nothing speaks against it."""
+        facts = self.facts_of(tag)
+        if facts is None:
+            return 0
+        state = facts.copies.get(self.database.name.lower())
+        since_ns = facts.heard_ns if state is None or state.well else min(facts.heard_ns, state.since_ns)
+        return (self.facts.now_ns - since_ns) // NS_PER_MS
+
+    def good(self, tag: str) -> bool:
+        """Whether the node is known to serve now, and is meant to go on."""
+        known = self.facts_of(tag) is not None and self.lost(tag) is None
+        return known and not self.draining(tag) and self.slow_ms(tag) < self.facts.limits.rotate_ms
 
     def _unwell(self, tag: str, facts: NodeFacts) -> str | None:
         report, state = self.report(tag), facts.copies.get(self.database.name.lower())

@@ -7,16 +7,22 @@ import msgspec
 from observer.rules.case import Alert, Case, Change
 from observer.rules.demote import demote
 from observer.rules.facts import Facts
+from observer.rules.grace import graces
+from observer.rules.lag import lag
 from observer.rules.last_resort import last_resort
 from observer.rules.note import note
+from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
+from observer.rules.replace import remove_surplus, replace_lost
 from observer.rules.void import void_silent
-from raftnode.record.commands.observer import NewTopology, VoidClaim
+from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim
 from raftnode.record.model import Database, Record
 
 Rule = Callable[[Case], Change | Alert | None]
 
-RULES: tuple[Rule, ...] = (demote, last_resort, promote, note)
+RULES: tuple[Rule, ...] = (
+    demote, rotate, last_resort, lag, prioritize, promote, replace_lost, remove_surplus, note,
+)  # fmt: skip
 """In the order of evaluation. The first that changes the topology ends the database's iteration."""
 
 
@@ -33,6 +39,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     topologies: tuple[NewTopology, ...] = ()
     voids: tuple[VoidClaim, ...] = ()
+    graces: tuple[GraceEnd, ...] = ()
     said: tuple[Said, ...] = ()
 
 
@@ -52,10 +59,16 @@ def decide(record: Record, facts: Facts) -> Verdict:
             topologies.append(_new(database, change))
             said.append(Said(database.name, change.why))
     voided = void_silent(record, facts)
+    waiting = graces(record, facts)
     return Verdict(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),
-        said=(*said, *(Said(group.database, group.why) for group in voided)),
+        graces=tuple(grace.end for grace in waiting if grace.end is not None),
+        said=(
+            *said,
+            *(Said(group.database, group.why) for group in voided),
+            *(Said(grace.database, grace.why, None if grace.end else grace.key) for grace in waiting),
+        ),
     )
 
 
@@ -74,4 +87,10 @@ def _topology(case: Case) -> tuple[Change | None, list[Alert]]:
 
 
 def _new(database: Database, change: Change) -> NewTopology:
-    return NewTopology(database=database.name, etag=database.etag, topology=change.topology, demoted=change.demoted)
+    return NewTopology(
+        database=database.name,
+        etag=database.etag,
+        topology=change.topology,
+        demoted=change.demoted,
+        removed=change.removed,
+    )

@@ -1,39 +1,46 @@
-"""Members that are lost move to Rehab, so that their tasks run elsewhere."""
+"""Members that are lost, or short of a resource, move to Rehab, so that their tasks run elsewhere."""
+
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
 from raftnode.record.model import PromotionStatus, Topology
 
-_NOT_RESPONDING: PromotionStatus = "NotResponding"
-
 
 def demote(case: Case) -> Change | None:
-    """All lost Members at once, as long as another one is alive; with none, the dead stay where they are.
+    """All lost Members at once, as long as another one is alive; with none, the dead stay where they are. Those that
+    are short of a resource, too, as long as another one is alive that is not.
 
     A drained node is not demoted: placement passes it over already, and it is expected to go away. Stabilization
     bounds promotions only, so it plays no part here.
     """
-    lost = {tag: case.lost(tag) for tag in case.topology.members}
-    leaving = {tag: why for tag, why in lost.items() if why is not None and not case.draining(tag)}
-    if not leaving or all(why is not None for why in lost.values()):
+    members = case.topology.members
+    lost = {tag: why for tag in members if (why := case.lost(tag)) is not None}
+    alive = [tag for tag in members if tag not in lost]
+    if not alive:
         return None
+    short = {tag: flags for tag in alive if (flags := case.flags(tag))}
+    if all(tag in short or case.draining(tag) for tag in alive):
+        short = {}
+    reasons = lost | {tag: f"{tag} is short of a resource: {', '.join(flags)}" for tag, flags in short.items()}
+    statuses: dict[str, PromotionStatus] = {tag: flags[0] for tag, flags in short.items()}
+    leaving = {tag: reasons[tag] for tag in members if tag in reasons and not case.draining(tag)}
+    return to_rehab(case.topology, leaving, statuses) if leaving else None
+
+
+def to_rehab(topology: Topology, leaving: Mapping[str, str], statuses: Mapping[str, PromotionStatus]) -> Change:
+    """The Members that leave, each with its reason, become Rehabs. A status that is not given is NotResponding."""
+    written = {tag: statuses.get(tag, "NotResponding") for tag in leaving}
     return Change(
-        topology=_without_members(case.topology, leaving),
+        topology=replace(
+            topology,
+            members=tuple(tag for tag in topology.members if tag not in leaving),
+            rehabs=(*topology.rehabs, *leaving),
+            demotion_reasons=topology.demotion_reasons.update(leaving),
+            promotables_status=topology.promotables_status.update(written),
+        ),
         demoted=tuple(leaving),
-        why=f"{_named(leaving)} moved to Rehab: {'; '.join(leaving.values())}.",
-    )
-
-
-def _named(tags: dict[str, str]) -> str:
-    return f"{', '.join(tags)} {'was' if len(tags) == 1 else 'were'}"
-
-
-def _without_members(topology: Topology, leaving: dict[str, str]) -> Topology:
-    return replace(
-        topology,
-        members=tuple(tag for tag in topology.members if tag not in leaving),
-        rehabs=(*topology.rehabs, *leaving),
-        demotion_reasons=topology.demotion_reasons.update(leaving),
-        promotables_status=topology.promotables_status.update(dict.fromkeys(leaving, _NOT_RESPONDING)),
+        why=f"{', '.join(leaving)} {'was' if len(leaving) == 1 else 'were'} moved to Rehab: "
+        f"{'; '.join(leaving.values())}.",
     )

@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from raftnode.record.model import ResourceFlag
+
 DatabaseStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 NS_PER_MS = 1_000_000
 
@@ -36,6 +38,17 @@ class CopyState(msgspec.Struct, frozen=True):
     since_ns: int
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The observer's settings. A node must be good for `stabilization_ms` before its first promotion; a preferred node
+    that is not good for `rotate_ms` goes to the end of the list; a node that is lost for `replace_ms` is replaced; a
+    Member that lags by more than `distance_max` changes moves to Rehab."""
+
+    stabilization_ms: int
+    rotate_ms: int
+    replace_ms: int
+    distance_max: int
+
+
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One node. All readings are of the leader's judge clock.
 
@@ -43,7 +56,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. `node_id`: the id
     it reports, since `node_id_since_ns`; empty if unknown. Databases are keyed by folded name;
     `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
-    databases whose group the node is in.
+    databases whose group the node is in. `flags` are the resources that the node finds itself short of.
     """
 
     tag: str
@@ -57,14 +70,15 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     previous: Mapping[str, DatabaseReport] = {}
     previous_ns: int = 0
     copies: Mapping[str, CopyState] = {}
+    flags: tuple[ResourceFlag, ...] = ()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one iteration of the observer knows.
 
     `now_ns` is the judge clock's reading, `now_ms` the wall clock's, which is comparable with what the record
-    remembers. `void_allowed`: this leader has led long enough to void anything. `silence_ms` is R, `stabilization_ms`
-    how long a node must be good before its first promotion. `nodes` are those of the cluster and all that hold a claim.
+    remembers. `void_allowed`: this leader has led long enough to void anything. `silence_ms` is R. `nodes` are those of
+    the cluster and all that hold a claim.
     """
 
     leader: str
@@ -73,5 +87,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     void_allowed: bool
     silence_ms: int
-    stabilization_ms: int
+    limits: Limits
     nodes: Mapping[str, NodeFacts]

@@ -45,6 +45,9 @@ def most_up_to_date(candidates: Mapping[str, DatabaseReport]) -> str:
 def _healthy(case: Case, tags: tuple[str, ...]) -> dict[str, DatabaseReport]:
     healthy = {}
     for tag in tags:
+        if case.leaving(tag):
+            # Its copy may be gone at any moment.
+            continue
         facts, report = case.facts_of(tag), case.report(tag)
         if facts is not None and facts.fresh and not facts.silent and report is not None and report.well:
             healthy[tag] = report

@@ -19,11 +19,11 @@ def note(case: Case) -> Change | None:
     of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`, and not of a node that will
     be promoted within that time."""
     topology = case.topology
-    if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.stabilization_ms:
+    if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.limits.stabilization_ms:
         return None
     statuses, reasons, sentences = topology.promotables_status, topology.demotion_reasons, []
     for tag in topology.all_nodes:
-        now = _now(case, tag)
+        now = None if case.leaving(tag) else _now(case, tag)
         if now is None or _written(topology, tag, now[0]):
             continue
         status, why = now
@@ -50,7 +50,7 @@ def _now(case: Case, tag: str) -> tuple[PromotionStatus | None, str] | None:
         because = "it is drained" if case.draining(tag) else "no other is alive"
         return _NOT_RESPONDING, f"Member {tag} stays, as {because}: {lost}"
     readiness = readiness_of(case, tag)
-    if readiness.wait_ms is not None and readiness.wait_ms <= case.facts.stabilization_ms:
+    if readiness.wait_ms is not None and readiness.wait_ms <= case.facts.limits.stabilization_ms:
         return None
     return readiness.status, f"{tag} is not promoted yet ({readiness.status}): {readiness.why}"
 

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
 from observer.rules.facts import NS_PER_MS
+from observer.rules.order import shuffled
 from raftnode.record.commands.observer import HOUR_MS
 from raftnode.record.model import PromotionStatus, Topology
 from raftnode.record.ownership import mentor_of
@@ -25,10 +26,13 @@ class Readiness(msgspec.Struct, frozen=True):
 def promote(case: Case) -> Change | None:
     """The first node that is ready: Promotables before Rehabs, as a Promotable is a copy somebody asked for."""
     for tag in (*case.topology.promotables, *case.topology.rehabs):
+        if case.leaving(tag):
+            continue
         readiness = readiness_of(case, tag)
         if readiness.ready:
             return Change(
-                topology=with_member(case.topology, tag), why=f"{tag} was promoted to Member: {readiness.why}."
+                topology=shuffled(case.database.name, with_member(case.topology, tag)),
+                why=f"{tag} was promoted to Member: {readiness.why}.",
             )
     return None
 
@@ -56,7 +60,7 @@ def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
     """
     times = case.record.observer.demotions.get(f"{case.database.name.lower()}/{tag}", ())
     count = sum(case.facts.now_ms - at < HOUR_MS for at in times)
-    return min(case.facts.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
+    return min(case.facts.limits.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
 
 
 def _reachable(case: Case, tag: str) -> Readiness | None:
@@ -72,6 +76,9 @@ def _reachable(case: Case, tag: str) -> Readiness | None:
 
 
 def _wanted(case: Case, tag: str) -> Readiness | None:
+    flags = case.flags(tag)
+    if flags:
+        return Readiness(False, flags[0], f"{tag} is short of a resource: {', '.join(flags)}")
     if case.draining(tag):
         return Readiness(False, "Ok", f"{tag} is drained")
     if len(case.topology.members) >= case.topology.replication_factor:

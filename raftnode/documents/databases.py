@@ -38,6 +38,7 @@ class Copy(msgspec.Struct, frozen=True, rename="pascal"):
     status: CopyStatus
     error: str = ""
     database_id: str = ""
+    documents: int = 0
     last_etag: int = 0
     change_vector: str = ""
     sent: Mapping[str, int] = {}
@@ -73,13 +74,16 @@ class Databases:
         deleted: Callable[[str], Awaitable[None]],
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
+        clean_s: float = CLEAN_S,
     ) -> None:
         self._directory, self._tag, self._record, self._http = directory, tag, record, http
         self._deleted = deleted
         self._batch = (batch_documents_max, batch_bytes_max)
+        self._clean_s = clean_s
         self._open: dict[str, _Open] = {}
         self._wake = asyncio.Event()
         self._extra: dict[str, Replication] = {}
+        self._handed_over: set[str] = set()
 
     def changed(self, record: Record, changes: Changes) -> None:
         """The record has changed; see `raftnode.consensus.replica.Listener`."""
@@ -105,15 +109,14 @@ class Databases:
     async def store(self, name: str) -> DocumentStore:
         """The store of a database that this node holds; opened if it is not yet. Raises StoreError."""
         database = self._record().database(name)
-        if database is None or not _holds(database, self._tag):
+        if database is None or not self._holds(database):
             raise StoreClosed(f"Database '{name}' is not on node {self._tag}.")
         return await self._opened(self._copy(database))
 
     def status(self) -> Mapping[str, Copy]:
         """The copies by folded name."""
         record = self._record()
-        held = {folded: d for folded, d in record.databases.items() if _holds(d, self._tag)}
-        return {folded: self._shown(folded) for folded in held}
+        return {folded: self._shown(folded) for folded, d in record.databases.items() if self._holds(d)}
 
     def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
         """A mentor's filling of a Promotable begins, or has ended (None): its place is shown with the others."""
@@ -126,7 +129,8 @@ class Databases:
     async def _reconcile(self, record: Record, group: asyncio.TaskGroup) -> bool:
         """One pass. False: something failed, or is waited for, and must be looked at again."""
         settled = True
-        held = {folded: d for folded, d in record.databases.items() if _holds(d, self._tag)}
+        self._handed_over &= {folded for folded, d in record.databases.items() if _leaves(d, self._tag)}
+        held = {folded: d for folded, d in record.databases.items() if self._holds(d)}
         for folded, copy in list(self._open.items()):
             if folded not in held or copy.path != self._path(held[folded]):
                 await self._close(folded)
@@ -140,8 +144,32 @@ class Databases:
             await self._aim(copy, store, _destinations(record, database, self._tag), group)
         for folded, database in record.databases.items():
             if self._tag in database.deletion_in_progress:
-                settled = await self._delete(folded, database) and settled
+                stays = _leaves(database, self._tag) and not await self._handed(folded, database)
+                settled = not stays and await self._delete(folded, database) and settled
         return settled
+
+    def _holds(self, database: Database) -> bool:
+        return _holds(database, self._tag) and database.name.lower() not in self._handed_over
+
+    async def _handed(self, folded: str, database: Database) -> bool:
+        """Whether a copy that was replaced has handed over what it had. It is closed once each Member has it all."""
+        if folded in self._handed_over:
+            return True
+        copy = self._open.get(folded)
+        if copy is None or copy.store is None:
+            return False
+        store = copy.store
+        sent = {destination.tag: sender.status.last_sent_etag for destination, (sender, _) in copy.senders.items()}
+        reached = min((sent.get(tag, -1) for tag in database.topology.members), default=-1)
+        if reached < store.last_etag:
+            return False
+        await self._close(folded)
+        if reached < store.last_etag:
+            # Something was written in the last moment: the copy is opened again and hands that over, too.
+            return False
+        log.info("a copy that was replaced has handed over all it had", database=database.name, last_etag=reached)
+        self._handed_over.add(folded)
+        return True
 
     def _copy(self, database: Database) -> _Open:
         folded, path = database.name.lower(), self._path(database)
@@ -205,7 +233,7 @@ class Databases:
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed."""
         while True:
-            await asyncio.sleep(CLEAN_S)
+            await asyncio.sleep(self._clean_s)
             for folded, copy in list(self._open.items()):
                 database = self._record().databases.get(folded)
                 if database is None or copy.store is None:
@@ -239,6 +267,7 @@ class Databases:
         return Copy(
             status="Loaded",
             database_id=copy.store.database_id,
+            documents=copy.store.documents,
             last_etag=copy.store.last_etag,
             change_vector=copy.store.change_vector,
             sent={tag: sender.status.last_sent_etag for tag, sender in senders + extra},
@@ -262,6 +291,10 @@ def _destinations(record: Record, database: Database, tag: str) -> frozenset[Des
 
 def _holds(database: Database, tag: str) -> bool:
     return database.topology.state_of(tag) is not None and not database.disabled
+
+
+def _leaves(database: Database, tag: str) -> bool:
+    return tag in database.deletion_in_progress and database.topology.state_of(tag) is not None
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

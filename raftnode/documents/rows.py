@@ -76,6 +76,11 @@ def counts(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(connection.execute("SELECT name, n FROM counts"))
 
 
+def live(connection: sqlite3.Connection) -> int:
+    """How many live documents there are."""
+    return sum(n for name, n in counts(connection).items() if name.startswith(_COLLECTION))
+
+
 def collections(connection: sqlite3.Connection) -> dict[str, int]:
     """How many live documents each collection has, under the name that its newest document gives it."""
     found = {}

@@ -49,6 +49,7 @@ class DocumentStore:
         self._changed = asyncio.Event()
         self.last_etag = writer.state.last_etag
         self.change_vector = writer.database_change_vector
+        self.documents = writer.documents
 
     @classmethod
     async def open(
@@ -205,6 +206,7 @@ class DocumentStore:
     def _committed(self) -> None:
         self.last_etag = self._writer.state.last_etag
         self.change_vector = self._writer.database_change_vector
+        self.documents = self._writer.documents
         self._changed.set()
         self._changed = asyncio.Event()
 

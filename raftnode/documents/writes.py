@@ -43,7 +43,8 @@ OLD_PLACES_MIN = 1_000
 
 class Writer:
     """The operations within a transaction. The caller begins, commits and rolls back; `state` and `knowledge`
-    are reset with `load` after a rollback, or put back by the caller after a partial one."""
+    are reset with `load` after a rollback, or put back by the caller after a partial one. `documents` counts the live
+    ones as of the last `load` or `save`."""
 
     def __init__(
         self, connection: sqlite3.Connection, tag: str, database_id: str, clock: Callable[[], int] = time.time_ns
@@ -56,6 +57,7 @@ class Writer:
         """Read the counters back from the file."""
         self.state = rows.state(self._connection)
         self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
+        self.documents = rows.live(self._connection)
 
     def save(self) -> None:
         """Write the counters, before the commit."""
@@ -63,6 +65,7 @@ class Writer:
             "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?, purged_last_modified = ?",
             msgspec.structs.astuple(self.state),
         )
+        self.documents = rows.live(self._connection)
 
     @property
     def database_change_vector(self) -> str:

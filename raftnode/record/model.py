@@ -35,6 +35,7 @@ NodeState = Literal["Member", "Promotable", "Rehab"]
 ClaimState = Literal["Held", "Released", "Void"]
 RunEnd = Literal["Released", "Void", "ClaimedAgain"]
 LockMode = Literal["Unlock", "PreventDeletesIgnore", "PreventDeletesError"]
+ResourceFlag = Literal["OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory"]
 PromotionStatus = Literal[
     "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged",
     "WaitingForResponse", "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate",
@@ -57,7 +58,8 @@ class Timings(Value, frozen=True, kw_only=True):
 class ClusterNode(Value, frozen=True, kw_only=True):
     """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
     itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over). `placement_index`
-    is the log index of the last change that placement reads."""
+    is the log index of the last change that placement reads. `flags` are the resources it is short of, as an operator
+    or a monitor has said."""
 
     tag: str
     url: str
@@ -70,6 +72,7 @@ class ClusterNode(Value, frozen=True, kw_only=True):
     draining: bool = False
     kinds: tuple[str, ...] | None = None
     placement_index: int = 0
+    flags: tuple[ResourceFlag, ...] = ()
 
 
 class Stamp(Value, frozen=True, kw_only=True):
@@ -278,12 +281,15 @@ class Decision(Value, frozen=True, kw_only=True):
 
 
 class Observer(Value, frozen=True, kw_only=True):
-    """What the observer must remember across leader changes. `demotions` are the times (ms since the epoch) of the
-    last demotions of each node in each database, keyed "database/tag"."""
+    """What the observer must remember across leader changes, keyed "database/tag" with times in ms since the epoch:
+    `demotions` are the last demotions of each node in each database, `rehab_since` is when each Rehab became one, and
+    `lost_since` when each node that is "NotResponding" became so."""
 
     suspended: bool = False
     decisions: tuple[Decision, ...] = ()
     demotions: Map[str, tuple[int, ...]] = Map()
+    rehab_since: Map[str, int] = Map()
+    lost_since: Map[str, int] = Map()
 
 
 class Error(Value, frozen=True, kw_only=True):

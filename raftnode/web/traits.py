@@ -1,10 +1,12 @@
 """What placement reads of a node: draining, weight and labels. Each answer says which tasks move for it."""
 
+from typing import get_args
+
 import structlog
 from aiohttp import web
 
-from raftnode.record.commands import Command, SetDraining, SetNodeTraits
-from raftnode.record.model import WEIGHT_MAX, to_json
+from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits
+from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag, to_json
 from raftnode.record.whatif import Supposition
 from raftnode.web.cluster import the_node
 from raftnode.web.commit import commit
@@ -12,6 +14,8 @@ from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.whatif import forecast
+
+FLAGS: tuple[ResourceFlag, ...] = get_args(ResourceFlag)
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +26,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/admin/cluster/drain", drain),
         web.post("/admin/cluster/undrain", undrain),
         web.post("/admin/cluster/node/traits", set_traits),
+        web.post("/admin/cluster/node/flags", set_flags),
     ]
 
 
@@ -52,6 +57,27 @@ async def set_traits(request: web.Request) -> web.Response:
         labels={} if labels is None else {tag: labels},
     )
     return await _changed(request, tag, SetNodeTraits(tag=tag, weight=weight, labels=labels), supposition)
+
+
+async def set_flags(request: web.Request) -> web.Response:
+    """The resources a node is short of: `flags`, with commas between them; empty when it is well again. The cluster
+    observer then moves it to Rehab wherever another Member is well."""
+    query = Query(request)
+    tag = query.required("nodeTag")
+    the_node(request.app[PARTS].replica.record, tag)
+    if not query.has("flags"):
+        raise bad_request(f"'flags' is missing. Add &flags= with some of {', '.join(FLAGS)}, or nothing to clear them.")
+    given = [flag.strip() for value in query.all("flags") for flag in value.split(",")]
+    flags: list[ResourceFlag] = []
+    for flag in filter(None, given):
+        known = next((name for name in FLAGS if name == flag), None)
+        if known is None:
+            raise bad_request(f"'flags' names {flag[:NAME_LENGTH_MAX]!r}; it may name {', '.join(FLAGS)}.")
+        flags.append(known)
+    result = await commit(request, SetNodeFlags(tag=tag, flags=tuple(flags)))
+    log.info("the resources that a node is short of were set, as an operator asked", node=tag, flags=flags)
+    node = request.app[PARTS].replica.record.nodes.get(tag)
+    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
 
 
 async def _set_draining(request: web.Request, *, draining: bool) -> web.Response:

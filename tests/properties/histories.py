@@ -14,7 +14,7 @@ from raftnode.record.commands import (
     Decide,
     DeleteDatabase,
     DeleteTask,
-    EndGrace,
+    GraceEnd,
     NewTopology,
     ProgressMade,
     PromoteDatabaseNode,
@@ -23,6 +23,7 @@ from raftnode.record.commands import (
     RemoveNode,
     SetDatabaseState,
     SetDraining,
+    SetNodeFlags,
     SetTaskPin,
     SetTaskState,
     VoidClaim,
@@ -97,8 +98,10 @@ def _decide(record: Record, chance: Chance) -> Command:
     topologies: tuple[NewTopology, ...] = ()
     if database is not None:
         group = Topology(members=_tags(chance), rehabs=_tags(chance), promotables=_tags(chance))
-        etag = database.etag - chance.randint(0, 1)
-        topologies = (NewTopology(database=database.name, etag=etag, topology=group, demoted=group.rehabs),)
+        etag, gone = database.etag - chance.randint(0, 1), _tags(chance)
+        topologies = (
+            NewTopology(database=database.name, etag=etag, topology=group, demoted=group.rehabs, removed=gone),
+        )
     key, epoch = _some_claim(record, chance)
     voids = (VoidClaim(key=key, epoch=epoch, reason="silent"),) if chance.random() < 0.5 else ()
     return Decide(
@@ -108,6 +111,7 @@ def _decide(record: Record, chance: Chance) -> Command:
         at_ms=chance.randint(0, 10**8),
         topologies=topologies,
         voids=voids,
+        graces=(GraceEnd(*_some_claim(record, chance)),),
         decisions=(("Northwind", "a sentence"),),
     )
 
@@ -139,7 +143,7 @@ def _edit_task(record: Record, chance: Chance) -> Command:
 def _edit_database(record: Record, chance: Chance) -> Command:
     name, tag = chance.choice(DATABASES), chance.choice(TAGS)
     edits: list[Command] = [
-        CreateDatabase(name=name, nodes=_tags(chance)),
+        CreateDatabase(name=name, nodes=_tags(chance), dynamic_nodes_distribution=True),
         CreateDatabase(name=name, replication_factor=chance.randint(1, 3)),
         DeleteDatabase(name=name, from_nodes=_tags(chance)),
         ConfirmDeletion(name=name, tag=tag),
@@ -156,6 +160,7 @@ def _edit_cluster(record: Record, chance: Chance) -> Command:
         AddNode(node=node(tag, node_id=f"id-{tag}{chance.randint(0, 1)}")),
         RemoveNode(tag=tag),
         SetDraining(tag=tag, draining=chance.random() < 0.5),
+        SetNodeFlags(tag=tag, flags=chance.choice(((), ("OutOfCpuCredits",)))),
     ]
     return chance.choice(edits)
 
@@ -169,7 +174,6 @@ STEPS: tuple[tuple[int, Callable[[Record, Chance], Command]], ...] = (
     (2, _edit_task),
     (2, _edit_database),
     (1, _edit_cluster),
-    (1, lambda record, chance: EndGrace(key=_some_claim(record, chance)[0], epoch=_some_claim(record, chance)[1])),
 )
 
 

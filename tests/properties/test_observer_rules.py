@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Limits, NodeFacts
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
@@ -40,6 +40,7 @@ def nodes(draw: st.DrawFn, tag: str) -> NodeFacts:
         previous=draw(databases),
         previous_ns=draw(times_ns),
         copies=draw(copies),
+        flags=draw(st.sampled_from(((), (), (), ("EarlyOutOfMemory",)))),
     )
 
 
@@ -53,7 +54,7 @@ def all_facts(draw: st.DrawFn) -> Facts:
         now_ms=NOW_MS,
         void_allowed=draw(st.booleans()),
         silence_ms=750,
-        stabilization_ms=5000,
+        limits=Limits(stabilization_ms=5000, rotate_ms=1000, replace_ms=1000, distance_max=1),
         nodes={node.tag: node for node in known},
     )
 
@@ -78,7 +79,15 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
         assert database is not None
         assert new.etag == database.etag
         before, after = database.topology, new.topology
-        assert set(before.all_nodes) == set(after.all_nodes), "the rules of this issue add and remove nobody"
+        added, dropped = set(after.all_nodes) - set(before.all_nodes), set(before.all_nodes) - set(after.all_nodes)
+        assert added <= set(after.promotables)
+        assert added <= set(record.nodes) - set(database.deletion_in_progress)
+        assert len(added) <= before.dynamic_nodes_distribution
+        assert dropped <= {*before.promotables, *before.rehabs}
+        assert dropped & set(record.nodes) <= set(new.removed) & set(before.promotables), (
+            "a Rehab stays until it is empty"
+        )
+        assert not set(new.removed) & {*before.members, *after.members, *database.deletion_in_progress}
         assert after.members or not before.members
         gone = set(before.members) - set(after.members)
         assert gone == set(new.demoted)

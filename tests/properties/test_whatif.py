@@ -15,6 +15,7 @@ from raftnode.record.model import Record, Traits
 from raftnode.record.ownership import responsible_node
 from raftnode.record.whatif import Forecast, Supposition, what_if
 from tests.properties.histories import play
+from tests.unit.observer.build import LIMITS
 from tests.unit.record.build import KIND, Cluster
 
 TAGS = ("A", "B", "C", "D", "E")
@@ -57,7 +58,7 @@ def observed(record: Record, lost: tuple[str, ...]) -> Decide | None:
     database = record.databases["northwind"]
     known = {tag: NodeFacts(tag=tag, silent=tag in lost, fresh=tag not in lost, heard_ns=0) for tag in record.nodes}
     facts = Facts(
-        leader="A", term=1, now_ns=10**12, now_ms=0, void_allowed=True, silence_ms=1, stabilization_ms=1, nodes=known
+        leader="A", term=1, now_ns=10**12, now_ms=0, void_allowed=True, silence_ms=1, limits=LIMITS, nodes=known
     )
     change = demote(Case(record=record, database=database, facts=facts))
     if change is None:

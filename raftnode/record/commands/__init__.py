@@ -12,6 +12,7 @@ from raftnode.record.commands.cluster import (
     FormCluster,
     RemoveNode,
     SetDraining,
+    SetNodeFlags,
     SetNodeKind,
     SetNodeTraits,
 )
@@ -28,7 +29,7 @@ from raftnode.record.commands.databases import (
     SetDynamicDistribution,
     SetLockMode,
 )
-from raftnode.record.commands.observer import Decide, EndGrace, NewTopology, SuspendObserver, VoidClaim
+from raftnode.record.commands.observer import Decide, GraceEnd, NewTopology, SuspendObserver, VoidClaim
 from raftnode.record.commands.tasks import (
     Checkpoint,
     DeleteConnectionString,
@@ -43,10 +44,10 @@ from raftnode.record.model import SCHEMA_VERSION, dec_hook, enc_hook
 
 AnyCommand = (
     AddDatabaseNode | AddNode | AnnounceNode | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
-    | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | EndGrace | FormCluster
+    | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
-    | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeKind | SetNodeTraits
-    | SetTaskPin | SetTaskState | SuspendObserver
+    | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeFlags | SetNodeKind
+    | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
 )  # fmt: skip
 
 
@@ -75,8 +76,8 @@ def decode(data: bytes) -> Envelope:
 __all__ = [
     "AddDatabaseNode", "AddNode", "AnnounceNode", "AnyCommand", "Changes", "Checkpoint", "ClaimTask", "Command",
     "ConfirmDeletion", "CreateDatabase", "Decide", "DeleteConnectionString", "DeleteDatabase", "DeleteIndex",
-    "DeleteTask", "EndGrace", "Entry", "Envelope", "FormCluster", "NewTopology", "Outcome", "ProgressMade",
+    "DeleteTask", "Entry", "Envelope", "FormCluster", "GraceEnd", "NewTopology", "Outcome", "ProgressMade",
     "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",
-    "ReorderMembers", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode", "SetNodeKind",
-    "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim", "decode", "encode",
+    "ReorderMembers", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode", "SetNodeFlags",
+    "SetNodeKind", "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim", "decode", "encode",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, check_labels, refuse, the_node
 from raftnode.record.commands.claims import without_ended_claims
-from raftnode.record.model import NODES_MAX, WEIGHT_MAX, ClusterNode, NodeKind, Record, Timings
+from raftnode.record.model import NODES_MAX, WEIGHT_MAX, ClusterNode, NodeKind, Record, ResourceFlag, Timings
 
 
 class FormCluster(Command, frozen=True, kw_only=True, tag="FormCluster"):
@@ -149,6 +149,18 @@ class SetDraining(Command, frozen=True, kw_only=True, tag="SetDraining"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses an unknown node."""
         return _with_node(record, replace(the_node(record, self.tag), draining=self.draining), entry)
+
+
+class SetNodeFlags(Command, frozen=True, kw_only=True, tag="SetNodeFlags"):
+    """The resources a node is short of, as whoever watches it says; none when it is well again."""
+
+    tag: str
+    flags: tuple[ResourceFlag, ...] = ()
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown node."""
+        node = the_node(record, self.tag)
+        return _with_node(record, replace(node, flags=tuple(sorted(set(self.flags)))), entry)
 
 
 class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):

@@ -109,9 +109,11 @@ class DeleteDatabase(Command, frozen=True, kw_only=True, tag="DeleteDatabase"):
         topology = database.topology
         for tag in leaving:
             topology = topology.without(tag)
+        # A node that was leaving already has been replaced, so that it does not count.
+        fewer = len(set(leaving) - set(database.deletion_in_progress))
         topology = replace(
             topology,
-            replication_factor=max(1, topology.replication_factor - len(leaving)),
+            replication_factor=max(1, topology.replication_factor - fewer),
             stamp=replace(topology.stamp, index=entry.index, term=entry.term),
         )
         deletion = database.deletion_in_progress.update(dict.fromkeys(leaving, how))
@@ -135,8 +137,13 @@ class ConfirmDeletion(Command, frozen=True, kw_only=True, tag="ConfirmDeletion")
         if database is None or self.tag not in database.deletion_in_progress:
             return Outcome(record=record)
         deletion = database.deletion_in_progress.delete(self.tag)
-        if deletion or database.topology.all_nodes:
-            return with_database(record, replace(database, deletion_in_progress=deletion), entry)
+        topology = database.topology
+        if topology.state_of(self.tag) is not None:
+            # A Rehab that was replaced has handed over, and goes only now.
+            stamp = replace(topology.stamp, index=entry.index, term=entry.term)
+            topology = replace(topology.without(self.tag), stamp=stamp)
+        if deletion or topology.all_nodes:
+            return with_database(record, replace(database, topology=topology, deletion_in_progress=deletion), entry)
         folded = database.name.lower()
         record = replace(record, databases=record.databases.delete(folded))
         return Outcome(
@@ -192,6 +199,11 @@ class PromoteDatabaseNode(Command, frozen=True, kw_only=True, tag="PromoteDataba
             refuse("BadRequestException", f"Node '{self.tag}' does not hold database '{self.name}'.")
         if state == "Member":
             return Outcome(record=record)
+        if self.tag in database.deletion_in_progress:
+            refuse(
+                "BadRequestException",
+                f"Node '{self.tag}' has been replaced in '{self.name}' and goes. Add it again when it is gone.",
+            )
         left = database.topology.without(self.tag)
         promoted = replace(left, members=(*left.members, self.tag), priority_order=database.topology.priority_order)
         return _with_topology(record, database, promoted, entry)

@@ -10,16 +10,20 @@ from raftnode.record.model import DECISIONS_MAX, Decision, Observer, Record, Sta
 
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
+REMOVAL = "HardDelete"
+"""What a copy that is removed had has reached the Members, so that nothing of it needs to be kept."""
 STALE = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided anew."
 
 
 class NewTopology(Struct, frozen=True, kw_only=True):
-    """A topology that replaces the one read at `etag`. `demoted` are the nodes it moves to Rehab."""
+    """A topology that replaces the one read at `etag`. `demoted` are the nodes it moves to Rehab, `removed` those whose
+    copy goes: a Rehab among them stays listed until it has handed over what only it may have."""
 
     database: str
     etag: int
     topology: Topology
     demoted: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 class VoidClaim(Struct, frozen=True, kw_only=True):
@@ -28,6 +32,13 @@ class VoidClaim(Struct, frozen=True, kw_only=True):
     key: str
     epoch: int
     reason: str
+
+
+class GraceEnd(Struct, frozen=True):
+    """The end of a sticky task's grace, by epoch: its last holder in Rehab no longer keeps it."""
+
+    key: str
+    epoch: int
 
 
 class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
@@ -39,6 +50,7 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
     at_ms: int
     topologies: tuple[NewTopology, ...] = ()
     voids: tuple[VoidClaim, ...] = ()
+    graces: tuple[GraceEnd, ...] = ()
     decisions: tuple[tuple[str, str], ...] = ()
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
@@ -63,27 +75,17 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
             if voided is not None:
                 record = voided
                 claims.add(end.key)
+        for grace in self.graces:
+            claim = record.claims.get(grace.key)
+            if claim is not None and claim.epoch == grace.epoch:
+                record = record.with_claim(grace.key, replace(claim, grace_ended=True))
+                claims.add(grace.key)
         record = _with_decisions(record, self, entry, stale)
         return Outcome(
             record=record,
             value=stale,
             changes=Changes(databases=frozenset(databases), claims=frozenset(claims)),
         )
-
-
-class EndGrace(Command, frozen=True, kw_only=True, tag="EndGrace"):
-    """The observer ends a sticky task's grace: its last holder in Rehab no longer keeps it."""
-
-    key: str
-    epoch: int
-
-    def apply(self, record: Record, entry: Entry) -> Outcome:
-        """A grace of any other epoch stands."""
-        claim = record.claims.get(self.key)
-        if claim is None or claim.epoch != self.epoch:
-            return Outcome(record=record)
-        ended = record.with_claim(self.key, replace(claim, grace_ended=True))
-        return Outcome(record=ended, changes=Changes(claims=frozenset({self.key})))
 
 
 class SuspendObserver(Command, frozen=True, kw_only=True, tag="SuspendObserver"):
@@ -104,7 +106,8 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     stamp = Stamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
     topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
     folded = database.name.lower()
-    changed = replace(database, topology=topology, etag=entry.index)
+    deletion = database.deletion_in_progress.update(dict.fromkeys(new.removed, REMOVAL))
+    changed = replace(database, topology=topology, deletion_in_progress=deletion, etag=entry.index)
     demotions = _recent(record.observer.demotions, decide.at_ms) if new.demoted else record.observer.demotions
     for tag in new.demoted:
         key = f"{folded}/{tag}"
@@ -112,8 +115,38 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     return replace(
         record,
         databases=record.databases.set(folded, changed),
-        observer=replace(record.observer, demotions=demotions),
+        observer=replace(
+            record.observer,
+            demotions=demotions,
+            rehab_since=_since(
+                record.observer.rehab_since,
+                folded,
+                before=set(database.topology.rehabs) - set(new.demoted),
+                after=set(topology.rehabs),
+                now_ms=decide.at_ms,
+            ),
+            lost_since=_since(
+                record.observer.lost_since,
+                folded,
+                before=_lost(database.topology),
+                after=_lost(topology),
+                now_ms=decide.at_ms,
+            ),
+        ),
     )
+
+
+def _since(known: Map[str, int], folded: str, *, before: set[str], after: set[str], now_ms: int) -> Map[str, int]:
+    """With what is true of this database from now on: who was so before keeps the time, others begin anew. What an
+    edit by hand has left behind goes."""
+    kept = {tag: known.get(f"{folded}/{tag}", now_ms) for tag in sorted(before & after)}
+    for key in [key for key in known if key.partition("/")[0] == folded]:
+        known = known.delete(key)
+    return known.update({f"{folded}/{tag}": kept.get(tag, now_ms) for tag in sorted(after)})
+
+
+def _lost(topology: Topology) -> set[str]:
+    return {tag for tag, status in topology.promotables_status.items() if status == "NotResponding"}
 
 
 def _recent(demotions: Map[str, tuple[int, ...]], now_ms: int) -> Map[str, tuple[int, ...]]:

@@ -10,7 +10,6 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.documents import databases as module
 from raftnode.documents.cleaning import Passed, passed
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
@@ -37,11 +36,13 @@ def database(
 class Cluster:
     """The record, and what of it the node's copies are told."""
 
-    def __init__(self, directory: Path, http: Http) -> None:
+    def __init__(self, directory: Path, http: Http, clean_s: float = 60.0) -> None:
         self.record = Record()
         self.deleted: list[str] = []
         self.directory = directory
-        self.databases = Databases(directory, tag="A", record=lambda: self.record, http=http, deleted=self._deleted)
+        self.databases = Databases(
+            directory, tag="A", record=lambda: self.record, http=http, deleted=self._deleted, clean_s=clean_s
+        )
 
     def set(self, *databases: Database, urls: Mapping[str, str] | None = None) -> None:
         nodes = {tag: ClusterNode(tag=tag, url=url, cluster_address="") for tag, url in (urls or {}).items()}
@@ -52,9 +53,8 @@ class Cluster:
         self.deleted.append(name)
         folded = name.lower()
         held = self.record.databases[folded]
-        self.set(
-            *(d for d in self.record.databases.values() if d is not held), replace(held, deletion_in_progress=Map())
-        )
+        gone = replace(held, topology=held.topology.without("A"), deletion_in_progress=Map())
+        self.set(*(d for d in self.record.databases.values() if d is not held), gone)
 
     def files(self) -> list[str]:
         return sorted(str(path.relative_to(self.directory)) for path in self.directory.rglob("*.sqlite"))
@@ -205,12 +205,9 @@ async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster
     assert cluster.databases.status()["northwind"].sent == {"B": 0}
 
 
-async def test_what_everybody_has_passed_is_forgotten(
-    tmp_path: Path, opened: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "CLEAN_S", 0.01)
+async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:
     b = await opened("B")
-    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http)) as cluster:
+    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
         task = Task(id=1, name="etl", kind="SqlEtl", key=1)
         shared: dict[str, Any] = {"members": ("A", "B"), "tasks": Map({1: task})}
         cluster.set(database(**shared), urls={"B": rb.url})
@@ -283,3 +280,91 @@ async def test_a_store_is_open_only_once_at_a_time(cluster: Cluster) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
     assert (await (await cluster.databases.store("Northwind")).put("x", {})).etag >= 2
+
+
+def leaving(**fields: Any) -> Database:
+    """A in Rehab and replaced; B is the Member."""
+    return database(members=("B",), rehabs=("A",), deletion_in_progress=Map({"A": "HardDelete"}), **fields)
+
+
+async def test_a_copy_that_was_replaced_goes_only_when_every_member_has_all_of_it(
+    cluster: Cluster, opened: Opener
+) -> None:
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    await (await cluster.databases.store("Northwind")).put("only here", {"N": 1})
+    async with receiving(await opened("B", file="../../theirs.sqlite")) as b:
+        b.broken = "B does not answer"
+        cluster.set(leaving(), urls={"B": b.url})
+        await until(lambda: cluster.databases.status()["northwind"].replication_errors)
+        assert (cluster.files(), cluster.deleted) == (["northwind/t1.sqlite"], [])
+        b.broken = ""
+        await until(lambda: cluster.deleted == ["Northwind"])
+        [there] = await b.store.get(["only here"])
+        assert there is not None
+        assert cluster.files() == []
+
+
+async def test_what_is_written_while_a_replaced_copy_closes_is_handed_over_too(
+    cluster: Cluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    store = await cluster.databases.store("Northwind")
+    late: list[Document] = []
+    real = cluster.databases._close
+
+    async def close(folded: str) -> None:
+        if not late:
+            late.append(await store.put("late", {}))
+        await real(folded)
+
+    monkeypatch.setattr(cluster.databases, "_close", close)
+    async with receiving(await opened("B", file="../../theirs.sqlite")) as b:
+        # What was written as it was being closed is not known to be with B, so that the copy is opened again.
+        cluster.set(leaving(), urls={"B": b.url})
+        await until(lambda: cluster.deleted == ["Northwind"])
+        assert late
+        [there] = await b.store.get(["late"])
+        assert there is not None
+
+
+async def test_a_disabled_or_broken_copy_that_was_replaced_stays(cluster: Cluster) -> None:
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    cluster.set(leaving(disabled=True))
+    await until(lambda: not loaded(cluster) and not cluster.databases._open)
+    [file] = cluster.directory.rglob("*.sqlite")
+    file.write_bytes(b"no database at all" * 1000)
+    cluster.set(leaving())
+    await until(lambda: cluster.databases.status()["northwind"].status == "Faulted")
+    assert (cluster.files(), cluster.deleted) == (["northwind/t1.sqlite"], [])
+
+
+async def test_a_copy_that_handed_over_is_not_opened_again_before_the_record_knows(
+    cluster: Cluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving(await opened("B", file="../../theirs.sqlite")) as b:
+        told = asyncio.Event()
+
+        async def deleted(name: str) -> None:
+            told.set()
+
+        monkeypatch.setattr(cluster.databases, "_deleted", deleted)
+        cluster.set(leaving(), urls={"B": b.url})
+        await told.wait()
+        with pytest.raises(StoreClosed, match="is not on node A"):
+            await cluster.databases.store("Northwind")
+        assert cluster.files() == []
+        cluster.set(database())
+        await until(lambda: loaded(cluster) == ["northwind"])
+
+
+async def test_a_copy_says_how_many_documents_it_has(cluster: Cluster) -> None:
+    cluster.set(database())
+    await until(lambda: loaded(cluster) == ["northwind"])
+    store = await cluster.databases.store("Northwind")
+    for id in ("a", "b", "c"):
+        await store.put(id, {}, collection="X" if id == "a" else None)
+    await store.delete("b")
+    assert cluster.databases.status()["northwind"].documents == 2 == (await store.stats()).documents

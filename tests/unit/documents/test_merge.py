@@ -123,6 +123,36 @@ async def test_a_document_made_again_beats_the_tombstone_that_another_node_still
     assert (await b.stats()).conflicts == 0
 
 
+async def test_a_node_filled_without_a_tombstone_still_beats_it(opened: Opener) -> None:
+    a, b, c = [await opened(tag) for tag in "ABC"]
+    await a.put("x", {"n": 1})
+    await a.delete("x")
+    await exchange(a, b)
+    assert await a.purge_tombstones(Passed(EVERYBODY)) == 1
+    await c.merge(await stretch_of(a, 0))
+    c._writer._clock = lambda: 0
+    again = await c.put("x", {"n": 2})
+    await exchange(a, b, c)
+    for store in (a, b, c):
+        assert await content(store) == {"x": (again.body, again.change_vector)}
+
+
+async def test_a_tombstone_that_came_ahead_of_its_place_stays_until_it_is_counted(opened: Opener) -> None:
+    a, b, c = [await opened(tag) for tag in "ABC"]
+    await a.put("x", {"n": 1})
+    await a.put("x", {"n": 2})
+    await b.merge(await stretch_of(a, 0))
+    late = await stretch_of(b, 0)
+    await a.put("y", {})
+    await a.delete("x")
+    ahead = await stretch_of(a, 0, limit=1)
+    assert ahead.documents[0].deleted
+    await c.merge(msgspec.structs.replace(ahead, last_etag=1, knowledge=cv.dot("A", 1, a.database_id)))
+    assert await c.purge_tombstones(Passed(EVERYBODY)) == 0, "nothing else keeps the second version out"
+    await c.merge(late)
+    assert await c.get(["x"]) == [None]
+
+
 async def test_tombstones_wait_for_everybody(opened: Opener) -> None:
     a = await opened("A")
     for n in range(3):

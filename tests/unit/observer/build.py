@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from observer.rules.decide import Verdict, decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Limits, NodeFacts
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
 from tests.unit.record.build import Cluster
@@ -15,6 +15,7 @@ NOW_MS = 10_000_000
 NOW_NS = 1_000_000 * NS_PER_MS
 R_MS = 750
 STABLE_MS = 5_000
+LIMITS = Limits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
 FOLDED = "northwind"
 
 
@@ -63,7 +64,7 @@ def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
         "now_ms": NOW_MS,
         "void_allowed": True,
         "silence_ms": R_MS,
-        "stabilization_ms": STABLE_MS,
+        "limits": LIMITS,
         "nodes": known,
     }
     return Facts(**(defaults | fields))
@@ -91,6 +92,7 @@ def commit(cluster: Cluster, seen: Facts) -> Verdict:
             at_ms=seen.now_ms,
             topologies=verdict.topologies,
             voids=verdict.voids,
+            graces=verdict.graces,
             decisions=tuple((said.database, said.message) for said in verdict.said),
         )
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from observer.health import Health
 from observer.observer import Observer
+from observer.rules.facts import Limits
 from raftnode.consensus.model import NotCommitted, Proposed
 from raftnode.consensus.replica import Replica
 from raftnode.heartbeat import Heartbeat
@@ -17,6 +18,7 @@ from tests.unit.test_heartbeat import TIMINGS, Cluster
 
 PERIOD_MS = 200
 STABLE_MS = 5_000
+LIMITS = Limits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
 R_MS = TIMINGS.time_before_moving_to_rehab_ms
 ELECTED_MS = 1_700_000_000_000
 
@@ -103,7 +105,7 @@ class Rig:
             health=self.health,
             clock=self.wires.clocks,
             period_ms=PERIOD_MS,
-            stabilization_ms=STABLE_MS,
+            limits=LIMITS,
         )
         self.wires.elect(tag, term)
 

@@ -7,14 +7,14 @@ from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands.claims import ClaimTask
 from raftnode.record.commands.cluster import RemoveNode
 from raftnode.record.commands.tasks import PutTask
-from tests.unit.observer.rig import R_MS, STABLE_MS, Rig
+from tests.unit.observer.rig import LIMITS, R_MS, Rig
 from tests.unit.test_heartbeat import TIMINGS
 
 MS = 1_000_000
 
 
 def facts(rig: Rig) -> Facts:
-    return rig.health.facts(rig.replica.record, TIMINGS, STABLE_MS)
+    return rig.health.facts(rig.replica.record, TIMINGS, LIMITS)
 
 
 def pass_ms(rig: Rig, ms: int) -> Facts:
@@ -44,7 +44,7 @@ def test_nodes_that_report_are_fresh_and_their_copies_well_since_the_first_repor
         assert node.previous["northwind"].last_etag == 7
     assert seen.nodes["D"].fresh
     assert not seen.nodes["D"].copies, "it is not in the group"
-    assert (seen.leader, seen.term, seen.silence_ms, seen.stabilization_ms) == ("A", 1, R_MS, STABLE_MS)
+    assert (seen.leader, seen.term, seen.silence_ms, seen.limits) == ("A", 1, R_MS, LIMITS)
 
 
 def test_the_sample_before_the_newest_one_is_kept() -> None:
@@ -168,5 +168,5 @@ def test_timings_of_the_record_bound_what_is_fresh() -> None:
     pass_ms(rig, 1000)
     rig.wires.clocks.ms += 300
     slow = replace(TIMINGS, time_before_moving_to_rehab_ms=500)
-    assert rig.health.facts(rig.replica.record, TIMINGS, STABLE_MS).nodes["B"].fresh
-    assert not rig.health.facts(rig.replica.record, slow, STABLE_MS).nodes["B"].fresh
+    assert rig.health.facts(rig.replica.record, TIMINGS, LIMITS).nodes["B"].fresh
+    assert not rig.health.facts(rig.replica.record, slow, LIMITS).nodes["B"].fresh

@@ -65,7 +65,7 @@ async def test_a_node_that_is_back_is_promoted_after_the_hold_down() -> None:
     await rig.go(STABLE_MS - 500)
     assert rig.database.topology.rehabs == ("B",)
     await rig.go(1000)
-    assert rig.database.topology.members == ("A", "C", "B")
+    assert set(rig.database.topology.members) == {"A", "B", "C"}
     assert "B was promoted to Member: it has caught up" in rig.said[-1]
 
 
@@ -79,7 +79,7 @@ async def test_a_promotable_is_promoted_once_its_mentor_has_filled_it() -> None:
     for tag in "ABC":
         rig.reports_of(tag, sent={"D": 7}, last_etag=7)
     await rig.go(1000)
-    assert rig.database.topology.members == ("A", "B", "C", "D")
+    assert set(rig.database.topology.members) == {"A", "B", "C", "D"}
 
 
 async def test_a_follower_decides_nothing() -> None:

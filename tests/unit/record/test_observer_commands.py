@@ -1,11 +1,19 @@
 """What the observer writes."""
 
 import pytest
+from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.record.commands import Decide, NewTopology, SetDatabaseState
+from raftnode.record.commands import (
+    ConfirmDeletion,
+    Decide,
+    DeleteDatabase,
+    NewTopology,
+    PromoteDatabaseNode,
+    SetDatabaseState,
+)
 from raftnode.record.commands import observer as observer_commands
-from raftnode.record.model import Database, Topology
+from raftnode.record.model import Database, PromotionStatus, Topology
 from tests.unit.record.build import Cluster
 
 HOUR_MS = 3_600_000
@@ -78,3 +86,52 @@ def test_the_log_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     said = tuple(("Northwind", f"sentence {i}") for i in range(3))
     cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, decisions=said))
     assert [d.message for d in cluster.record.observer.decisions] == ["sentence 1", "sentence 2"]
+
+
+def test_how_long_nodes_are_lost_or_in_rehab_is_remembered_by_database() -> None:
+    cluster = ab()
+    cluster.create("A", "B", name="Other")
+    silent = Map[str, PromotionStatus](B="NotResponding")
+    lost = Topology(members=("A",), rehabs=("B",), promotables_status=silent, replication_factor=2)
+
+    def write(name: str, topology: Topology, at_ms: int, demoted: tuple[str, ...] = ()) -> None:
+        new = NewTopology(database=name, etag=cluster.database(name).etag, topology=topology, demoted=demoted)
+        assert cluster.do(Decide(term=4, iteration=1, at="now", at_ms=at_ms, topologies=(new,))) == []
+
+    write("Northwind", lost, 1, ("B",))
+    write("Other", lost, 2, ("B",))
+    write("Northwind", replace(lost, dynamic_nodes_distribution=True), 3)
+    observer = cluster.record.observer
+    assert observer.lost_since == observer.rehab_since == Map({"northwind/B": 1, "other/B": 2})
+    write("Northwind", replace(lost, promotables_status=Map({"B": "Ok"})), 4)
+    assert cluster.record.observer.lost_since == Map({"other/B": 2})
+    assert cluster.record.observer.rehab_since == Map({"northwind/B": 1, "other/B": 2})
+    cluster.do(PromoteDatabaseNode(name="Other", tag="B"))
+    write("Other", lost, 5, ("B",))
+    assert cluster.record.observer.lost_since == Map({"other/B": 5}), "what an edit by hand has ended is not counted"
+    assert cluster.record.observer.rehab_since["other/B"] == 5
+
+
+def test_a_rehab_that_is_removed_stays_listed_until_it_confirms() -> None:
+    cluster = ab()
+    kept = Topology(members=("A", "C"), rehabs=("B",), replication_factor=2)
+    new = NewTopology(database="Northwind", etag=cluster.database().etag, topology=kept, removed=("B",))
+    cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, topologies=(new,)))
+    assert dict(cluster.database().deletion_in_progress) == {"B": "HardDelete"}
+    assert cluster.database().topology.rehabs == ("B",)
+    assert "has been replaced" in cluster.refused(PromoteDatabaseNode(name="Northwind", tag="B"))
+    cluster.do(ConfirmDeletion(name="Northwind", tag="B"))
+    database = cluster.database()
+    assert (database.topology.all_nodes, dict(database.deletion_in_progress)) == (("A", "C"), {})
+    assert database.topology.stamp.index == cluster.record.index
+
+
+def test_to_delete_a_copy_that_goes_already_leaves_the_factor() -> None:
+    cluster = ab()
+    kept = Topology(members=("A", "C"), rehabs=("B",), replication_factor=2)
+    new = NewTopology(database="Northwind", etag=cluster.database().etag, topology=kept, removed=("B",))
+    cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, topologies=(new,)))
+    cluster.do(DeleteDatabase(name="Northwind", from_nodes=("B",)))
+    assert cluster.database().topology.replication_factor == 2
+    cluster.do(DeleteDatabase(name="Northwind", from_nodes=("C",)))
+    assert cluster.database().topology.replication_factor == 1

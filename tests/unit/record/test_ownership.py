@@ -13,7 +13,7 @@ from raftnode.record.commands import (
     SetNodeTraits,
     SetTaskPin,
 )
-from raftnode.record.commands.observer import Decide, EndGrace
+from raftnode.record.commands.observer import Decide, GraceEnd
 from raftnode.record.model import Traits, claim_key
 from raftnode.record.ownership import (
     UPDATE_KIND,
@@ -194,14 +194,19 @@ def test_sticky_task_stays_with_its_last_holder_after_release() -> None:
     assert (cluster.placed("t").node, cluster.placed("t").rule) == (holder, "StickyHolder")
 
 
+def end_grace(cluster: Cluster, name: str, epoch: int) -> None:
+    end = GraceEnd(claim_key("Northwind", KIND, name), epoch)
+    cluster.do(Decide(term=cluster.term, iteration=1, at="now", at_ms=1, graces=(end,)))
+
+
 def test_sticky_task_waits_for_a_holder_in_rehab_until_its_grace_is_ended() -> None:
     cluster, holder = sticky()
     demote(cluster, holder)
     assert cluster.placed("t").rule == "StickyHolder"
-    cluster.do(EndGrace(key=claim_key("Northwind", KIND, "t"), epoch=cluster.claimed("t").epoch + 1))
+    end_grace(cluster, "t", cluster.claimed("t").epoch + 1)
     assert cluster.placed("t").rule == "StickyHolder", "the grace of another epoch"
-    cluster.do(EndGrace(key=claim_key("Northwind", KIND, "nobody"), epoch=1))
-    cluster.do(EndGrace(key=claim_key("Northwind", KIND, "t"), epoch=cluster.claimed("t").epoch))
+    end_grace(cluster, "nobody", 1)
+    end_grace(cluster, "t", cluster.claimed("t").epoch)
     assert cluster.placed("t").rule == "Hash"
 
 

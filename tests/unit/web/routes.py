@@ -89,6 +89,7 @@ ROUTES = (
     Route("POST", "/admin/cluster/drain", {**_PLACED, "value": "flag"}),
     Route("POST", "/admin/cluster/undrain", _PLACED),
     Route("POST", "/admin/cluster/node/traits", {**_PLACED, "weight": "integer"}),
+    Route("POST", "/admin/cluster/node/flags", {**_PLACED, "flags": "text"}),
     Route("POST", "/admin/cluster/reelect", _PLACED),
     Route("GET", "/rachis/waitfor", {"index": "integer", "timeout": "span"}),
     Route("GET", "/admin/cluster/observer/decisions", {"take": "optional", "database": "text"}),

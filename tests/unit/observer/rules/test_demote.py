@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from observer.rules.decide import decide
-from raftnode.record.commands import SetDatabaseState, SetDraining, SuspendObserver
+from raftnode.record.commands import SetDatabaseState, SetDraining, SetNodeFlags, SuspendObserver
 from raftnode.record.commands.databases import DeleteDatabase
 from tests.unit.observer.build import (
     NOW_MS,
@@ -120,3 +120,33 @@ def test_a_suspended_observer_decides_nothing() -> None:
     cluster.do(SuspendObserver(suspended=True))
     verdict = decide(cluster.record, facts(silent("B"), C))
     assert (verdict.topologies, verdict.voids, verdict.said) == ((), (), ())
+
+
+def test_a_member_that_is_short_of_a_resource_moves_to_rehab_and_is_back_when_it_is_not() -> None:
+    cluster = group()
+    cluster.do(SetNodeFlags(tag="B", flags=("HighDirtyMemory",)))
+    reported = well("B", flags=("EarlyOutOfMemory",))
+    verdict = commit(cluster, facts(reported, C))
+    topology = cluster.database().topology
+    assert (set(topology.members), topology.rehabs) == ({"A", "C"}, ("B",))
+    assert topology.promotables_status["B"] == "EarlyOutOfMemory"
+    why = "B is short of a resource: EarlyOutOfMemory, HighDirtyMemory"
+    assert sentences(verdict) == f"B was moved to Rehab: {why}."
+    assert topology_after(cluster, facts(reported, C)).rehabs == ("B",)
+    cluster.do(SetNodeFlags(tag="B"))
+    assert topology_after(cluster, facts(well("B"), C)).rehabs == ()
+
+
+def test_members_that_are_all_short_of_a_resource_stay() -> None:
+    cluster = group("A", "B")
+    for tag in "AB":
+        cluster.do(SetNodeFlags(tag=tag, flags=("OutOfCpuCredits",)))
+    assert decide(cluster.record, facts(well("B"))).topologies == ()
+    assert topology_after(cluster, facts(silent("B"))).rehabs == ("B",), "a lost one goes nevertheless"
+
+
+def test_a_member_that_is_short_stays_when_the_only_other_one_is_drained() -> None:
+    cluster = group("A", "B")
+    cluster.do(SetNodeFlags(tag="A", flags=("OutOfCpuCredits",)))
+    cluster.do(SetDraining(tag="B", draining=True))
+    assert topology_after(cluster, facts(well("B"))).rehabs == ()

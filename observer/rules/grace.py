@@ -1,0 +1,55 @@
+"""A task of a kind that stays with its last holder leaves it when that has been in Rehab for the kind's grace."""
+
+import msgspec
+
+from observer.rules.facts import Facts
+from raftnode.record.commands.observer import GraceEnd
+from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task, claim_key
+from raftnode.record.ownership import last_claim
+
+MS_PER_MIN = 60_000
+SHORT: tuple[ResourceFlag, ...] = ("OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory")
+
+
+class Grace(msgspec.Struct, frozen=True):
+    """A task whose holder is in Rehab: the end of its grace, None while it lasts, and a sentence."""
+
+    database: str
+    why: str
+    key: str
+    end: GraceEnd | None
+
+
+def graces(record: Record, facts: Facts) -> tuple[Grace, ...]:
+    """Every task that waits for its holder, by database and id. A holder that is only short of a resource keeps it."""
+    found = []
+    for _, database in sorted(record.databases.items()):
+        if database.disabled:
+            continue
+        for id in sorted(database.tasks):
+            task = database.tasks[id]
+            claim = last_claim(record, database, task) if task.traits.sticky and not task.disabled else None
+            if claim is not None and _waits(database, claim):
+                found.append(_grace(record, facts, database, task, claim))
+    return tuple(found)
+
+
+def _waits(database: Database, claim: Claim) -> bool:
+    in_rehab = claim.tag in database.topology.rehabs and claim.tag not in database.deletion_in_progress
+    short = database.topology.promotables_status.get(claim.tag) in SHORT
+    return in_rehab and not claim.grace_ended and not short
+
+
+def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: Claim) -> Grace:
+    since_ms = record.observer.rehab_since.get(f"{database.name.lower()}/{claim.tag}", facts.now_ms)
+    away_ms, grace_ms = facts.now_ms - since_ms, task.traits.grace_min * MS_PER_MIN
+    ended = away_ms >= grace_ms
+    what = f"{task.kind} '{task.name}'"
+    return Grace(
+        database=database.name,
+        why=f"{what} leaves {claim.tag}, which has been in Rehab for {away_ms} ms (grace {grace_ms} ms)."
+        if ended
+        else f"{what} stays with {claim.tag} in Rehab for {task.traits.grace_min} min before another node takes it.",
+        key=f"grace {task.id} {claim.epoch}",
+        end=GraceEnd(claim_key(database.name, task.kind, task.name), claim.epoch) if ended else None,
+    )

@@ -1,0 +1,52 @@
+"""The order of the Members: clients go to the first one, the preferred node."""
+
+import xxhash
+from msgspec.structs import replace
+
+from observer.rules.case import Case, Change
+from raftnode.record.model import Topology
+
+
+def rotate(case: Case) -> Change | None:
+    """A preferred node that is drained, or has not been good for a while, goes to the end if another one is good."""
+    members = case.topology.members
+    if not members or case.good(members[0]) or not any(case.good(tag) for tag in members):
+        return None
+    first, rest = members[0], members[1:]
+    slow_ms, limit_ms = case.slow_ms(first), case.facts.limits.rotate_ms
+    if not case.draining(first) and slow_ms < limit_ms:
+        return None
+    because = (
+        "it is drained" if case.draining(first) else f"it has not been good for {slow_ms} ms (limit {limit_ms} ms)"
+    )
+    return Change(
+        topology=replace(case.topology, members=(*rest, first)),
+        why=f"{first} is no longer the preferred node, {rest[0]} is: {because}.",
+    )
+
+
+def prioritize(case: Case) -> Change | None:
+    """The order that a user has fixed holds again once every Member is good."""
+    topology = case.topology
+    members = by_priority(topology)
+    if members == topology.members or not all(case.good(tag) for tag in members):
+        return None
+    return Change(
+        topology=replace(topology, members=members),
+        why=f"The Members are in the order {', '.join(members)} again, as a user has fixed it: all of them are good.",
+    )
+
+
+def shuffled(database: str, topology: Topology) -> Topology:
+    """The Members in an order of this database's own, so that the preferred nodes of many databases spread over the
+    nodes, also after one of them was away. It depends on nothing but names: a member that comes and goes does not
+    change the order of the others. What a user has fixed comes first."""
+    order = sorted(topology.members, key=lambda tag: xxhash.xxh3_64_intdigest(f"{database.lower()}/{tag}".encode()))
+    mixed = replace(topology, members=tuple(order))
+    return replace(mixed, members=by_priority(mixed))
+
+
+def by_priority(topology: Topology) -> tuple[str, ...]:
+    """The Members, those of the priority order first."""
+    named = tuple(tag for tag in topology.priority_order if tag in topology.members)
+    return (*named, *(tag for tag in topology.members if tag not in named))

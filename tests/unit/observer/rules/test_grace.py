@@ -1,0 +1,96 @@
+"""Graces: a task that stays with its last holder leaves it when that has been in Rehab for long enough."""
+
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from observer.rules.decide import decide
+from observer.rules.facts import Facts, NodeFacts
+from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, SetTaskState
+from raftnode.record.model import Traits
+from raftnode.record.ownership import task_key
+from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, sentences, silent, well
+from tests.unit.record.build import KIND, Cluster
+
+MIN_MS = 60_000
+
+
+def sticky(grace_min: int = 30) -> Cluster:
+    """B holds a task that stays with its holder; another one is held by A, a third by nobody."""
+    cluster = group("A", "B", "C")
+    for name, mentor in (("backup", "B"), ("other", "A"), ("new", None)):
+        traits = Traits(sticky=True, grace_min=grace_min)
+        cluster.task(name, mentor=mentor, traits=traits)
+        if mentor is not None:
+            cluster.do(cluster.claim(mentor, name))
+            task = cluster.task_now(name)
+            cluster.do(PutTask(database="Northwind", name=name, kind=KIND, key=task.key, id=task.id, traits=traits))
+    return cluster
+
+
+def seen(*nodes: NodeFacts, later_ms: int = 0) -> Facts:
+    known = {n.tag: n for n in (well("B"), well("C"), *nodes)}
+    return facts(*known.values(), now_ms=NOW_MS + later_ms)
+
+
+def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
+    cluster = sticky()
+    commit(cluster, seen(silent("B")))
+    assert cluster.placed("backup").rule == "StickyHolder"
+    almost = decide(cluster.record, seen(silent("B"), later_ms=30 * MIN_MS - 1))
+    assert almost.graces == ()
+    [waits] = [said for said in almost.said if said.key]
+    assert waits.message == f"{KIND} 'backup' stays with B in Rehab for 30 min before another node takes it."
+    verdict = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
+    ended = f"{KIND} 'backup' leaves B, which has been in Rehab for 1800000 ms (grace 1800000 ms)."
+    assert ended in sentences(verdict)
+    assert [end.key for end in verdict.graces] == [f"{FOLDED}/{KIND}/backup"]
+    assert (cluster.placed("backup").node in ("A", "C"), cluster.placed("backup").rule) == (True, "Hash")
+    assert decide(cluster.record, seen(silent("B"), later_ms=31 * MIN_MS)).graces == (), "once"
+
+
+def test_without_a_grace_it_leaves_with_the_next_decision() -> None:
+    cluster = sticky(0)
+    commit(cluster, seen(silent("B")))
+    assert len(commit(cluster, seen(silent("B"))).graces) == 1
+
+
+def test_a_holder_that_is_only_short_of_a_resource_keeps_it() -> None:
+    cluster = sticky()
+    cluster.do(SetNodeFlags(tag="B", flags=("OutOfCpuCredits",)))
+    commit(cluster, seen())
+    assert cluster.database().topology.promotables_status["B"] == "OutOfCpuCredits"
+    assert decide(cluster.record, seen(later_ms=60 * MIN_MS)).graces == ()
+    assert cluster.placed("backup").node == "B"
+
+
+@pytest.mark.parametrize("what", ["database", "task"])
+def test_what_is_disabled_waits_for_nobody(what: str) -> None:
+    cluster = sticky()
+    commit(cluster, seen(silent("B")))
+    if what == "database":
+        cluster.do(SetDatabaseState(name="Northwind", disabled=True))
+    else:
+        cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("backup").id, disabled=True))
+    assert decide(cluster.record, seen(silent("B"), later_ms=60 * MIN_MS)).graces == ()
+
+
+def test_a_holder_that_was_replaced_keeps_nothing_anyway() -> None:
+    cluster = sticky()
+    commit(cluster, seen(silent("B")))
+    database = replace(cluster.database(), deletion_in_progress=Map({"B": "HardDelete"}))
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set(FOLDED, database))
+    assert decide(cluster.record, seen(silent("B"), later_ms=60 * MIN_MS)).graces == ()
+    assert cluster.placed("backup").node in ("A", "C")
+
+
+def test_the_grace_counts_from_the_last_demotion() -> None:
+    cluster = sticky()
+    commit(cluster, seen(silent("B")))
+    commit(cluster, seen(later_ms=10_000))
+    assert "B" in cluster.database().topology.members
+    assert not cluster.record.observer.rehab_since
+    commit(cluster, seen(silent("B"), later_ms=20 * MIN_MS))
+    assert cluster.record.observer.rehab_since == Map({f"{FOLDED}/B": NOW_MS + 20 * MIN_MS})
+    assert decide(cluster.record, seen(silent("B"), later_ms=40 * MIN_MS)).graces == ()
+    assert task_key(KIND, "backup") == cluster.task_now("backup").key
