@@ -18,6 +18,7 @@ from raftnode.lease import FOREVER_NS, Beat, Lease, Now, Report, Role, StepDown,
 from raftnode.lease.messages import RaftRole
 from raftnode.ports import NS_PER_MS, Clock, Network
 from raftnode.record.model import Timings
+from raftnode.unreadable import UNREADABLE
 
 CHANNEL = "beat"
 PAYLOAD_BYTES_MAX = 1024 * 1024
@@ -216,7 +217,7 @@ class Heartbeat:
     def _received(self, tag: str, data: bytes) -> None:
         try:
             message = _decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             _log.warning("A message on the beat channel was dropped, as it cannot be read.", node=tag, error=str(error))
             return
         if isinstance(message, Beat):
@@ -310,6 +311,6 @@ class Heartbeat:
 def _decoded(tag: str, payload: bytes) -> dict[str, Any]:
     try:
         return msgspec.msgpack.decode(payload, type=dict[str, Any]) if payload else {}
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         _log.warning("The payload of a report cannot be read.", node=tag, error=str(error))
         return {}

@@ -41,7 +41,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def decode(data: bytes) -> Hello | Refusal:
-    """The first frame of a connection. Raises msgspec.DecodeError."""
+    """The first frame of a connection. Raises one of `UNREADABLE`."""
     return _decoder.decode(data)
 
 

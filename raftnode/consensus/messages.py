@@ -5,13 +5,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from raftnode.unreadable import UNREADABLE as UNREADABLE
+
 Index = Annotated[int, Meta(ge=0, le=2**62)]
 Term = Annotated[int, Meta(ge=0, le=2**62)]
 Command = Annotated[bytes, Meta(min_length=1, max_length=1024 * 1024)]
 WireEntry = tuple[Command, Index, Term]
-
-DecodeError = msgspec.DecodeError
-"""What `decode` raises; msgspec's ValidationError is one."""
 
 PIECE_BYTES_MAX = 256 * 1024
 
@@ -106,5 +105,5 @@ def encode(message: AnyMessage) -> bytes:
 
 
 def decode(data: bytes) -> AnyMessage:
-    """The message, validated. Raises DecodeError."""
+    """The message, validated. Raises one of `UNREADABLE`."""
     return _decoder.decode(data)

@@ -15,6 +15,7 @@ import structlog
 
 from raftnode.consensus.engine import ApplyFailed, RaftEngine, Refused
 from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
+from raftnode.unreadable import UNREADABLE
 
 log = structlog.get_logger(__name__)
 
@@ -176,7 +177,7 @@ class Proposals:
         """Takes another node's request, or the leader's answer to one of ours."""
         try:
             message = _decoder.decode(payload)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             log.warning("a proposal is dropped, as it cannot be read", sender=sender, reason=str(error))
             return
         if isinstance(message, _Ask):

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import msgspec
 import structlog
 
 from raftnode.consensus import hello as greeting
@@ -16,10 +15,13 @@ from raftnode.consensus.connection import Connection
 from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Hello, Refusal
 from raftnode.consensus.tls import Tls
 from raftnode.ports import Random, SystemRandom
+from raftnode.unreadable import UNREADABLE
 
 log = structlog.get_logger(__name__)
 
 STRANGERS_MAX = 100
+GUESTS_MAX = 16
+"""How many nodes may be let in that this node does not know, as they know a newer membership."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,7 @@ class Transport:
     def greeted(self, connection: Connection, frame: bytes) -> None:
         try:
             hello = greeting.decode(frame)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             log.warning("a stranger is refused, as its greeting cannot be read", reason=str(error))
             connection.drop("the greeting cannot be read")
             return
@@ -318,6 +320,7 @@ class Transport:
             link.down.set()
             if link.address is None:
                 del self._links[link.tag]
+                self._met.pop(link.tag, None)
         elif link is not None and link.connection is not None:
             return  # a newer one has taken its place, and that was told
         log.info("the connection to a peer is lost", tag=connection.tag, reason=reason)
@@ -341,6 +344,10 @@ class Transport:
         if connection.dialed is not None and hello.tag != connection.dialed:
             text = f"{hello.tag} answers at the address of {connection.dialed}: correct the addresses."
             return Refusal("tag", text, self._membership_index)
+        guests = {tag for tag in self._links if tag not in self._addresses}
+        if hello.tag not in self._addresses and hello.tag not in guests and len(guests) >= GUESTS_MAX:
+            text = f"{GUESTS_MAX} nodes that {self._identity.tag} does not know are connected, which is the limit."
+            return Refusal("unknown", text, 0)
         return greeting.judge(
             hello, Door(self._hello(), self._met, frozenset(self._addresses), connection.certificate_names())
         )

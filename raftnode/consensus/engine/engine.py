@@ -77,7 +77,7 @@ class Engine(Reading):
         """Takes a message of another node."""
         try:
             message = messages.decode(payload)
-        except messages.DecodeError as error:
+        except messages.UNREADABLE as error:
             log.warning("a message is dropped, as it cannot be read", sender=sender, reason=str(error))
             return
         self._guarded(lambda: self._receive(sender, message))

@@ -1,6 +1,7 @@
 """The transport: who is let in, order, limits, dead peers, and reconnecting; plain and with mutual TLS."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -8,13 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 
 from raftnode.consensus import hello as greeting
+from raftnode.consensus.connection import framed
 from raftnode.consensus.hello import Door, Hello, judge
 from raftnode.consensus.tls import Tls, load_tls
-from raftnode.consensus.transport import NodeIdentity, Transport, TransportConfig
+from raftnode.consensus.transport import GUESTS_MAX, NodeIdentity, Transport, TransportConfig
 from tests.unit.consensus.cluster import running, until
 
 QUICK: dict[str, Any] = {"dead_peer_ms": 300, "connect_timeout_ms": 300, "patience_ms": 150, "retry_max_ms": 50}
@@ -213,7 +216,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
         stalled.setblocking(False)
         await loop.sock_recv(stalled, 10_000)
         frame = greeting.encode(Hello(1, "c", "B", "node-B", 1, 1, 0))
-        await loop.sock_sendall(stalled, len(frame).to_bytes(4, "big") + frame)
+        await loop.sock_sendall(stalled, framed(frame))
         await until(lambda: a.transport.connected_tags() == {"B"})
         for _ in range(1_000):
             if not a.transport.send("B", "words", b"x" * 50_000):
@@ -236,6 +239,86 @@ async def test_strangers_that_say_nothing_are_dropped() -> None:
         writer.write((10_000).to_bytes(4, "big"))
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
+    """One byte now and then is no sign of life: a hundred such strangers would keep every node out."""
+    a = End(identity("A"))
+    async with ends(a):
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
+        writer.write((4096).to_bytes(4, "big") + bytes(4))
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        async with asyncio.timeout(3):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        trickling.cancel()
+        writer.close()
+
+
+async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection as a node of that tag that has applied the membership of that index."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", end.transport.port)
+    writer.write(framed(greeting.encode(Hello(1, "c", tag, f"node-{tag}", 1, 1, index))))
+    return reader, writer
+
+
+async def test_no_more_than_some_unknown_nodes_are_let_in_and_none_is_remembered() -> None:
+    a = End(identity("A"))
+    async with ends(a):
+        a.transport.set_peers({}, 3)
+        tags = [f"G{chr(65 + number)}" for number in range(GUESTS_MAX)]
+        guests = [await knock(a, tag, 4) for tag in tags]
+        await until(lambda: a.transport.connected_tags() == set(tags))
+        reader, writer = await knock(a, "TOO", 4)
+        assert b"which is the limit" in await reader.read()
+        writer.close()
+        for _, guest in guests:
+            guest.close()
+        await until(lambda: not a.transport.connected_tags())
+        assert a.transport._met == {}
+
+
+async def test_a_damaged_frame_ends_the_connection_and_reaches_nobody() -> None:
+    a = End(identity("A"))
+    async with ends(a):
+        a.transport.set_peers({}, 3)
+        message = msgspec.msgpack.encode(("words", b"sound"))
+        reader, writer = await knock(a, "B", 4)
+        damaged = bytearray(framed(message))
+        damaged[-1] ^= 1
+        writer.write(framed(message) + damaged + framed(message))
+        await reader.read()
+        await until(lambda: a.links == [("B", True), ("B", False)])
+        assert a.heard == [("B", b"sound")]
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\xc1", b"\xa1\xff", b"\x92\xa1\xff\xc4\x00", b"\x98\xa5Hello\x01\xa1\xff\xa1B\xa1n\x01\x01\x00"],
+)
+async def test_what_cannot_be_read_ends_the_connection_without_an_exception(frame: bytes) -> None:
+    a = End(identity("A"))
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    async with ends(a):
+        a.transport.set_peers({}, 3)
+        reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
+        writer.write(framed(frame))
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await knock(a, "B", 4)
+        writer.write(framed(frame))
+        await reader.read()
+        await until(lambda: a.links == [("B", True), ("B", False)])
+        writer.close()
+    assert failures == []
 
 
 @pytest.fixture
