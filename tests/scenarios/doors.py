@@ -1,0 +1,92 @@
+"""A cluster whose HTTP servers, and so the documents of the nodes, are reached only through doors.
+
+Consensus and heartbeats do not pass through a door: a shut one breaks replication to a node that is well otherwise.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from raftnode.cli.local_cluster import free_ports
+from tests.harness.cluster import Cluster
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Door:
+    """A TCP port through which one node's HTTP server is reached while the door is open."""
+
+    def __init__(self, port: int, behind: int) -> None:
+        self.port, self._behind = port, behind
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        """Takes connections; one that is open already stays so."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+
+    def shut(self) -> None:
+        """Refuses new connections and breaks those that there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            reader_behind, writer_behind = await asyncio.open_connection("127.0.0.1", self._behind)
+        except OSError:
+            writer.close()
+            return
+        both = {writer, writer_behind}
+        self._writers |= both
+        try:
+            await asyncio.gather(_carry(reader, writer_behind), _carry(reader_behind, writer))
+        finally:
+            self._writers -= both
+
+
+class DoorCluster(Cluster):
+    """A cluster in which each node's HTTP address, for the test too, is that of its door."""
+
+    def __init__(self, directory: Path, *, flags: tuple[str, ...]) -> None:
+        super().__init__(directory, flags=flags)
+        self.doors: dict[str, Door] = {}
+        for node, behind in zip(self.nodes.values(), free_ports(len(self.nodes)), strict=True):
+            self.doors[node.tag] = Door(node.http_port, behind)
+            node.flags = ("--http.port", str(behind))
+
+    async def __aenter__(self) -> Self:
+        await self.open_doors()
+        return await super().__aenter__()
+
+    async def __aexit__(self, *failure: object) -> None:
+        try:
+            await super().__aexit__(*failure)
+        finally:
+            self.shut_doors(self.doors)
+
+    async def open_doors(self) -> None:
+        """Opens every door."""
+        for door in self.doors.values():
+            await door.open()
+
+    def shut_doors(self, tags: Iterable[str]) -> None:
+        """Nobody reaches the HTTP servers of these nodes any more."""
+        for tag in tags:
+            self.doors[tag].shut()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carries what comes until either side ends, and then ends the other one."""
+    try:
+        while chunk := await reader.read(CHUNK_BYTES):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
