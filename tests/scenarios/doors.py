@@ -20,33 +20,33 @@ class Door:
     def __init__(self, port: int, behind: int) -> None:
         self.port, self._behind = port, behind
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._joined: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def open(self) -> None:
         """Takes connections; one that is open already stays so."""
         if self._server is None:
             self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
 
-    def shut(self) -> None:
+    async def shut(self) -> None:
         """Refuses new connections and breaks those that there are."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in self._writers:
+        for writer in self._joined.values():
             writer.transport.abort()
+        await asyncio.gather(*self._joined)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._joined[task] = writer
         try:
             reader_behind, writer_behind = await asyncio.open_connection("127.0.0.1", self._behind)
+            await asyncio.gather(_carry(reader, writer_behind), _carry(reader_behind, writer))
         except OSError:
             writer.close()
-            return
-        both = {writer, writer_behind}
-        self._writers |= both
-        try:
-            await asyncio.gather(_carry(reader, writer_behind), _carry(reader_behind, writer))
         finally:
-            self._writers -= both
+            del self._joined[task]
 
 
 class DoorCluster(Cluster):
@@ -67,17 +67,17 @@ class DoorCluster(Cluster):
         try:
             await super().__aexit__(*failure)
         finally:
-            self.shut_doors(self.doors)
+            await self.shut_doors(self.doors)
 
     async def open_doors(self) -> None:
         """Opens every door."""
         for door in self.doors.values():
             await door.open()
 
-    def shut_doors(self, tags: Iterable[str]) -> None:
+    async def shut_doors(self, tags: Iterable[str]) -> None:
         """Nobody reaches the HTTP servers of these nodes any more."""
         for tag in tags:
-            self.doors[tag].shut()
+            await self.doors[tag].shut()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +86,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         while chunk := await reader.read(CHUNK_BYTES):
             writer.write(chunk)
             await writer.drain()
-    except ConnectionError:
+    except OSError:
         pass
     finally:
         writer.close()

@@ -60,7 +60,7 @@ async def test_scenario_45_members_that_documents_do_not_reach_are_in_rehab_unti
 ) -> None:
     """RavenDB's test breaks the replication inside the server; here the HTTP servers of B and E are out of
     reach, while the leader hears every node. Two documents are one more than the distance allows."""
-    cluster.shut_doors("BE")
+    await cluster.shut_doors("BE")
     try:
         await group.write(1, 2, "A")
         topology = await becomes(group, "two Rehabs", lambda t: len(t["Rehabs"]) == 2)

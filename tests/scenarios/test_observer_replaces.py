@@ -35,8 +35,8 @@ async def test_scenario_49_a_group_that_a_user_edits_has_its_replication_factor_
     """RavenDB takes a whole record from a user, with a Member moved to the Rehabs. Here the topology is no user's to
     write: that is refused. A user can say that the node is not fit, and edit what is left of the group."""
     await distribute(group)
+    wish = {"DatabaseName": group.name, "Topology": {"Members": ["A", "B"], "Rehabs": ["E"]}}
     with pytest.raises(HttpFailed, match="exists already"):
-        wish = {"DatabaseName": group.name, "Topology": {"Members": ["A", "B"], "Rehabs": ["E"]}}
         await cluster.call("PUT", f"/admin/databases?name={group.name}", wish)
     assert (await cluster.topology(group.name))["Members"] == ["A", "B", "E"]
     await cluster.call("POST", "/admin/cluster/node/flags?nodeTag=E&flags=HighDirtyMemory")
@@ -92,7 +92,7 @@ async def test_scenario_51_a_replaced_node_that_comes_back_hands_over_what_only_
     """The document is written on B while the HTTP servers of the other Members are out of reach, so that it cannot
     have left B before B dies."""
     await distribute(group)
-    cluster.shut_doors("AE")
+    await cluster.shut_doors("AE")
     try:
         await group.write(1, 1, "B")
         await cluster.kill("B")
