@@ -16,7 +16,7 @@ from observer.rules.facts import CopyState, DatabaseReport, DatabaseStatus, Fact
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
 from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard
 from raftnode.ports import NS_PER_MS, Clock
-from raftnode.record.model import Claim, Record, ResourceFlag, Timings
+from raftnode.record.model import Claim, NodeState, Record, ResourceFlag, Timings
 
 _log = structlog.get_logger(__name__)
 
@@ -175,10 +175,11 @@ class Health:
         seen.previous, seen.previous_ns = seen.current, seen.current_ns
         seen.current, seen.current_ns = reports, now_ns
         # A copy counts from when its node is in the group: what was there before is another copy.
+        states = {name: record.databases[name].topology.state_of(tag) for name in reports if name in record.databases}
         seen.copies = {
-            name: _state(seen.copies.get(name), report, now_ns)
-            for name, report in reports.items()
-            if name in record.databases and record.databases[name].topology.state_of(tag) is not None
+            name: _state(seen.copies.get(name), reports[name], state, now_ns)
+            for name, state in states.items()
+            if state is not None
         }
 
     def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int) -> NodeFacts:
@@ -210,5 +211,8 @@ def _report(copy: CopyReport) -> DatabaseReport:
     )
 
 
-def _state(before: CopyState | None, report: DatabaseReport, now_ns: int) -> CopyState:
-    return before if before is not None and before.well == report.well else CopyState(report.well, now_ns)
+def _state(before: CopyState | None, report: DatabaseReport, state: NodeState, now_ns: int) -> CopyState:
+    since_ns = before.since_ns if before is not None and before.well == report.well else now_ns
+    known_ns = before.member_since_ns if before is not None else None
+    member_since_ns = (now_ns if known_ns is None else known_ns) if state == "Member" else None
+    return CopyState(report.well, since_ns, member_since_ns)

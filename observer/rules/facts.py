@@ -32,10 +32,12 @@ class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyState(msgspec.Struct, frozen=True):
-    """Whether a copy is well, and since which moment it is so without interruption (judge reading)."""
+    """Whether a copy is well, and since which moment it is so without interruption (judge reading); and since which
+    sample its node is a Member, None if it was none in the newest."""
 
     well: bool
     since_ns: int
+    member_since_ns: int | None = 0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import msgspec
 from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
-from observer.rules.facts import NS_PER_MS
+from observer.rules.facts import NS_PER_MS, NodeFacts
 from observer.rules.order import shuffled
 from raftnode.record.commands.observer import HOUR_MS
 from raftnode.record.model import PromotionStatus, Topology
@@ -98,10 +98,20 @@ def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
     if facts.previous_ns < since_ns:
         # Older samples speak of an earlier copy on that node, which may have gone since.
         return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice since {tag} is here")
+    if not _member_in_both(case, facts):
+        # What it lacked before it was a Member, it cannot have sent.
+        why = f"mentor {mentor} has not reported twice since it is a Member"
+        return Readiness(False, "WaitingForResponse", why)
     # What the mentor had one sample ago has arrived: under steady writes the newest etag is never reached.
     if now.sent.get(tag, 0) < before.last_etag or tag not in now.sent:
         return Readiness(False, "ChangeVectorNotMerged", f"{tag} has not received all that mentor {mentor} has")
     return None
+
+
+def _member_in_both(case: Case, mentor: NodeFacts) -> bool:
+    state = mentor.copies.get(case.database.name.lower())
+    member_since_ns = state.member_since_ns if state else None
+    return member_since_ns is not None and member_since_ns <= mentor.previous_ns
 
 
 def _held_down(case: Case, tag: str, since_ns: int) -> Readiness:

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands.claims import ClaimTask
 from raftnode.record.commands.cluster import RemoveNode
+from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
 from raftnode.record.commands.tasks import PutTask
 from tests.unit.observer.rig import LIMITS, R_MS, Rig
 from tests.unit.test_heartbeat import TIMINGS
@@ -97,6 +98,20 @@ def test_a_copy_counts_as_unwell_from_the_first_such_report() -> None:
     rig.reports_of("B", status="Unloaded")
     seen = pass_ms(rig, 500)
     assert good_ms(seen, seen.nodes["B"]) <= 500
+
+
+def test_it_is_noted_since_which_sample_a_node_is_a_member() -> None:
+    rig = Rig()
+    state = pass_ms(rig, 1000).nodes["B"].copies["northwind"]
+    assert state.member_since_ns == state.since_ns
+    assert pass_ms(rig, 1000).nodes["B"].copies["northwind"] == state, "a Member without interruption"
+    rig.do(AddDatabaseNode(name="Northwind", tag="D"))
+    assert pass_ms(rig, 500).nodes["D"].copies["northwind"].member_since_ns is None
+    rig.do(PromoteDatabaseNode(name="Northwind", tag="D"))
+    before_ns = facts(rig).now_ns
+    after = pass_ms(rig, 500).nodes["D"].copies["northwind"]
+    assert after.member_since_ns is not None
+    assert after.since_ns < before_ns <= after.member_since_ns
 
 
 def test_a_new_leader_counts_every_span_anew_and_may_void_nothing_at_first() -> None:

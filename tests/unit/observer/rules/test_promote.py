@@ -30,6 +30,7 @@ from tests.unit.observer.build import (
 from tests.unit.record.build import Cluster
 
 HOUR_MS = 3_600_000
+SAMPLE_MS = NOW_NS // NS_PER_MS - 200
 
 
 def rehab(*demoted_ago_ms: int) -> Cluster:
@@ -155,6 +156,23 @@ def test_how_far_an_earlier_copy_had_been_filled_promotes_nobody() -> None:
     before_it_was_here = well(mentor, previous_ns=NOW_NS - 6000 * NS_PER_MS)
     assert verdict_on(cluster, around(well("B", good_ms=5000), before_it_was_here)) == (False, "WaitingForResponse")
     assert verdict_on(cluster, around(well("B", good_ms=6000), before_it_was_here)) == (True, "Ok")
+
+
+@pytest.mark.parametrize("member_since_ms", [None, SAMPLE_MS + 1])
+def test_what_a_mentor_had_before_it_was_a_member_promotes_nobody(member_since_ms: int | None) -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    since_ns = None if member_since_ms is None else member_since_ms * NS_PER_MS
+    both = well(mentor, previous_ns=SAMPLE_MS * NS_PER_MS)
+    state = both.copies[FOLDED]
+    new = replace(both, copies={FOLDED: replace(state, member_since_ns=since_ns)})
+    assert verdict_on(cluster, around(well("B", good_ms=STABLE_MS), new)) == (False, "WaitingForResponse")
+    old = replace(both, copies={FOLDED: replace(state, member_since_ns=SAMPLE_MS * NS_PER_MS)})
+    assert verdict_on(cluster, around(well("B", good_ms=STABLE_MS), old)) == (True, "Ok")
+    assert verdict_on(cluster, around(well("B", good_ms=STABLE_MS), replace(both, copies={}))) == (
+        False,
+        "WaitingForResponse",
+    )
 
 
 def test_another_member_that_lags_does_not_matter() -> None:
