@@ -58,9 +58,12 @@ def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
 
     It doubles with every demotion, so that a node that comes and goes does not drag its tasks along each time.
     """
-    times = case.record.observer.demotions.get(f"{case.database.name.lower()}/{tag}", ())
-    count = sum(case.facts.now_ms - at < HOUR_MS for at in times)
+    count = sum(case.facts.now_ms - at < HOUR_MS for at in _demotions(case, tag))
     return min(case.facts.limits.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
+
+
+def _demotions(case: Case, tag: str) -> tuple[int, ...]:
+    return case.record.observer.demotions.get(f"{case.database.name.lower()}/{tag}", ())
 
 
 def _reachable(case: Case, tag: str) -> Readiness | None:
@@ -115,9 +118,12 @@ def _member_in_both(case: Case, mentor: NodeFacts) -> bool:
 
 
 def _held_down(case: Case, tag: str, since_ns: int) -> Readiness:
+    """Who lagged or was short of a resource was heard and well all the time: what counts is the time since then. A
+    demotion that seems to lie ahead is older than a change of the wall clock, and says nothing."""
     wait_ms, demotions = hold_down_ms(case, tag)
     often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
-    good_ms = (case.facts.now_ns - since_ns) // NS_PER_MS
+    since_demotion_ms = (case.facts.now_ms - at for at in _demotions(case, tag) if at <= case.facts.now_ms)
+    good_ms = min([(case.facts.now_ns - since_ns) // NS_PER_MS, *since_demotion_ms])
     if good_ms < wait_ms:
         why = f"{tag} has caught up and must stay good for {wait_ms} ms{often}"
         return Readiness(False, "Ok", why, wait_ms - good_ms)

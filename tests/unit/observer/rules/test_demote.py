@@ -134,7 +134,8 @@ def test_a_member_that_is_short_of_a_resource_moves_to_rehab_and_is_back_when_it
     assert sentences(verdict) == f"B was moved to Rehab: {why}."
     assert topology_after(cluster, facts(reported, C)).rehabs == ("B",)
     cluster.do(SetNodeFlags(tag="B"))
-    assert topology_after(cluster, facts(well("B"), C)).rehabs == ()
+    assert topology_after(cluster, facts(well("B"), C, now_ms=NOW_MS + STABLE_MS - 1)).rehabs == ("B",)
+    assert topology_after(cluster, facts(well("B"), C, now_ms=NOW_MS + STABLE_MS)).rehabs == ()
 
 
 def test_members_that_are_all_short_of_a_resource_stay() -> None:

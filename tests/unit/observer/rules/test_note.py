@@ -47,11 +47,13 @@ def test_notes_are_written_at_most_once_in_the_stabilization_time() -> None:
 
 def test_a_node_that_must_wait_long_is_said_to_wait() -> None:
     cluster = group("A", "B", "C")
-    for turn in range(2):
-        commit(cluster, facts(silent("B"), well("C"), now_ms=NOW_MS + turn))
-        commit(cluster, facts(well("B"), well("C"), now_ms=NOW_MS + turn))
-    commit(cluster, facts(silent("B"), well("C"), now_ms=NOW_MS + 2))
-    topology = topology_after(cluster, facts(well("B", good_ms=1), well("C"), now_ms=NOW_MS + 2 + STABLE_MS))
+    now_ms = NOW_MS
+    for _ in range(2):
+        commit(cluster, facts(silent("B"), well("C"), now_ms=now_ms))
+        now_ms += 2 * STABLE_MS
+        assert "B" in topology_after(cluster, facts(well("B"), well("C"), now_ms=now_ms)).members
+    commit(cluster, facts(silent("B"), well("C"), now_ms=now_ms))
+    topology = topology_after(cluster, facts(well("B", good_ms=1), well("C"), now_ms=now_ms + STABLE_MS))
     assert topology.promotables_status["B"] == "Ok"
     assert topology.demotion_reasons["B"] == (
         "B is not promoted yet (Ok): B has caught up and must stay good for 20000 ms; "

@@ -30,6 +30,7 @@ from tests.unit.observer.build import (
 from tests.unit.record.build import Cluster
 
 HOUR_MS = 3_600_000
+LONG_AGO_MS = HOLD_DOWN_MS_MAX
 SAMPLE_MS = NOW_NS // NS_PER_MS - 200
 
 
@@ -86,12 +87,12 @@ def test_one_node_is_promoted_an_iteration_and_promotables_come_first() -> None:
     ("demoted_ago_ms", "wait_ms"),
     [
         ((), STABLE_MS),
-        ((1000,), STABLE_MS),
-        ((2000, 1000), 2 * STABLE_MS),
-        ((3000, 2000, 1000), 4 * STABLE_MS),
-        ((HOUR_MS, 1000), STABLE_MS),
-        ((HOUR_MS - 1, 1000), 2 * STABLE_MS),
-        (tuple(range(16)), HOLD_DOWN_MS_MAX),
+        ((LONG_AGO_MS,), STABLE_MS),
+        ((LONG_AGO_MS + 1, LONG_AGO_MS), 2 * STABLE_MS),
+        ((LONG_AGO_MS + 2, LONG_AGO_MS + 1, LONG_AGO_MS), 4 * STABLE_MS),
+        ((HOUR_MS, LONG_AGO_MS), STABLE_MS),
+        ((HOUR_MS - 1, LONG_AGO_MS), 2 * STABLE_MS),
+        (tuple(range(LONG_AGO_MS + 16, LONG_AGO_MS, -1)), HOLD_DOWN_MS_MAX),
     ],
 )
 def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[int, ...], wait_ms: int) -> None:
@@ -100,6 +101,17 @@ def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[i
     assert hold_down_ms(case, "B")[0] == wait_ms
     assert verdict_on(cluster, around(well("B", good_ms=wait_ms - 1))) == (False, "Ok")
     assert verdict_on(cluster, around(well("B", good_ms=wait_ms))) == (True, "Ok")
+
+
+def test_a_node_that_was_well_all_the_time_waits_from_its_demotion_on() -> None:
+    assert verdict_on(rehab(STABLE_MS - 1), around()) == (False, "Ok")
+    assert verdict_on(rehab(STABLE_MS), around()) == (True, "Ok")
+    assert verdict_on(rehab(LONG_AGO_MS, 2 * STABLE_MS - 1), around()) == (False, "Ok")
+    assert verdict_on(rehab(LONG_AGO_MS, 2 * STABLE_MS), around()) == (True, "Ok")
+
+
+def test_a_wall_clock_that_was_set_back_keeps_nobody_from_being_promoted() -> None:
+    assert verdict_on(rehab(-1), around()) == (True, "Ok")
 
 
 def test_a_node_that_is_not_known_to_be_good_waits() -> None:
@@ -209,13 +221,13 @@ def test_without_a_mentor_nobody_is_promoted() -> None:
 
 def test_a_node_that_comes_and_goes_waits_longer_each_time() -> None:
     cluster = group("A", "B", "C")
-    waits = []
-    for turn in range(4):
-        now_ms = NOW_MS + turn
+    waits, now_ms = [], NOW_MS
+    for _ in range(4):
         commit(cluster, around(silent("B"), now_ms=now_ms))
         assert cluster.database().topology.rehabs == ("B",)
         case = Case(record=cluster.record, database=cluster.database(), facts=around(now_ms=now_ms))
         waits.append(hold_down_ms(case, "B")[0])
+        now_ms += waits[-1]
         assert not decide(cluster.record, around(well("B", good_ms=waits[-1] - 1), now_ms=now_ms)).topologies
         commit(cluster, around(well("B", good_ms=waits[-1]), now_ms=now_ms))
         assert "B" in cluster.database().topology.members
