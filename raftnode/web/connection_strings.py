@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from raftnode.record.commands import DeleteConnectionString, PutConnectionString
@@ -9,7 +10,7 @@ from raftnode.record.model import Database
 from raftnode.web import views
 from raftnode.web.commit import commit
 from raftnode.web.errors import bad_request
-from raftnode.web.requests import Input, Query, answer, not_supported, parse
+from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
 from raftnode.web.stores import existing_database
 from raftnode.web.tasks import checked_by_kind
 from tasks.kinds import load
@@ -38,10 +39,14 @@ def routes() -> list[web.RouteDef]:
 async def put(request: web.Request) -> web.Response:
     """Adds or replaces a connection string. Tasks that use it start anew with it."""
     database = existing_database(request)
-    text = await request.read()
-    header = parse(text, Header)
-    await _check(header.type, text)
-    command = PutConnectionString(database=database.name, name=header.name, type=header.type, configuration=text)
+    # All of it is read, unknown fields too, as all of it is kept and shown.
+    given = await body(request, dict[str, Any])
+    header = fitting(given, Header)
+    await _check(header.type, given)
+    configuration = msgspec.json.encode(given)
+    command = PutConnectionString(
+        database=database.name, name=header.name, type=header.type, configuration=configuration
+    )
     result = await commit(request, command)
     return answer({"RaftCommandIndex": result.index})
 
@@ -82,11 +87,11 @@ def _users(database: Database, name: str) -> list[dict[str, object]]:
     ]
 
 
-async def _check(kind: str, text: bytes) -> None:
+async def _check(kind: str, given: dict[str, Any]) -> None:
     if kind == "Raven":
-        if not parse(text, Raven).topology_discovery_urls:
+        if not fitting(given, Raven).topology_discovery_urls:
             raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
     elif kind == "Sql":
-        await checked_by_kind(lambda: load("SqlEtl").parse_connection(parse(text, dict[str, Any])))
+        await checked_by_kind(lambda: load("SqlEtl").parse_connection(given))
     else:
         raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")

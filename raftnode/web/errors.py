@@ -8,6 +8,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
 from raftnode.consensus.replica import TooLarge, Unavailable
@@ -124,6 +125,10 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
             return _of_store(error)
         case TimeoutError():
             return ApiError("TimeoutException", "The request took longer than http.request_timeout_ms.", status=503)
+        case HttpProcessingError() | web.RequestPayloadError():
+            return bad_request(f"The body is not as its headers say: {' '.join(str(error).split())[:200]}.")
+        case ConnectionError() if request.transport is None:
+            return bad_request("The client went away before its request was complete.")
     id = uuid4().hex[:12]
     log.exception("a request failed by a defect", id=id, method=request.method, path=request.path)
     return ApiError("RavenException", f"{type(error).__name__} in this node; its log tells more under {id}.")

@@ -1,6 +1,7 @@
 """Index definitions. They are kept in the record; queries scan the collection."""
 
 import json
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -22,9 +23,9 @@ class Definition(Input, frozen=True, kw_only=True):
 
 
 class Definitions(Input, frozen=True, kw_only=True):
-    """The definitions to put."""
+    """The definitions to put, read to the last byte: they are kept and shown as they are."""
 
-    indexes: list[msgspec.Raw]
+    indexes: list[dict[str, Any]]
 
 
 def routes() -> list[web.RouteDef]:
@@ -44,8 +45,8 @@ async def put(request: web.Request) -> web.Response:
     if not 1 <= len(definitions) <= DEFINITIONS_MAX:
         raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
     commands = [
-        PutIndex(database=database.name, name=_checked(place, bytes(text)), definition=bytes(text))
-        for place, text in enumerate(definitions)
+        PutIndex(database=database.name, name=_checked(place, given), definition=msgspec.json.encode(given))
+        for place, given in enumerate(definitions)
     ]
     rehearse(request, commands)
     results = []
@@ -76,8 +77,8 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def _checked(place: int, text: bytes) -> str:
+def _checked(place: int, given: dict[str, Any]) -> str:
     try:
-        return msgspec.json.decode(text, type=Definition).name
+        return msgspec.convert(given, Definition).name
     except msgspec.ValidationError as error:
         raise bad_request(f"'Indexes[{place}]' does not fit: {error}. It needs Name and Maps.") from None

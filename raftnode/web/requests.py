@@ -99,6 +99,14 @@ async def body(request: web.Request, kind: type[Body]) -> Body:
     return parse(await request.read(), kind)
 
 
+def fitting(given: dict[str, Any], kind: type[Body]) -> Body:
+    """A JSON object that was read already as a value of that type; refuses what does not fit by name."""
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"The body does not fit: {error}. Correct that field.") from None
+
+
 def parse(data: bytes, kind: type[Body]) -> Body:
     """JSON as a value of that type; refuses what does not fit by name."""
     try:

@@ -3,10 +3,12 @@
 import asyncio
 import re
 import ssl
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from raftnode.web.app import application
 from raftnode.web.errors import ApiError, render
@@ -19,6 +21,8 @@ LINE_BYTES_MAX = 64 * 1024
 """Longest request line and header. Ids and names come in the query; one that is too long gets a clear answer."""
 
 REASON_LENGTH_MAX = 200
+CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, UnicodeError)
+"""What goes wrong outside of every handler because of what a client sent: headers that are no text, too."""
 
 _RESET_LINE = re.compile(rb"\ARESET (?=/databases/[^/?\s]+/admin/etl(\?\S*)? HTTP/1\.[01]\r\n)")
 
@@ -83,13 +87,26 @@ class Http(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """See web.RequestHandler; it logs."""
+        status = HTTPStatus.BAD_REQUEST if isinstance(exc, CLIENTS_FAULTS) else status
         super().handle_error(request, status, exc, message)
-        what = " ".join((message or "the request failed").split())[:REASON_LENGTH_MAX]
+        what = _line(message or "the request failed")
         answer = render(
             request, ApiError("BadRequestException", f"This is not HTTP as expected: {what}.", status=status)
         )
         answer.force_close()
         return answer
+
+    def log_exception(self, *args: Any, **kwargs: Any) -> None:
+        """See web.RequestHandler. What a client sends is no defect of the node and worth no more than a line."""
+        error = kwargs.get("exc_info")
+        if isinstance(error, CLIENTS_FAULTS):
+            log.info("a request is refused, as it is not HTTP as expected", reason=_line(str(error)))
+        else:
+            super().log_exception(*args, **kwargs)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:REASON_LENGTH_MAX]
 
 
 class ResetAsPost(asyncio.Protocol):

@@ -18,7 +18,7 @@ from tests.harness.cluster import PATIENT, Cluster
 TAGS = "ABC"
 FLIPS = 300
 FLIP_CHANCE = 0.02
-SEED = os.environ.get("RAFTNODE_FUZZ_SEED") or secrets.token_hex(8)
+SEED = os.environ.get("RAFTNODE_TEST_FUZZ_SEED") or secrets.token_hex(8)
 
 
 class Cable:
@@ -106,7 +106,7 @@ class Cabled(Cluster):
 
 
 async def test_flipped_bits_cost_connections_and_nothing_else(tmp_path: Path) -> None:
-    print(f"replay with RAFTNODE_FUZZ_SEED={SEED}")
+    print(f"replay with RAFTNODE_TEST_FUZZ_SEED={SEED}")
     async with Cabled(tmp_path, TAGS, ("--log.format", "json", *PATIENT)) as cluster:
         await cluster.wait_until(partial(created, cluster), "the database", 60)
         answered: set[str] = set()

@@ -32,7 +32,7 @@ VISIT_FRAMES = 10
 MEMBER_SHARE = 0.85
 GROWTH_BYTES_MAX = 32 * 1024 * 1024
 ANSWER_SEC = 30.0
-SEED = os.environ.get("RAFTNODE_FUZZ_SEED") or secrets.token_hex(8)
+SEED = os.environ.get("RAFTNODE_TEST_FUZZ_SEED") or secrets.token_hex(8)
 ROOT = Path(__file__).parents[2]
 
 
@@ -127,7 +127,7 @@ class Raider:
 
 async def besiege(directory: Path, frames: int) -> None:
     """The attack, and what must hold during it and after it."""
-    print(f"replay with RAFTNODE_FUZZ_SEED={SEED}")
+    print(f"replay with RAFTNODE_TEST_FUZZ_SEED={SEED}")
     mark = directory / "code ran"
     flags = ("--log.format", "json", *PATIENT)
     async with Besieged(directory, REAL + X, flags=flags) as cluster:
