@@ -13,6 +13,7 @@ import structlog
 
 from raftnode.documents import sqlite
 from raftnode.documents.errors import StoreBusy, StoreClosed, StoreError, StoreFailed
+from raftnode.documents.presence import Presence
 from raftnode.documents.writes import Writer
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ class Commits:
     def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer) -> None:
         self.on_commit: Callable[[], None] = lambda: None
         self._path, self._connection, self._writer = path, connection, writer
+        self._presence = Presence(path)
         self._pending: deque[_Write] = deque()
         self._pending_bytes = 0
         self._wake = asyncio.Event()
@@ -64,6 +66,11 @@ class Commits:
         self._pending_bytes += size
         self._wake.set()
         return await future
+
+    def check_present(self) -> None:
+        """Raises StoreDamaged when the file is no longer there. For a thread."""
+        with sqlite.errors(self._path):
+            self._presence.check()
 
     async def close(self) -> None:
         """Make the writes that wait, then fold the log into the file and close it."""
@@ -129,6 +136,7 @@ class Commits:
                 outcomes = [self._step(write) for write in group]
                 self._writer.save()
                 self._connection.execute("COMMIT")
+                self._presence.check()
                 return outcomes
         except BaseException:
             self._stale = True

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from raftnode.documents.cleaning import passed
-from raftnode.documents.errors import StoreClosed, StoreError
+from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
 from raftnode.documents.replication import Destination, Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
 CLEAN_S = 60.0
+WATCH_S = 1.0
+MADE = ".made"
+"""Where marks remember which files were made, so that one that is gone is not taken for a new database."""
 REMOVED = ".removed"
 """Where the files of softly deleted databases go: a copy that others have not waited for must not be opened again."""
 
@@ -47,12 +50,16 @@ class Copy(msgspec.Struct, frozen=True, rename="pascal"):
 
 @dataclass
 class _Open:
-    """A database on this node: its store once it is open, and the senders to the rest of the group."""
+    """A database on this node: its store once it is open, and the senders to the rest of the group. One that is `lost`
+    was damaged or deleted while it was open, and is not opened again by this process: what is in the place of its file
+    may be anything."""
 
     name: str
     path: Path
+    mark: Path
     store: DocumentStore | None = None
     error: str = ""
+    lost: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
     senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
@@ -95,6 +102,7 @@ class Databases:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._clean())
+                group.create_task(self._watch())
                 while True:
                     self._wake.clear()
                     settled = await self._reconcile(self._record(), group)
@@ -137,6 +145,8 @@ class Databases:
         for database in held.values():
             try:
                 copy = self._copy(database)
+                if copy.lost and copy.store is not None:
+                    await self._shut(copy)
                 store = await self._opened(copy)
             except StoreError:
                 settled = False
@@ -157,7 +167,8 @@ class Databases:
             return True
         copy = self._open.get(folded)
         if copy is None or copy.store is None:
-            return False
+            # A copy whose file is gone has nothing to hand over.
+            return copy is not None and copy.error != "" and not copy.path.exists()
         store = copy.store
         sent = {destination.tag: sender.status.last_sent_etag for destination, (sender, _) in copy.senders.items()}
         reached = min((sent.get(tag, -1) for tag in database.topology.members), default=-1)
@@ -175,7 +186,8 @@ class Databases:
         folded, path = database.name.lower(), self._path(database)
         copy = self._open.get(folded)
         if copy is None:
-            copy = self._open[folded] = _Open(name=database.name, path=path)
+            mark = self._directory / MADE / folded / path.stem
+            copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
         if copy.path != path:
             raise StoreClosed(f"Database '{database.name}' was made anew; node {self._tag} still closes the old one.")
         return copy
@@ -188,9 +200,11 @@ class Databases:
         async with copy.opening:
             if copy.closed:
                 raise StoreClosed(f"Database '{copy.name}' was just closed on node {self._tag}.")
+            if copy.lost:
+                raise StoreDamaged(copy.error)
             if copy.store is None:
                 try:
-                    copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name)
+                    copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name, mark=copy.mark)
                     copy.error = ""
                 except StoreError as error:
                     if str(error) != copy.error:
@@ -220,6 +234,11 @@ class Databases:
     async def _close(self, folded: str) -> None:
         # It stays listed until it is closed, so that nobody opens the file a second time meanwhile.
         copy = self._open[folded]
+        copy.closed = True
+        await self._shut(copy)
+        del self._open[folded]
+
+    async def _shut(self, copy: _Open) -> None:
         async with copy.opening:
             for _, task in copy.senders.values():
                 await _ended(task)
@@ -227,8 +246,19 @@ class Databases:
             if copy.store is not None:
                 await copy.store.close()
                 copy.store = None
-            copy.closed = True
-        del self._open[folded]
+
+    async def _watch(self) -> None:
+        """Finds copies whose file was damaged or deleted under this node; the next pass closes them."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for copy in list(self._open.values()):
+                if copy.store is None or copy.lost:
+                    continue
+                copy.error = await copy.store.damage()
+                if copy.error:
+                    log.error("a copy is given up, as its file fails", database=copy.name, reason=copy.error)
+                    copy.lost = True
+                    self._wake.set()
 
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed."""
@@ -251,6 +281,7 @@ class Databases:
         hard = database.deletion_in_progress[self._tag] == "HardDelete"
         try:
             await asyncio.to_thread(_remove if hard else _move_away, self._directory / folded)
+            await asyncio.to_thread(_remove, self._directory / MADE / folded)
         except OSError as error:
             log.error("a database cannot be deleted", database=database.name, reason=str(error))
             return False
@@ -259,7 +290,7 @@ class Databases:
 
     def _shown(self, folded: str) -> Copy:
         copy = self._open.get(folded)
-        if copy is None or copy.store is None:
+        if copy is None or copy.store is None or copy.lost:
             error = copy.error if copy else ""
             return Copy(status="Faulted" if error else "Loading", error=error)
         senders = [(destination.tag, sender) for destination, (sender, _) in copy.senders.items()]

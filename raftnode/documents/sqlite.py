@@ -67,7 +67,7 @@ def create_or_check(connection: sqlite3.Connection, path: Path, database: str, d
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application == 0 and tables == 0:
             create_tables(connection, database, database_id)
-            _sync_directories(path.parent)
+            sync_directories(path.parent)
             return
         if application != APPLICATION_ID:
             raise StoreDamaged(f"{path} is a SQLite file, but not a document store of this program: move it away")
@@ -90,8 +90,8 @@ def create_tables(connection: sqlite3.Connection, database: str, database_id: st
     connection.execute("COMMIT")
 
 
-def _sync_directories(folder: Path) -> None:
-    """The file's own entry, and those of the folders just made for it, must outlive a power cut too."""
+def sync_directories(folder: Path) -> None:
+    """Makes a new file's own entry durable, and those of the folders just made for it."""
     for directory in (folder, *list(folder.parents)[:2]):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

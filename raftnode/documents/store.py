@@ -19,8 +19,9 @@ from raftnode.documents import change_vector, reads, rows, sqlite
 from raftnode.documents.body import check_id, prepare
 from raftnode.documents.cleaning import Passed
 from raftnode.documents.commit import Commits
-from raftnode.documents.errors import StoreClosed
+from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreFailed
 from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
+from raftnode.documents.presence import check_made, note_made
 from raftnode.documents.writes import Writer
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class DocumentStore:
         self._idle: list[sqlite3.Connection] = []
         self._readers = asyncio.Semaphore(READERS_PER_STORE)
         self._closed = False
+        self._damage = ""
         self._heard: dict[str, str] = {}
         commits.on_commit = self._committed
         self._changed = asyncio.Event()
@@ -60,19 +62,25 @@ class DocumentStore:
         database: str,
         database_id: str | None = None,
         clock: Callable[[], int] = time.time_ns,
+        mark: Path | None = None,
     ) -> "DocumentStore":
         """Open a database's file, or make it with a new (or the given) database id. Raises StoreDamaged,
         StoreFailed.
 
-        `tag` is this node's, `database` the database's name, `clock` the wall clock in ns since 1970.
+        `tag` is this node's, `database` the database's name, `clock` the wall clock in ns since 1970. `mark` is a file
+        elsewhere that remembers that this one was made: with it, a missing file is damage and not a new database.
         """
 
         def connect() -> tuple[sqlite3.Connection, Writer]:
             with sqlite.errors(path):
+                if mark is not None:
+                    check_made(path, mark)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 connection = sqlite.connect(path)
                 try:
                     sqlite.create_or_check(connection, path, database, database_id or new_database_id())
+                    if mark is not None:
+                        note_made(mark)
                     [(kept,)] = connection.execute("SELECT database_id FROM state").fetchall()
                     return connection, Writer(connection, tag, kept, clock)
                 except BaseException:
@@ -210,9 +218,25 @@ class DocumentStore:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def damage(self) -> str:
+        """Why this file can serve no longer: a read or write met damage, or the file is gone. Empty while it can."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(_reading, self._commits.check_present)
+        except StoreDamaged as error:
+            # Closing takes the write-ahead log away.
+            if not self._closed:
+                self._damage = self._damage or str(error)
+        except StoreFailed as error:
+            log.warning("a database file cannot be looked at", database=self.database, reason=str(error))
+        return self._damage
+
     async def _write(self, run: Callable[[Writer], T], size: int) -> T:
         self._check_open()
-        return await self._commits.submit(run, size)
+        try:
+            return await self._commits.submit(run, size)
+        except StoreDamaged as error:
+            self._damage = self._damage or str(error)
+            raise
 
     async def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         self._check_open()
@@ -233,8 +257,9 @@ class DocumentStore:
 
     def _read_done(self, future: asyncio.Future[Any]) -> None:
         self._readers.release()
-        if not future.cancelled():
-            future.exception()
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, StoreDamaged):
+            self._damage = self._damage or str(error)
 
     def _check_open(self) -> None:
         if self._closed:
