@@ -17,13 +17,14 @@ _NOT_RESPONDING: PromotionStatus = "NotResponding"
 def note(case: Case) -> Change | None:
     """Statuses and reasons that have changed: of a Member that is lost but cannot be moved, of one that is back, and
     of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`, and not of a node that will
-    be promoted within that time."""
+    be promoted within that time. What a leader before has written of a node that is lost stands until this one has
+    heard the node or found it lost: else the time for which it is lost would begin anew with each leader."""
     topology = case.topology
     if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.limits.stabilization_ms:
         return None
     statuses, reasons, sentences = topology.promotables_status, topology.demotion_reasons, []
     for tag in topology.all_nodes:
-        now = None if case.leaving(tag) else _now(case, tag)
+        now = None if case.leaving(tag) or _stands(case, tag) else _now(case, tag)
         if now is None or _written(topology, tag, now[0]):
             continue
         status, why = now
@@ -35,6 +36,12 @@ def note(case: Case) -> Change | None:
         topology=replace(topology, promotables_status=statuses, demotion_reasons=reasons),
         why=f"{'; '.join(sentences)}.",
     )
+
+
+def _stands(case: Case, tag: str) -> bool:
+    facts = case.facts_of(tag)
+    unheard = facts is None or not facts.current
+    return case.topology.promotables_status.get(tag) == _NOT_RESPONDING and unheard and case.lost(tag) is None
 
 
 def _written(topology: Topology, tag: str, status: PromotionStatus | None) -> bool:

@@ -57,20 +57,23 @@ async def suspend(request: web.Request) -> web.Response:
 
 
 async def maintenance_stats(request: web.Request) -> web.Response:
-    """The last report of each other node, by tag. Only the leader gets them, so it answers."""
+    """The last report of each other node, by tag; Nones where this leader has heard nothing of the node yet. Only the
+    leader gets reports, so it answers."""
     elsewhere = await at_leader(request)
     if elsewhere is not None:
         return elsewhere
     parts = request.app[PARTS]
     silent = parts.heartbeat.silent_tags()
-    return answer({tag: _report(heard, tag in silent) for tag, heard in sorted(parts.heartbeat.reports.items())})
+    reports = parts.heartbeat.reports
+    others = sorted({*parts.replica.record.nodes, *reports} - {parts.tag})
+    return answer({tag: _report(reports.get(tag), tag in silent) for tag in others})
 
 
-def _report(heard: Heard, silent: bool) -> dict[str, Any]:
+def _report(heard: Heard | None, silent: bool) -> dict[str, Any]:
     return {
-        "Boot": heard.boot,
-        "HasLease": heard.has_lease,
-        "AppliedIndex": heard.applied_index,
+        "Boot": heard.boot if heard else None,
+        "HasLease": heard.has_lease if heard else None,
+        "AppliedIndex": heard.applied_index if heard else None,
         "Silent": silent,
-        "Report": heard.payload,
+        "Report": heard.payload if heard else None,
     }

@@ -69,6 +69,29 @@ def test_an_unchanged_status_is_not_written_again() -> None:
     ).topologies
 
 
+def test_what_is_written_of_a_lost_node_stands_until_a_new_leader_has_heard_it_or_found_it_lost() -> None:
+    cluster = group("A", "B", "C")
+    commit(cluster, facts(silent("B"), well("C")))
+    assert dict(cluster.record.observer.lost_since) == {f"{FOLDED}/B": NOW_MS}
+    later = NOW_MS + 2 * STABLE_MS
+    unheard = well("B", fresh=False, current={}, previous={}, copies={})
+    assert not decide(cluster.record, facts(unheard, well("C"), now_ms=later)).topologies
+    without = facts(well("C"), now_ms=later)
+    assert "B" not in without.nodes
+    assert not decide(cluster.record, without).topologies
+    assert not decide(cluster.record, facts(silent("B", current={}), well("C"), now_ms=later)).topologies
+    topology = topology_after(cluster, facts(well("B", fresh=False), well("C"), now_ms=later))
+    assert topology.promotables_status["B"] == "WaitingForResponse"
+    assert not cluster.record.observer.lost_since
+
+
+def test_a_member_that_stays_though_it_is_lost_is_not_online_before_a_new_leader_has_heard_it() -> None:
+    cluster = group("B", "C")
+    commit(cluster, facts(silent("B"), silent("C")))
+    unheard = (well(tag, fresh=False, current={}, previous={}, copies={}) for tag in "BC")
+    assert not decide(cluster.record, facts(*unheard, now_ms=NOW_MS + STABLE_MS)).topologies
+
+
 def test_a_member_that_is_back_loses_its_status_and_reason() -> None:
     cluster = group("B", "C")
     commit(cluster, facts(silent("B"), silent("C")))
