@@ -218,6 +218,8 @@ class Journal:
         )
         if found.damage == "rotten":
             raise StorageDamaged(f"{where}: a record does not match its checksum, and sound ones follow it. {REMEDY}")
+        if found.damage == "newer":
+            raise StorageDamaged(f"{path} was written by a newer version from byte {found.end} on: upgrade this node.")
         if found.damage == "torn" and not last:
             raise StorageDamaged(f"{where}: it ends early, and another segment follows it. {REMEDY}")
         if found.damage == "torn":

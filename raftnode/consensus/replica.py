@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove
+from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
 from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, encode
 from raftnode.record.machine import apply
@@ -69,9 +69,12 @@ class Replica:
         return lambda: snapshot.frames(record)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Replaces the record by a snapshot's. Everything counts as changed."""
+        """Replaces the record by a snapshot's. Everything counts as changed. Raises StorageDamaged."""
         before = self.record
-        self.record = snapshot.read(chunks)
+        try:
+            self.record = snapshot.read(chunks)
+        except snapshot.SnapshotUnreadable as error:
+            raise StorageDamaged(str(error)) from error
         everything = frozenset(before.databases) | frozenset(self.record.databases)
         self._pending = Changes(
             cluster=True, databases=everything, claims=frozenset(before.claims) | frozenset(self.record.claims)

@@ -2,7 +2,8 @@
 
 A record is a marker, the command's length, a CRC-32 over the rest of the header and the command, the entry's index
 and term, and the command. The marker lets a reader find records behind a damaged one: a record that is torn and has
-nothing valid behind it was being written when the power went; one with valid records behind it has rotted.
+nothing valid behind it was being written when the power went; one with valid records behind it has rotted. The marker
+ends with the version of the format, so that a newer one's records are not taken for a torn tail and cut.
 """
 
 import struct
@@ -14,13 +15,15 @@ from typing import Literal
 Entry = tuple[bytes, int, int]
 """A log entry as PySyncObj wants it: command, index, term."""
 
-MARKER = b"\xf5rn\x01"
+VERSION = 1
+FAMILY = b"\xf5rn"
+MARKER = FAMILY + bytes((VERSION,))
 HEADER = struct.Struct("<4sII QQ")
 COVERED = struct.Struct("<IQQ")
 RECORD_BYTES_MAX = 4 * 1024 * 1024
 HEADER_BYTES = HEADER.size
 
-Damage = Literal["none", "torn", "rotten"]
+Damage = Literal["none", "torn", "rotten", "newer"]
 
 
 @dataclass
@@ -66,13 +69,20 @@ def _any_record_behind(data: bytes, offset: int) -> bool:
     return False
 
 
+def _damage_at(data: bytes, offset: int) -> Damage:
+    if _any_record_behind(data, offset):
+        return "rotten"
+    marker = data[offset : offset + len(MARKER)]
+    return "newer" if marker.startswith(FAMILY) and marker > MARKER else "torn"
+
+
 def scan(data: bytes) -> Scan:
     """Reads a whole segment, up to its end or to the first record that is not sound."""
     result = Scan()
     while result.end < len(data):
         found = _record_at(data, result.end)
         if found is None:
-            result.damage = "rotten" if _any_record_behind(data, result.end) else "torn"
+            result.damage = _damage_at(data, result.end)
             break
         entry, after = found
         result.entries.append(entry)

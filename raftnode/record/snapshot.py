@@ -10,12 +10,21 @@ import msgspec
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.record.model import SCHEMA_VERSION, Database, Record, dec_hook, enc_hook
+from raftnode.record.model import SCHEMA_VERSION, Database, Record, Value, dec_hook, enc_hook
 
 _PREFIX_BYTES = 4
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
 _record_decoder = msgspec.msgpack.Decoder(Record, dec_hook=dec_hook)
 _database_decoder = msgspec.msgpack.Decoder(Database, dec_hook=dec_hook)
+
+
+class _Head(Value, frozen=True, kw_only=True):
+    """What is read before anything else: a newer version's record may have any other shape."""
+
+    schema_version: int
+
+
+_head_decoder = msgspec.msgpack.Decoder(_Head)
 
 
 class SnapshotUnreadable(Exception):
@@ -33,15 +42,16 @@ def read(chunks: Iterable[bytes]) -> Record:
     """The record back from `frames`, however the stream was cut into chunks. Raises SnapshotUnreadable."""
     bodies = _bodies(chunks)
     try:
-        record = _record_decoder.decode(next(bodies, b""))
+        head = next(bodies, b"")
+        version = _head_decoder.decode(head).schema_version
+        if version > SCHEMA_VERSION:
+            raise SnapshotUnreadable(
+                f"The snapshot is of schema version {version}; this node reads up to {SCHEMA_VERSION}. Upgrade it."
+            )
+        record = _record_decoder.decode(head)
         databases = [_database_decoder.decode(body).indexed() for body in bodies]
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
-    if record.schema_version > SCHEMA_VERSION:
-        raise SnapshotUnreadable(
-            f"The snapshot is of schema version {record.schema_version}; this node reads up to {SCHEMA_VERSION}. "
-            "Upgrade it."
-        )
     return replace(record.indexed(), databases=Map({database.name.lower(): database for database in databases}))
 
 
