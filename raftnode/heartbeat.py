@@ -161,7 +161,10 @@ class Heartbeat:
 
     def check(self) -> None:
         """Looks at the clocks and at Raft; steps down if the leader must, and tells of a lapse."""
-        self._take(*rules.checked(self._lease, self._view(), self._now()))
+        view = self._view()
+        for tag in self._reports.keys() - view.peers:
+            del self._reports[tag]
+        self._take(*rules.checked(self._lease, view, self._now()))
 
     # ---- what the leader knows
 

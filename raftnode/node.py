@@ -14,7 +14,7 @@ from observer.observer import Observer
 from observer.rules.facts import Limits
 from raftnode import log as logging
 from raftnode.consensus.forming import Forming, NodeRefused
-from raftnode.consensus.raft import ConsensusFailed, Raft, RaftConfig
+from raftnode.consensus.raft import ConsensusFailed, JournalFailed, Raft, RaftConfig
 from raftnode.consensus.replica import Replica, Unavailable
 from raftnode.consensus.tls import Tls, load_tls
 from raftnode.consensus.transport import NodeIdentity, Transport, TransportConfig
@@ -22,12 +22,12 @@ from raftnode.documents.databases import Databases
 from raftnode.formation import Formation, form_of, formation_of
 from raftnode.heartbeat import Heartbeat
 from raftnode.http import Http
-from raftnode.identity import Identity, IdentityError, claim_directory
+from raftnode.identity import Identity, IdentityError, claim_directory, note_took_part
 from raftnode.javascript import ScriptLimits
 from raftnode.joining import JoinRefused
 from raftnode.ports import NS_PER_MS, SystemClock
 from raftnode.record.commands import AnnounceNode, ConfirmDeletion
-from raftnode.resources import Memory
+from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.watchdog import KillTimer, Watchdog, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
@@ -39,6 +39,7 @@ from tasks.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 STOP_TASKS_S = 10.0
+DESCRIPTORS_MIN = 2 * DESCRIPTORS_KEPT
 EXPECTED = (IdentityError, JoinRefused, ConsensusFailed, BindFailed, WatchdogUnavailable, NodeRefused)
 
 
@@ -82,6 +83,11 @@ class Node:
             raise NodeFailed(self._failure)
 
     async def _start(self, stack: AsyncExitStack) -> None:
+        if descriptors_max() < DESCRIPTORS_MIN:
+            raise NodeFailed(
+                f"This process may open {descriptors_max()} files at once; a node needs {DESCRIPTORS_MIN}, and nine "
+                "more for each database. Raise the limit (ulimit -n, or LimitNOFILE= in the service's unit)."
+            )
         identity = claim_directory(self._data_dir, self.tag)
         stack.callback(identity.release)
         node_tls, http_tls = self._tls()
@@ -113,6 +119,7 @@ class Node:
             machine=self.replica,
             config=RaftConfig(
                 data_dir=self._data_dir / "raft",
+                took_part=identity.took_part,
                 election_min_ms=cluster.election_min_ms,
                 election_max_ms=cluster.election_max_ms,
                 heartbeat_ms=cluster.heartbeat_ms,
@@ -121,7 +128,7 @@ class Node:
             ),
             clock=self.clock,
         )
-        self.raft.on_fatal.append(lambda error: self.fail(str(error)))
+        self.raft.on_fatal.append(self._no_consensus)
         self.replica.attach(self.raft)
 
     def _build_lease(self, identity: Identity, stack: AsyncExitStack) -> None:
@@ -198,11 +205,14 @@ class Node:
     async def _open(self, stack: AsyncExitStack, identity: Identity, formation: Formation) -> None:
         self.replica.subscribe(self.databases.changed)
         self.replica.subscribe(self.supervisor.on_tick)
+        # A node that leaves and joins again between two beats must be seen to leave.
+        self.replica.subscribe(lambda record, changes: self.heartbeat.check())
         self.heartbeat.subscribe(self.supervisor.on_lease)
-        await self.transport.start()
+        await self._listen()
         stack.push_async_callback(self.transport.stop)
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
+        await asyncio.to_thread(note_took_part, self._data_dir, identity)
         announcement = AnnounceNode(
             tag=self.tag,
             node_id=identity.node_id,
@@ -223,6 +233,20 @@ class Node:
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.supervisor.stop, STOP_TASKS_S)
         self._run(stack, "forming", forming.run())
+
+    async def _listen(self) -> None:
+        host, port = self.settings.cluster.host, self.settings.cluster.port
+        try:
+            await self.transport.start()
+        except OSError as error:
+            raise NodeFailed(
+                f"Cannot listen for the other nodes on {host}, port {port} ({error.strerror or error}): another program "
+                "may use the port. End it, or choose another with cluster.host and cluster.port."
+            ) from error
+
+    def _no_consensus(self, error: ConsensusFailed) -> None:
+        remedy = " Mend the disk or make room on it, then start the node again: nothing that was acknowledged is lost."
+        self.fail(f"{error}{remedy if isinstance(error, JournalFailed) else ''}")
 
     def _run(self, stack: AsyncExitStack, name: str, loop: Any) -> None:
         """Runs a loop until the stack is unwound; a loop that fails ends the node."""

@@ -42,14 +42,16 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 class Authority(msgspec.Struct, frozen=True, kw_only=True):
     """One leadership. `elected_ns` is a judge reading; `void_wait_ns` and the peers' silence never shrink,
-    so that new, shorter timings do not cut short what older ones have granted. `stalled_since_ns` is the
-    hold reading at which its own apply stopped, `applied_index` where."""
+    so that new, shorter timings do not cut short what older ones have granted. `members` are the nodes of the
+    last view; `peers` also holds those that have left, for their silence. `stalled_since_ns` is the hold reading at
+    which its own apply stopped, `applied_index` where."""
 
     tag: str
     term: int
     elected_ns: int
     voters: frozenset[str]
     peers: Map[str, Peer] = Map()
+    members: frozenset[str] = frozenset()
     void_wait_ns: int = 0
     silence_ns: int = 0
     applied_index: int = 0
@@ -76,15 +78,19 @@ def refreshed(authority: Authority, view: View, now: Now) -> Authority:
         )
     silent_from_ns = now.judge_ns + authority.silence_ns
     peers = authority.peers
-    for tag in view.peers.difference(peers):
-        peers = peers.set(tag, Peer(silent_from_ns=silent_from_ns))
+    for tag in authority.members - view.peers:
+        # Whoever joins under this tag later may have another disk, whose first start it is: nothing that the former
+        # node said counts for it. Only its silence stays, on which the void of its claims rests.
+        peers = peers.set(tag, Peer(silent_from_ns=peers[tag].silent_from_ns))
+    for tag in view.peers - authority.members:
+        known = peers.get(tag) or Peer(silent_from_ns=0)
+        peers = peers.set(tag, replace(known, silent_from_ns=max(known.silent_from_ns, silent_from_ns)))
     if authority.voters == {authority.tag}:
         # Nobody else can be elected without this node's vote, so a second voter counts as heard when it is
         # added.
         for tag in view.voters - {authority.tag}:
-            known = peers.get(tag) or Peer(silent_from_ns=silent_from_ns)
-            peers = peers.set(tag, replace(known, echo_ns=now.hold_ns))
-    return replace(_stalling(authority, view, now), peers=peers, voters=view.voters)
+            peers = peers.set(tag, replace(peers[tag], echo_ns=now.hold_ns))
+    return replace(_stalling(authority, view, now), peers=peers, members=view.peers, voters=view.voters)
 
 
 def _stalling(authority: Authority, view: View, now: Now) -> Authority:

@@ -263,6 +263,26 @@ def test_a_removed_node_falls_silent_although_it_is_in_no_group() -> None:
     assert "E" in silent_tags(lease, view("Leader", voters="ABCD"), at(10_000))
 
 
+def test_a_tag_that_leaves_and_joins_again_with_a_new_disk_is_heard_at_once() -> None:
+    lease = through(elected(), 0, 6000, *OTHERS)
+    lease = answered(lease, 6200, "E", stamp=theirs(6200, boot=9))
+    lease, _ = led(lease, 6300, voters="ABCD")
+    lease, _ = led(lease, 6400)
+    assert echo_to(lease, "E", 6400) is None
+    after = answered(lease, 6500, "E", stamp=theirs(1, boot=1, nonce=8))
+    assert echo_to(after, "E", 6500) == theirs(1, boot=1, nonce=8)
+
+
+def test_what_a_tag_echoed_before_it_left_gives_no_authority_and_its_silence_begins_anew() -> None:
+    lease = through(elected(), 0, 6000, *OTHERS)
+    lease, _ = led(lease, 6_100, voters="ABC")
+    lease, _ = led(lease, 6_200)
+    assert lease.authority is not None
+    assert [lease.authority.peers[tag].echo_ns is None for tag in OTHERS] == [False, False, True, True]
+    assert not is_silent(lease, "E", at(10_199))
+    assert is_silent(lease, "E", at(10_200))
+
+
 def test_shorter_timings_do_not_cut_short_what_longer_ones_granted() -> None:
     short = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
     lease = through(elected(), 0, 6000, *OTHERS)
