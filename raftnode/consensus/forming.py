@@ -2,8 +2,10 @@
 
 A node without data starts Raft among `cluster.initial_nodes`; whoever leads first writes that list into the record as
 the cluster's nodes. From then on the record rules. Every node that starts announces its incarnation, its addresses and
-the task kinds it can run. A node that joined as a Promotable asks to be a voter once it has applied its own
-announcement, hence all that was committed before: an empty voter would make votes wait for it.
+the task kinds it can run. One that has moved to another address then has Raft's membership say so too, by which the
+others dial it: two nodes that have moved would not find each other otherwise. A node that joined as a Promotable asks
+to be a voter once it has applied its own announcement, hence all that was committed before: an empty voter would make
+votes wait for it.
 """
 
 import asyncio
@@ -39,6 +41,8 @@ class Forming:
         await self._replica.until(lambda record: self._announcement.tag in record.nodes)
         while not self._announced(self._replica.record):
             await self._announce()
+        while (peer := self._moved()) is not None:
+            await self._move(peer)
         while self._is_promotable(self._replica.record):
             await self._become_voter()
 
@@ -80,6 +84,24 @@ class Forming:
             return
         if result.error is not None:
             raise NodeRefused(result.error.message)
+
+    def _moved(self) -> Peer | None:
+        """This node as the membership should know it; None if it does. Asked once the announcement is applied: a log
+        that lags may not know yet that this node votes no longer."""
+        known = next((peer for peer in self._raft.peers if peer.tag == self._announcement.tag), None)
+        if known is None or known.address == self._announcement.cluster_address:
+            return None
+        return Peer(known.tag, self._announcement.cluster_address, voter=known.voter)
+
+    async def _move(self, peer: Peer) -> None:
+        try:
+            result = await self._replica.change_membership(Add(peer), self._announcement)
+        except Unavailable as error:
+            log.info("telling the others this node's new address is tried again", reason=str(error))
+            return
+        if result.error is not None:
+            raise NodeRefused(result.error.message)
+        log.info("the others know this node at its new address, as it has moved", address=peer.address)
 
     def _is_promotable(self, record: Record) -> bool:
         node = record.nodes.get(self._announcement.tag)

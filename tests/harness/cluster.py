@@ -189,6 +189,17 @@ class Cluster(LocalCluster):
             commands = [{"Type": "PUT", "Id": d["@metadata"]["@id"], "Document": d} for d in batch]
             await self.call("POST", f"/databases/{database}/bulk_docs", {"Commands": commands}, tag)
 
+    async def lead(self, tag: str) -> None:
+        """Makes the node the leader."""
+
+        async def leads() -> bool:
+            if await self.leader() == tag:
+                return True
+            await self.call("POST", f"/admin/cluster/reelect?nodeTag={tag}")
+            return False
+
+        await self.wait_until(leads, f"{tag} to lead")
+
     async def put_connection_string(self, database: str, string: dict[str, Any]) -> None:
         """Adds or edits a connection string."""
         await self.call("PUT", f"/databases/{database}/admin/connection-strings", string)

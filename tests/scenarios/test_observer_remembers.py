@@ -42,12 +42,12 @@ async def test_scenario_58_a_suspended_observer_changes_nothing_until_it_is_resu
     it. Here it stands in the record: maintenance ends when the operator says so, and not when a leader changes."""
     await group.add_task("onB", MentorNode="B")
     before = await group.held_by("onB", "B")
-    await lead(cluster, "C")
+    await cluster.lead("C")
     await cluster.call("POST", "/admin/cluster/observer/suspend?value=true")
     try:
         await cluster.kill("B")
         await is_silent(cluster, "B")
-        await lead(cluster, "D")
+        await cluster.lead("D")
         await is_silent(cluster, "B")
         assert (await cluster.topology(group.name))["Members"] == ["A", "B", "E"]
         assert await messages(group) == []
@@ -102,14 +102,14 @@ async def test_scenario_61_how_long_a_node_is_lost_is_counted_on_when_the_leader
     """In RavenDB every grace begins anew with each leader, so that leaders that change often keep a lost node for
     ever. Here the record says since when the node is lost. Only its silence is judged anew, by who leads."""
     await cluster.call("POST", f"/admin/databases/dynamic-node-distribution?name={group.name}&enable=true")
-    await lead(cluster, "A")
+    await cluster.lead("A")
     await cluster.kill("B")
     [demoted] = await decided(group, r"B was moved to Rehab: .*")
     lost = await entry(group, demoted[0])
     halfway_ms = at_ms(lost) + REPLACE_MS * 2 // 5
     await cluster.wait_until(lambda: time.time() * 1000 > halfway_ms, "a part of the grace to pass")
     changes_ms = time.time() * 1000
-    await lead(cluster, "E")
+    await cluster.lead("E")
     [said] = await decided(
         group, r"[CD] was added as a Promotable: .*B has been lost for (\d+) ms \(limit (\d+) ms\): B has not .*"
     )
@@ -125,14 +125,14 @@ async def test_scenario_63_every_node_shows_the_decisions_also_those_of_leaders_
 ) -> None:
     """RavenDB keeps the last 100 in the leader's memory and sends a client there. Here the last 1,000 stand in the
     record: any node answers, whoever leads, and a new leader forgets none."""
-    await lead(cluster, "C")
+    await cluster.lead("C")
     await flag(cluster, "B", "OutOfCpuCredits")
     try:
         await decided(group, r"B was moved to Rehab: B is short of a resource: OutOfCpuCredits\.")
     finally:
         await flag(cluster, "B", "")
     await decided(group, r"B was promoted to Member: .*")
-    await lead(cluster, "D")
+    await cluster.lead("D")
     shown = await log(cluster, "D")
     ours = [said for said in shown["ObserverLog"] if said["Database"] == group.name]
     assert len(ours) >= 2
@@ -149,18 +149,6 @@ async def test_scenario_63_every_node_shows_the_decisions_also_those_of_leaders_
     assert len(shown["ObserverLog"]) <= DECISIONS_MAX
     with pytest.raises(HttpFailed, match=f"1 to {DECISIONS_MAX}"):
         await cluster.call("GET", f"/admin/cluster/observer/decisions?take={DECISIONS_MAX + 1}")
-
-
-async def lead(cluster: Cluster, tag: str) -> None:
-    """Makes the node the leader."""
-
-    async def leads() -> bool:
-        if await cluster.leader() == tag:
-            return True
-        await cluster.call("POST", f"/admin/cluster/reelect?nodeTag={tag}")
-        return False
-
-    await cluster.wait_until(leads, f"{tag} to lead")
 
 
 async def flag(cluster: Cluster, tag: str, flags: str) -> None:
@@ -188,8 +176,9 @@ async def log(cluster: Cluster, tag: str) -> dict[str, Any]:
 async def entry(group: Group, message: str) -> dict[str, Any]:
     """The one decision about the database with this sentence."""
     shown = (await log(group.cluster, group.cluster.living()[0]))["ObserverLog"]
-    [found] = [said for said in shown if (said["Database"], said["Message"]) == (group.name, message)]
-    return found
+    found: list[dict[str, Any]] = [e for e in shown if (e["Database"], e["Message"]) == (group.name, message)]
+    assert len(found) == 1
+    return found[0]
 
 
 def at_ms(entry: dict[str, Any]) -> int:
