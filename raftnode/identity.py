@@ -28,18 +28,20 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     node_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
     tag: str
     boot: Annotated[int, Meta(ge=0)]
+    took_part: bool = False
 
 
 @dataclass(frozen=True)
 class Identity:
     """An incarnation: `node_id` (32 hex digits) belongs to the directory, `boot` counts its starts from 1,
-    `nonce` (63 bits) is this process's. `lock` is the descriptor that holds the directory until
-    `release`."""
+    `nonce` (63 bits) is this process's. `took_part`: the directory has held a log before. `lock` is the descriptor
+    that holds the directory until `release`."""
 
     tag: str
     node_id: str
     boot: int
     nonce: int
+    took_part: bool
     lock: int
 
     def release(self) -> None:
@@ -70,7 +72,14 @@ def claim_directory(data_dir: Path, tag: str) -> Identity:
     except BaseException:
         os.close(lock)
         raise
-    return Identity(tag, stored.node_id, stored.boot, secrets.randbits(63), lock)
+    return Identity(tag, stored.node_id, stored.boot, secrets.randbits(63), stored.took_part, lock)
+
+
+def note_took_part(data_dir: Path, identity: Identity) -> None:
+    """Remembers that this directory has held a log: should it be gone one day, the node may not begin as a new one, or
+    it would vote twice. Raises OSError."""
+    if not identity.took_part:
+        _write(data_dir, _Stored(node_id=identity.node_id, tag=identity.tag, boot=identity.boot, took_part=True))
 
 
 def _locked(data_dir: Path) -> int:

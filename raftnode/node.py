@@ -98,7 +98,7 @@ class Node:
         self._build_consensus(identity, formation, node_tls)
         self._build_lease(identity, stack)
         self._build_work(identity)
-        self.server = Server(self._parts(identity), tls=http_tls.server if http_tls else None)
+        self.server = Server(self._parts(identity, formation), tls=http_tls.server if http_tls else None)
         await self._open(stack, identity, formation)
 
     def _build_consensus(self, identity: Identity, formation: Formation, tls: Tls | None) -> None:
@@ -189,11 +189,12 @@ class Node:
             limits=_limits(settings),
         )
 
-    def _parts(self, identity: Identity) -> Parts:
+    def _parts(self, identity: Identity, formation: Formation) -> Parts:
         return Parts(
             settings=self.settings,
             tag=self.tag,
             identity=identity,
+            wire_id=formation.wire_id,
             replica=self.replica,
             raft=self.raft,
             heartbeat=self.heartbeat,
@@ -240,8 +241,8 @@ class Node:
             await self.transport.start()
         except OSError as error:
             raise NodeFailed(
-                f"Cannot listen for the other nodes on {host}, port {port} ({error.strerror or error}): another program "
-                "may use the port. End it, or choose another with cluster.host and cluster.port."
+                f"Cannot listen for the other nodes on {host}, port {port} ({error.strerror or error}): another "
+                "program may use the port. End it, or choose another with cluster.host and cluster.port."
             ) from error
 
     def _no_consensus(self, error: ConsensusFailed) -> None:

@@ -1,15 +1,30 @@
-"""What this node is short of, by its own measure: memory, of the machine or of the container it runs in.
+"""What this node is short of, by its own measure: memory, of the machine or of the container it runs in, and files.
 
 Processor credits are known to the cloud alone, and the store leaves dirty pages to the kernel, which bounds them: for
 these an operator or a monitor sets the node's flag.
 """
 
+import os
+import resource
 from pathlib import Path
 
 from raftnode.record.model import ResourceFlag
 
 CLEARED_AT = 2
 """So many times the limit must be there again before the flag goes: memory that hovers around it moves nothing."""
+
+DESCRIPTORS_KEPT = 256
+"""So many file descriptors stay for the journal, the databases and the other nodes, however many clients there are."""
+
+
+def descriptors_max() -> int:
+    """How many file descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def descriptors_used() -> int:
+    """How many it has."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 class Memory:

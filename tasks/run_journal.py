@@ -3,16 +3,24 @@
 One JSON object a line in `<data>/runs.jsonl`. A body acts only between two calls to its context; each call closes one
 interval (`active`, with `from_ns` and `to_ns` of CLOCK_BOOTTIME, the same in every process of the machine) and opens
 the next. `start` and `end` frame a run. Time in which the whole process stood still is no activity: `frozen` says so.
-Lines are flushed and not synced: they must survive the process, not the machine.
+Lines are written through and not synced: they must survive the process, not the machine.
 """
 
+import contextlib
+import errno
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 FILE_NAME = "runs.jsonl"
 BYTES_MAX = 16 << 20
@@ -35,22 +43,27 @@ class RunJournal:
         self._path = directory / FILE_NAME
         self._node = node
         self._bytes_max = bytes_max
-        self._file: TextIO | None = self._open()
+        self._file: FileIO | None = self._open()
+        self._lost = 0
 
     def write(self, task: str, epoch: int, event: Event, from_ns: int, to_ns: int) -> None:
-        """Append one line. A full disk costs the line and not the task."""
+        """Append one line. A disk that refuses costs the line and not the task; the log says so, once."""
         if self._file is None:
             return
         line = {"task": task, "epoch": epoch, "node": self._node, "event": event, "from_ns": from_ns, "to_ns": to_ns}
+        text = json.dumps(line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}) + "\n"
         try:
-            self._file.write(json.dumps(line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}) + "\n")
-            self._file.flush()
+            self._append(self._file, text.encode())
             if self._file.tell() > self._bytes_max:
-                self._file.close()
-                self._path.replace(self._path.with_name(FILE_NAME + ".1"))
-                self._file = self._open()
-        except OSError:
+                self._file = self._rolled(self._file)
+        except OSError as error:
+            if not self._lost:
+                log.warning("the journal of runs loses lines; the tasks go on", file=str(self._path), reason=str(error))
+            self._lost += 1
             return
+        if self._lost:
+            log.info("the journal of runs is written again", file=str(self._path), lines_lost=self._lost)
+            self._lost = 0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -58,8 +71,23 @@ class RunJournal:
             self._file.close()
             self._file = None
 
-    def _open(self) -> TextIO:
-        return self._path.open("a", encoding="utf-8")
+    @staticmethod
+    def _append(file: FileIO, data: bytes) -> None:
+        """All of the line or nothing: half of one would spoil the next."""
+        begin = file.seek(0, os.SEEK_END)
+        if file.write(data) != len(data):
+            file.truncate(begin)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _rolled(self, full: FileIO) -> FileIO:
+        with contextlib.suppress(FileNotFoundError):
+            self._path.replace(self._path.with_name(FILE_NAME + ".1"))
+        fresh = self._open()
+        full.close()
+        return fresh
+
+    def _open(self) -> FileIO:
+        return self._path.open("ab", buffering=0)
 
 
 class Pulse:

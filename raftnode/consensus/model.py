@@ -98,10 +98,12 @@ class RaftConfig:
     """Limits and timings. Bytes are bytes, times are milliseconds.
 
     `heartbeat_ms` is the pace of empty appends; it is held to a quarter of `election_min_ms` at most, so that one
-    lost heartbeat deposes nobody.
+    lost heartbeat deposes nobody. `took_part`: this node has had a log before, so that a directory without one has lost
+    it and is refused.
     """
 
     data_dir: Path
+    took_part: bool = False
     election_min_ms: int = 500
     election_max_ms: int = 1000
     heartbeat_ms: int = 200

@@ -43,7 +43,9 @@ class SmallFiles:
             self.store_vote(Vote())
             return Vote()
         if data is None:
-            raise StorageDamaged(f"{path} is missing, but this node has a log: its vote is not known. {REMEDY}")
+            raise StorageDamaged(
+                f"{path} is missing, but this node has taken part before: its vote is not known. {REMEDY}"
+            )
         try:
             return msgspec.msgpack.decode(data, type=Vote)
         except msgspec.DecodeError as error:

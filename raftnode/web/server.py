@@ -11,12 +11,14 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raftnode.web.app import application
+from raftnode.web.crowd import Crowd
 from raftnode.web.errors import ApiError, render
 from raftnode.web.parts import Parts
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_S = 2.0
+HANDSHAKE_S = 5.0
 LINE_BYTES_MAX = 64 * 1024
 """Longest request line and header. Ids and names come in the query; one that is too long gets a clear answer."""
 
@@ -39,6 +41,7 @@ class Server:
         self._tls = tls
         self._runner = web.AppRunner(application(parts), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         self._listener: asyncio.Server | None = None
+        self._crowd = Crowd()
 
     async def start(self) -> None:
         """Listens on http.host and http.port. Raises BindFailed."""
@@ -46,7 +49,9 @@ class Server:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(self._protocol, host, port, ssl=self._tls)
+            self._listener = await loop.create_server(
+                self._protocol, host, port, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_S if self._tls else None
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise BindFailed(
@@ -70,7 +75,8 @@ class Server:
                 access_log=None,  # type: ignore[arg-type]  # None is what turns it off
                 max_line_size=LINE_BYTES_MAX,
                 max_field_size=LINE_BYTES_MAX,
-            )
+            ),
+            self._crowd,
         )
 
 
@@ -116,11 +122,14 @@ class ResetAsPost(asyncio.Protocol):
     send POST, which the route takes just as well.
     """
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any, crowd: Crowd) -> None:
+        self._inner, self._crowd = inner, crowd
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
+        assert isinstance(transport, asyncio.Transport)
+        if self._crowd.refuses(transport):
+            self._inner = asyncio.Protocol()
         self._inner.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from raftnode.record.model import Database, Record, claim_key, to_json
 from raftnode.record.ownership import mentor_of, tasks_of
+from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
 from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer
@@ -88,11 +89,26 @@ def not_ready(parts: Parts) -> list[str]:
         reasons.append(f"The node takes no part in consensus any more: {raft.failure}")
     if raft.applied_index < raft.commit_index:
         reasons.append(f"The node has applied index {raft.applied_index} of {raft.commit_index} committed ones.")
-    free_bytes = shutil.disk_usage(parts.settings.node.data_dir).free
-    if free_bytes < DISK_FREE_BYTES_MIN:
-        reasons.append(f"The disk is almost full: {free_bytes} bytes are free in {parts.settings.node.data_dir}.")
+    reasons += _short_of(parts.settings.node.data_dir)
     faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
     reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
+    return reasons
+
+
+def _short_of(data_dir: str) -> list[str]:
+    reasons = []
+    try:
+        free_bytes = shutil.disk_usage(data_dir).free
+        if free_bytes < DISK_FREE_BYTES_MIN:
+            reasons.append(f"The disk is almost full: {free_bytes} bytes are free in {data_dir}.")
+    except OSError as error:
+        reasons.append(f"The data directory cannot be looked at: {error}.")
+    used, most = descriptors_used(), descriptors_max()
+    if used > most - DESCRIPTORS_KEPT:
+        reasons.append(
+            f"{used} of {most} file descriptors are in use, and {DESCRIPTORS_KEPT} are kept for the node itself: new "
+            "HTTP connections are refused. Close some, or raise the limit (ulimit -n, LimitNOFILE=)."
+        )
     return reasons
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.identity import FILE, IdentityError, claim_directory
+from raftnode.identity import FILE, IdentityError, claim_directory, note_took_part
 
 
 def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_path: Path) -> None:
@@ -88,3 +88,15 @@ def test_a_torn_write_leaves_the_old_count(tmp_path: Path) -> None:
     mine = claim_directory(tmp_path, "A")
     assert mine.boot == 2
     mine.release()
+
+
+def test_that_a_directory_has_held_a_log_is_remembered(tmp_path: Path) -> None:
+    first = claim_directory(tmp_path, "A")
+    assert not first.took_part
+    note_took_part(tmp_path, first)
+    first.release()
+    for boot in (2, 3):
+        again = claim_directory(tmp_path, "A")
+        note_took_part(tmp_path, again)
+        assert (again.took_part, again.boot, again.node_id) == (True, boot, first.node_id)
+        again.release()

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 
+import structlog
 from pysyncobj.journal import Journal as PackageJournal
 
 from raftnode.consensus.journal import Journal
+from raftnode.consensus.model import JournalFailed
 from raftnode.consensus.segment import Entry
 from raftnode.consensus.vote import SmallFiles, Vote
+
+log = structlog.get_logger(__name__)
 
 
 class PackageLog(PackageJournal):  # type: ignore[misc]
@@ -58,8 +62,11 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
 
     def onOneSecondTimer(self) -> None:
         if self._commit_stored != self._commit_index:
-            self._files.store_commit(self._commit_index)
             self._commit_stored = self._commit_index
+            try:
+                self._files.store_commit(self._commit_index)
+            except JournalFailed as error:
+                log.warning("the hint of what is committed is not kept; nothing rests on it", reason=str(error))
 
     def store_vote(self, vote: Vote) -> None:
         """Stores the vote if it is another."""

@@ -40,7 +40,7 @@ def open_storage(disk: Disk, config: RaftConfig, peers: tuple[Peer, ...]) -> Sto
     files = SmallFiles(disk, directory)
     journal = Journal(disk, directory, segment_bytes_max=config.segment_bytes_max)
     first_start = not len(journal) and description is None
-    vote = files.load_vote(first_start=first_start)
+    vote = files.load_vote(first_start=first_start and not config.took_part)
     if first_start and vote.term > 0 and not vote.recover_to:
         raise StorageDamaged(
             f"{directory} has the file {VOTE!r} but no journal: acknowledged entries are gone. {REMEDY}"

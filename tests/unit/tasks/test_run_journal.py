@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,10 +31,37 @@ def test_a_journal_that_is_closed_or_cannot_write_costs_no_task(tmp_path: Path) 
     journal.close()
     journal.write("t", 1, "start", 1, 1)
     journal.close()
-    full = RunJournal(tmp_path, "A")
-    full._file = open("/dev/full", "a")  # noqa: SIM115
-    full.write("t", 1, "start", 1, 1)
     assert (tmp_path / "runs.jsonl").read_text() == ""
+
+
+def test_a_disk_that_takes_half_a_line_spoils_no_other_and_the_journal_goes_on(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from tasks.run_journal import RunJournal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "journal = RunJournal(Path(sys.argv[1]), 'A')\n"
+        "journal.write('t', 1, 'active', 0, 0)\n"
+        "bytes_max = Path(sys.argv[1], 'runs.jsonl').stat().st_size * 3 // 2\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, resource.RLIM_INFINITY))\n"
+        "journal.write('t', 1, 'active', 1, 1); journal.write('t', 1, 'active', 2, 2)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "journal.write('t', 1, 'active', 3, 3)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    kept = [json.loads(line)["from_ns"] for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert kept == [0, 3]
+    assert ran.stdout.count("loses lines") == 1
+    assert "lines_lost=2" in re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout)
+
+
+def test_a_journal_that_cannot_begin_a_new_file_goes_on_in_the_old_one(tmp_path: Path) -> None:
+    journal = RunJournal(tmp_path, "A", bytes_max=300)
+    (tmp_path / "runs.jsonl.1").mkdir()
+    for n in range(4):
+        journal.write("t", 1, "active", n, n)
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 4
+    (tmp_path / "runs.jsonl.1").rmdir()
+    journal.write("t", 1, "active", 4, 4)
+    assert len((tmp_path / "runs.jsonl.1").read_text().splitlines()) == 5
 
 
 def test_a_gap_without_processor_time_is_a_freeze_and_one_with_it_is_work() -> None:
