@@ -7,6 +7,8 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from raftnode.unreadable import UNREADABLE
+
 CONNECTIONS_MAX = 100
 CONNECT_TIMEOUT_S = 2.0
 RESPONSE_BYTES_MAX = 256 * 1024 * 1024
@@ -46,7 +48,7 @@ class Response(msgspec.Struct, frozen=True):
         """The body as JSON. Raises HttpUnreachable if it is none: then the server is not what was expected."""
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise HttpUnreachable(f"the answer is not JSON: {error}") from error
 
 
@@ -105,6 +107,6 @@ class Http:
 def _failed(status: int, reason: str, content: bytes) -> HttpFailed:
     try:
         error = msgspec.json.decode(content, type=_Error)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         error = _Error()
     return HttpFailed(status, error.type.rpartition(".")[2], error.message or reason)

@@ -28,6 +28,10 @@ async def _text(request: web.Request) -> web.Response:
     return web.Response(text="plainly")
 
 
+async def _broken(request: web.Request) -> web.Response:
+    return web.Response(status=int(request.query["status"]), body=b'{"Type": "\xff"}', content_type="application/json")
+
+
 async def _never(request: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
@@ -43,7 +47,8 @@ async def _cut(request: web.Request) -> web.Response:
 async def url() -> AsyncIterator[str]:
     app = web.Application()
     for path, handler in {
-        "/echo": _echo, "/raven": _raven, "/plain": _plain, "/text": _text, "/never": _never, "/cut": _cut,
+        "/echo": _echo, "/raven": _raven, "/plain": _plain, "/text": _text, "/broken": _broken, "/never": _never,
+        "/cut": _cut,
     }.items():  # fmt: skip
         app.router.add_route("*", path, handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -84,6 +89,10 @@ async def test_no_answer_is_told_apart_from_an_error(url: str, monkeypatch: pyte
             await http.request("GET", "no address at all")
         with pytest.raises(HttpUnreachable, match="not JSON"):
             (await http.request("GET", f"{url}/text")).json()
+        with pytest.raises(HttpUnreachable, match="not JSON"):
+            (await http.request("GET", f"{url}/broken?status=200")).json()
+        with pytest.raises(HttpFailed, match="HTTP 502"):
+            await http.request("GET", f"{url}/broken?status=502")
         monkeypatch.setattr(module, "RESPONSE_BYTES_MAX", 3)
         with pytest.raises(HttpUnreachable, match="more than 3 bytes"):
             await http.request("GET", f"{url}/text")
