@@ -2,16 +2,20 @@
 
 The name of the cluster on the wire comes from `cluster.initial_nodes`, so that nodes with different lists refuse each
 other from the first word. The cluster's id begins with it and is random for the rest: clusters formed of the same list
-at different times are different to every sink.
+at different times are different to every sink. A forced recovery gives the cluster another name on the wire and leaves
+it its id: sinks know it, and nodes of before do not get in.
 """
 
 import hashlib
+import os
+import secrets
 import uuid
 from pathlib import Path
 
 import msgspec
 
 from config import Settings
+from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.raft import Peer
 from raftnode.http import Http
 from raftnode.identity import Identity, IdentityError
@@ -46,7 +50,7 @@ async def formation_of(
     if join_url is None:
         formation = _initial(settings)
     else:
-        cluster_id, peers = await join(
+        wire_id, peers = await join(
             http,
             join_url,
             tag=settings.node.tag,
@@ -55,11 +59,33 @@ async def formation_of(
             address=settings.cluster_address,
             watcher=watcher,
         )
-        formation = Formation(cluster_id.partition("-")[0], tuple(peers))
-    new = path.with_name(FILE + ".new")
-    new.write_bytes(msgspec.json.encode(formation))
-    new.replace(path)
+        formation = Formation(wire_id, tuple(peers))
+    store(data_dir, formation)
     return formation
+
+
+def store(data_dir: Path, formation: Formation) -> None:
+    """Makes the formation the one the node starts with; durable when this returns. Raises OSError."""
+    path = data_dir / FILE
+    new = path.with_name(FILE + ".new")
+    with new.open("wb") as file:
+        file.write(msgspec.json.encode(formation))
+        file.flush()
+        os.fsync(file.fileno())
+    SystemDisk().replace(new, path)
+
+
+def of_a_new_cluster(settings: Settings, address: str | None = None) -> Formation:
+    """The formation of this node alone, under a name that no other cluster has on the wire: nodes of an older one are
+    refused from the first word."""
+    return Formation(
+        secrets.token_hex(WIRE_ID_LENGTH // 2), (Peer(settings.node.tag, address or settings.cluster_address),)
+    )
+
+
+def new_cluster_id(formation: Formation) -> str:
+    """An id for a cluster that forms: to every sink it is another cluster than all before."""
+    return f"{formation.wire_id}-{uuid.uuid4().hex}"
 
 
 def form_of(settings: Settings, formation: Formation) -> FormCluster:
@@ -71,7 +97,7 @@ def form_of(settings: Settings, formation: Formation) -> FormCluster:
         nodes = [alone]
     cluster = settings.cluster
     return FormCluster(
-        cluster_id=f"{formation.wire_id}-{uuid.uuid4().hex}",
+        cluster_id=new_cluster_id(formation),
         nodes=tuple(nodes),
         timings=Timings(
             heartbeat_ms=cluster.heartbeat_ms,

@@ -20,9 +20,8 @@ class JoinRefused(Exception):
 async def join(
     http: Http, cluster_url: str, *, tag: str, node_id: str, url: str, address: str, watcher: bool
 ) -> tuple[str, list[Peer]]:
-    """The cluster's id and its Raft peers, this node among them. Tries again while the cluster cannot answer.
-
-    Raises JoinRefused.
+    """The cluster's name on the wire and its Raft peers, this node among them. Tries again while the cluster
+    cannot answer. Raises JoinRefused.
     """
     said = {"Tag": tag, "NodeId": node_id, "Url": url, "ClusterAddress": address, "Watcher": watcher}
     reason = ""
@@ -47,4 +46,4 @@ async def join(
     joined = answer.json()
     peers = [Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member") for node in joined["Nodes"]]
     log.info("joined the cluster", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
-    return str(joined["ClusterId"]), peers
+    return str(joined["WireId"]), peers

@@ -6,6 +6,7 @@ from raftnode.cli.cluster import node, observer, reelect
 from raftnode.cli.databases import db, import_documents
 from raftnode.cli.definitions import connection_string, etl, pin, task_group
 from raftnode.cli.placement import drain, what_if, why
+from raftnode.cli.recovery import recover, snapshot
 from raftnode.cli.run import run
 from raftnode.cli.status import status, tasks
 
@@ -49,5 +50,5 @@ def cli(context: click.Context, url: str | None) -> None:
 
 for command in (run, status, tasks, db, import_documents, etl, connection_string, task_group, pin):
     cli.add_command(command)
-for command in (node, reelect, observer, why, what_if, drain):
+for command in (node, reelect, observer, why, what_if, drain, snapshot, recover):
     cli.add_command(command)

@@ -18,32 +18,40 @@ def _parameter(key: str) -> str:
     return SETTING + key.replace(".", "__")
 
 
-def _settings(function: Callable[..., None]) -> Callable[..., None]:
+def with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the flags of the table of settings, and `--config`; `settings_of` reads them."""
     for setting in reversed(settings_table()):
         flags = [setting.flag, setting.alias] if setting.alias else [setting.flag]
         text = f"{setting.meaning}: {setting.rule}. Default: {setting.default!r}."
         function = click.option(*flags, _parameter(setting.key), metavar="VALUE", help=text)(function)
-    return function
+    return click.option("--config", envvar="RAFTNODE_CONFIG", type=click.Path(path_type=Path), help="A TOML file.")(
+        function
+    )
+
+
+def settings_of(config: Path | None, values: dict[str, Any]) -> Settings:
+    """The settings of a command's flags, of the environment and of the file. Ends the process with 2 if they are
+    refused."""
+    flags = {s.key: value for s in settings_table() if (value := values[_parameter(s.key)]) is not None}
+    try:
+        return load(config, os.environ, flags)
+    except SettingsError as error:
+        click.echo(f"raftnode: {error}", err=True)
+        sys.exit(2)
 
 
 @click.command()
-@click.option("--config", "file", envvar="RAFTNODE_CONFIG", type=click.Path(path_type=Path), help="A TOML file.")
 @click.option("--join", metavar="URL", help="Join the cluster of the node at that address.")
 @click.option("--watcher", is_flag=True, help="Join as a watcher: it runs tasks and does not vote.")
-@_settings
-def run(file: Path | None, join: str | None, watcher: bool, **values: Any) -> None:
+@with_settings
+def run(config: Path | None, join: str | None, watcher: bool, **values: Any) -> None:
     """Run a node until SIGTERM or Ctrl-C.
 
     Alone it is a cluster of one node on loopback, with its data under ./data.
     """
     if watcher and not join:
         raise click.UsageError("--watcher says how to join: give --join URL too.")
-    flags = {s.key: value for s in settings_table() if (value := values[_parameter(s.key)]) is not None}
-    try:
-        settings = load(file, os.environ, flags)
-    except SettingsError as error:
-        click.echo(f"raftnode: {error}", err=True)
-        sys.exit(2)
+    settings = settings_of(config, values)
     # Imported late: the other commands start faster without the daemon.
     from raftnode.node import run_node
 

@@ -68,6 +68,10 @@ class Session:
         answer = await self._first(method, path, json, body, timeout_sec)
         return answer.json() if answer.body else None
 
+    async def fetch(self, path: str) -> bytes:
+        """The answer's bytes."""
+        return (await self._first("GET", path, None, None, TIMEOUT_SEC)).body
+
     async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:
         """One request to one node. Raises HttpError."""
         await self._http.request(method, url + path, body=body, timeout_s=TIMEOUT_SEC)

@@ -69,16 +69,14 @@ class SnapshotStore:
         file = self._disk.open(self._directory / WRITING)
         try:
             file.truncate(0)
-            file.append(MAGIC + _frame(msgspec.msgpack.encode(description)))
-            count = 0
-            for chunk in chunks:
-                if not 0 < len(chunk) <= CHUNK_BYTES_MAX:
-                    raise ValueError(f"A snapshot chunk of {len(chunk)} bytes is not within 1 to {CHUNK_BYTES_MAX}.")
-                file.append(_frame(chunk))
-                count += 1
-            file.append(FRAME.pack(0, count))
+            for data in encoded(description, chunks):
+                file.append(data)
             file.sync()
             return file.size_bytes()
+        except BaseException:
+            # What a full disk did not take must not keep it full.
+            file.truncate(0)
+            raise
         finally:
             file.close()
 
@@ -124,33 +122,47 @@ class SnapshotStore:
         path = self._directory / INCOMING if incoming else self.path
         file = self._disk.open(path)
         try:
-            if file.read(0, len(MAGIC)) != MAGIC:
-                raise StorageDamaged(f"{path} is not a snapshot of a format this version reads. {REMEDY}")
-            yield from _read_frames(path, file)
+            yield from decoded(path, file, REMEDY)
         finally:
             file.close()
 
 
-def _frame(data: bytes) -> bytes:
-    return FRAME.pack(len(data), zlib.crc32(data)) + data
+def encoded(description: Description, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes of a snapshot's file, piece by piece. Raises ValueError for a chunk above the limit."""
+    yield MAGIC + _frame(msgspec.msgpack.encode(description))
+    count = 0
+    for chunk in chunks:
+        if not 0 < len(chunk) <= CHUNK_BYTES_MAX:
+            raise ValueError(f"A snapshot chunk of {len(chunk)} bytes is not within 1 to {CHUNK_BYTES_MAX}.")
+        yield _frame(chunk)
+        count += 1
+    yield FRAME.pack(0, count)
 
 
-def _read_frames(path: Path, file: File) -> Iterator[bytes]:
+def decoded(path: Path, file: File, remedy: str) -> Iterator[bytes]:
+    """A snapshot's description and then its chunks, verified one by one. Raises StorageDamaged, which names the file
+    and the remedy."""
+    if file.read(0, len(MAGIC)) != MAGIC:
+        raise StorageDamaged(f"{path} is not a snapshot of a format this version reads. {remedy}")
     offset, count = len(MAGIC), -1
     while True:
         header = file.read(offset, FRAME.size)
         if len(header) < FRAME.size:
-            raise StorageDamaged(f"{path} is incomplete: it ends at byte {offset} without its last frame. {REMEDY}")
+            raise StorageDamaged(f"{path} is incomplete: it ends at byte {offset} without its last frame. {remedy}")
         length, check = FRAME.unpack(header)
         if length == 0:
             if check != count:
-                raise StorageDamaged(f"{path} is damaged: {count} chunks where {check} were written. {REMEDY}")
+                raise StorageDamaged(f"{path} is damaged: {count} chunks where {check} were written. {remedy}")
             return
         if length > CHUNK_BYTES_MAX:
-            raise StorageDamaged(f"{path} is damaged at byte {offset}: a frame of {length} bytes. {REMEDY}")
+            raise StorageDamaged(f"{path} is damaged at byte {offset}: a frame of {length} bytes. {remedy}")
         data = file.read(offset + FRAME.size, length)
         if len(data) != length or zlib.crc32(data) != check:
-            raise StorageDamaged(f"{path} is damaged at byte {offset}: a chunk does not match its checksum. {REMEDY}")
+            raise StorageDamaged(f"{path} is damaged at byte {offset}: a chunk does not match its checksum. {remedy}")
         yield data
         offset += FRAME.size + length
         count += 1
+
+
+def _frame(data: bytes) -> bytes:
+    return FRAME.pack(len(data), zlib.crc32(data)) + data

@@ -19,6 +19,7 @@ from raftnode.web import (
     observer,
     replication,
     runs,
+    snapshots,
     status,
     tasks,
     topology,
@@ -31,7 +32,7 @@ from raftnode.web.parts import PARTS, Parts
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, groups, imports, indexes, observer, replication, runs,
-    status, tasks, topology, traits, whatif, why,
+    snapshots, status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

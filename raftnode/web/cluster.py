@@ -210,6 +210,7 @@ def _joined(request: web.Request, tag: str, index: int) -> dict[str, Any]:
         "RaftCommandIndex": index,
         "NodeTag": tag,
         "ClusterId": record.cluster_id,
+        "WireId": request.app[PARTS].wire_id,
         "Timings": to_json(record.timings),
         "Nodes": [to_json(node) for _, node in sorted(record.nodes.items())],
         "Topology": _topology(request),

@@ -16,11 +16,12 @@ from tasks.supervisor import Supervisor
 
 @dataclass(frozen=True)
 class Parts:
-    """The node's parts, as far as the web uses them."""
+    """The node's parts, as far as the web uses them. `wire_id` is the cluster's name between its nodes."""
 
     settings: Settings
     tag: str
     identity: Identity
+    wire_id: str
     replica: Replica
     raft: Raft
     heartbeat: Heartbeat

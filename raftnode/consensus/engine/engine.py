@@ -137,9 +137,8 @@ class Engine(Reading):
         """Applies one committed entry; whatever the state machine does, Raft goes on."""
         command, index, term = entry
         answer: Any = None
-        kind = command[:1]
-        if kind in (REGULAR, MEMBERSHIP):
-            body = command[1:] if kind == REGULAR else membership.decode(command)[1]
+        body = membership.application_part(command)
+        if body is not None:
             try:
                 answer = self._around.machine.apply(index, term, body)
             except Exception as error:
@@ -147,7 +146,7 @@ class Engine(Reading):
                 answer = ApplyFailed(repr(error))
         self._applied_something, self._applied_term = True, term
         self._around.events.applied(index, term, answer)
-        self._membership_applied = self._membership_applied or kind == MEMBERSHIP
+        self._membership_applied = self._membership_applied or command[:1] == MEMBERSHIP
 
     def applying_paused(self) -> bool:
         """Nothing is applied while the state is being replaced."""

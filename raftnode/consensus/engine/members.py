@@ -35,6 +35,13 @@ def decode(command: bytes) -> tuple[tuple[Peer, ...], bytes]:
     return body.peers, body.command
 
 
+def application_part(command: bytes) -> bytes | None:
+    """The application's command in an entry, None if it has none."""
+    if command[:1] == MEMBERSHIP:
+        return decode(command)[1]
+    return command[1:] if command[:1] == REGULAR else None
+
+
 def after(peers: tuple[Peer, ...], change: Change) -> tuple[Peer, ...]:
     """The peers once the change is made, by tag. Raises Refused when it would change nothing or leave no voter."""
     by_tag = {peer.tag: peer for peer in peers}

@@ -1,0 +1,102 @@
+"""`raftnode snapshot` and `raftnode recover`: to begin again after the worst."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raftnode.cli.run import settings_of, with_settings
+from raftnode.cli.session import CommandFailed, Session, talks
+
+# The recovery itself is imported late: the other commands start faster without the daemon's parts.
+
+
+@click.group()
+def snapshot() -> None:
+    """The cluster's record (databases, tasks, nodes; no documents) as a file."""
+
+
+@snapshot.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--local", is_flag=True, help="What the node has applied; needs no leader.")
+@talks
+async def save(session: Session, file: Path, local: bool) -> None:
+    """Save the record of a running cluster to FILE, verified, in place of an older one."""
+    from raftnode import recovery
+
+    data = await session.fetch("/admin/cluster/snapshot" + ("?local=true" if local else ""))
+    new = file.with_name(file.name + ".new")
+    try:
+        with new.open("wb") as written:
+            written.write(data)
+            written.flush()
+            os.fsync(written.fileno())
+        record = recovery.read_saved(new)
+        new.replace(file)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from None
+    except recovery.RecoveryRefused as error:
+        new.unlink(missing_ok=True)
+        raise CommandFailed(f"The snapshot did not arrive whole; try again. {error}") from None
+    about = {"File": str(file), "Bytes": len(data), "Index": record.index, "ClusterId": record.cluster_id}
+    session.show(about, f"{file}: {len(data)} bytes, {len(record.databases)} databases, up to entry {record.index}.")
+
+
+@snapshot.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@with_settings
+def restore(file: Path, config: Path | None, **values: Any) -> None:
+    """Begin a cluster of its own from FILE, with this node alone, in an empty data directory.
+
+    Give the settings that the node will run with, --data-dir and --node.tag above all; then start it with `raftnode
+    run` and let others join. The databases and tasks are those of the file, the documents are not in it.
+    """
+    from raftnode import recovery
+
+    settings = settings_of(config, values)
+    try:
+        record = recovery.restore(settings, file)
+    except recovery.RecoveryRefused as error:
+        raise CommandFailed(str(error)) from None
+    click.echo(
+        f"Node {settings.node.tag} is cluster {record.cluster_id} now, in {settings.node.data_dir}, with "
+        f"{len(record.databases)} databases. Start it with: raftnode run, and the same settings."
+    )
+
+
+@click.command()
+@click.option("--force-new-cluster", is_flag=True, help="Make this node the only one of its cluster.")
+@click.option("--yes-the-others-are-off", is_flag=True, help="Do not ask.")
+@with_settings
+def recover(force_new_cluster: bool, yes_the_others_are_off: bool, config: Path | None, **values: Any) -> None:
+    """Go on with one node after a majority is lost for good. The node must be stopped.
+
+    Without --force-new-cluster: says how far this node's log goes and changes nothing. Compare the survivors, and force
+    the one with the highest term, then the highest index; the others join it anew with empty directories.
+    """
+    from raftnode import recovery
+
+    settings = settings_of(config, values)
+    try:
+        with recovery.survivor(settings) as survivor:
+            click.echo(_described(survivor))
+            if not force_new_cluster:
+                return
+            if not yes_the_others_are_off:
+                click.confirm("Are all other nodes off, for good, with their present data?", abort=True)
+            recovery.force_new_cluster(settings, survivor)
+    except recovery.RecoveryRefused as error:
+        raise CommandFailed(str(error)) from None
+    click.echo(f"Node {settings.node.tag} is the only one of its cluster now. Start it with: raftnode run.")
+
+
+def _described(survivor: Any) -> str:
+    others = ", ".join(f"{node.tag} ({node.url})" for node in survivor.others) or "none"
+    lines = [
+        f"Node {survivor.tag}: its log ends in term {survivor.last.term} at index {survivor.last.index}.",
+        f"Other nodes of the cluster, which a recovery drops: {others}.",
+        f"Databases without a copy here, which a recovery drops: {', '.join(survivor.without_copy) or 'none'}.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,186 @@
+"""A cluster begins again with one node: by force after the loss of a majority, or from a saved snapshot.
+
+Works on the data directory of a node that does not run; the lock on it makes sure of that.
+"""
+
+import contextlib
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from config import Settings
+from raftnode import formation as formations
+from raftnode.consensus import offline
+from raftnode.consensus.model import ConsensusFailed
+from raftnode.consensus.offline import LastEntry
+from raftnode.consensus.replica import Replica
+from raftnode.identity import Identity, IdentityError, claim_directory
+from raftnode.record import recovery, snapshot
+from raftnode.record.model import ClusterNode, Record
+
+GENERATIONS_BEGIN_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+ANSWER_S = 0.5
+NOT_DATA = frozenset({"lost+found"})
+
+
+class RecoveryRefused(Exception):
+    """Nothing was changed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A node that was stopped: where its log ends, the record at that entry, and what a recovery with it would lose."""
+
+    tag: str
+    last: LastEntry
+    record: Record
+
+    @property
+    def others(self) -> list[ClusterNode]:
+        """The other nodes of the cluster."""
+        return [node for tag, node in sorted(self.record.nodes.items()) if tag != self.tag]
+
+    @property
+    def without_copy(self) -> list[str]:
+        """The databases that this node has no copy of."""
+        return recovery.without_copy(self.record, self.tag)
+
+
+@contextlib.contextmanager
+def survivor(settings: Settings) -> Iterator[Survivor]:
+    """Holds the directory of the stopped node and reads it to its end. Raises RecoveryRefused."""
+    data_dir, tag = Path(settings.node.data_dir), settings.node.tag
+    if not offline.has_log(data_dir / "raft"):
+        raise RecoveryRefused(
+            f"{data_dir} holds no log of a cluster. Give the data directory of a node (node.data_dir)."
+        )
+    with _held(data_dir, tag):
+        replica = Replica()
+        last = offline.replay(data_dir / "raft", replica)
+        if tag not in replica.record.nodes:
+            raise RecoveryRefused(
+                f"Node {tag} is in no cluster: it was removed, or never joined. Recover one that was in it to the end."
+            )
+        yield Survivor(tag, last, replica.record)
+
+
+def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
+    """Makes the survivor the only node of its cluster, with every epoch above those of before. Within `survivor`.
+
+    Raises RecoveryRefused while another node of the cluster answers.
+    """
+    answering = [node.tag for node in survivor.others if _answers(node.cluster_address)]
+    if answering:
+        raise RecoveryRefused(
+            f"Still running: {', '.join(answering)}. Stop every other node first, for good: two clusters of one would "
+            "both run the tasks."
+        )
+    data_dir, last = Path(settings.node.data_dir), survivor.last
+    begun = LastEntry(last.term, last.index + 1)
+    record = recovery.recovered(
+        survivor.record,
+        survivor.tag,
+        index=begun.index,
+        term=begun.term,
+        generation=_generation(survivor.record),
+        at=_now(),
+    )
+    formation = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
+    formations.store(data_dir, formation)
+    offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
+
+
+def read_saved(file: Path) -> Record:
+    """The record in a saved snapshot, verified to the last byte. Raises RecoveryRefused."""
+    return _read(file)[0]
+
+
+def restore(settings: Settings, file: Path) -> Record:
+    """Begins a cluster of its own from a saved snapshot, in an empty data directory; its record. Raises
+    RecoveryRefused, and leaves the directory as it was."""
+    data_dir, tag = Path(settings.node.data_dir), settings.node.tag
+    saved, last = _read(file)
+    _refuse_data(data_dir)
+    formation = formations.of_a_new_cluster(settings)
+    record = recovery.restored(
+        saved,
+        ClusterNode(tag=tag, url=settings.url, cluster_address=settings.cluster_address),
+        cluster_id=formations.new_cluster_id(formation),
+        index=last.index,
+        term=last.term,
+        generation=_generation(saved),
+        at=_now(),
+    )
+    with _held(data_dir, tag):
+        try:
+            offline.begin_anew(data_dir / "raft", formation.peers[0], last, snapshot.frames(record))
+            formations.store(data_dir, formation)
+        except BaseException:
+            _empty(data_dir)
+            raise
+    return record
+
+
+def _read(file: Path) -> tuple[Record, LastEntry]:
+    replica = Replica()
+    try:
+        last = offline.read_snapshot(file, replica)
+    except OSError as error:
+        raise RecoveryRefused(f"{file} cannot be read: {error.strerror}.") from error
+    except (ConsensusFailed, snapshot.SnapshotUnreadable) as error:
+        raise RecoveryRefused(f"The snapshot is refused: {error}") from error
+    return replica.record, last
+
+
+def _refuse_data(data_dir: Path) -> None:
+    try:
+        held = sorted(path.name for path in data_dir.iterdir() if path.name not in NOT_DATA)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RecoveryRefused(f"{data_dir} cannot be used: {error.strerror}. Give an empty directory.") from error
+    if held:
+        raise RecoveryRefused(
+            f"{data_dir} is not empty: it holds {', '.join(held[:5])}. Give an empty one (--data-dir)."
+        )
+
+
+@contextlib.contextmanager
+def _held(data_dir: Path, tag: str) -> Iterator[Identity]:
+    try:
+        identity = claim_directory(data_dir, tag)
+    except IdentityError as error:
+        raise RecoveryRefused(str(error)) from error
+    try:
+        yield identity
+    except ConsensusFailed as error:
+        raise RecoveryRefused(str(error)) from error
+    except OSError as error:
+        raise RecoveryRefused(f"The operating system refuses: {error}.") from error
+    finally:
+        identity.release()
+
+
+def _empty(data_dir: Path) -> None:
+    for path in data_dir.iterdir():
+        if path.name not in NOT_DATA:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+        return True
+    return False
+
+
+def _generation(record: Record) -> int:
+    return recovery.raised(record.generation, (int(time.time()) - GENERATIONS_BEGIN_S) // 60)
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}0Z"

@@ -1,0 +1,40 @@
+"""The cluster's record as a file, of a node that runs: what `raftnode snapshot restore` begins a cluster from."""
+
+import asyncio
+
+from aiohttp import web
+
+from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
+from raftnode.consensus.snapshot import Description, encoded
+from raftnode.web.errors import ApiError
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [web.get("/admin/cluster/snapshot", save, allow_head=False)]
+
+
+async def save(request: web.Request) -> web.StreamResponse:
+    """The record with all that was acknowledged anywhere before the request; with `local=true` what this node has
+    applied, which it gives without a leader too."""
+    parts = request.app[PARTS]
+    raft, replica = parts.raft, parts.replica
+    if not Query(request).flag("local", False):
+        try:
+            await raft.barrier()
+        except (NotCommitted, OutcomeUnknown) as error:
+            message = f"{error} Try again, or take what this node has applied: local=true (--local)."
+            raise ApiError("NoLeaderException", message) from None
+    if not replica.record.nodes:
+        raise ApiError("NoLeaderException", "This node is in no cluster yet; there is nothing to save.")
+    # No await between these: they are of one moment.
+    about = Description(raft.applied_index, raft.applied_term, raft.peers, raft.applied_index)
+    pieces = encoded(about, replica.dump()())
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    await response.prepare(request)
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        await response.write(piece)
+    await response.write_eof()
+    return response
