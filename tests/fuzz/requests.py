@@ -1,16 +1,22 @@
 """HTTP requests as bytes: good ones of every route, bent in their line, their headers, their framing or their body."""
 
 import json
+import zlib
 from collections.abc import Callable
 from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tests.fuzz.mutate import bent, strange
+from raftnode.documents.model import Document, Stretch
+from raftnode.documents.replication import DEFLATED, PLAIN, encode
+from tests.fuzz.mutate import bent, strange, strange_message
 from tests.unit.web.routes import GOOD, ROUTES, Route
 
 JOINING = ("PUT", "/admin/cluster/node")
 """Its good body names a node that is taken in, and nobody runs that."""
+SOURCE = "b" * 22
+"""The database id of the other node, of which batches come."""
+MODIFIED = "2026-01-01T00:00:00.0000000Z"
 METHODS = (
     *("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "RESET", "get", ""),
     "G" * 9000,
@@ -52,6 +58,7 @@ class Requests:
     def __init__(self, random: Random, task: int) -> None:
         self._random = random
         self._task = task
+        self._sent = 0
         self._routes = [route for route in ROUTES if route.id != JOINING]
 
     def next(self) -> bytes:
@@ -93,7 +100,25 @@ class Requests:
         return f"{quote(path)}?{urlencode(values)}&{route.extra}".encode()
 
     def _body(self, route: Route) -> bytes:
+        if route.path.startswith("/replication") and route.method == "POST":
+            return self._batch()
         return route.body if isinstance(route.body, bytes) else b"" if route.body is None else _json(route.body)
+
+    def _batch(self) -> bytes:
+        """A batch of another node's documents, with something wrong in it or not."""
+        random = self._random
+        first, self._sent = self._sent, self._sent + 3
+        documents = tuple(self._document(first + n, f"B:{first + n}-{SOURCE}", n == 3) for n in range(1, 4))
+        packed = encode(Stretch(SOURCE, first, first + 3, f"B:{first + 3}-{SOURCE}", documents))
+        how = random.random()
+        body = strange_message(random, packed[1:]) if how < 0.5 else bent(random, packed[1:])
+        compression, body = (DEFLATED, zlib.compress(body)) if random.random() < 0.2 else (PLAIN, body)
+        return packed if how > 0.9 else compression + body
+
+    @staticmethod
+    def _document(etag: int, written: str, deleted: bool) -> Document:
+        body = b"" if deleted else b'{"A":1}'
+        return Document(f"bent/{etag}", "Bent", body, etag, written, MODIFIED, deleted, written)
 
     def _spoiled(self, part: str, good: bytes) -> bytes:
         random = self._random
