@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from typing import Protocol
 
 from raftnode.lease import FOREVER_NS
 from raftnode.ports import Clock
@@ -57,6 +58,11 @@ class KillTimer:
         event = _Sigevent(signo=signal.SIGKILL, notify=_SIGEV_SIGNAL)
         self._call("timer_create", time.CLOCK_BOOTTIME, ctypes.byref(event), ctypes.byref(self._timer))
 
+    @staticmethod
+    def now_ns() -> int:
+        """CLOCK_BOOTTIME, by which the timer goes."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
     def kill_at(self, boottime_ns: int) -> None:
         """Kills the process when CLOCK_BOOTTIME gets there, at once if it is past. Replaces an earlier
         time."""
@@ -85,13 +91,21 @@ class KillTimer:
             raise WatchdogUnavailable(f"{name} failed: {reason}. The kernel must offer timers on CLOCK_BOOTTIME.")
 
 
+class Timer(Protocol):
+    """What kills the process, and the clock it goes by; see `KillTimer`."""
+
+    def now_ns(self) -> int: ...
+    def kill_at(self, boottime_ns: int) -> None: ...
+    def disarm(self) -> None: ...
+
+
 class Watchdog:
     """Keeps the timer at the end of the lease plus the time to stop, while any task body runs.
 
     `lease_until` is for every renewal, `bodies_running` for every start (before it) and every end (after it).
     """
 
-    def __init__(self, timer: KillTimer, clock: Clock) -> None:
+    def __init__(self, timer: Timer, clock: Clock) -> None:
         self._timer = timer
         self._clock = clock
         self._deadline_ns: int | None = None
@@ -115,5 +129,5 @@ class Watchdog:
             self._timer.disarm()
             return
         # A freeze between the two readings makes the time left look shorter, never longer.
-        boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        boottime_ns = self._timer.now_ns()
         self._timer.kill_at(boottime_ns + self._deadline_ns - self._clock.hold_ns())

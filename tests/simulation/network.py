@@ -1,0 +1,237 @@
+"""The wires between the nodes: connections that are made and lost, and messages that are late, in order, or gone.
+
+A pair of nodes has at most one connection. Within it messages arrive in order, each way with its own delay; a packet
+that is lost costs its retransmission, a duplicate never gets past TCP. A direction that is cut delivers nothing; what
+was on its way is lost with the connection, which both sides notice after a while, each in its own time.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Hello, judge
+from tests.simulation.loop import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+RETRANSMISSION_S = 0.2
+RETRY_S = (0.05, 0.4)
+NOTICE_S = (1.5, 2.0)
+
+
+class Transport:
+    """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
+
+    def __init__(self, network: "Network", process: Process, tag: str, node_id: str, boot: int, nonce: int) -> None:
+        self.on_connection: list[Callable[[str, bool], None]] = []
+        self.tag = tag
+        self.process = process
+        self.peers: frozenset[str] = frozenset()
+        self.met: dict[str, Hello] = {}
+        self.index = 0
+        self._network = network
+        self._node_id, self._boot, self._nonce = node_id, boot, nonce
+        self._handlers: dict[str, Callable[[str, bytes], None]] = {}
+        self._up: set[str] = set()
+
+    def send(self, tag: str, channel: str, payload: bytes) -> bool:
+        return self.process.alive and tag in self._up and self._network.carry(self.tag, tag, channel, payload)
+
+    def on_message(self, channel: str, handler: Callable[[str, bytes], None]) -> None:
+        self._handlers[channel] = handler
+
+    def backlog_bytes(self, tag: str) -> int:
+        return 0
+
+    def connected_tags(self) -> frozenset[str]:
+        return frozenset(self._up)
+
+    def complaint(self, tag: str) -> str:
+        return "" if tag in self._up else "not connected"
+
+    def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
+        self.peers = frozenset(addresses) - {self.tag}
+        self.index = membership_index
+        for tag in sorted(self._up - self.peers):
+            met = self.met.get(tag)
+            if met is None or met.membership_index <= membership_index:
+                self.met.pop(tag, None)
+                self._network.drop(self.tag, tag)
+        for tag in sorted(self.peers):
+            self._network.wanted(self.tag, tag)
+
+    def hello(self) -> Hello:
+        return Hello(PROTOCOL_VERSION, "simulated", self.tag, self._node_id, self._boot, self._nonce, self.index)
+
+    def lets_in(self, hello: Hello) -> bool:
+        return judge(hello, Door(self.hello(), self.met, self.peers)) is None
+
+    def deliver(self, sender: str, channel: str, payload: bytes, connection: int) -> None:
+        if sender in self._up and self._network.is_current(self.tag, sender, connection):
+            handler = self._handlers.get(channel)
+            if handler is not None:
+                handler(sender, payload)
+
+    def told(self, tag: str, up: bool, hello: Hello | None) -> None:
+        """The connection came up or was lost."""
+        if up == (tag in self._up):
+            return
+        if up:
+            assert hello is not None
+            self.met[tag] = hello
+        (self._up.add if up else self._up.discard)(tag)
+        for callback in list(self.on_connection):
+            callback(tag, up)
+
+
+class _Pair:
+    """Two nodes. `connection` numbers the present one, 0 for none."""
+
+    def __init__(self) -> None:
+        self.connection = 0
+        self.trying = False
+        self.busy_until_s: dict[str, float] = {}
+
+
+class Network:
+    """All pairs. Directions are (from, to)."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._loop = world.loop
+        self._pairs: dict[frozenset[str], _Pair] = {}
+        self._connections = 0
+        self.ends: dict[str, Transport] = {}
+        self.cut: set[tuple[str, str]] = set()
+        self.delay_s: dict[tuple[str, str], tuple[float, float]] = {}
+        self.loss: dict[tuple[str, str], float] = {}
+        self.messages = 0
+
+    def attach(self, end: Transport) -> None:
+        """A process has begun to listen."""
+        self.ends[end.tag] = end
+
+    def pair(self, a: str, b: str) -> _Pair:
+        return self._pairs.setdefault(frozenset((a, b)), _Pair())
+
+    def is_current(self, a: str, b: str, connection: int) -> bool:
+        return self.pair(a, b).connection == connection
+
+    # messages
+
+    def carry(self, sender: str, to: str, channel: str, payload: bytes) -> bool:
+        """Sends a message on its way."""
+        pair, way = self.pair(sender, to), (sender, to)
+        if not pair.connection:
+            return False
+        self.messages += 1
+        if way in self.cut:
+            return True
+        chance = self._world.chance
+        low, high = self.delay_s.get(way, (0.0002, 0.002))
+        arrives_s = self._loop.time() + low + (high - low) * chance.random()
+        loss, wait_s = self.loss.get(way, 0.0), RETRANSMISSION_S
+        while loss and chance.random() < loss:
+            arrives_s += wait_s
+            wait_s *= 2
+        arrives_s = max(arrives_s, pair.busy_until_s.get(to, 0.0))
+        pair.busy_until_s[to] = arrives_s
+        end = self.ends[to]
+        self._loop.call_at_true(
+            arrives_s, end.deliver, sender, channel, payload, pair.connection, context=end.process.context
+        )
+        return True
+
+    # connections
+
+    def wanted(self, a: str, b: str) -> None:
+        """One of the two wants to be connected with the other."""
+        pair = self.pair(a, b)
+        if not pair.connection and not pair.trying:
+            pair.trying = True
+            self._later(self._world.chance.uniform(0.001, 0.02), self._try, a, b)
+
+    def _try(self, a: str, b: str) -> None:
+        pair = self.pair(a, b)
+        pair.trying = False
+        if pair.connection:
+            return
+        ends = [self.ends.get(tag) for tag in (a, b)]
+        one, other = ends
+        wanted = any(end and end.process.alive and peer in end.peers for end, peer in ((one, b), (other, a)))
+        if not wanted:
+            return
+        if one and other and self._meet(one, other):
+            self._connections += 1
+            pair.connection = self._connections
+            pair.busy_until_s = {}
+            self._tell(one, b, True, other.hello())
+            self._tell(other, a, True, one.hello())
+            return
+        pair.trying = True
+        self._later(self._world.chance.uniform(*RETRY_S), self._try, a, b)
+
+    def _meet(self, one: Transport, other: Transport) -> bool:
+        running = all(end.process.alive and not end.process.paused for end in (one, other))
+        open_ways = not {(one.tag, other.tag), (other.tag, one.tag)} & self.cut
+        return running and open_ways and one.lets_in(other.hello()) and other.lets_in(one.hello())
+
+    def drop(self, a: str, b: str) -> None:
+        """The connection of the two ends; both know at once, or soon."""
+        pair = self.pair(a, b)
+        if pair.connection:
+            pair.connection = 0
+            for tag, peer in ((a, b), (b, a)):
+                end = self.ends[tag]
+                if end.process.alive:
+                    self._tell(end, peer, False, None)
+            self.wanted(a, b)
+
+    def _tell(self, end: Transport, peer: str, up: bool, hello: Hello | None) -> None:
+        self._loop.call_soon(end.told, peer, up, hello, context=end.process.context)
+
+    def _later(self, delay_s: float, callback: Callable[..., None], *args: object) -> None:
+        self._loop.call_at_true(self._loop.time() + delay_s, callback, *args, context=self._world.context)
+
+    # accidents
+
+    def cut_ways(self, ways: set[tuple[str, str]]) -> None:
+        """Nothing goes that way any more; connections that depend on it die after a while."""
+        for a, b in sorted(ways - self.cut):
+            self.cut.add((a, b))
+            connection = self.pair(a, b).connection
+            if connection:
+                self._later(self._world.chance.uniform(*NOTICE_S), self._given_up, a, b, connection)
+
+    def _given_up(self, a: str, b: str, connection: int) -> None:
+        if {(a, b), (b, a)} & self.cut and self.is_current(a, b, connection):
+            self.drop(a, b)
+
+    def heal(self) -> None:
+        """Every way is open, quick and without loss."""
+        self.cut.clear()
+        self.delay_s.clear()
+        self.loss.clear()
+
+    def died(self, tag: str) -> None:
+        """The process is gone: its kernel says so to whoever it can reach, the others notice later."""
+        for other in sorted(self.ends):
+            if other != tag and (connection := self.pair(tag, other).connection):
+                if (tag, other) in self.cut:
+                    self._later(self._world.chance.uniform(*NOTICE_S), self._gone, tag, other, connection)
+                else:
+                    self.drop(tag, other)
+
+    def paused(self, tag: str) -> None:
+        """The process stands still: the others give its connections up after a while."""
+        for other in sorted(self.ends):
+            if other != tag and (connection := self.pair(tag, other).connection):
+                self._later(self._world.chance.uniform(*NOTICE_S), self._still_paused, tag, other, connection)
+
+    def _still_paused(self, tag: str, other: str, connection: int) -> None:
+        if self.ends[tag].process.paused:
+            self._gone(tag, other, connection)
+
+    def _gone(self, tag: str, other: str, connection: int) -> None:
+        if self.is_current(tag, other, connection):
+            self.drop(tag, other)

@@ -1,0 +1,290 @@
+"""A simulated machine and the real daemon's parts on it: record, consensus, lease, observer, claims and supervisor.
+
+Only the doors to the world are simulated: clock, chance, disk, transport, the kernel's kill timer, and the documents,
+which have tests of their own. The parts are put together as in `raftnode.node`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from observer.health import Health
+from observer.observer import Observer
+from observer.rules.facts import Limits
+from raftnode.consensus.forming import Forming
+from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig
+from raftnode.consensus.raft import Raft
+from raftnode.consensus.replica import Replica, Unavailable
+from raftnode.heartbeat import Heartbeat
+from raftnode.ports import NS_PER_MS
+from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
+from raftnode.record.model import ClusterNode, Record, Result, Timings
+from raftnode.watchdog import Watchdog
+from tasks.kinds import kinds
+from tasks.plan import Own
+from tasks.supervisor import Supervisor
+from tests.simulation.disk import MemoryDisk
+from tests.simulation.loop import PROCESS, Process
+from tests.simulation.network import Transport
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+WALL_AT_ZERO_MS = 1_800_000_000_000
+TIMINGS = Timings(heartbeat_ms=200, lease_ms=1800, task_stop_timeout_ms=1000, time_before_moving_to_rehab_ms=4000)
+LIMITS = Limits(stabilization_ms=2000, rotate_ms=5000, replace_ms=20_000, distance_max=65536)
+
+
+class MachineClock:
+    """The clocks of one machine: each begins anywhere and runs at the machine's own rate."""
+
+    def __init__(self, world: "World", rate: float) -> None:
+        self._world = world
+        self.rate = rate
+        self._hold_ns, self._judge_ns = (world.chance.randrange(10**15) for _ in range(2))
+        self.wall_off_ms = world.chance.randint(-2000, 2000)
+
+    def hold_ns(self) -> int:
+        return self._hold_ns + int(self._world.loop.time() * self.rate * 1e9)
+
+    def judge_ns(self) -> int:
+        return self._judge_ns + int(self._world.loop.time() * self.rate * 1e9)
+
+    def wall_ms(self) -> int:
+        return WALL_AT_ZERO_MS + int(self._world.loop.time() * self.rate * 1000) + self.wall_off_ms
+
+
+class KernelTimer:
+    """The kernel's: kills the process, also one that stands still."""
+
+    def __init__(self, machine: "Machine", process: Process) -> None:
+        self._machine, self._process = machine, process
+        self._timer: asyncio.TimerHandle | None = None
+
+    def now_ns(self) -> int:
+        return self._machine.clock.hold_ns()
+
+    def kill_at(self, boottime_ns: int) -> None:
+        self.disarm()
+        world, clock = self._machine.world, self._machine.clock
+        true_s = world.loop.time() + max(0, boottime_ns - clock.hold_ns()) / clock.rate / 1e9
+        self._timer = world.loop.call_at_true(true_s, self._kill, context=world.context)
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _kill(self) -> None:
+        if self._process.alive:
+            self._machine.world.note(f"{self._machine.tag} is killed by its watchdog")
+            self._machine.die()
+
+
+class Databases:
+    """Copies that are always loaded and empty; deletions are confirmed."""
+
+    def __init__(self, tag: str, record: Callable[[], Record], confirm: Callable[[str], Any]) -> None:
+        self._tag, self._record, self._confirm = tag, record, confirm
+
+    async def store(self, name: str) -> Any:
+        return None
+
+    def sends(self, folded: str, tag: str, sender: Any) -> None: ...
+
+    def changed(self, record: Record, changes: Changes) -> None:
+        for name in sorted(changes.databases):
+            database = record.databases.get(name)
+            if database is not None and self._tag in database.deletion_in_progress:
+                asyncio.get_running_loop().create_task(self._confirm(database.name))
+
+    def report(self) -> dict[str, Any]:
+        return {
+            database.name: {"status": "Loaded", "documents": 1, "last_etag": 1, "change_vector": "", "sent": {}}
+            for database in self._record().databases.values()
+            if self._tag in database.topology.all_nodes
+        }
+
+
+class Machine:
+    """One machine: its disk and its clock outlive its processes."""
+
+    def __init__(self, world: "World", tag: str) -> None:
+        self.world = world
+        self.tag = tag
+        self.node_id = f"{tag}-1"
+        self.boot = 0
+        self.disk = MemoryDisk()
+        self.clock = MachineClock(world, world.chance.uniform(0.99, 1.01))
+        self.process: Process | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.alive
+
+    @property
+    def running(self) -> bool:
+        return self.alive and not self.process.paused  # type: ignore[union-attr]
+
+    def start(self) -> None:
+        """A new process on this machine's disk."""
+        self.boot += 1
+        self.disk.full = False
+        self.process = process = Process(self.tag, self.clock.rate)
+        process.world = self.world
+        self.world.note(f"{self.tag} starts, boot {self.boot}")
+        process.context.run(self._begin, process)
+
+    def _begin(self, process: Process) -> None:
+        task = self.world.loop.create_task(self._main(process))
+        task.add_done_callback(lambda task: self._over(process, task))
+
+    def _over(self, process: Process, task: "asyncio.Task[None]") -> None:
+        if process.alive:
+            self.world.note(f"{self.tag} ends: {task.exception()!r}")
+            if not isinstance(task.exception(), ConsensusFailed):
+                self.world.breach(f"DEFECT {self.tag} ended by {task.exception()!r}")
+            self.die()
+
+    def die(self) -> None:
+        """The process is gone, between one instant and the next."""
+        process = self.process
+        if process is None or not process.alive:
+            return
+        process.alive = False
+        process.parked.clear()
+        self.world.graveyard.append(process)
+        self.world.bodies.died(process)
+        self.disk.crash(self.world.chance)
+        self.world.network.died(self.tag)
+
+    def pause(self) -> None:
+        """The process stands still; its kernel's timer does not."""
+        if self.running:
+            assert self.process is not None
+            self.process.paused = True
+            self.world.network.paused(self.tag)
+
+    def thaw(self) -> None:
+        """The process goes on as if nothing had happened."""
+        if self.process is not None and self.process.alive and self.process.paused:
+            self.world.loop.thaw(self.process)
+
+    # the daemon
+
+    async def _main(self, process: Process) -> None:
+        world, clock = self.world, self.clock
+        nonce = world.chance.randrange(2**53)
+        self.transport = Transport(world.network, process, self.tag, self.node_id, self.boot, nonce)
+        self.replica = RecordingReplica(world, self.tag)
+        self.raft = Raft(
+            tag=self.tag,
+            peers=[Peer(tag, f"{tag}:1") for tag in world.tags],
+            transport=self.transport,
+            machine=self.replica,
+            config=RaftConfig(
+                data_dir=Path(f"/{self.tag}"),
+                heartbeat_ms=TIMINGS.heartbeat_ms,
+                snapshot_bytes_min=world.snapshot_bytes,
+                segment_bytes_max=world.snapshot_bytes // 4,
+                trailing_entries=20,
+            ),
+            clock=clock,
+            random=world.chance,
+            disk=self.disk,
+        )
+        self.raft.on_fatal.append(self._fatal)
+        self.raft.on_role_change.append(self._role)
+        self.raft.on_wiped.append(lambda reason: world.note(f"{self.tag} starts over: {reason}"))
+        self.replica.attach(self.raft)
+        self.watchdog = Watchdog(KernelTimer(self, process), clock)
+        self.databases = Databases(self.tag, lambda: self.replica.record, self._confirm)
+        self.heartbeat = Heartbeat(
+            raft=self.raft,
+            network=self.transport,
+            clock=clock,
+            boot=self.boot,
+            nonce=nonce,
+            timings=lambda: self.replica.record.timings,
+            heartbeat_ms=TIMINGS.heartbeat_ms,
+            report_payload=self._report,
+            on_lease=lambda until_ns: self.watchdog.lease_until(until_ns, TIMINGS.task_stop_timeout_ms * NS_PER_MS),
+        )
+        self.supervisor = Supervisor(
+            Own(self.tag, self.node_id, self.boot),
+            replica=self.replica,
+            lease=self.heartbeat,
+            databases=self.databases,
+            directory=world.directory,
+            bodies_running=self.watchdog.bodies_running,
+            random=world.chance,
+        )
+        health = Health(
+            tag=self.tag,
+            node_id=self.node_id,
+            heartbeat=self.heartbeat,
+            clock=clock,
+            own_report=self._report,
+            last_error=self.transport.complaint,
+        )
+        self.observer = Observer(
+            replica=self.replica, heartbeat=self.heartbeat, health=health, clock=clock, period_ms=200, limits=LIMITS
+        )
+        self.replica.subscribe(self.databases.changed)
+        self.replica.subscribe(self.supervisor.on_tick)
+        self.replica.subscribe(lambda record, changes: self.heartbeat.check())
+        self.heartbeat.subscribe(self.supervisor.on_lease)
+        world.network.attach(self.transport)
+        await self.raft.start()
+        forming = Forming(self.replica, self.raft, self._form(), self._announcement())
+        async with asyncio.TaskGroup() as group:
+            for part in (self.heartbeat, self.supervisor, self.observer, forming):
+                group.create_task(part.run())
+
+    def _fatal(self, error: ConsensusFailed) -> None:
+        self.world.note(f"{self.tag} ends: {error}")
+        self.die()
+
+    def _role(self, role: str, term: int) -> None:
+        if role in ("Leader", "LeaderElect"):
+            self.world.note(f"{self.tag} is {role} of term {term}")
+            self.world.logs.leads(self.tag, term)
+
+    def _report(self) -> dict[str, Any]:
+        return {"node_id": self.node_id, "flags": [], "databases": self.databases.report()}
+
+    def _form(self) -> FormCluster:
+        nodes = tuple(ClusterNode(tag=tag, url=f"http://{tag}", cluster_address=f"{tag}:1") for tag in self.world.tags)
+        return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=TIMINGS)
+
+    def _announcement(self) -> AnnounceNode:
+        return AnnounceNode(
+            tag=self.tag,
+            node_id=self.node_id,
+            boot=self.boot,
+            url=f"http://{self.tag}",
+            cluster_address=f"{self.tag}:1",
+            kinds=kinds(),
+        )
+
+    async def _confirm(self, name: str) -> None:
+        try:
+            await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
+        except Unavailable:
+            self.world.note(f"{self.tag} could not confirm the deletion of {name}")
+
+
+class RecordingReplica(Replica):
+    """The replica, with every applied entry shown to the checkers."""
+
+    def __init__(self, world: "World", tag: str) -> None:
+        super().__init__()
+        self._world, self._tag = world, tag
+
+    def apply(self, index: int, term: int, command: bytes) -> Result:
+        before = self.record
+        result = super().apply(index, term, command)
+        process = PROCESS.get()
+        if process is None or process.alive:
+            self._world.logs.applied(self._tag, index, term, command, before, self.record)
+        return result
