@@ -9,11 +9,13 @@ from typing import Any
 import structlog
 
 from config import Settings
+from config.access import admits
 from observer.health import Health
 from observer.observer import Observer
 from observer.rules.facts import Limits
 from raftnode import log as logging
 from raftnode.consensus.forming import Forming, NodeRefused
+from raftnode.consensus.hello import Guard
 from raftnode.consensus.raft import ConsensusFailed, JournalFailed, Raft, RaftConfig
 from raftnode.consensus.replica import Replica, Unavailable
 from raftnode.consensus.tls import Tls, load_tls
@@ -108,6 +110,7 @@ class Node:
             NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
             TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
             tls=tls,
+            guard=Guard(admits=lambda host: admits(self.settings, host), node_id_of=self._node_id_of),
         )
         self.transport.on_impostor.append(lambda tag, text: self.fail(text) if tag == self.tag else None)
         self.transport.on_removed.append(self._removed)
@@ -195,6 +198,7 @@ class Node:
             tag=self.tag,
             identity=identity,
             wire_id=formation.wire_id,
+            removed_by=lambda: self.transport.removed_by,
             replica=self.replica,
             raft=self.raft,
             heartbeat=self.heartbeat,
@@ -304,10 +308,14 @@ class Node:
         assert timings is not None, "there is no lease before the cluster is formed"
         self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
 
+    def _node_id_of(self, tag: str) -> str:
+        node = self.replica.record.nodes.get(tag)
+        return node.node_id if node else ""
+
     def _removed(self, by: str) -> None:
         log.warning(
             "This node was removed from the cluster: it runs nothing and is asked for nothing. To bring it back, empty "
-            "its data directory and join under another tag.",
+            "its data directory and let it join anew.",
             told_by=by,
         )
 

@@ -103,6 +103,12 @@ class Connection(asyncio.Protocol):
         """What was written and has not left this process."""
         return self._transport.get_write_buffer_size() if self._transport else 0
 
+    @property
+    def peer_host(self) -> str:
+        """The other side's IP address, empty once it is gone."""
+        name: Any = self._transport.get_extra_info("peername") if self._transport else None
+        return str(name[0]) if name else ""
+
     def certificate_names(self) -> set[str] | None:
         """The DNS names in the other side's certificate, None without TLS."""
         secured: Any = self._transport.get_extra_info("ssl_object") if self._transport else None

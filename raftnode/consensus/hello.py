@@ -1,6 +1,6 @@
 """The first words of a connection, and who is let in: pure rules, so that every refusal can be tested."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ HELLO_BYTES_MAX = 4096
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Tag = Annotated[str, Meta(pattern="^[A-Z]{1,4}$")]
-Code = Literal["version", "cluster", "tag", "certificate", "incarnation", "unknown"]
+Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "unknown"]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -46,14 +46,24 @@ def decode(data: bytes) -> Hello | Refusal:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """What the rest of the node says of who may come in: whether an IP address is served at all, and which node id
+    the cluster has a tag under (empty: none yet)."""
+
+    admits: Callable[[str], bool] = lambda host: True
+    node_id_of: Callable[[str], str] = lambda tag: ""
+
+
+@dataclass(frozen=True)
 class Door:
-    """What a node knows when somebody knocks: itself, the incarnations it has met, its peers' tags, and the names in
-    the other side's certificate (None without TLS)."""
+    """What a node knows when somebody knocks: itself, the incarnations it has met, its peers' tags, the names in the
+    other side's certificate (None without TLS), and the node id the cluster has the tag under (empty: none)."""
 
     own: Hello
     met: Mapping[str, Hello]
     peers: Collection[str]
     certificate_names: Collection[str] | None = None
+    node_id: str = ""
 
 
 def judge(hello: Hello, door: Door) -> Refusal | None:
@@ -73,7 +83,17 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
     if names is not None and hello.tag.lower() not in {name.lower() for name in names}:
         named = ", ".join(sorted(names)) or "nobody"
         return refuse("certificate", f"The certificate names {named}, but its subjectAltName must name {hello.tag}.")
-    text = _conflict(hello, door.met.get(hello.tag))
+    if door.node_id not in ("", hello.node_id):
+        # It was removed, and another node has its tag now; or this node has yet to learn of the change.
+        return refuse("node", f"{hello.tag} is node {door.node_id} in the cluster, and not {hello.node_id}.")
+    met = door.met.get(hello.tag)
+    if met is not None and hello.node_id != met.node_id:
+        return refuse(
+            "node",
+            f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
+            f"needs a new tag, or must be removed first.",
+        )
+    text = _conflict(hello, met)
     if text is not None:
         return refuse("incarnation", text)
     if hello.tag not in door.peers and hello.membership_index <= own.membership_index:
@@ -85,11 +105,6 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
 def _conflict(hello: Hello, met: Hello | None) -> str | None:
     if met is None:
         return None
-    if hello.node_id != met.node_id:
-        return (
-            f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
-            f"needs a new tag, or must be removed first."
-        )
     if hello.boot < met.boot:
         return (
             f"{hello.tag} was started {met.boot} times and now claims {hello.boot}: its directory is an old copy. "

@@ -12,7 +12,7 @@ import structlog
 
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import Connection
-from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Hello, Refusal
+from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Guard, Hello, Refusal
 from raftnode.consensus.tls import Tls
 from raftnode.ports import Random, SystemRandom
 from raftnode.unreadable import UNREADABLE
@@ -20,6 +20,7 @@ from raftnode.unreadable import UNREADABLE
 log = structlog.get_logger(__name__)
 
 STRANGERS_MAX = 100
+REMOVED_PATIENCE = 10  # how many times rarer a removed node asks to be let in again
 GUESTS_MAX = 16
 """How many nodes may be let in that this node does not know, as they know a newer membership."""
 
@@ -74,7 +75,10 @@ class Transport:
         *,
         tls: Tls | None = None,
         random: Random | None = None,
+        guard: Guard = Guard(),  # noqa: B008
     ) -> None:
+        self.removed_by: str | None = None
+        """The peer by whose newer membership this node was removed; None once it is let in."""
         self.on_connection: list[Callable[[str, bool], None]] = []
         """Called with a tag and whether the connection to it came up or was lost."""
         self.on_impostor: list[Callable[[str, str], None]] = []
@@ -85,6 +89,7 @@ class Transport:
         self._config = config
         self._tls = tls
         self._random = random or SystemRandom()
+        self._guard = guard
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
         self._links: dict[str, _Link] = {}
         self._addresses: dict[str, str] = {}
@@ -172,7 +177,9 @@ class Transport:
         self._addresses = {tag: address for tag, address in addresses.items() if tag != self._identity.tag}
         self._membership_index = membership_index
         for tag, link in list(self._links.items()):
-            if tag not in self._addresses and link.membership_index <= membership_index:
+            met, expected = self._met.get(tag), self._guard.node_id_of(tag)
+            another = met is not None and expected not in ("", met.node_id)
+            if another or (tag not in self._addresses and link.membership_index <= membership_index):
                 self._forget(link)
         self._keep_links()
 
@@ -212,7 +219,7 @@ class Transport:
             except (OSError, TimeoutError) as error:
                 self._complain(link, str(error) or "it did not answer in time")
             await self._comes_up(link, pause_ms)
-            pause_ms = min(2 * pause_ms, self._config.retry_max_ms)
+            pause_ms = min(2 * pause_ms, self._config.retry_max_ms * (REMOVED_PATIENCE if self.removed_by else 1))
 
     async def _comes_up(self, link: _Link, wait_ms: int) -> bool:
         try:
@@ -268,6 +275,9 @@ class Transport:
     # what happens on a connection
 
     def opened(self, connection: Connection) -> None:
+        if connection.dialed is None and not self._guard.admits(connection.peer_host):
+            connection.drop(f"{connection.peer_host} is not served (security.unsecured_access_allowed)")
+            return
         if len(self._strangers) >= STRANGERS_MAX and connection.dialed is None:
             connection.drop(f"{STRANGERS_MAX} connections have not said who they are, which is the limit")
             return
@@ -288,7 +298,7 @@ class Transport:
         refusal = self._judge(connection, hello)
         if refusal is not None:
             log.warning("a node is refused", tag=hello.tag, code=refusal.code, reason=refusal.text)
-            if refusal.code == "incarnation":
+            if refusal.code in ("node", "incarnation"):
                 for callback in self.on_impostor:
                     callback(hello.tag, refusal.text)
             if connection.dialed is None:
@@ -348,22 +358,23 @@ class Transport:
         if hello.tag not in self._addresses and hello.tag not in guests and len(guests) >= GUESTS_MAX:
             text = f"{GUESTS_MAX} nodes that {self._identity.tag} does not know are connected, which is the limit."
             return Refusal("unknown", text, 0)
-        return greeting.judge(
-            hello, Door(self._hello(), self._met, frozenset(self._addresses), connection.certificate_names())
-        )
+        names, node_id = connection.certificate_names(), self._guard.node_id_of(hello.tag)
+        return greeting.judge(hello, Door(self._hello(), self._met, frozenset(self._addresses), names, node_id))
 
     def _refused(self, connection: Connection, refusal: Refusal) -> None:
         tag = connection.dialed
         connection.drop(f"it refuses this node: {refusal.text}")
         if tag is None:
             return
-        if refusal.code == "incarnation":
+        # Whoever knows an older membership may only not have heard yet that this node has joined.
+        another = refusal.code == "node" and 0 < self._membership_index <= refusal.membership_index
+        if another or refusal.code == "incarnation":
             log.error("this node is refused as not the one it was", tag=tag, reason=refusal.text)
             for tell in self.on_impostor:
                 tell(self._identity.tag, refusal.text)
         if refusal.code == "unknown" and refusal.membership_index > self._membership_index > 0:
-            log.warning("this node was removed from the cluster", by=tag, reason=refusal.text)
-            for callback in self.on_removed:
+            known, self.removed_by = self.removed_by, tag
+            for callback in self.on_removed if known is None else ():
                 callback(tag)
 
     def _adopt(self, connection: Connection, hello: Hello) -> None:
@@ -373,7 +384,7 @@ class Transport:
         self._strangers.discard(connection)
         self._met[hello.tag] = hello
         link.membership_index = hello.membership_index
-        link.complaint = ""
+        link.complaint, self.removed_by = "", None
         if before is not None:
             before.drop("a newer connection takes its place")
         link.connection = connection

@@ -1,5 +1,6 @@
 """What the web needs of the rest of the node, and how handlers reach it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -16,12 +17,14 @@ from tasks.supervisor import Supervisor
 
 @dataclass(frozen=True)
 class Parts:
-    """The node's parts, as far as the web uses them. `wire_id` is the cluster's name between its nodes."""
+    """The node's parts, as far as the web uses them. `wire_id` is the cluster's name between its nodes, `removed_by`
+    gives the node that said that this one was removed from the cluster."""
 
     settings: Settings
     tag: str
     identity: Identity
     wire_id: str
+    removed_by: Callable[[], str | None]
     replica: Replica
     raft: Raft
     heartbeat: Heartbeat

@@ -78,6 +78,11 @@ def not_ready(parts: Parts) -> list[str]:
     reasons = []
     if not record.nodes:
         reasons.append("The node is Passive: it is in no cluster yet.")
+    elif (by := parts.removed_by()) is not None:
+        reasons.append(
+            f"The node was removed from the cluster, as {by} says, and runs nothing. Stop it; to bring it back, empty "
+            "its data directory and let it join anew."
+        )
     elif parts.tag not in record.nodes:
         reasons.append(f"The cluster does not know node {parts.tag}: it was removed, or has not joined yet.")
     elif not heartbeat.has_lease():

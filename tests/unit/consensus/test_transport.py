@@ -15,7 +15,7 @@ import trustme
 
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import framed
-from raftnode.consensus.hello import Door, Hello, judge
+from raftnode.consensus.hello import Door, Guard, Hello, judge
 from raftnode.consensus.tls import Tls, load_tls
 from raftnode.consensus.transport import GUESTS_MAX, NodeIdentity, Transport, TransportConfig
 from tests.unit.consensus.cluster import running, until
@@ -31,8 +31,8 @@ def identity(tag: str, **changes: Any) -> NodeIdentity:
 class End:
     """One transport and what it heard."""
 
-    def __init__(self, who: NodeIdentity, tls: Tls | None = None, **limits: Any) -> None:
-        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls)
+    def __init__(self, who: NodeIdentity, tls: Tls | None = None, guard: Guard = Guard(), **limits: Any) -> None:  # noqa: B008
+        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard)
         self.tag = who.tag
         self.heard: list[tuple[str, bytes]] = []
         self.links: list[tuple[str, bool]] = []
@@ -126,6 +126,67 @@ async def test_a_node_that_a_newer_membership_does_not_contain_learns_that_it_wa
         assert not b.is_up(a)
 
 
+async def test_a_node_that_is_added_again_is_removed_no_longer() -> None:
+    a, b = End(identity("A")), End(identity("B"))
+    async with ends(a, b):
+        b.transport.set_peers({}, 9)
+        a.knows(b, index=3)
+        await until(lambda: a.transport.removed_by == "B")
+        b.knows(a, index=10)
+        await until(lambda: a.is_up(b))
+        assert a.transport.removed_by is None
+        assert a.removed_by == ["B"]
+
+
+async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting() -> None:
+    asked: list[str] = []
+
+    def admits(host: str) -> bool:
+        asked.append(host)
+        return False
+
+    a, b = End(identity("A")), End(identity("B"), guard=Guard(admits=admits))
+    async with ends(a, b):
+        reader, writer = await asyncio.open_connection(*b.address.split(":"))
+        assert await reader.read() == b"" or reader.at_eof()
+        writer.close()
+        a.knows(b)
+        await until(lambda: len(asked) > 2)
+        assert set(asked) == {"127.0.0.1"}
+        assert not a.is_up(b)
+
+
+async def test_the_former_node_of_a_tag_is_refused_for_good_and_the_new_one_is_let_in() -> None:
+    """Also when nobody has met the new one, and when the former one was connected before this node knew better."""
+    ids = {"B": "node-B"}
+    a = End(identity("A"), guard=Guard(node_id_of=lambda tag: ids.get(tag, "")))
+    former, new = End(identity("B")), End(identity("B", node_id="second"))
+    async with ends(a, former, new):
+        former.knows(a, index=5)
+        a.knows(former, index=5)
+        await until(lambda: a.is_up(former))
+        ids["B"] = "second"
+        a.knows(new, index=7)
+        await until(lambda: former.impostors != [])
+        assert "B is node second in the cluster, and not node-B" in former.impostors[0][1]
+        new.knows(a, index=0)
+        await until(lambda: new.is_up(a))
+
+
+async def test_a_node_that_joined_outlives_the_refusal_of_one_that_has_yet_to_hear_of_it() -> None:
+    ids = {"B": "node-B"}
+    behind = End(identity("C"), guard=Guard(node_id_of=lambda tag: ids.get(tag, "")))
+    new = End(identity("B", node_id="second"))
+    async with ends(behind, new):
+        behind.knows(new, index=5)
+        for index in (0, 7):
+            new.knows(behind, index=index)
+            await until(lambda: "is node node-B in the cluster" in new.transport.complaint("C"))
+        ids["B"] = "second"
+        await until(lambda: new.is_up(behind))
+        assert new.impostors == []
+
+
 async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -> None:
     a, b = End(identity("A")), End(identity("B"))
     async with ends(a, b):
@@ -146,7 +207,7 @@ async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -
         ({"tag": "X"}, "unknown"),
         ({"boot": 2}, "incarnation"),
         ({"nonce": 8}, "incarnation"),
-        ({"node_id": "another"}, "incarnation"),
+        ({"node_id": "another"}, "node"),
     ],
 )
 def test_whoever_is_not_exactly_who_he_should_be_is_refused_with_the_reason(changes: dict[str, Any], code: str) -> None:
