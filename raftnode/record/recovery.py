@@ -101,14 +101,13 @@ def _alone(database: Database, tag: str, index: int, term: int) -> Database:
         priority_order=(),
         stamp=replace(before.stamp, index=index, term=term),
     )
-    own = {key: how for key, how in database.deletion_in_progress.items() if key == tag}
-    return replace(database, topology=topology, deletion_in_progress=Map(own), etag=index)
+    # Whoever was to take the place of a copy that is on its way out is gone: the copy stays.
+    return replace(database, topology=topology, deletion_in_progress=Map(), etag=index)
 
 
 def _emptied(database: Database, tag: str, index: int, term: int) -> Database:
     progress = {id: Progress(generation=made.generation) for id, made in database.progress.items()}
-    alone = _alone(database, tag, index, term)
-    return replace(alone, progress=Map(progress), deletion_in_progress=Map())
+    return replace(_alone(database, tag, index, term), progress=Map(progress))
 
 
 def _void(claim: Claim, reason: str) -> Claim:

@@ -91,6 +91,7 @@ ROUTES = (
     Route("POST", "/admin/cluster/node/traits", {**_PLACED, "weight": "integer"}),
     Route("POST", "/admin/cluster/node/flags", {**_PLACED, "flags": "text"}),
     Route("POST", "/admin/cluster/reelect", _PLACED),
+    Route("GET", "/admin/cluster/snapshot", {"local": "flag"}),
     Route("GET", "/rachis/waitfor", {"index": "integer", "timeout": "span"}),
     Route("GET", "/admin/cluster/observer/decisions", {"take": "optional", "database": "text"}),
     Route("POST", "/admin/cluster/observer/suspend", {"value": "flag"}),

@@ -1,0 +1,131 @@
+"""The record of a cluster that begins again with one node."""
+
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    SetDraining,
+    SetNodeKind,
+    SuspendObserver,
+)
+from raftnode.record.model import DECISIONS_MAX, GENERATION_STRIDE, Decision
+from raftnode.record.recovery import GENERATION_BY_CLOCK_MAX, raised, recovered, restored, without_copy
+from tests.unit.record.build import KIND, Cluster, node
+
+AT = "2026-11-21T08:00:00.0000000Z"
+
+
+def shop() -> Cluster:
+    """Three nodes; A has a copy of Northwind that B fills, Elsewhere is on B and C, B and C hold a task each."""
+    cluster = Cluster("A", "B", "C")
+    cluster.create("B", "C")
+    cluster.do(AddDatabaseNode(name="Northwind", tag="A", mentor="B"))
+    cluster.create("B", "C", name="Elsewhere")
+    for name, tag in (("orders", "B"), ("lines", "C")):
+        cluster.task(name, mentor=tag)
+        cluster.do(cluster.claim(tag, name))
+    return cluster
+
+
+def forced(cluster: Cluster) -> Cluster:
+    """The cluster after A began it anew."""
+    record = cluster.record
+    generation = raised(record.generation, 0)
+    cluster.record = recovered(record, "A", index=record.index + 1, term=4, generation=generation, at=AT)
+    return cluster
+
+
+def test_a_generation_is_above_the_former_one_and_above_what_was_made_before_this_minute() -> None:
+    assert raised(0, -5) == 1
+    assert raised(7, 3) == 8
+    assert raised(7, 900) == 900
+    assert raised(GENERATION_BY_CLOCK_MAX, 10**12) == GENERATION_BY_CLOCK_MAX + 1
+    assert (raised(0, 10**12) + 1) * GENERATION_STRIDE < 2**63
+
+
+def test_by_force_the_survivor_is_alone_and_the_member_of_what_it_has_a_copy_of() -> None:
+    cluster = shop()
+    assert without_copy(cluster.record, "A") == ["Elsewhere"]
+    record = forced(cluster).record
+    assert list(record.nodes) == ["A"]
+    assert record.cluster_id == "c1"
+    assert list(record.databases) == ["northwind"]
+    topology = record.databases["northwind"].topology
+    assert (topology.members, topology.rehabs, topology.promotables) == (("A",), (), ())
+    assert not topology.predefined_mentors
+    assert record.databases["northwind"].etag == topology.stamp.index == record.index
+    assert topology.stamp.term == 4
+    assert record.observer.decisions[-1].message == (
+        "Node A began the cluster anew by itself, as an operator forced it after the loss of a majority. Nodes that "
+        "are gone: B, C. Databases without a copy here, which are gone: Elsewhere."
+    )
+
+
+def test_by_force_every_claim_is_void_and_the_next_has_a_higher_epoch_than_any_before() -> None:
+    cluster = shop()
+    before = [claim.epoch for claim in cluster.record.claims.values()]
+    forced(cluster)
+    assert {claim.state for claim in cluster.record.claims.values()} == {"Void"}
+    assert not cluster.record.held
+    epoch = cluster.do(cluster.claim("A", "orders"))
+    assert epoch == GENERATION_STRIDE + cluster.record.index
+    assert epoch > max(before)
+    assert cluster.claimed("orders").runs[-1].reason == "the cluster began anew by force"
+
+
+def test_a_released_claim_stays_what_it_is_and_one_of_a_database_that_is_gone_goes() -> None:
+    cluster = shop()
+    cluster.create("A", name="Other")
+    key = next(iter(cluster.record.claims))
+    claim = replace(cluster.record.claims[key], state="Released", reason="moved")
+    cluster.record = cluster.record.with_claim(key, claim).with_claim(f"elsewhere/{KIND}/x", claim)
+    forced(cluster)
+    assert cluster.record.claims[key] == claim
+    assert f"elsewhere/{KIND}/x" not in cluster.record.claims
+
+
+def test_a_draining_watcher_that_survives_votes_and_takes_tasks() -> None:
+    cluster = shop()
+    cluster.do(SetNodeKind(tag="A", kind="Watcher"))
+    cluster.do(SetDraining(tag="A", draining=True))
+    record = forced(cluster).record
+    assert (record.nodes["A"].kind, record.nodes["A"].draining) == ("Member", False)
+
+
+def test_a_copy_that_was_being_deleted_as_another_took_its_place_stays() -> None:
+    cluster = shop()
+    leaving = replace(cluster.database(), deletion_in_progress=Map({"A": "HardDelete", "C": "HardDelete"}))
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set("northwind", leaving))
+    assert not forced(cluster).database().deletion_in_progress
+
+
+def test_the_observer_stays_suspended_and_forgets_the_nodes_that_are_gone() -> None:
+    cluster = shop()
+    cluster.do(SuspendObserver(suspended=True))
+    told = Decision(index=1, iteration=1, at=AT, database="", message="x")
+    observer = replace(cluster.record.observer, decisions=(told,) * DECISIONS_MAX)
+    cluster.record = replace(cluster.record, observer=observer)
+    observer = forced(cluster).record.observer
+    assert observer.suspended
+    assert len(observer.decisions) == DECISIONS_MAX
+    assert not observer.lost_since
+
+
+def test_from_a_snapshot_it_is_another_cluster_with_every_database_and_without_claims() -> None:
+    cluster = shop()
+    before = cluster.record
+    record = restored(before, node("N"), cluster_id="c2", index=before.index, term=3, generation=5, at=AT)
+    assert list(record.nodes) == ["N"]
+    assert (record.cluster_id, record.generation, record.timings) == ("c2", 5, before.timings)
+    assert set(record.databases) == {"northwind", "elsewhere"}
+    assert all(database.topology.members == ("N",) for database in record.databases.values())
+    assert [task.name for task in record.databases["northwind"].tasks.values()] == ["orders", "lines"]
+    assert not record.claims
+    assert not record.held
+    made = record.databases["northwind"].progress
+    assert {id: p.generation for id, p in made.items()} == {
+        id: p.generation for id, p in before.databases["northwind"].progress.items()
+    }
+    assert all(progress.epoch == 0 for progress in made.values())
+    assert record.observer.decisions[-1].message == "Node N began this cluster from a snapshot of cluster c1."
