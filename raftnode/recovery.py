@@ -23,6 +23,8 @@ from raftnode.record import recovery, snapshot
 from raftnode.record.model import ClusterNode, Record
 
 GENERATIONS_BEGIN_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+INDEX_GAP = 1_000_000
+"""How far the indexes jump: what the lost nodes alone had in their logs was numbered too, and targets may know of it."""
 ANSWER_S = 0.5
 NOT_DATA = frozenset({"lost+found"})
 
@@ -80,7 +82,7 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
             "both run the tasks."
         )
     data_dir, last = Path(settings.node.data_dir), survivor.last
-    begun = LastEntry(last.term, last.index + 1)
+    begun = LastEntry(last.term, last.index + INDEX_GAP)
     record = recovery.recovered(
         survivor.record,
         survivor.tag,
