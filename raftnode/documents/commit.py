@@ -38,10 +38,10 @@ class _Write(NamedTuple):
 class Commits:
     """The one writer of a file. `on_commit` is called in the loop after a commit, before its writes are answered."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer, presence: Presence) -> None:
         self.on_commit: Callable[[], None] = lambda: None
         self._path, self._connection, self._writer = path, connection, writer
-        self._presence = Presence(path)
+        self._presence = presence
         self._pending: deque[_Write] = deque()
         self._pending_bytes = 0
         self._wake = asyncio.Event()

@@ -17,11 +17,15 @@ REMEDY = (
 
 
 class Presence:
-    """The files of an open database, as they are when this is made: the database's and its write-ahead log's."""
+    """The files of an open database, as they are when this is made: the database's and its write-ahead log's. Raises
+    StoreDamaged when they are gone already."""
 
     def __init__(self, path: Path) -> None:
         files = (path, path.with_name(path.name + WAL_SUFFIX))
         self._inodes = {file: _inode(file) for file in files}
+        for file, inode in self._inodes.items():
+            if inode is None:
+                raise StoreDamaged(f"the database file {file} was deleted while it was opened: {REMEDY}")
 
     def check(self) -> None:
         """Raises StoreDamaged when a file was deleted, or another was put in its place. One look at the disk."""

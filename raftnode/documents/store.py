@@ -21,7 +21,7 @@ from raftnode.documents.cleaning import Passed
 from raftnode.documents.commit import Commits
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreFailed
 from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
-from raftnode.documents.presence import check_made, note_made
+from raftnode.documents.presence import Presence, check_made, note_made
 from raftnode.documents.writes import Writer
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class DocumentStore:
         elsewhere that remembers that this one was made: with it, a missing file is damage and not a new database.
         """
 
-        def connect() -> tuple[sqlite3.Connection, Writer]:
+        def connect() -> tuple[sqlite3.Connection, Writer, Presence]:
             with sqlite.errors(path):
                 if mark is not None:
                     check_made(path, mark)
@@ -82,13 +82,13 @@ class DocumentStore:
                     if mark is not None:
                         note_made(mark)
                     [(kept,)] = connection.execute("SELECT database_id FROM state").fetchall()
-                    return connection, Writer(connection, tag, kept, clock)
+                    return connection, Writer(connection, tag, kept, clock), Presence(path)
                 except BaseException:
                     connection.close()
                     raise
 
-        connection, writer = await asyncio.get_running_loop().run_in_executor(_reading, connect)
-        store = cls(path, tag, database, writer, Commits(path, connection, writer))
+        connection, writer, presence = await asyncio.get_running_loop().run_in_executor(_reading, connect)
+        store = cls(path, tag, database, writer, Commits(path, connection, writer, presence))
         log.info("opened a database", database=database, database_id=writer.database_id, last_etag=store.last_etag)
         return store
 

@@ -120,6 +120,13 @@ async def test_a_file_that_is_gone_at_the_start_is_not_taken_for_a_new_database(
             assert after.files() == ["northwind/t1.sqlite"]
 
 
+async def test_a_file_that_goes_while_it_is_opened_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "n" / "t1.sqlite"
+    monkeypatch.setattr("raftnode.documents.store.note_made", lambda mark: file.unlink())
+    with pytest.raises(StoreDamaged, match="was deleted while it was opened"):
+        await DocumentStore.open(file, tag="A", database="N", mark=tmp_path / "mark")
+
+
 async def test_a_file_that_was_put_back_before_the_start_is_opened(tmp_path: Path) -> None:
     file, mark = tmp_path / "n" / "t1.sqlite", tmp_path / ".made" / "n" / "t1"
     store = await DocumentStore.open(file, tag="A", database="N")
