@@ -55,7 +55,9 @@ class Raft(Protocol):
     @property
     def voters(self) -> Collection[str]: ...
     @property
-    def peers(self) -> Collection[Tagged]: ...
+    def peers(self) -> Collection[Tagged]:
+        """The same object as long as nothing has changed in it."""
+
     @property
     def on_role_change(self) -> list[Callable[[Any, int], None]]: ...
     def step_down(self, term: int | None) -> None:
@@ -111,6 +113,8 @@ class Heartbeat:
         self._reports: dict[str, Heard] = {}
         self._payload_sent: tuple[int, int] | None = None
         self._wake = asyncio.Event()
+        self._members: Collection[Tagged] | None = None
+        self._peers: frozenset[str] = frozenset()
         network.on_message(CHANNEL, self._received)
         raft.on_role_change.append(lambda role, term: self._role_changed())
 
@@ -270,17 +274,20 @@ class Heartbeat:
         return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
 
     def _view(self) -> View:
-        raft, authority = self._raft, self._lease.authority
-        elected = raft.role in ("Leader", "LeaderElect") and (authority is None or authority.term != raft.term)
+        raft, authority, members = self._raft, self._lease.authority, self._raft.peers
+        if members is not self._members:
+            self._members, self._peers = members, frozenset(peer.tag for peer in members) - {raft.tag}
+        role, term = raft.role, raft.term
+        elected = role in ("Leader", "LeaderElect") and (authority is None or authority.term != term)
         return View(
-            role=raft.role,
-            term=raft.term,
+            role=role,
+            term=term,
             voters=frozenset(raft.voters),
-            peers=frozenset(peer.tag for peer in raft.peers) - {raft.tag},
+            peers=self._peers,
             applied_index=raft.applied_index,
             commit_index=raft.commit_index,
             timings=self._timings(),
-            votes=dict(raft.votes_granted(raft.term)) if elected else {},
+            votes=dict(raft.votes_granted(term)) if elected else {},
         )
 
     def _take(self, lease: Lease, step_down: StepDown | None) -> None:

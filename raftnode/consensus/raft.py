@@ -55,7 +55,7 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-TICK_MS_MAX = 50
+TICK_MS_MAX = 250
 
 
 class Raft(State):

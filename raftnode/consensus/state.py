@@ -54,7 +54,7 @@ class State:
 
     @property
     def voters(self) -> frozenset[str]:
-        return frozenset(peer.tag for peer in self.peers if peer.voter)
+        return self._engine.voters if self._engine else frozenset(p.tag for p in self._first_peers if p.voter)
 
     @property
     def elected_ns(self) -> int | None:

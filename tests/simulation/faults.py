@@ -54,7 +54,7 @@ class Faults:
         self._stand_still(0.05, 1)
 
     def _stand_still(self, low_s: float, high_s: float) -> None:
-        tag, for_s = self._tag(), self._chance.uniform(low_s, high_s)
+        tag, for_s = self._tag(), self._span_s(low_s, high_s)
         self._world.note(f"{tag} stands still for {for_s:.2f} s")
         machine = self._world.machines[tag]
         machine.pause()
@@ -76,7 +76,7 @@ class Faults:
 
     def _cut(self, ways: set[tuple[str, str]], said: str) -> None:
         network = self._world.network
-        for_s = self._chance.uniform(0.3, 9)
+        for_s = self._span_s(0.3, 9)
         self._world.note(f"{said}, for {for_s:.2f} s")
         network.cut_ways(ways)
         self._world.later(for_s, lambda: network.cut.difference_update(ways))
@@ -111,6 +111,11 @@ class Faults:
     def _tag(self) -> str:
         return self._chance.choice(self._world.tags)
 
+    def _span_s(self, low_s: float, high_s: float) -> float:
+        """Short or long against the time after which a node is given up."""
+        slow = self._chance.random() < 0.5
+        return self._chance.uniform(low_s, high_s) * (self._world.pace["lease_ms"] / 1800 if slow else 1)
+
     def _again(self, tag: str, low_s: float, high_s: float) -> None:
         def start() -> None:
             machine = self._world.machines[tag]
@@ -118,4 +123,4 @@ class Faults:
             if not machine.alive:
                 machine.start()
 
-        self._world.later(self._chance.uniform(low_s, high_s), start)
+        self._world.later(self._span_s(low_s, high_s), start)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 RETRANSMISSION_S = 0.2
 RETRY_S = (0.05, 0.4)
-NOTICE_S = (1.5, 2.0)
 
 
 class Transport:
@@ -190,6 +189,10 @@ class Network:
     def _tell(self, end: Transport, peer: str, up: bool, hello: Hello | None) -> None:
         self._loop.call_soon(end.told, peer, up, hello, context=end.process.context)
 
+    def _notice_s(self) -> float:
+        """How long it takes until a silent connection is given up."""
+        return self._world.pace["dead_peer_ms"] / 1000 * self._world.chance.uniform(1, 1.3)
+
     def _later(self, delay_s: float, callback: Callable[..., None], *args: object) -> None:
         self._loop.call_at_true(self._loop.time() + delay_s, callback, *args, context=self._world.context)
 
@@ -201,7 +204,7 @@ class Network:
             self.cut.add((a, b))
             connection = self.pair(a, b).connection
             if connection:
-                self._later(self._world.chance.uniform(*NOTICE_S), self._given_up, a, b, connection)
+                self._later(self._notice_s(), self._given_up, a, b, connection)
 
     def _given_up(self, a: str, b: str, connection: int) -> None:
         if {(a, b), (b, a)} & self.cut and self.is_current(a, b, connection):
@@ -218,7 +221,7 @@ class Network:
         for other in sorted(self.ends):
             if other != tag and (connection := self.pair(tag, other).connection):
                 if (tag, other) in self.cut:
-                    self._later(self._world.chance.uniform(*NOTICE_S), self._gone, tag, other, connection)
+                    self._later(self._notice_s(), self._gone, tag, other, connection)
                 else:
                     self.drop(tag, other)
 
@@ -226,7 +229,7 @@ class Network:
         """The process stands still: the others give its connections up after a while."""
         for other in sorted(self.ends):
             if other != tag and (connection := self.pair(tag, other).connection):
-                self._later(self._world.chance.uniform(*NOTICE_S), self._still_paused, tag, other, connection)
+                self._later(self._notice_s(), self._still_paused, tag, other, connection)
 
     def _still_paused(self, tag: str, other: str, connection: int) -> None:
         if self.ends[tag].process.paused:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WALL_AT_ZERO_MS = 1_800_000_000_000
-TIMINGS = Timings(heartbeat_ms=200, lease_ms=1800, task_stop_timeout_ms=1000, time_before_moving_to_rehab_ms=4000)
 LIMITS = Limits(stabilization_ms=2000, rotate_ms=5000, replace_ms=20_000, distance_max=65536)
 
 
@@ -173,7 +172,7 @@ class Machine:
     # the daemon
 
     async def _main(self, process: Process) -> None:
-        world, clock = self.world, self.clock
+        world, clock, pace = self.world, self.clock, self.world.pace
         nonce = world.chance.randrange(2**53)
         self.transport = Transport(world.network, process, self.tag, self.node_id, self.boot, nonce)
         self.replica = RecordingReplica(world, self.tag)
@@ -184,7 +183,9 @@ class Machine:
             machine=self.replica,
             config=RaftConfig(
                 data_dir=Path(f"/{self.tag}"),
-                heartbeat_ms=TIMINGS.heartbeat_ms,
+                heartbeat_ms=pace["heartbeat_ms"],
+                election_min_ms=pace["election_min_ms"],
+                election_max_ms=pace["election_max_ms"],
                 snapshot_bytes_min=world.snapshot_bytes,
                 segment_bytes_max=world.snapshot_bytes // 4,
                 trailing_entries=20,
@@ -206,9 +207,9 @@ class Machine:
             boot=self.boot,
             nonce=nonce,
             timings=lambda: self.replica.record.timings,
-            heartbeat_ms=TIMINGS.heartbeat_ms,
+            heartbeat_ms=pace["heartbeat_ms"],
             report_payload=self._report,
-            on_lease=lambda until_ns: self.watchdog.lease_until(until_ns, TIMINGS.task_stop_timeout_ms * NS_PER_MS),
+            on_lease=lambda until_ns: self.watchdog.lease_until(until_ns, pace["task_stop_timeout_ms"] * NS_PER_MS),
         )
         self.supervisor = Supervisor(
             Own(self.tag, self.node_id, self.boot),
@@ -228,7 +229,12 @@ class Machine:
             last_error=self.transport.complaint,
         )
         self.observer = Observer(
-            replica=self.replica, heartbeat=self.heartbeat, health=health, clock=clock, period_ms=200, limits=LIMITS
+            replica=self.replica,
+            heartbeat=self.heartbeat,
+            health=health,
+            clock=clock,
+            period_ms=pace["observer_period_ms"],
+            limits=LIMITS,
         )
         self.replica.subscribe(self.databases.changed)
         self.replica.subscribe(self.supervisor.on_tick)
@@ -255,7 +261,9 @@ class Machine:
 
     def _form(self) -> FormCluster:
         nodes = tuple(ClusterNode(tag=tag, url=f"http://{tag}", cluster_address=f"{tag}:1") for tag in self.world.tags)
-        return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=TIMINGS)
+        fields = Timings.__struct_fields__
+        timings = Timings(**{field: self.world.pace[field] for field in fields})
+        return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=timings)
 
     def _announcement(self) -> AnnounceNode:
         return AnnounceNode(

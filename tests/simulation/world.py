@@ -26,6 +26,7 @@ from unittest import mock
 
 import structlog
 
+from config.timings import PROFILES
 from raftnode.consensus.engine.patches import use_clock
 from raftnode.record.model import claim_key
 from raftnode.record.ownership import responsible_node
@@ -38,7 +39,7 @@ from tests.simulation.network import Network
 from tests.simulation.node import Machine
 from tests.simulation.operators import DATABASE, Operators
 
-RECOVERY_S = 30.0
+RECOVERY_S = 40.0
 POLL_S = 0.25
 FAULT_EVERY_S = (0.5, 4.0)
 ACT_EVERY_S = (0.2, 2.0)
@@ -73,6 +74,7 @@ class World:
         self.logs = Logs(self.breach)
         self.sinks: dict[str, Sink] = {}
         self.snapshot_bytes = self.chance.choice((20_000, 100_000, 1_000_000))
+        self.pace = PROFILES[self.chance.choice(("default", "wan", "wan"))]
         self.tags = "ABCDE"
         self.group = tuple(self.chance.sample(self.tags, 3))
         self.network = Network(self)

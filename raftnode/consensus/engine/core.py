@@ -94,7 +94,8 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def node(self, tag: str) -> Node:
         """The package's object for a node."""
-        return self._nodes.setdefault(tag, Node(tag))
+        known = self._nodes.get(tag)
+        return self._nodes.setdefault(tag, Node(tag)) if known is None else known
 
     # typed names
 

@@ -73,11 +73,20 @@ class Members:
 
     def __init__(self, peers: Iterable[Peer], index: int = 0) -> None:
         self._known: list[tuple[int, tuple[Peer, ...]]] = [(index, tuple(peers))]
+        self._voters: tuple[tuple[Peer, ...], frozenset[str]] = ((), frozenset())
 
     @property
     def current(self) -> tuple[Peer, ...]:
         """The peers that count now."""
         return self._known[-1][1]
+
+    @property
+    def voters(self) -> frozenset[str]:
+        """The tags of those of them who vote. Asked for with every message, so it is kept."""
+        peers = self.current
+        if self._voters[0] is not peers:
+            self._voters = (peers, frozenset(peer.tag for peer in peers if peer.voter))
+        return self._voters[1]
 
     @property
     def index(self) -> int:

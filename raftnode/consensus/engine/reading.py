@@ -76,7 +76,7 @@ class Reading:
 
     @property
     def voters(self) -> frozenset[str]:
-        return frozenset(peer.tag for peer in self._members.current if peer.voter)
+        return self._members.voters
 
     @property
     def applied_members(self) -> tuple[int, tuple[Peer, ...]]:
