@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from config import Settings
 from raftnode.consensus.disk import SystemDisk
@@ -22,6 +23,8 @@ from raftnode.identity import Identity, IdentityError
 from raftnode.joining import join
 from raftnode.record.commands import FormCluster
 from raftnode.record.model import ClusterNode, Timings
+
+log = structlog.get_logger(__name__)
 
 FILE = "cluster.json"
 WIRE_ID_LENGTH = 16
@@ -41,12 +44,15 @@ async def formation_of(
     path = data_dir / FILE
     if path.exists():
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Formation)
+            known = msgspec.json.decode(path.read_bytes(), type=Formation)
         except msgspec.DecodeError as error:
             raise IdentityError(
                 f"{path} is damaged ({error}). Restore it, or empty the directory, remove the node from the cluster "
                 "and let it join anew."
             ) from error
+        if join_url is not None:
+            log.info("this node stays in the cluster that it joined before; --join counts once", asked=join_url)
+        return known
     if join_url is None:
         formation = _initial(settings)
     else:

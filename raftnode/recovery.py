@@ -24,7 +24,7 @@ from raftnode.record.model import ClusterNode, Record
 
 GENERATIONS_BEGIN_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 INDEX_GAP = 1_000_000
-"""How far the indexes jump: what the lost nodes alone had in their logs was numbered too, and targets may know of it."""
+"""How far the indexes jump: what the lost nodes alone had in their logs was numbered too, and targets may know it."""
 ANSWER_S = 0.5
 NOT_DATA = frozenset({"lost+found"})
 
@@ -75,10 +75,11 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
 
     Raises RecoveryRefused while another node of the cluster answers.
     """
-    answering = [node.tag for node in survivor.others if _answers(node.cluster_address)]
+    answering = [node for node in survivor.others if _answers(node.cluster_address)]
     if answering:
+        shown = ", ".join(f"{node.tag} ({node.cluster_address} answers)" for node in answering)
         raise RecoveryRefused(
-            f"Still running: {', '.join(answering)}. Stop every other node first, for good: two clusters of one would "
+            f"Still running: {shown}. Stop every other node first, for good: two clusters of one would "
             "both run the tasks."
         )
     data_dir, last = Path(settings.node.data_dir), survivor.last

@@ -76,7 +76,11 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
     if hello.version != own.version:
         return refuse("version", f"Protocol version {hello.version} meets {own.version}: upgrade the older node.")
     if hello.cluster != own.cluster:
-        return refuse("cluster", f"This is cluster {own.cluster}, not {hello.cluster}: correct the addresses of one.")
+        return refuse(
+            "cluster",
+            f"This is cluster {own.cluster}, not {hello.cluster}: correct the addresses of one. A node whose cluster "
+            "began anew without it joins again with an empty data directory.",
+        )
     if hello.tag == own.tag:
         return refuse("tag", f"This node is {own.tag} itself: every node needs a tag of its own.")
     names = door.certificate_names

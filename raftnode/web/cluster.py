@@ -96,6 +96,9 @@ async def remove_node(request: web.Request) -> web.Response:
     tag, force = query.required("nodeTag"), query.flag("force", False)
     the_node(parts.replica.record, tag)
     _refuse_last_voter(parts.replica.record, tag, "Watcher")
+    if tag == parts.tag:
+        others = ", ".join(node.url for other, node in sorted(parts.replica.record.nodes.items()) if other != tag)
+        raise bad_request(f"Node '{tag}' cannot see its own removal. Ask another node: {others}.")
     if not force:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
         await _drained(parts, tag)

@@ -227,6 +227,16 @@ def test_a_higher_term_in_a_report_makes_the_leader_step_down_to_it() -> None:
     assert cluster.nodes["A"].reports == {}
 
 
+def test_the_leader_forgets_the_report_of_a_node_that_left() -> None:
+    cluster = Cluster("ABC")
+    cluster.elect("A")
+    cluster.go(300)
+    assert set(cluster.nodes["A"].reports) == {"B", "C"}
+    cluster.rafts["A"].tags = "AB"
+    cluster.nodes["A"].check()
+    assert set(cluster.nodes["A"].reports) == {"B"}
+
+
 def test_subscribers_hear_of_each_change_of_role_or_session_once_and_a_failing_one_harms_nobody() -> None:
     cluster = Cluster("ABC")
     heard: list[tuple[str, int | None]] = []

@@ -46,6 +46,14 @@ async def test_a_command_sent_to_a_follower_reaches_the_leader_and_is_seen_there
         assert f"Shop{number}" in (await node.get("/databases?namesOnly=true")).json["Databases"]
 
 
+async def test_a_node_names_the_others_when_it_is_asked_to_remove_itself(pair: tuple[Client, Client]) -> None:
+    a, b = pair
+    reply = await b.delete("/admin/cluster/node?nodeTag=B")
+    assert reply.status == 400
+    assert reply.message.endswith(f"Node 'B' cannot see its own removal. Ask another node: {a.url}.")
+    assert (await a.delete("/admin/cluster/node?nodeTag=B&force=true")).status == 200
+
+
 async def test_of_two_joins_under_one_tag_at_one_moment_one_wins_and_raft_agrees_with_the_record(
     pair: tuple[Client, Client],
 ) -> None:
