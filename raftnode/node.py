@@ -211,7 +211,7 @@ class Node:
         self.replica.subscribe(self.databases.changed)
         self.replica.subscribe(self.supervisor.on_tick)
         # A node that leaves and joins again between two beats must be seen to leave.
-        self.replica.subscribe(lambda record, changes: self.heartbeat.check())
+        self.replica.subscribe(lambda record, changes: self.heartbeat.check() if changes.cluster else None)
         self.heartbeat.subscribe(self.supervisor.on_lease)
         await self._listen()
         stack.push_async_callback(self.transport.stop)

@@ -93,8 +93,9 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
         at=_now(),
     )
     formation = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
-    formations.store(data_dir, formation)
+    # The log first: a node with the old log and the new name would be refused by everybody.
     offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
+    formations.store(data_dir, formation)
 
 
 def read_saved(file: Path) -> Record:

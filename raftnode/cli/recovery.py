@@ -28,7 +28,9 @@ async def save(session: Session, file: Path, local: bool) -> None:
     data = await session.fetch("/admin/cluster/snapshot" + ("?local=true" if local else ""))
     new = file.with_name(file.name + ".new")
     try:
-        with new.open("wb") as written:
+        new.unlink(missing_ok=True)
+        # The record holds connection strings, and these passwords.
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
             written.write(data)
             written.flush()
             os.fsync(written.fileno())

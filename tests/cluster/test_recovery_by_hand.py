@@ -131,6 +131,7 @@ async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_
         old = await cluster.view()
         saved = await raftnode("snapshot", "save", str(file), "--url", cluster.nodes["B"].url, "--json")
         assert saved.returncode == 0, saved.stderr
+        assert file.stat().st_mode & 0o777 == 0o600
         assert json.loads(saved.stdout)["ClusterId"] == old["Cluster"]["ClusterId"]
         epoch = (await group.task("orders"))["Epoch"]
         for tag in "BC":

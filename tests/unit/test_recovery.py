@@ -8,6 +8,7 @@ import pytest
 from config import Settings
 from raftnode import formation, recovery
 from raftnode.consensus import offline
+from raftnode.consensus.snapshot import SnapshotStore
 from raftnode.http import Http
 from raftnode.recovery import INDEX_GAP, RecoveryRefused
 from tests.unit.web.conftest import running, settings_in
@@ -39,6 +40,24 @@ async def test_looking_changes_nothing_and_forcing_raises_the_generation_each_ti
         assert record.cluster_id == survivor.record.cluster_id
         assert record.databases["shop"].topology.members == ("A",)
         assert (await client.put("/admin/databases?name=Second", {})).status == 201
+
+
+async def test_a_recovery_that_the_disk_does_not_take_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = await stopped(tmp_path / "data")
+    name = (tmp_path / "data" / "cluster.json").read_bytes()
+
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SnapshotStore, "write", full)
+    with pytest.raises(RecoveryRefused, match="No space left on device"), recovery.survivor(settings) as survivor:
+        recovery.force_new_cluster(settings, survivor)
+    monkeypatch.undo()
+    assert (tmp_path / "data" / "cluster.json").read_bytes() == name
+    with recovery.survivor(settings) as again:
+        assert (again.last, again.record) == (survivor.last, survivor.record)
 
 
 async def test_another_node_that_answers_stops_a_recovery(tmp_path: Path) -> None:
