@@ -87,11 +87,14 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
     if names is not None and hello.tag.lower() not in {name.lower() for name in names}:
         named = ", ".join(sorted(names)) or "nobody"
         return refuse("certificate", f"The certificate names {named}, but its subjectAltName must name {hello.tag}.")
-    if door.node_id not in ("", hello.node_id):
-        # It was removed, and another node has its tag now; or this node has yet to learn of the change.
+    # Whoever knows a newer membership may have been added by it, and may be the leader who is to tell this node of it.
+    knows_more = hello.membership_index > own.membership_index
+    if door.node_id not in ("", hello.node_id) and not knows_more:
         return refuse("node", f"{hello.tag} is node {door.node_id} in the cluster, and not {hello.node_id}.")
     met = door.met.get(hello.tag)
     if met is not None and hello.node_id != met.node_id:
+        if knows_more:
+            return None
         return refuse(
             "node",
             f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
@@ -100,8 +103,7 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
     text = _conflict(hello, met)
     if text is not None:
         return refuse("incarnation", text)
-    if hello.tag not in door.peers and hello.membership_index <= own.membership_index:
-        # Whoever knows a newer membership may have been added by it; whoever does not has no place here.
+    if hello.tag not in door.peers and not knows_more:
         return refuse("unknown", f"{hello.tag} is not in the cluster as {own.tag} knows it.")
     return None
 

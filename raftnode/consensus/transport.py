@@ -179,7 +179,7 @@ class Transport:
         for tag, link in list(self._links.items()):
             met, expected = self._met.get(tag), self._guard.node_id_of(tag)
             another = met is not None and expected not in ("", met.node_id)
-            if another or (tag not in self._addresses and link.membership_index <= membership_index):
+            if (another or tag not in self._addresses) and link.membership_index <= membership_index:
                 self._forget(link)
         self._keep_links()
 

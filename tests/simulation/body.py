@@ -69,7 +69,7 @@ class SimSteps:
         assert process is not None
         world: World = process.world
         key, epoch = context.run.claim_key, context.run.epoch
-        body = world.bodies.begin(key, epoch, process)
+        body = world.bodies.begin(key, epoch, process, context.run)
         try:
             await self._steps(context, world)
         except asyncio.CancelledError:

@@ -31,20 +31,20 @@ class Bodies:
         self._time, self._breach = time, breach
         self.running: dict[str, list[Run]] = {}
         self.ended = 0
-        self.epochs: dict[str, tuple[int, str]] = {}
+        self.epochs: dict[str, tuple[int, object]] = {}
 
-    def begin(self, key: str, epoch: int, process: Process) -> Run:
-        """A body begins to act."""
+    def begin(self, key: str, epoch: int, process: Process, owner: object) -> Run:
+        """A body begins to act, or the same one tries again. `owner`: what stands for its one claim."""
         run = Run(key, epoch, process.name, process, self._time())
         others = self.running.setdefault(key, [])
         for other in others:
             self._breach(
                 f"OVERLAP {key}: epoch {epoch} begins on {run.node} while epoch {other.epoch} runs on {other.node}"
             )
-        newest, holder = self.epochs.get(key, (0, run.node))
-        if epoch < newest or (epoch == newest and holder != run.node):
-            self._breach(f"EPOCH {key}: {epoch} on {run.node} begins after {newest} on {holder}")
-        self.epochs[key] = (epoch, run.node)
+        newest, before = self.epochs.get(key, (0, owner))
+        if epoch < newest or (epoch == newest and before is not owner):
+            self._breach(f"EPOCH {key}: {epoch} begins on {run.node} after {newest} has run")
+        self.epochs[key] = (epoch, owner)
         others.append(run)
         return run
 

@@ -27,6 +27,8 @@ class Faults:
             (1, self.wall_clock),
             (1, self.disk_full),
             (1, self.crash_all),
+            (1, self.bit_flip),
+            (1, self.replace),
         ]
 
     def strike(self) -> None:
@@ -100,13 +102,26 @@ class Faults:
     def wall_clock(self) -> None:
         tag, by_ms = self._tag(), self._chance.choice((-HOUR_MS, HOUR_MS, -5000, 5000))
         self._world.note(f"the wall clock of {tag} jumps by {by_ms} ms")
-        self._world.machines[tag].clock.wall_off_ms += by_ms
+        self._world.machines[tag].wall_off_ms += by_ms
 
     def disk_full(self) -> None:
         tag = self._tag()
         self._world.note(f"the disk of {tag} is full")
         self._world.machines[tag].disk.full = True
         self._again(tag, 1, 6)
+
+    def bit_flip(self) -> None:
+        """One disk at a time: two damaged ones and an accident are the loss of a majority."""
+        tag = self._tag()
+        machine = self._world.machines[tag]
+        if self._world.replacements.busy or any(other.damaged for other in self._world.machines.values()):
+            return
+        machine.die()
+        self._world.note(f"{tag} crashes, and a bit of {machine.disk.flip(self._chance)} flips")
+        self._again(tag, 0.1, 3)
+
+    def replace(self) -> None:
+        self._world.replacements.begin(self._tag())
 
     def _tag(self) -> str:
         return self._chance.choice(self._world.tags)
@@ -117,10 +132,10 @@ class Faults:
         return self._chance.uniform(low_s, high_s) * (self._world.pace["lease_ms"] / 1800 if slow else 1)
 
     def _again(self, tag: str, low_s: float, high_s: float) -> None:
+        machine = self._world.machines[tag]
+
         def start() -> None:
-            machine = self._world.machines[tag]
             machine.disk.full = False
-            if not machine.alive:
-                machine.start()
+            machine.start()
 
         self._world.later(self._span_s(low_s, high_s), start)

@@ -8,7 +8,9 @@ was on its way is lost with the connection, which both sides notice after a whil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Hello, judge
+from msgspec.structs import replace
+
+from raftnode.consensus.hello import Door, Hello, judge
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -21,15 +23,15 @@ RETRY_S = (0.05, 0.4)
 class Transport:
     """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
 
-    def __init__(self, network: "Network", process: Process, tag: str, node_id: str, boot: int, nonce: int) -> None:
+    def __init__(self, network: "Network", process: Process, who: Hello, node_id_of: Callable[[str], str]) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
-        self.tag = tag
+        self.tag = who.tag
         self.process = process
         self.peers: frozenset[str] = frozenset()
         self.met: dict[str, Hello] = {}
-        self.index = 0
         self._network = network
-        self._node_id, self._boot, self._nonce = node_id, boot, nonce
+        self._who = who
+        self._node_id_of = node_id_of
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
         self._up: set[str] = set()
 
@@ -50,20 +52,23 @@ class Transport:
 
     def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
         self.peers = frozenset(addresses) - {self.tag}
-        self.index = membership_index
-        for tag in sorted(self._up - self.peers):
-            met = self.met.get(tag)
-            if met is None or met.membership_index <= membership_index:
-                self.met.pop(tag, None)
+        self._who = replace(self._who, membership_index=membership_index)
+        for tag, met in sorted(self.met.items()):
+            another = self._node_id_of(tag) not in ("", met.node_id)
+            if (another or tag not in self.peers) and met.membership_index <= membership_index:
+                del self.met[tag]
                 self._network.drop(self.tag, tag)
         for tag in sorted(self.peers):
             self._network.wanted(self.tag, tag)
 
     def hello(self) -> Hello:
-        return Hello(PROTOCOL_VERSION, "simulated", self.tag, self._node_id, self._boot, self._nonce, self.index)
+        """What this end says first."""
+        return self._who
 
     def lets_in(self, hello: Hello) -> bool:
-        return judge(hello, Door(self.hello(), self.met, self.peers)) is None
+        """Whether this end takes the other one's word."""
+        door = Door(self._who, self.met, self.peers, node_id=self._node_id_of(hello.tag))
+        return judge(hello, door) is None
 
     def deliver(self, sender: str, channel: str, payload: bytes, connection: int) -> None:
         if sender in self._up and self._network.is_current(self.tag, sender, connection):

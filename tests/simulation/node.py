@@ -5,7 +5,7 @@ which have tests of their own. The parts are put together as in `raftnode.node`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from observer.health import Health
 from observer.observer import Observer
 from observer.rules.facts import Limits
 from raftnode.consensus.forming import Forming
-from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig
+from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
+from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.raft import Raft
 from raftnode.consensus.replica import Replica, Unavailable
 from raftnode.heartbeat import Heartbeat
@@ -35,38 +36,38 @@ WALL_AT_ZERO_MS = 1_800_000_000_000
 LIMITS = Limits(stabilization_ms=2000, rotate_ms=5000, replace_ms=20_000, distance_max=65536)
 
 
-class MachineClock:
-    """The clocks of one machine: each begins anywhere and runs at the machine's own rate."""
+class ProcessClock:
+    """The clocks of one process: they begin at zero with it and run at the machine's own rate. The wall's goes on."""
 
-    def __init__(self, world: "World", rate: float) -> None:
-        self._world = world
-        self.rate = rate
-        self._hold_ns, self._judge_ns = (world.chance.randrange(10**15) for _ in range(2))
-        self.wall_off_ms = world.chance.randint(-2000, 2000)
+    def __init__(self, machine: "Machine") -> None:
+        self._machine, self._loop = machine, machine.world.loop
+        self.rate = machine.rate
+        self._began_s = self._loop.time()
+        self._hold_ns = self._judge_ns = 0
 
     def hold_ns(self) -> int:
-        return self._hold_ns + int(self._world.loop.time() * self.rate * 1e9)
+        return self._hold_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def judge_ns(self) -> int:
-        return self._judge_ns + int(self._world.loop.time() * self.rate * 1e9)
+        return self._judge_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def wall_ms(self) -> int:
-        return WALL_AT_ZERO_MS + int(self._world.loop.time() * self.rate * 1000) + self.wall_off_ms
+        return WALL_AT_ZERO_MS + int(self._loop.time() * self.rate * 1000) + self._machine.wall_off_ms
 
 
 class KernelTimer:
     """The kernel's: kills the process, also one that stands still."""
 
-    def __init__(self, machine: "Machine", process: Process) -> None:
-        self._machine, self._process = machine, process
+    def __init__(self, machine: "Machine", process: Process, clock: ProcessClock) -> None:
+        self._machine, self._process, self._clock = machine, process, clock
         self._timer: asyncio.TimerHandle | None = None
 
     def now_ns(self) -> int:
-        return self._machine.clock.hold_ns()
+        return self._clock.hold_ns()
 
     def kill_at(self, boottime_ns: int) -> None:
         self.disarm()
-        world, clock = self._machine.world, self._machine.clock
+        world, clock = self._machine.world, self._clock
         true_s = world.loop.time() + max(0, boottime_ns - clock.hold_ns()) / clock.rate / 1e9
         self._timer = world.loop.call_at_true(true_s, self._kill, context=world.context)
 
@@ -106,16 +107,21 @@ class Databases:
 
 
 class Machine:
-    """One machine: its disk and its clock outlive its processes."""
+    """One machine: its disk and its rate outlive its processes. `knows`: the nodes it starts among."""
 
-    def __init__(self, world: "World", tag: str) -> None:
+    def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
         self.world = world
         self.tag = tag
-        self.node_id = f"{tag}-1"
+        self.node_id = node_id
+        self.knows = tuple(knows)
         self.boot = 0
+        self.booted = 0
         self.disk = MemoryDisk()
-        self.clock = MachineClock(world, world.chance.uniform(0.99, 1.01))
+        self.rate = world.chance.uniform(0.99, 1.01)
+        self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
+        self.damaged = False
+        self.retired = False
 
     @property
     def alive(self) -> bool:
@@ -125,11 +131,19 @@ class Machine:
     def running(self) -> bool:
         return self.alive and not self.process.paused  # type: ignore[union-attr]
 
+    @property
+    def ready(self) -> bool:
+        """Whether the process runs and has come so far as to answer."""
+        return self.running and self.booted == self.boot
+
     def start(self) -> None:
-        """A new process on this machine's disk."""
+        """A new process on this machine's disk, unless that is damaged or nobody wants it any more."""
+        if self.damaged or self.retired or self.alive:
+            return
         self.boot += 1
         self.disk.full = False
-        self.process = process = Process(self.tag, self.clock.rate)
+        self.process = process = Process(self.tag, self.rate)
+        self.clock = ProcessClock(self)
         process.world = self.world
         self.world.note(f"{self.tag} starts, boot {self.boot}")
         process.context.run(self._begin, process)
@@ -140,9 +154,11 @@ class Machine:
 
     def _over(self, process: Process, task: "asyncio.Task[None]") -> None:
         if process.alive:
-            self.world.note(f"{self.tag} ends: {task.exception()!r}")
-            if not isinstance(task.exception(), ConsensusFailed):
-                self.world.breach(f"DEFECT {self.tag} ended by {task.exception()!r}")
+            error = task.exception()
+            self.world.note(f"{self.tag} ends: {error!r}")
+            self.damaged = self.damaged or isinstance(error, StorageDamaged)
+            if not isinstance(error, ConsensusFailed):
+                self.world.breach(f"DEFECT {self.tag} ended by {error!r}")
             self.die()
 
     def die(self) -> None:
@@ -174,15 +190,16 @@ class Machine:
     async def _main(self, process: Process) -> None:
         world, clock, pace = self.world, self.clock, self.world.pace
         nonce = world.chance.randrange(2**53)
-        self.transport = Transport(world.network, process, self.tag, self.node_id, self.boot, nonce)
         self.replica = RecordingReplica(world, self.tag)
+        who = Hello(PROTOCOL_VERSION, "simulated", self.tag, self.node_id, self.boot, nonce, 0)
+        self.transport = Transport(world.network, process, who, self._node_id_of)
         self.raft = Raft(
             tag=self.tag,
-            peers=[Peer(tag, f"{tag}:1") for tag in world.tags],
+            peers=[Peer(tag, address(tag), tag != self.tag or self.tag in world.first_tags) for tag in self.knows],
             transport=self.transport,
             machine=self.replica,
             config=RaftConfig(
-                data_dir=Path(f"/{self.tag}"),
+                data_dir=Path(f"/{self.node_id}"),
                 heartbeat_ms=pace["heartbeat_ms"],
                 election_min_ms=pace["election_min_ms"],
                 election_max_ms=pace["election_max_ms"],
@@ -198,7 +215,7 @@ class Machine:
         self.raft.on_role_change.append(self._role)
         self.raft.on_wiped.append(lambda reason: world.note(f"{self.tag} starts over: {reason}"))
         self.replica.attach(self.raft)
-        self.watchdog = Watchdog(KernelTimer(self, process), clock)
+        self.watchdog = Watchdog(KernelTimer(self, process, clock), clock)
         self.databases = Databases(self.tag, lambda: self.replica.record, self._confirm)
         self.heartbeat = Heartbeat(
             raft=self.raft,
@@ -242,6 +259,7 @@ class Machine:
         self.heartbeat.subscribe(self.supervisor.on_lease)
         world.network.attach(self.transport)
         await self.raft.start()
+        self.booted = self.boot
         forming = Forming(self.replica, self.raft, self._form(), self._announcement())
         async with asyncio.TaskGroup() as group:
             for part in (self.heartbeat, self.supervisor, self.observer, forming):
@@ -256,11 +274,15 @@ class Machine:
             self.world.note(f"{self.tag} is {role} of term {term}")
             self.world.logs.leads(self.tag, term)
 
+    def _node_id_of(self, tag: str) -> str:
+        node = self.replica.record.nodes.get(tag)
+        return node.node_id if node else ""
+
     def _report(self) -> dict[str, Any]:
         return {"node_id": self.node_id, "flags": [], "databases": self.databases.report()}
 
     def _form(self) -> FormCluster:
-        nodes = tuple(ClusterNode(tag=tag, url=f"http://{tag}", cluster_address=f"{tag}:1") for tag in self.world.tags)
+        nodes = tuple(ClusterNode(tag=tag, url=url(tag), cluster_address=address(tag)) for tag in self.world.first_tags)
         fields = Timings.__struct_fields__
         timings = Timings(**{field: self.world.pace[field] for field in fields})
         return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=timings)
@@ -270,8 +292,8 @@ class Machine:
             tag=self.tag,
             node_id=self.node_id,
             boot=self.boot,
-            url=f"http://{self.tag}",
-            cluster_address=f"{self.tag}:1",
+            url=url(self.tag),
+            cluster_address=address(self.tag),
             kinds=kinds(),
         )
 
@@ -280,6 +302,16 @@ class Machine:
             await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
         except Unavailable:
             self.world.note(f"{self.tag} could not confirm the deletion of {name}")
+
+
+def url(tag: str) -> str:
+    """Where a node's HTTP would be."""
+    return f"http://{tag}"
+
+
+def address(tag: str) -> str:
+    """Where a node's consensus would be."""
+    return f"{tag}:1"
 
 
 class RecordingReplica(Replica):

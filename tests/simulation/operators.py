@@ -37,7 +37,7 @@ class Operators:
     def act(self) -> None:
         """Somebody does something."""
         world, chance = self._world, self._world.chance
-        at = [machine for machine in world.machines.values() if machine.running]
+        at = [machine for machine in world.machines.values() if machine.ready]
         if not at:
             return
         machine = chance.choice(at)

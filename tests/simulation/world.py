@@ -38,6 +38,7 @@ from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.network import Network
 from tests.simulation.node import Machine
 from tests.simulation.operators import DATABASE, Operators
+from tests.simulation.replacements import Replacements
 
 RECOVERY_S = 40.0
 POLL_S = 0.25
@@ -75,12 +76,25 @@ class World:
         self.sinks: dict[str, Sink] = {}
         self.snapshot_bytes = self.chance.choice((20_000, 100_000, 1_000_000))
         self.pace = PROFILES[self.chance.choice(("default", "wan", "wan"))]
-        self.tags = "ABCDE"
-        self.group = tuple(self.chance.sample(self.tags, 3))
+        self.first_tags = "ABCDE"
+        self.group = tuple(self.chance.sample(self.first_tags, 3))
         self.network = Network(self)
-        self.machines = {tag: Machine(self, tag) for tag in self.tags}
+        self.machines = {tag: Machine(self, tag, f"{tag}-1", self.first_tags) for tag in self.first_tags}
+        self.replacements = Replacements(self)
         self.faults = Faults(self)
         self.operators = Operators(self)
+
+    @property
+    def tags(self) -> list[str]:
+        """The nodes there are now."""
+        return sorted(self.machines)
+
+    def retire(self, machine: Machine, lingers_s: float) -> None:
+        """The machine is nobody's node any more; its process lives on for a while."""
+        machine.retired = True
+        if self.machines.get(machine.tag) is machine:
+            del self.machines[machine.tag]
+        self.later(lingers_s, machine.die)
 
     # telling
 
@@ -112,6 +126,7 @@ class World:
             machine.start()
         self._again(FAULT_EVERY_S, self.faults.strike, seconds)
         self._again(ACT_EVERY_S, self.operators.act, seconds)
+        self._again(ACT_EVERY_S, self.replacements.damaged, seconds)
         await asyncio.sleep(seconds)
         self._mend()
         await self._recovered()
@@ -132,8 +147,7 @@ class World:
         for machine in self.machines.values():
             machine.disk.full = False
             machine.thaw()
-            if not machine.alive:
-                machine.start()
+            machine.start()
 
     async def _recovered(self) -> None:
         began_s = self.loop.time()
@@ -143,15 +157,17 @@ class World:
                 self.note(f"all is well {self.loop.time() - began_s:.2f} s after the last fault")
                 return
             await asyncio.sleep(POLL_S)
+            self.replacements.damaged()
             for machine in self.machines.values():
-                if not machine.alive:
-                    machine.start()
+                machine.start()
         self.breach(f"STUCK {RECOVERY_S:.0f} s after the last fault: {missing}")
 
     def _missing(self) -> str:
         """What is not yet as it should be; empty if all is well."""
         machines = list(self.machines.values())
-        if not all(machine.alive and hasattr(machine, "supervisor") for machine in machines):
+        if self.replacements.busy:
+            return f"{self.replacements.busy} is being replaced"
+        if not all(machine.ready for machine in machines):
             return "a node is dead"
         leaders = {machine.raft.leader for machine in machines}
         if len(leaders) != 1 or None in leaders:
@@ -160,6 +176,8 @@ class World:
         if max(applied.values()) - min(applied.values()) > 2:
             return f"applied {applied}"
         record = machines[0].replica.record
+        if record.nodes and sorted(record.nodes) != self.tags:
+            return f"the record has nodes {sorted(record.nodes)}, and there are {self.tags}"
         draining = [node.tag for node in record.nodes.values() if node.draining]
         if draining:
             self.on(machines[0], self.operators.undo(machines[0]))

@@ -228,6 +228,16 @@ def test_an_unknown_node_is_let_in_if_it_knows_a_newer_membership() -> None:
     assert judge(Hello(1, "c", "F", "node-F", 1, 1, 5), Door(own, {}, {"B"})) is None
 
 
+def test_a_node_that_is_behind_lets_in_whoever_took_a_tag_by_a_membership_it_has_yet_to_learn_of() -> None:
+    """It may be the leader, from whom alone this node can learn (found by simulation)."""
+    own, former = Hello(1, "c", "A", "node-A", 1, 1, 4), Hello(1, "c", "B", "node-B", 3, 3, 4)
+    door = Door(own, {"B": former}, {"B"}, node_id="node-B")
+    assert judge(Hello(1, "c", "B", "another", 1, 1, 5), door) is None
+    refusal = judge(Hello(1, "c", "B", "another", 1, 1, 4), door)
+    assert refusal is not None
+    assert refusal.code == "node"
+
+
 async def test_a_cloned_directory_is_refused_loudly_on_both_sides() -> None:
     a, b = End(identity("A")), End(identity("B", boot=2))
     clone = End(identity("B", boot=2, nonce=2))
