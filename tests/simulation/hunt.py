@@ -1,0 +1,79 @@
+"""Looks for a seed whose world notices that a rule is left out.
+
+  python -m tests.simulation.hunt RULE [--seeds 40] [--kept]
+
+Prints the first breach and its seed. With `--kept` the rule stays, and the world of the hunt must notice nothing.
+"""
+
+import argparse
+import sys
+
+import pytest
+
+from tests.simulation import claim_variants as claims
+from tests.simulation import schedules as worlds
+from tests.simulation import variants
+from tests.simulation.schedules import Schedule
+from tests.simulation.variants import Variant
+from tests.simulation.world import simulate
+
+RULES: dict[str, tuple[Variant, Schedule]] = {
+    "R": (variants.half_a_lease_of_silence, worlds.as_it_comes),
+    "R_factor": (variants.silence_without_margin, worlds.slow_holders),
+    "wait2L": (variants.no_wait_after_the_election, worlds.as_it_comes),
+    "waitL": (variants.short_wait_after_the_election, worlds.hanging_on_the_old_leader),
+    "silence": (variants.void_without_silence, worlds.as_it_comes),
+    "echo": (variants.lease_from_receipt, worlds.as_it_comes),
+    "authority": (variants.leader_without_authority, worlds.hanging_on_the_old_leader),
+    "held": (claims.grant_over_a_held_claim, worlds.as_it_comes),
+    "session": (claims.claim_outlives_its_session, worlds.lagging),
+    "elect_echo": (variants.leader_elect_grants, worlds.lagging),
+    "finished": (claims.spent_epoch_runs_again, worlds.restless),
+    "rel_epoch": (claims.release_of_any_epoch, worlds.late_copies),
+    "stop_first": (claims.release_before_the_end, worlds.as_it_comes),
+    "stamp_inc": (variants.stamps_without_incarnation, worlds.as_it_comes),
+    "incarnation": (claims.claim_outlives_its_process, worlds.lagging),
+    "watchdog": (variants.no_watchdog, worlds.as_it_comes),
+    "claim_lives": (claims.claim_dies_with_its_task, worlds.names_again),
+    "clock": (variants.clock_that_stops_in_a_pause, worlds.as_it_comes),
+    "sink": (variants.sink_without_epochs, worlds.slow_sinks),
+    "fence_first": (variants.read_before_the_fence, worlds.slow_sinks),
+    "void_epoch": (variants.void_of_any_epoch, worlds.lagging),
+    "void_term": (variants.void_of_any_term, worlds.lagging),
+    "journal_sync": (variants.journal_without_sync, worlds.as_it_comes),
+    "stored_vote": (variants.vote_that_is_not_stored, worlds.winners_alone),
+}
+"""Each rule: what leaves it out, and the world in which that shows."""
+
+
+def hunt(rule: str, seeds: range, *, kept: bool = False) -> tuple[int, str] | None:
+    """The first seed that notices, and what it says; None if none does."""
+    leave_out, schedule = RULES[rule]
+    for seed in seeds:
+        with pytest.MonkeyPatch.context() as patch:
+            if schedule is worlds.slow_sinks:
+                worlds.hop_slowly(patch)
+            if not kept:
+                leave_out(patch)
+            result = simulate(seed, change=schedule)
+        if result.breaches:
+            return seed, result.breaches[0]
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rule", choices=sorted(RULES))
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--kept", action="store_true")
+    given = parser.parse_args()
+    found = hunt(given.rule, range(1, given.seeds + 1), kept=given.kept)
+    if found is None:
+        print(f"{given.rule}: {given.seeds} seeds notice nothing")
+        return 0
+    print(f"{given.rule}: seed {found[0]} notices: {found[1]}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
