@@ -46,7 +46,17 @@ def _resumed(patch: Patch, current: Callable[[Claim, plan.Own, int], bool], *, s
 
 
 def claim_outlives_its_session(patch: Patch) -> None:
-    """A held claim is taken up again after a lapse of the lease."""
+    """A held claim is taken up again after a lapse of the lease, without its ended run being released first."""
+    original = plan._about_body
+
+    def about_body(
+        record: Record, own: plan.Own, session: int | None, key: str, body: plan.Body, want: Any
+    ) -> list[plan.Action]:
+        if body.state == "Ended" and want is not None and session not in (None, body.session):
+            return [plan.Forget(key)]
+        return original(record, own, session, key, body, want)
+
+    patch.setattr(plan, "_about_body", about_body)
     _resumed(patch, lambda claim, own, session: claim.boot == own.boot, spent_too=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from config.timings import PROFILES, rehab_ms_min
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
-from raftnode.record.commands import Command, DeleteTask, PutTask, ReleaseTask, SetTaskPin, decode, encode
+from raftnode.record.commands import Command, Decide, DeleteTask, PutTask, ReleaseTask, SetTaskPin, decode, encode
 from raftnode.record.ownership import task_key
 from tests.simulation import body
 from tests.simulation.body import NAME
@@ -46,8 +46,8 @@ def lagging(world: World) -> None:
     every(world, 0.2, 1.5, lambda: _lag(world))
 
 
-def _lag(world: World) -> None:
-    ready = [machine for machine in world.machines.values() if machine.ready]
+def _lag(world: World, tag: str | None = None, for_s: float = 0.0) -> None:
+    ready = [machine for machine in world.machines.values() if machine.ready and tag in (None, machine.tag)]
     if not ready:
         return
     machine = world.chance.choice(ready)
@@ -63,7 +63,7 @@ def _lag(world: World) -> None:
         if process is not None and process.alive and machine.process is process:
             process.context.run(machine.raft.kick)
 
-    world.later(world.chance.uniform(0.2, 2.5), go_on)
+    world.later(for_s or world.chance.uniform(0.2, 2.5), go_on)
 
 
 def restless(world: World) -> None:
@@ -72,7 +72,7 @@ def restless(world: World) -> None:
     every(world, 0.05, 0.3, lambda: _pin(world))
 
 
-def _pin(world: World) -> None:
+def _pin(world: World, tag: str | None = None) -> None:
     ready = [machine for machine in world.machines.values() if machine.ready]
     if not ready:
         return
@@ -81,42 +81,42 @@ def _pin(world: World) -> None:
     if database is None or not database.tasks or not database.topology.members:
         return
     task = world.chance.choice(sorted(database.tasks))
-    mentor = world.chance.choice(database.topology.members)
+    mentor = tag or world.chance.choice(database.topology.members)
     world.on(machine, world.operators._propose(machine, SetTaskPin(database=DATABASE, id=task, mentor=mentor)))
 
 
 def late_copies(world: World) -> None:
-    """What released a claim comes a second time, up to four seconds later; tasks move to and fro meanwhile."""
+    """What ended a claim comes a second time, up to four seconds later: releases from anywhere, decisions in their own
+    term. Tasks move to and fro meanwhile."""
     restless(world)
     applied, copied = world.logs.applied, set[int]()
 
     def watched(node: str, index: int, term: int, command: bytes, *records: Any) -> None:
         applied(node, index, term, command, *records)
-        release = _release_in(command)
-        if release is not None and index not in copied:
+        found = decode(command).command
+        if isinstance(found, ReleaseTask | Decide) and index not in copied:
             copied.add(index)
-            world.later(world.chance.uniform(0.05, 4.0), lambda: _propose_copy(world, release, index))
+            world.later(world.chance.uniform(0.05, 4.0), lambda: _propose_again(world, found, index))
 
     world.logs.applied = watched  # type: ignore[assignment,method-assign]
 
 
-def _release_in(command: bytes) -> ReleaseTask | None:
-    found = decode(command).command
-    return found if isinstance(found, ReleaseTask) else None
-
-
-def _propose_copy(world: World, command: Command, index: int) -> None:
-    if world.loop.time() > BUSY_S:
-        return
+def _propose_again(world: World, command: ReleaseTask | Decide, index: int) -> None:
     ready = [machine for machine in world.machines.values() if machine.ready]
-    if ready:
+    if isinstance(command, Decide):
+        ready = [machine for machine in ready if (machine.raft.role, machine.raft.term) == ("Leader", command.term)]
+    if ready and world.loop.time() < BUSY_S:
         machine = world.chance.choice(ready)
-        world.on(machine, _copy(machine, encode(command, f"copy of {index}")))
+        world.on(machine, _copy(machine, command, f"copy of {index}"))
 
 
-async def _copy(machine: Machine, data: bytes) -> None:
+async def _copy(machine: Machine, command: ReleaseTask | Decide, request_id: str) -> None:
+    data = encode(command, request_id)
     try:
-        await machine.raft.propose(data, timeout_ms=3000)
+        if isinstance(command, Decide):
+            await machine.raft.propose_here(data, term=command.term, timeout_ms=3000)
+        else:
+            await machine.raft.propose(data, timeout_ms=3000)
     except (NotCommitted, OutcomeUnknown):
         machine.world.note(f"{machine.tag} could not propose a copy")
 
@@ -185,47 +185,81 @@ def _alone_on_winning(world: World, machine: Machine, tell: Callable[[str, int],
     return role
 
 
-def slow_holders(world: World) -> None:
-    """One machine's clock is as slow as clocks may be, the others' as fast; the slow one freezes now and then."""
+def returning_late(world: World) -> None:
+    """Again and again a Member is cut off for longer than R, and lags when it is back."""
     as_it_comes(world)
-    slow = world.chance.choice(world.group)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 8.0, 10.0, lambda: _leave_and_come_back(world))
+
+
+def _leave_and_come_back(world: World) -> None:
+    followers = [tag for tag in world.group if _follows(world, tag)]
+    if not followers:
+        return
+    tag = world.chance.choice(followers)
+    others = [other for other in world.machines if other != tag]
+    ways = {(tag, other) for other in others} | {(other, tag) for other in others}
+    world.note(f"{tag} is cut off, and lags when it is back")
+    world.network.cut_ways(ways)
+    back_s = world.chance.uniform(4.0, 6.0)
+    world.later(back_s - 0.1, lambda: _lag(world, tag, 1.7))
+    world.later(back_s, lambda: world.network.cut.difference_update(ways))
+
+
+def slow_holders(world: World) -> None:
+    """The machine that holds every task has as slow a clock as clocks may have, the others as fast ones. Now and then
+    it is not heard any more, and freezes just before its lease ends. The observer looks all the time."""
+    world.pace = PACE | {"observer_period_ms": 10}
+    slow = world.group[0]
     for machine in world.machines.values():
         machine.rate = 0.99 if machine.tag == slow else 1.01
     world.faults.strike = lambda: None  # type: ignore[method-assign]
-    world.operators._besides = lambda machine: None  # type: ignore[method-assign]
+    every(world, 0.4, 0.6, lambda: _pin(world, slow))
+    every(world, 9.0, 10.0, lambda: _silence_and_freeze(world, slow))
 
-    def freeze() -> None:
-        machine = world.machines.get(slow)
-        if machine is None:
-            return
-        if not machine.alive:
-            machine.start()
-        elif machine.ready and machine.raft.leader not in (None, slow):
-            world.note(f"{slow} stands still")
-            machine.pause()
-            world.later(5.0, machine.thaw)
 
-    every(world, 7.0, 8.0, freeze)
+def _silence_and_freeze(world: World, tag: str) -> None:
+    if not _follows(world, tag):
+        return
+    ways = {(tag, other) for other in world.machines if other != tag}
+    world.note(f"{tag} is not heard, and freezes")
+    world.network.cut_ways(ways)
+    machine = world.machines[tag]
+    world.later(1.3, machine.pause)
+    world.later(5.0, lambda: world.network.cut.difference_update(ways))
+    world.later(5.2, machine.thaw)
+    world.later(5.4, machine.start)
 
 
 def hanging_on_the_old_leader(world: World) -> None:
-    """Again and again a Member hears only the leader, and then the two are cut off from all others."""
+    """Again and again a Member hears only the leader, then the two are cut off from all others, and the Member freezes
+    just before the leader has to give up."""
     as_it_comes(world)
     world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 12.0, 14.0, lambda: _hang(world))
 
-    def cut() -> None:
-        leading = [m.tag for m in world.machines.values() if m.ready and m.raft.role == "Leader"]
-        members = [tag for tag in world.group if tag in world.machines and tag not in leading]
-        if len(leading) != 1 or not members:
-            return
-        pair = {leading[0], world.chance.choice(members)}
-        held = next(iter(pair - set(leading)))
-        outside = [tag for tag in world.machines if tag not in pair]
-        first = {(held, tag) for tag in outside} | {(tag, held) for tag in outside}
-        both = first | {(leading[0], tag) for tag in outside} | {(tag, leading[0]) for tag in outside}
-        world.note(f"{held} hears only the leader {leading[0]}")
-        world.network.cut_ways(first)
-        world.later(world.chance.uniform(0.0, 1.0), lambda: world.network.cut_ways(both))
-        world.later(9.0, lambda: world.network.cut.difference_update(both))
 
-    every(world, 12.0, 14.0, cut)
+def _hang(world: World) -> None:
+    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.role == "Leader"]
+    members = [tag for tag in world.group if _follows(world, tag)]
+    if len(leading) != 1 or not members:
+        return
+    leader, member = leading[0], world.chance.choice(members)
+    others = [tag for tag in world.machines if tag not in (leader, member)]
+    first = {(member, tag) for tag in others} | {(tag, member) for tag in others}
+    both = first | {(leader, tag) for tag in others} | {(tag, leader) for tag in others}
+    alone_s = world.chance.uniform(0.0, 1.0)
+    world.note(f"{member} hears only the leader {leader}")
+    world.network.cut_ways(first)
+    world.later(alone_s, lambda: world.network.cut_ways(both))
+    machine = world.machines[member]
+    if world.chance.random() < 0.5:
+        world.later(alone_s + world.chance.uniform(1.2, 1.8), machine.pause)
+    world.later(8.0, machine.thaw)
+    world.later(9.0, lambda: world.network.cut.difference_update(both))
+    world.later(9.1, machine.start)
+
+
+def _follows(world: World, tag: str) -> bool:
+    machine = world.machines.get(tag)
+    return machine is not None and machine.ready and machine.raft.role == "Follower" and machine.raft.leader is not None

@@ -60,7 +60,8 @@ def no_wait_after_the_election(patch: Patch) -> None:
 
 
 def short_wait_after_the_election(patch: Patch) -> None:
-    """A leader waits L + stop after its election."""
+    """A leader waits L + stop after its election, and Raft's own fallback does not end an old one before that."""
+    _no_fallback(patch)
     patch.setattr(
         leadership,
         "void_allowed_from_ns",
@@ -111,6 +112,10 @@ def leader_without_authority(patch: Patch) -> None:
     patch.setattr(
         leadership, "until_ns", lambda authority, timings, now: min(now.hold_ns + lease_ns(timings), FOREVER_NS)
     )
+    _no_fallback(patch)
+
+
+def _no_fallback(patch: Patch) -> None:
     original = core._configuration
 
     def configuration(config: Any) -> Any:
@@ -188,7 +193,7 @@ def void_of_any_term(patch: Patch) -> None:
 
 
 def void_of_any_epoch(patch: Patch) -> None:
-    """A void ends whatever claim stands under its key; with decisions of any term, as only a late void can err so."""
+    """A void ends whatever claim stands under its key."""
 
     def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
         claim = record.claims.get(key)
@@ -196,7 +201,6 @@ def void_of_any_epoch(patch: Patch) -> None:
 
     original = claiming.void
     patch.setattr(deciding, "void", void)
-    void_of_any_term(patch)
 
 
 # ---- sinks
@@ -204,7 +208,14 @@ def void_of_any_epoch(patch: Patch) -> None:
 
 def sink_without_epochs(patch: Patch) -> None:
     """The sink takes whatever comes."""
-    patch.setattr(Sink, "checks_epochs", False)
+
+    def write(self: Sink, epoch: int, step: int) -> bool:
+        self.fence = epoch
+        return original(self, epoch, step)
+
+    original = Sink.write
+    patch.setattr(Sink, "begin", lambda self, epoch: self.steps)
+    patch.setattr(Sink, "write", write)
 
 
 def read_before_the_fence(patch: Patch) -> None:
