@@ -15,17 +15,17 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Door:
-    """A TCP port through which one node's HTTP server is reached while the door is open."""
+    """A TCP port through which a server behind it on loopback, a node's HTTP server, is reached while it is open."""
 
-    def __init__(self, port: int, behind: int) -> None:
-        self.port, self._behind = port, behind
+    def __init__(self, port: int, behind: int, host: str = "127.0.0.1") -> None:
+        self.host, self.port, self._behind = host, port, behind
         self._server: asyncio.Server | None = None
         self._joined: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def open(self) -> None:
         """Takes connections; one that is open already stays so."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._join, self.host, self.port)
 
     async def shut(self) -> None:
         """Refuses new connections and breaks those that there are."""

@@ -1,0 +1,50 @@
+"""A kind of task that logs each instant at which it runs: one line, with the machine's common clock, again and again.
+
+The chaos lab puts this file into its nodes' path as a plug-in, as a user of the daemon would.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from raftnode.record.model import Database
+from raftnode.record.ownership import task_key
+from tasks.context import TaskContext
+from tasks.kinds import Definition
+
+NAME = "InstantsEtl"
+PERIOD_S = 0.02
+
+
+class Instants:
+    """See `tasks.kinds.TaskKind`. The configuration names the `File`."""
+
+    name = NAME
+    etl_type = "Instants"
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        name = str(configuration["Name"])
+        return Definition(
+            name=name, kind=NAME, key=task_key(NAME, name), configuration=json.dumps(dict(configuration)).encode()
+        )
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """It needs none."""
+
+    async def run(self, context: TaskContext) -> None:
+        run = context.run
+        file = os.open(json.loads(run.task.configuration)["File"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            while context.still_owned():
+                at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                line = {"task": run.task.name, "node": run.node, "epoch": run.epoch, "pid": os.getpid(), "at_ns": at_ns}
+                os.write(file, json.dumps(line).encode() + b"\n")
+                await asyncio.sleep(PERIOD_S)
+        finally:
+            os.close(file)
+
+
+KIND = Instants()
