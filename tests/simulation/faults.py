@@ -114,9 +114,10 @@ class Faults:
         """One disk at a time: two damaged ones and an accident are the loss of a majority."""
         tag = self._tag()
         machine = self._world.machines[tag]
-        if self._world.replacements.busy or any(other.damaged for other in self._world.machines.values()):
+        if self._world.replacements.busy or any(other.flipped for other in self._world.machines.values()):
             return
         machine.die()
+        machine.flipped = True
         self._world.note(f"{tag} crashes, and a bit of {machine.disk.flip(self._chance)} flips")
         self._again(tag, 0.1, 3)
 

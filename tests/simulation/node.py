@@ -107,7 +107,11 @@ class Databases:
 
 
 class Machine:
-    """One machine: its disk and its rate outlive its processes. `knows`: the nodes it starts among."""
+    """One machine: its disk and its rate outlive its processes.
+
+    `knows`: the nodes it starts among. `flipped`: a bit of the disk is not what it was, which the node finds out
+    (`damaged`) or not.
+    """
 
     def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
         self.world = world
@@ -120,7 +124,7 @@ class Machine:
         self.rate = world.chance.uniform(0.99, 1.01)
         self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
-        self.damaged = False
+        self.flipped = self.damaged = False
         self.retired = False
 
     @property

@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
-from raftnode.consensus.model import Add, NotCommitted, Peer, Remove
+from raftnode.consensus.model import Add, NotCommitted, OutcomeUnknown, Peer, Remove
 from raftnode.consensus.replica import Unavailable
 from raftnode.record.commands import AddNode, RemoveNode
 from raftnode.record.model import ClusterNode, Result
@@ -29,7 +29,7 @@ class Replacements:
 
     def begin(self, tag: str) -> None:
         """Begins to replace the node, unless another one is being replaced or needs it more."""
-        needed = {other for other, machine in self._world.machines.items() if machine.damaged}
+        needed = {other for other, machine in self._world.machines.items() if machine.damaged or machine.flipped}
         if not self.busy and needed <= {tag} and self._made < len(LETTERS):
             self.busy = tag
             self._made += 1
@@ -68,33 +68,40 @@ class Replacements:
         done: Callable[[Mapping[str, ClusterNode]], bool],
         attempt: Callable[[Machine], Coroutine[Any, Any, Result]],
     ) -> None:
+        """Attempts it at one node after the other until one that knows all that was acknowledged sees it done."""
         world = self._world
         while True:
             others = [machine for machine in world.machines.values() if machine is not old and machine.ready]
-            if others:
-                at = world.chance.choice(others)
-                nodes = at.replica.record.nodes
-                if at.tag in nodes and done(nodes):
-                    return
-                await self._ask(at, attempt)
+            if others and await self._ask(world.chance.choice(others), done, attempt):
+                return
             await asyncio.sleep(PAUSE_S)
 
-    async def _ask(self, at: Machine, attempt: Callable[[Machine], Coroutine[Any, Any, Result]]) -> None:
-        """Waits for the attempt in the node's process, as long as that lives."""
+    async def _ask(
+        self,
+        at: Machine,
+        done: Callable[[Mapping[str, ClusterNode]], bool],
+        attempt: Callable[[Machine], Coroutine[Any, Any, Result]],
+    ) -> bool:
+        """Looks and attempts in the node's process, as long as that lives."""
         process = at.process
         assert process is not None
 
-        async def ask() -> None:
+        async def ask() -> bool:
             try:
+                await at.raft.barrier(timeout_ms=2000)
+                if done(at.replica.record.nodes):
+                    return True
                 result = await attempt(at)
                 if result.error is not None:
                     self._world.note(f"{at.tag} refuses: {result.error.message}")
-            except (Unavailable, NotCommitted) as error:
+            except (Unavailable, NotCommitted, OutcomeUnknown) as error:
                 self._world.note(f"{at.tag}: {error}")
+            return False
 
         task = process.context.run(self._world.loop.create_task, ask())
         while not task.done() and process.alive:  # noqa: ASYNC110 (a dead process's task is never done)
             await asyncio.sleep(PAUSE_S)
+        return task.done() and task.result()
 
     @staticmethod
     async def _remove(at: Machine, tag: str) -> Result:
