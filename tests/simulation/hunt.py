@@ -8,14 +8,15 @@ does then as well: it has found a defect of the product, or of the world.
 
 import argparse
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from tests.simulation import claim_variants as claims
+from tests.simulation import directed, variants
 from tests.simulation import schedules as worlds
-from tests.simulation import variants
 from tests.simulation.schedules import Schedule
-from tests.simulation.variants import Variant
+from tests.simulation.variants import Patch, Variant
 from tests.simulation.world import simulate
 
 RULES: dict[str, tuple[Variant, Schedule]] = {
@@ -23,8 +24,9 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "R_factor": (variants.silence_without_margin, worlds.slow_holders),
     "wait2L": (variants.no_wait_after_the_election, worlds.as_it_comes),
     "waitL": (variants.short_wait_after_the_election, worlds.hanging_on_the_old_leader),
+    "wait_factor": (variants.wait_without_margin, directed.handed_over),
     "silence": (variants.void_without_silence, worlds.as_it_comes),
-    "echo": (variants.lease_from_receipt, worlds.unheard),
+    "echo": (variants.lease_from_receipt, directed.unheard),
     "authority": (variants.leader_without_authority, worlds.hanging_on_the_old_leader),
     "held": (claims.grant_over_a_held_claim, worlds.as_it_comes),
     "session": (claims.claim_outlives_its_session, worlds.returning_late),
@@ -34,17 +36,25 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "stop_first": (claims.release_before_the_end, worlds.restless),
     "stamp_inc": (variants.stamps_without_incarnation, worlds.as_it_comes),
     "incarnation": (claims.claim_outlives_its_process, worlds.lagging),
-    "watchdog": (variants.no_watchdog, worlds.freezing),
+    "watchdog": (variants.no_watchdog, directed.freezing),
     "claim_lives": (claims.claim_dies_with_its_task, worlds.names_again),
-    "clock": (variants.clock_that_stops_in_a_pause, worlds.freezing),
+    "clock": (variants.clock_that_stops_in_a_pause, directed.freezing),
     "sink": (variants.sink_without_epochs, worlds.slow_sinks),
     "fence_first": (variants.read_before_the_fence, worlds.slow_sinks),
     "void_epoch": (variants.void_of_any_epoch, worlds.late_copies),
-    "void_term": (variants.void_of_any_term, worlds.lagging),
+    "void_term": (variants.void_of_any_term, directed.stale_decisions),
     "journal_sync": (variants.journal_without_sync, worlds.as_it_comes),
     "stored_vote": (variants.vote_that_is_not_stored, worlds.winners_alone),
 }
 """Each rule: what leaves it out, and the world in which that shows."""
+
+
+BESIDE: dict[Schedule, Callable[[Patch], None]] = {
+    worlds.slow_sinks: worlds.hop_slowly,
+    directed.handed_over: variants.no_fallback,
+    directed.stale_decisions: variants.no_fallback,
+}
+"""What else a world needs, whether the rule is kept or not."""
 
 
 def hunt(rule: str, seeds: range) -> tuple[int, str] | None:
@@ -60,8 +70,8 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
     """What that world notices, with the rule left out or kept."""
     leave_out, schedule = RULES[rule]
     with pytest.MonkeyPatch.context() as patch:
-        if schedule is worlds.slow_sinks:
-            worlds.hop_slowly(patch)
+        if schedule in BESIDE:
+            BESIDE[schedule](patch)
         if not kept:
             leave_out(patch)
         return simulate(seed, change=schedule).breaches

@@ -263,36 +263,3 @@ def _hang(world: World) -> None:
 def _follows(world: World, tag: str) -> bool:
     machine = world.machines.get(tag)
     return machine is not None and machine.ready and machine.raft.role == "Follower" and machine.raft.leader is not None
-
-
-def freezing(world: World) -> None:
-    """Members freeze for longer than R, one after the other."""
-    as_it_comes(world)
-    world.faults.strike = lambda: None  # type: ignore[method-assign]
-    every(world, 2.0, 3.0, lambda: _freeze(world))
-
-
-def _freeze(world: World) -> None:
-    machine = world.machines.get(world.chance.choice(world.group))
-    if machine is not None and machine.ready:
-        world.note(f"{machine.tag} freezes")
-        machine.pause()
-        world.later(world.chance.uniform(3.0, 7.0), machine.thaw)
-        world.later(8.0, machine.start)
-
-
-def unheard(world: World) -> None:
-    """Members hear the others and are not heard, for longer than R, one after the other."""
-    as_it_comes(world)
-    world.faults.strike = lambda: None  # type: ignore[method-assign]
-    every(world, 6.0, 8.0, lambda: _mute(world))
-
-
-def _mute(world: World) -> None:
-    followers = [tag for tag in world.group if _follows(world, tag)]
-    if followers:
-        tag = world.chance.choice(followers)
-        ways = {(tag, other) for other in world.machines if other != tag}
-        world.note(f"{tag} is not heard")
-        world.network.cut_ways(ways)
-        world.later(5.0, lambda: world.network.cut.difference_update(ways))

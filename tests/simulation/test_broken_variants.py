@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS_MAX = 40
 LIMIT_S = 240
 
-HELD_BY_OTHERS = {"elect_echo", "stamp_inc", "void_term"}
+HELD_BY_OTHERS = {"elect_echo", "stamp_inc"}
 """Rules behind which others stand in whole nodes, so that no world is known that notices; see docs/guarantees.md."""
 
 

@@ -61,7 +61,7 @@ def no_wait_after_the_election(patch: Patch) -> None:
 
 def short_wait_after_the_election(patch: Patch) -> None:
     """A leader waits L + stop after its election, and Raft's own fallback does not end an old one before that."""
-    _no_fallback(patch)
+    no_fallback(patch)
     patch.setattr(
         leadership,
         "void_allowed_from_ns",
@@ -112,10 +112,11 @@ def leader_without_authority(patch: Patch) -> None:
     patch.setattr(
         leadership, "until_ns", lambda authority, timings, now: min(now.hold_ns + lease_ns(timings), FOREVER_NS)
     )
-    _no_fallback(patch)
+    no_fallback(patch)
 
 
-def _no_fallback(patch: Patch) -> None:
+def no_fallback(patch: Patch) -> None:
+    """A leader without a majority goes on for as long as its authority lasts."""
     original = core._configuration
 
     def configuration(config: Any) -> Any:

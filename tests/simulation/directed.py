@@ -1,0 +1,133 @@
+"""Worlds in which the same few accidents come one after the other, at the worst of times; see `schedules`."""
+
+from raftnode.consensus.messages import TimeoutNow, encode
+from tests.simulation.node import Machine
+from tests.simulation.schedules import PACE, _follows, _lag, _pin, as_it_comes, every
+from tests.simulation.world import World
+
+
+def freezing(world: World) -> None:
+    """Members freeze for longer than R, one after the other."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 2.0, 3.0, lambda: _freeze(world))
+
+
+def _freeze(world: World) -> None:
+    machine = world.machines.get(world.chance.choice(world.group))
+    if machine is not None and machine.ready:
+        world.note(f"{machine.tag} freezes")
+        machine.pause()
+        world.later(world.chance.uniform(3.0, 7.0), machine.thaw)
+        world.later(8.0, machine.start)
+
+
+def unheard(world: World) -> None:
+    """Members hear the others and are not heard, for longer than R, one after the other."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 6.0, 8.0, lambda: _mute(world))
+
+
+def _mute(world: World) -> None:
+    followers = [tag for tag in world.group if _follows(world, tag)]
+    if followers:
+        tag = world.chance.choice(followers)
+        ways = {(tag, other) for other in world.machines if other != tag}
+        world.note(f"{tag} is not heard")
+        world.network.cut_ways(ways)
+        world.later(5.0, lambda: world.network.cut.difference_update(ways))
+
+
+def handed_over(world: World) -> None:
+    """Again and again a leader hands over to another node, and hears nothing more from the moment it has said so, nor
+    does a Member that goes on under it and freezes when the old leader has to give up. The clocks of the two are as
+    slow as clocks may be, the others' as fast; beats are frequent and the observer looks all the time."""
+    world.pace = PACE | {"heartbeat_ms": 20, "observer_period_ms": 5}
+    world.group = ("A", "B", "C")
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    for machine in world.machines.values():
+        machine.rate = 0.99 if machine.tag in "AB" else 1.01
+    every(world, 0.4, 0.6, lambda: _towards(world))
+    every(world, 11.0, 12.0, lambda: _hand_over_and_cut(world))
+
+
+def _pair(world: World) -> tuple[str, str] | None:
+    """The leader and the Member beside it, when both are slow."""
+    for leader, member in (("A", "B"), ("B", "A")):
+        machine = world.machines.get(leader)
+        if machine is not None and machine.ready and machine.raft.role == "Leader" and _follows(world, member):
+            return leader, member
+    return None
+
+
+def _towards(world: World) -> None:
+    pair = _pair(world)
+    if pair is not None:
+        _pin(world, pair[1])
+        return
+    machine = world.machines.get("A")
+    if machine is not None and _follows(world, "A"):
+        world.on(machine, _lead(machine))
+
+
+async def _lead(machine: Machine) -> None:
+    try:
+        await machine.raft.transfer_leadership(machine.tag, timeout_ms=1000)
+    except Exception as error:
+        machine.world.note(f"{machine.tag} does not lead: {error}")
+
+
+def _hand_over_and_cut(world: World) -> None:
+    pair = _pair(world)
+    if pair is None or not _follows(world, "D"):
+        return
+    leader, member = pair
+    world.note(f"{leader} hands over to D and hears nothing more, nor does {member}")
+    others = [tag for tag in world.machines if tag not in pair]
+    ways = {(a, b) for a in pair for b in others} | {(b, a) for a in pair for b in others}
+    world.network.cut_ways(ways)
+    _stand(world, "D", leader)
+    machine = world.machines[member]
+    world.later(world.chance.uniform(1.77, 1.8), machine.pause)
+    world.later(7.0, lambda: world.network.cut.difference_update(ways))
+    world.later(7.1, machine.start)
+
+
+def _stand(world: World, tag: str, leader: str) -> None:
+    """The leader's word that it hands over arrives."""
+    machine = world.machines[tag]
+    engine = machine.raft._engine
+    assert engine is not None
+    assert machine.process is not None
+    machine.process.context.run(engine.receive, leader, encode(TimeoutNow(engine.term)))
+
+
+def stale_decisions(world: World) -> None:
+    """Again and again a leader that does not hear a Member hands over and is cut off, decides that the Member is silent
+    just before it has to give up, and is back; the Member, which the new leader hears, lags then."""
+    world.pace = PACE | {"observer_period_ms": 10}
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 11.0, 12.0, lambda: _decide_too_late(world))
+
+
+def _decide_too_late(world: World) -> None:
+    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.role == "Leader"]
+    members = [tag for tag in world.group if _follows(world, tag)]
+    heirs = [tag for tag in world.machines if _follows(world, tag) and tag not in members[:1]]
+    if len(leading) != 1 or not members or not heirs:
+        return
+    leader, member, heir = leading[0], members[0], heirs[0]
+    others = [tag for tag in world.machines if tag != leader]
+    ways = {(leader, tag) for tag in others} | {(tag, leader) for tag in others}
+    world.note(f"{leader} does not hear {member}, and will decide too late")
+    world.network.cut_ways({(member, leader)})
+
+    def hand_over() -> None:
+        world.network.cut_ways(ways)
+        if _follows(world, heir):
+            _stand(world, heir, leader)
+
+    world.later(1.35, hand_over)
+    world.later(3.5, lambda: _lag(world, member, 1.7))
+    world.later(3.6, lambda: world.network.cut.difference_update(ways))
