@@ -9,9 +9,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 VARIABLE = "RAFTNODE_TEST_POSTGRES_URL"
@@ -36,6 +38,24 @@ def server() -> Iterator[str]:
             yield url
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def table(definition: str) -> AsyncIterator[tuple[str, asyncpg.Connection]]:
+    """A table in a database of its own: the database's URL and a connection."""
+    name = f"test_{uuid.uuid4().hex}"
+    with server() as base:
+        admin = await asyncpg.connect(base)
+        await admin.execute(f"CREATE DATABASE {name}")
+        url = f"{base.rsplit('/', 1)[0]}/{name}"
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"CREATE TABLE {definition}")
+        try:
+            yield url, connection
+        finally:
+            await connection.close()
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await admin.close()
 
 
 @contextlib.contextmanager

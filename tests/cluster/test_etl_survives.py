@@ -1,6 +1,5 @@
 """A SQL ETL into PostgreSQL whose node is killed again and again ends with exactly the right rows."""
 
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap
-from tests.postgres import server
+from tests.postgres import table
 
 KILLS = 5
 COUNT = 100_000
@@ -19,20 +18,9 @@ pytestmark = pytest.mark.postgres
 
 @pytest.fixture
 async def target() -> AsyncIterator[tuple[str, asyncpg.Connection]]:
-    """A table in a database of its own in PostgreSQL: the database's URL and a connection."""
-    name = f"survival_{uuid.uuid4().hex}"
-    with server() as base:
-        admin = await asyncpg.connect(base)
-        await admin.execute(f"CREATE DATABASE {name}")
-        url = f"{base.rsplit('/', 1)[0]}/{name}"
-        connection = await asyncpg.connect(url)
-        await connection.execute('CREATE TABLE "Survivors" ("Line" serial PRIMARY KEY, "Id" text, "Value" bigint)')
-        try:
-            yield url, connection
-        finally:
-            await connection.close()
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            await admin.close()
+    """The target: its database's URL and a connection."""
+    async with table('"Survivors" ("Line" serial PRIMARY KEY, "Id" text, "Value" bigint)') as made:
+        yield made
 
 
 @pytest.mark.timeout(300)

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import signal
 import sqlite3
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,7 +16,7 @@ import pytest
 from raftnode.http import HttpError, HttpFailed
 from tests.harness.cluster import Cluster
 from tests.harness.runs import assert_no_overlap
-from tests.postgres import server
+from tests.postgres import table
 
 pytestmark = pytest.mark.postgres
 
@@ -123,20 +122,9 @@ class Load:
 
 @pytest.fixture
 async def postgres() -> AsyncIterator[tuple[str, asyncpg.Connection]]:
-    """A table in a database of its own in PostgreSQL: the database's URL and a connection."""
-    name = f"load_{uuid.uuid4().hex}"
-    with server() as base:
-        admin = await asyncpg.connect(base)
-        await admin.execute(f"CREATE DATABASE {name}")
-        url = f"{base.rsplit('/', 1)[0]}/{name}"
-        connection = await asyncpg.connect(url)
-        await connection.execute('CREATE TABLE "Items" ("Id" text, "Value" bigint)')
-        try:
-            yield url, connection
-        finally:
-            await connection.close()
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-            await admin.close()
+    """The target: its database's URL and a connection."""
+    async with table('"Items" ("Id" text, "Value" bigint)') as made:
+        yield made
 
 
 @pytest.mark.timeout(180)

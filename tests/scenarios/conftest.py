@@ -140,11 +140,28 @@ def stabilization_time_sec() -> int:
     return 0
 
 
+@pytest.fixture(scope="module")
+def more_flags() -> tuple[str, ...]:
+    """What else the nodes are told; a module may say something."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def kind_of_cluster() -> type[Cluster]:
+    """What the nodes are made as; a module may want another kind."""
+    return Cluster
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory, stabilization_time_sec: int) -> AsyncIterator[Cluster]:
+async def cluster(
+    tmp_path_factory: pytest.TempPathFactory,
+    stabilization_time_sec: int,
+    more_flags: tuple[str, ...],
+    kind_of_cluster: type[Cluster],
+) -> AsyncIterator[Cluster]:
     """Five nodes, fast. At the end no two runs of a task may have overlapped."""
-    flags = ("--cluster.stabilization-time-sec", str(stabilization_time_sec), *PATIENT)
-    async with Cluster(tmp_path_factory.mktemp("cluster"), flags=flags) as five:
+    flags = ("--cluster.stabilization-time-sec", str(stabilization_time_sec), *more_flags, *PATIENT)
+    async with kind_of_cluster(tmp_path_factory.mktemp("cluster"), flags=flags) as five:
         yield five
         assert_no_overlap(five.runs(), [])
 

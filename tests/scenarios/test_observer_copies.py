@@ -1,14 +1,11 @@
 """Scenarios 55 to 57, 60 and 62: what becomes of the copies on nodes that are gone, moved, down, or one too many."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from raftnode.cli.local_cluster import free_ports
-from tests.harness.cluster import PATIENT, Cluster
-from tests.harness.runs import assert_no_overlap
+from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group
 from tests.scenarios.decisions import becomes, decided, has_members
 from tests.scenarios.doors import DoorCluster
@@ -16,17 +13,16 @@ from tests.scenarios.doors import DoorCluster
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DoorCluster]:
-    """Five nodes that promote at once, replace soon and forget tombstones as soon as they may."""
-    flags = (
-        *("--cluster.stabilization-time-sec", "0"),
-        *("--cluster.time-before-adding-replica-sec", "1"),
-        *("--documents.tombstone-cleanup-sec", "1"),
-    )
-    async with DoorCluster(tmp_path_factory.mktemp("cluster"), flags=(*flags, *PATIENT)) as five:
-        yield five
-        assert_no_overlap(five.runs(), [])
+@pytest.fixture(scope="module")
+def more_flags() -> tuple[str, ...]:
+    """Nodes that replace soon and forget tombstones as soon as they may."""
+    return ("--cluster.time-before-adding-replica-sec", "1", "--documents.tombstone-cleanup-sec", "1")
+
+
+@pytest.fixture(scope="module")
+def kind_of_cluster() -> type[Cluster]:
+    """Replication passes through doors."""
+    return DoorCluster
 
 
 async def test_scenario_55_the_record_of_a_deleted_database_waits_for_a_node_that_is_down_until_that_is_removed(

@@ -3,18 +3,15 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from raftnode.http import HttpFailed
 from raftnode.record.model import DECISIONS_MAX
-from tests.harness.cluster import PATIENT, Cluster
-from tests.harness.runs import assert_no_overlap
+from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group
 from tests.scenarios.decisions import becomes, decided, has_members, messages
 
@@ -25,16 +22,10 @@ MOVE = r"E was (moved to Rehab|promoted to Member): "
 STALE = r"The topology was not changed, reason ConcurrencyException: .*"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    """Five nodes that promote at once, and replace late enough for a leader to change meanwhile."""
-    flags = (
-        *("--cluster.stabilization-time-sec", "0"),
-        *("--cluster.time-before-adding-replica-sec", str(REPLACE_MS // 1000)),
-    )
-    async with Cluster(tmp_path_factory.mktemp("cluster"), flags=(*flags, *PATIENT)) as five:
-        yield five
-        assert_no_overlap(five.runs(), [])
+@pytest.fixture(scope="module")
+def more_flags() -> tuple[str, ...]:
+    """Nodes that replace late enough for a leader to change meanwhile."""
+    return ("--cluster.time-before-adding-replica-sec", str(REPLACE_MS // 1000))
 
 
 async def test_scenario_58_a_suspended_observer_changes_nothing_until_it_is_resumed_whoever_leads(

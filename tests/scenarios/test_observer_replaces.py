@@ -1,13 +1,9 @@
 """Scenarios 49 to 52: the group keeps its replication factor, whoever is edited, lost, replaced or added."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from raftnode.http import HttpFailed
-from tests.harness.cluster import PATIENT, Cluster
-from tests.harness.runs import assert_no_overlap
+from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group
 from tests.scenarios.decisions import becomes, decided, has_members, messages
 from tests.scenarios.doors import DoorCluster
@@ -17,16 +13,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 REPLACE_MS = 1000
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DoorCluster]:
-    """Five nodes that promote at once and replace soon."""
-    flags = (
-        *("--cluster.stabilization-time-sec", "0"),
-        *("--cluster.time-before-adding-replica-sec", str(REPLACE_MS // 1000)),
-    )
-    async with DoorCluster(tmp_path_factory.mktemp("cluster"), flags=(*flags, *PATIENT)) as five:
-        yield five
-        assert_no_overlap(five.runs(), [])
+@pytest.fixture(scope="module")
+def more_flags() -> tuple[str, ...]:
+    """Nodes that replace soon."""
+    return ("--cluster.time-before-adding-replica-sec", str(REPLACE_MS // 1000))
+
+
+@pytest.fixture(scope="module")
+def kind_of_cluster() -> type[Cluster]:
+    """Replication passes through doors."""
+    return DoorCluster
 
 
 async def test_scenario_49_a_group_that_a_user_edits_has_its_replication_factor_again(
