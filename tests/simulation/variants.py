@@ -54,13 +54,13 @@ def silence_without_margin(patch: Patch) -> None:
 
 
 def no_wait_after_the_election(patch: Patch) -> None:
-    """A leader voids as soon as it leads."""
+    """A leader voids as soon as it leads, and counts no silence anew from its election."""
     patch.setattr(leadership, "void_allowed_from_ns", lambda authority: authority.elected_ns)
     _silence_before_the_election_counts(patch)
 
 
 def short_wait_after_the_election(patch: Patch) -> None:
-    """A leader waits L + stop after its election, and Raft's own fallback does not end an old one before that."""
+    """A leader waits L + stop after its election and counts no silence anew; Raft's fallback ends no old leader."""
     no_fallback(patch)
     patch.setattr(
         leadership,
@@ -71,7 +71,7 @@ def short_wait_after_the_election(patch: Patch) -> None:
 
 
 def wait_without_margin(patch: Patch) -> None:
-    """A leader waits exactly 2 L + stop after its election, without factor and margin."""
+    """A leader waits exactly 2 L + stop after its election, without factor and margin, and counts no silence anew."""
     patch.setattr(
         leadership,
         "void_allowed_from_ns",
