@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from observer.health import Health
 from observer.observer import Observer
 from observer.rules.facts import Limits
-from raftnode.consensus.forming import Forming
+from raftnode.consensus.forming import Forming, NodeRefused
 from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.raft import Raft
@@ -140,6 +140,11 @@ class Machine:
         """Whether the process runs and has come so far as to answer."""
         return self.running and self.booted == self.boot
 
+    @property
+    def wanted(self) -> bool:
+        """Whether nobody has begun to replace it."""
+        return not self.retired and self.world.replacements.busy != self.tag
+
     def start(self) -> None:
         """A new process on this machine's disk, unless that is damaged or nobody wants it any more."""
         if self.damaged or self.retired or self.alive:
@@ -161,7 +166,8 @@ class Machine:
             error = task.exception()
             self.world.note(f"{self.tag} ends: {error!r}")
             self.damaged = self.damaged or isinstance(error, StorageDamaged)
-            if not isinstance(error, ConsensusFailed):
+            removed = isinstance(error, BaseExceptionGroup) and error.subgroup(NodeRefused) and not self.wanted
+            if not isinstance(error, ConsensusFailed) and not removed:
                 self.world.breach(f"DEFECT {self.tag} ended by {error!r}")
             self.die()
 
