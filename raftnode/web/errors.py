@@ -127,7 +127,7 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
             return ApiError("TimeoutException", "The request took longer than http.request_timeout_ms.", status=503)
         case HttpProcessingError() | web.RequestPayloadError():
             return bad_request(f"The body is not as its headers say: {' '.join(str(error).split())[:200]}.")
-        case ConnectionError() if request.transport is None:
+        case ConnectionError() if request.transport is None or request.transport.is_closing():
             return bad_request("The client went away before its request was complete.")
     id = uuid4().hex[:12]
     log.exception("a request failed by a defect", id=id, method=request.method, path=request.path)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Clients:
         document = {"Value": number, "@metadata": {"@collection": "Items"}}
         command = {"Type": "PUT", "Id": f"items/{number}", "Document": document}
         path = f"/databases/{DATABASE}/bulk_docs?numberOfReplicasToWaitFor=majority&waitForReplicasTimeout=00:00:03"
-        if await self._ask("POST", path, {"Commands": [command]}):
+        if await self._ask("POST", path, {"Commands": [command]}, GROUP):
             self.documents.add(number)
             self._notes.write(f"document {number}\n")
 
@@ -65,7 +65,9 @@ class Clients:
             value = self.values.get(name, 0) + 1
             string = {"Name": name, "Type": "Sql", "FactoryName": "System.Data.SQLite"}
             string["ConnectionString"] = f"Data Source=/nowhere/{value}"
-            while not await self._ask("PUT", f"/databases/{DATABASE}/admin/connection-strings", string):
+            while not await self._ask(
+                "PUT", f"/databases/{DATABASE}/admin/connection-strings", string, self._lab.nodes
+            ):
                 pass
             self.values[name] = value
             self._notes.write(f"{name} {value}\n")
@@ -73,9 +75,9 @@ class Clients:
 
         return once
 
-    async def _ask(self, method: str, path: str, body: Any) -> bool:
-        """One request to some node; whether it was acknowledged."""
-        node = self._lab.nodes[self._chance.choice(sorted(self._lab.nodes))]
+    async def _ask(self, method: str, path: str, body: Any, among: Iterable[str]) -> bool:
+        """One request to one of the nodes; whether it was acknowledged."""
+        node = self._lab.nodes[self._chance.choice(sorted(among))]
         self.requests += 1
         try:
             await self._lab.http.request(method, node.url + path, json=body, timeout_s=REQUEST_TIMEOUT_S)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from tests.harness.cluster import PATIENT, Cluster
 TAGS = "ABC"
 FLIPS = 300
 FLIP_CHANCE = 0.02
-SEED = os.environ.get("RAFTNODE_TEST_FUZZ_SEED") or secrets.token_hex(8)
+SEED = os.environ.get("RAFTNODE_TEST_FUZZ_SEED", "one and the same")
 
 
 class Cable:

@@ -78,3 +78,17 @@ async def test_a_client_that_goes_away_is_no_defect(client: Client) -> None:
         with socket.create_connection((address.hostname or "", address.port or 0)):
             assert (await client.get("/status")).status == 200
     assert [line for line in lines if line["log_level"] == "error"] == []
+
+
+async def test_a_client_that_goes_away_from_a_download_is_no_defect(client: Client) -> None:
+    """Found by fuzzing: what was still to be written met a connection that was closing."""
+    await client.database()
+    address = urlsplit(client.url)
+    with capture_logs() as lines:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(b"GET /admin/cluster/snapshot HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.read(1)
+            writer.transport.abort()
+        assert (await client.get("/status")).status == 200
+    assert [line for line in lines if line["log_level"] == "error"] == []
