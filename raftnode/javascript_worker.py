@@ -32,7 +32,7 @@ for (const name of ["ArrayBuffer", "SharedArrayBuffer", "DataView", "Atomics", "
   if (name in globalThis) globalThis[name] = undefined;
 }
 """
-_INVOKE = "(f => argument => { const r = JSON.stringify(f(JSON.parse(argument))); return r ?? 'null'; })"
+_INVOKE = "(({parse, stringify}) => f => argument => stringify(f(parse(argument))) ?? 'null')(JSON)"
 
 
 def main() -> None:

@@ -151,11 +151,12 @@ class _Runner:
         loaded = iter(await self._loaded(stream, live, []) if live else [])
         rows, failures = [], []
         for document in documents:
-            result = None if document.deleted else next(loaded)
-            if result is not None and result.error is not None:
-                failures.append(Refusal(document.id, result.error))
+            result = Loaded() if document.deleted else next(loaded)
+            loads = [(table.lower(), row) for table, row in result.rows]
+            reason = result.error or stream.misplaced(loads)
+            if reason is not None:
+                failures.append(Refusal(document.id, reason))
             else:
-                loads = [] if result is None else [(table.lower(), row) for table, row in result.rows]
                 rows.append(DocumentRows(document.id, stream.tables, loads))
         return rows, failures
 

@@ -1,6 +1,7 @@
 """One transform of a running SQL ETL: its place in the documents, and how they fare."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -49,6 +50,15 @@ class Stream:
             processed=self.progress.processed + processed,
             failed=self.progress.failed + failed,
         )
+
+    def misplaced(self, rows: Sequence[tuple[str, Any]]) -> str | None:
+        """Why a document's rows, by folded table, cannot be taken: rows of a table that the script's text does not name
+        would stay behind when the document changes."""
+        for table, _ in rows:
+            if table not in self.tables:
+                known = ", ".join(self.tables)
+                return f"the script loads to '{table}', which its text does not name; name it there (it names: {known})"
+        return None
 
     def verdict(self, accepted: int, failures: Sequence[Refusal], *, final: bool) -> None:
         """Raises TaskFailed unless the failures of this batch, with those of the run before, are single documents'."""

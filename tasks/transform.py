@@ -12,49 +12,74 @@ from typing import Any
 import msgspec
 
 from raftnode.documents.model import Document
-from raftnode.javascript import Program, Sandbox, Script, ScriptLimits, check, url_of
+from raftnode.javascript import Program, Sandbox, Script, ScriptError, ScriptLimits, check, url_of
+from raftnode.unreadable import UNREADABLE
 
+_REMEDY = "load text without halves of surrogate pairs, and objects that are not nested beyond measure"
+_BENT = "leave the functions of the language as they are"
 _CALL = re.compile(
     r"""\bloadTo(?:(?P<suffix>\w+)\s*\(|\s*\(\s*(?P<quote>["'])(?P<text>(?:(?!(?P=quote)).)+)(?P=quote))"""
 )
 
 _PRELUDE = """
-let __current, __currentId, __rows;
-const __plain = (name, value) => {
-  switch (typeof value) {
-    case "undefined": return null;
-    case "number":
-      if (!Number.isFinite(value)) throw new Error(`${name} is ${value}, which no database can store`);
-      return value;
-    case "bigint": return value.toString();
-    case "function": case "symbol": throw new Error(`${name} is a ${typeof value}`);
-    default: return value;
-  }
-};
-const __load = (table, row) => {
-  if (row === null || typeof row !== "object" || Array.isArray(row))
-    throw new Error(`loadTo${table} needs an object with a value for each column`);
-  const plain = {};
-  for (const column of Object.keys(row)) plain[column] = __plain(`${table}.${column}`, row[column]);
-  __rows.push([table, plain]);
-};
-const loadTo = (table, row) => __load(String(table), row);
-const id = document => document === __current ? __currentId : document?.["@metadata"]?.["@id"] ?? null;
-const getMetadata = document => document?.["@metadata"] ?? null;
+globalThis.__raftnode ??= (() => {
+  const stringify = JSON.stringify, text = String, keys = Object.keys, isArray = Array.isArray;
+  const {isFinite} = Number, {defineProperty} = Object;
+  let current, currentId, rows;
+  const plain = (name, value) => {
+    switch (typeof value) {
+      case "undefined": return null;
+      case "number":
+        if (!isFinite(value)) throw new Error(`${name} is ${value}, which no database can store`);
+        return value;
+      case "bigint": return value.toString();
+      case "function": case "symbol": throw new Error(`${name} is a ${typeof value}`);
+      default: return value;
+    }
+  };
+  const load = (table, row) => {
+    if (typeof table !== "string" || table === "")
+      throw new Error("loadTo needs the name of a table as its first argument");
+    if (row === null || typeof row !== "object" || isArray(row))
+      throw new Error(`loadTo${table} needs an object with a value for each column`);
+    const columns = {};
+    for (const column of keys(row)) columns[column] = plain(`${table}.${column}`, row[column]);
+    rows[rows.length] = [table, columns];
+  };
+  const failure = error => {
+    try {
+      return stringify({error: text(error), stack: text(error?.stack ?? "")});
+    } catch {
+      return '{"error": "it threw something that cannot be shown"}';
+    }
+  };
+  const one = (transform, metadata, document) => {
+    try {
+      document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
+      current = document; currentId = metadata["@id"]; rows = [];
+      transform.call(document);
+      return stringify({rows});
+    } catch (error) {
+      return failure(error);
+    }
+  };
+  const define = (name, value) => defineProperty(globalThis, name, {value, configurable: true});
+  define("loadTo", load);
+  define("id", document => document === current ? currentId : document?.["@metadata"]?.["@id"] ?? null);
+  define("getMetadata", document => document?.["@metadata"] ?? null);
+  return {
+    define,
+    load,
+    program: transform => batch => {
+      let answers = "";
+      for (const [metadata, document] of batch) answers += one(transform, metadata, document) + "\\n";
+      return answers;
+    },
+  };
+})();
 """
-_DRIVER = """
-batch => batch.map(([metadata, document]) => {
-  document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
-  __current = document; __currentId = metadata["@id"]; __rows = [];
-  try {
-    __transform.call(document);
-    JSON.stringify(__rows);
-    return {rows: __rows};
-  } catch (error) {
-    return {error: String(error), stack: String(error?.stack ?? "")};
-  }
-})
-"""
+_DRIVER = "__raftnode.program(__transform)"
+"""Takes the function of its own program: a later program of the same sandbox defines the name anew."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -65,7 +90,8 @@ class Loaded(msgspec.Struct, frozen=True):
     stack: str = ""
 
 
-_decoder = msgspec.json.Decoder(list[Loaded])
+_lines = msgspec.json.Decoder(str)
+_decoder = msgspec.json.Decoder(Loaded)
 
 
 def targets(script: str) -> list[str]:
@@ -78,7 +104,10 @@ class Transform:
     """One script, compiled for a sandbox."""
 
     def __init__(self, name: str, script: str) -> None:
-        loaders = (f"const loadTo{t} = row => __load({t!r}, row);" for t in _identifiers(targets(script)))
+        loaders = (
+            f"__raftnode.define('loadTo{t}', row => __raftnode.load({t!r}, row));"
+            for t in _identifiers(targets(script))
+        )
         self.name = name
         self._program = Program(
             Script("raftnode:prelude", _PRELUDE + "\n".join(loaders)),
@@ -95,13 +124,25 @@ class Transform:
     async def apply(self, sandbox: Sandbox, documents: Sequence[Document]) -> list[Loaded]:
         """What becomes of each document, in their order.
 
-        Raises ScriptError when the script does not compile, ScriptEnded when it exceeds a limit on this batch.
+        Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
+        a limit on this batch.
         """
         items = (b"[" + _metadata(d) + b"," + (d.body or b"{}") + b"]" for d in documents)
         answer = await sandbox.call(self._program, b"[" + b",".join(items) + b"]")
-        return [self._placed(loaded) for loaded in _decoder.decode(answer)]
+        try:
+            lines = _lines.decode(answer).split("\n")[:-1]
+        except UNREADABLE as error:
+            raise ScriptError(self.name, f"gives nothing that can be read ({error}); {_BENT}") from None
+        if len(lines) != len(documents):
+            raise ScriptError(self.name, f"gives {len(lines)} answers for {len(documents)} documents; {_BENT}")
+        return [self._placed(line) for line in lines]
 
-    def _placed(self, loaded: Loaded) -> Loaded:
+    def _placed(self, line: str) -> Loaded:
+        try:
+            loaded = _decoder.decode(line)
+        except UNREADABLE as error:
+            why = f"script '{self.name}': what it gives for this document cannot be read: {error}"
+            return Loaded(error=f"{why}; {_REMEDY}")
         if loaded.error is None:
             return loaded
         place = self._place.search(loaded.stack)

@@ -323,3 +323,30 @@ async def test_a_task_whose_connection_string_is_gone_says_so(bench: Bench, tabl
     context.run = replace(context.run, connection=None)
     with pytest.raises(TaskFailed, match="connection string 'target' is gone; create it again"):
         await KIND.run(context)
+
+
+@one_target
+async def test_two_transforms_of_one_task_both_run(bench: Bench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders")[:3])
+    both = [
+        {"Name": "heads", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company});"},
+        {"Name": "lines", "Collections": ["Orders"], "Script": "loadToOrderLines({Product: 'p'});"},
+    ]
+    context = bench.context(task(tables, "", *both), 10)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 6, body)
+    assert await tables.rows(COUNTS) == [(3, 3, 3)]
+
+
+@one_target
+async def test_rows_for_a_table_that_the_script_does_not_name_are_refused(bench: Bench, tables: SqlTarget) -> None:
+    """They would stay behind when the document changes. Another table of the task, or one that nobody knows."""
+    await put_all(bench.store, northwind("Orders")[:3])
+    script = """
+        const table = {'orders/10248-A': 'OrderLines', 'orders/10249-A': 'Nowhere'}[id(this)];
+        if (table) loadTo(table, {Product: 'p'}); else loadToOrders({Company: this.Company});
+    """
+    context = await carried(bench, task(tables, script), 10, 3)
+    assert await tables.rows(COUNTS) == [(1, 1, 0)]
+    assert context.info.failed == 2
+    assert "does not name; name it there (it names: orders)" in str(context.info)

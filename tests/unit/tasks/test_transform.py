@@ -93,6 +93,27 @@ async def test_values_are_what_json_can_say(sandbox: Sandbox) -> None:
         ("throw 'no'", "script 'My orders': no"),
         ("(function f() { f(); })()", "RangeError: Maximum call stack size exceeded"),
         ("const a = {}; a.a = a; loadToT({a})", "circular"),
+        ("throw null", "script 'My orders': null"),
+        ("throw undefined", "script 'My orders': undefined"),
+        ("throw Symbol('s')", "Symbol(s)"),
+        ("throw Object.create(null)", "it threw something that cannot be shown"),
+        ("throw {toString() { throw 1; }}", "it threw something that cannot be shown"),
+        ("throw {get stack() { throw 1; }}", "it threw something that cannot be shown"),
+        ("throw '\\ud800'", "cannot be read: JSON is malformed"),
+        ("loadToT({a: '\\ud800'})", "load text without halves of surrogate pairs"),
+        ("loadToT({a: [{b: '\\udfff'}]})", "cannot be read"),
+        ("loadToT({['\\ud800']: 1})", "cannot be read"),
+        ("loadTo('\\ud800', {})", "cannot be read"),
+        ("let a = {}; for (let i = 0; i < 3000; i++) a = {a}; loadToT({a})", "recursion"),
+        ("loadTo(5, {})", "loadTo needs the name of a table as its first argument"),
+        ("loadTo(null, {})", "loadTo needs the name of a table"),
+        ("loadTo('', {})", "loadTo needs the name of a table"),
+        ("loadTo({toString() { while (true); }}, {})", "loadTo needs the name of a table"),
+        ("loadToT({a: {toJSON() { throw new Error('no JSON'); }}})", "no JSON"),
+        ("loadToT({get a() { throw new Error('no value'); }})", "no value"),
+        ("loadToT({a: 2n ** (2n ** 40n)})", "Maximum BigInt size exceeded"),
+        ("loadToT({a: 'x'.repeat(2 ** 30)})", "Invalid string length"),
+        ("String = Number = null; throw 'shown'", "script 'My orders': shown"),
     ],
 )
 async def test_a_document_whose_script_throws_fails_alone(sandbox: Sandbox, script: str, error: str) -> None:
@@ -102,6 +123,41 @@ async def test_a_document_whose_script_throws_fails_alone(sandbox: Sandbox, scri
     assert good == Loaded(rows=[("T", {"x": 1})])
     assert bad.rows == []
     assert error in str(bad.error)
+
+
+async def test_the_transforms_of_one_sandbox_do_not_get_in_each_others_way(sandbox: Sandbox) -> None:
+    first, second = Transform("first", "loadToT({n: 1, id: id(this)})"), Transform("second", "loadToU({n: 2})")
+    for _ in range(2):
+        for transform, row in ((first, ("T", {"n": 1, "id": "a/1"})), (second, ("U", {"n": 2}))):
+            assert await transform.apply(sandbox, [document("a/1")]) == [Loaded(rows=[row])]
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        "JSON.stringify = () => 'x'",
+        "JSON.parse = () => []",
+        "Object.prototype.toJSON = () => 7",
+        "delete globalThis.JSON",
+    ],
+)
+async def test_a_script_that_bends_the_language_harms_itself_at_most(sandbox: Sandbox, bend: str) -> None:
+    transform = Transform("My orders", f"{bend}; loadToT({{a: 1}})")
+    for _ in range(2):
+        (loaded,) = await transform.apply(sandbox, [document()])
+        assert loaded.rows == [("T", {"a": 1})] or "cannot be read" in str(loaded.error)
+    await sandbox.close()
+    assert await run(sandbox, "loadToT({a: 1})") == [Loaded(rows=[("T", {"a": 1})])]
+
+
+@pytest.mark.parametrize(
+    "script", ["} ; __raftnode = {program: () => () => 7}; {", "}; __raftnode = {program: () => () => 'x'}; {"]
+)
+async def test_a_script_that_breaks_out_of_its_function_is_told_so(sandbox: Sandbox, script: str) -> None:
+    with pytest.raises(
+        ScriptError, match=r"script 'My orders': gives .* leave the functions of the language as they are"
+    ):
+        await run(sandbox, script)
 
 
 async def test_a_script_that_does_not_compile_is_the_script_s_fault(sandbox: Sandbox) -> None:
