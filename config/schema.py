@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-TAG_PATTERN = "^[A-Z]{1,4}$"
-URL_PATTERN = r"^(https?://[^/\s:]+:\d+|https?://\[[0-9a-fA-F:]+\]:\d+)?$"
-ADDRESS_PATTERN = r"^([^/\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+)?$"
+TAG_PATTERN = r"^[A-Z]{1,4}\Z"
+URL_PATTERN = r"^(https?://[^/\s:]+:\d+|https?://\[[0-9a-fA-F:]+\]:\d+)?\Z"
+ADDRESS_PATTERN = r"^([^/\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+)?\Z"
 
 DAY_MS = 24 * 3600 * 1000
 MIB = 1024 * 1024

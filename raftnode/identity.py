@@ -25,7 +25,7 @@ class IdentityError(Exception):
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
-    node_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    node_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     tag: str
     boot: Annotated[int, Meta(ge=0)]
     took_part: bool = False

@@ -11,7 +11,7 @@ PROTOCOL_VERSION = 1
 HELLO_BYTES_MAX = 4096
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
-Tag = Annotated[str, Meta(pattern="^[A-Z]{1,4}$")]
+Tag = Annotated[str, Meta(pattern=r"^[A-Z]{1,4}\Z")]
 Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "unknown"]
 
 
