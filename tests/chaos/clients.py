@@ -61,13 +61,15 @@ class Clients:
             self._notes.write(f"document {number}\n")
 
     def _raiser(self, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        """A value is asked for until it is acknowledged, each time under the same request id: what a cut-off node was
+        asked for first, and proposes when another has answered long ago, takes no effect a second time."""
+
         async def once() -> None:
             value = self.values.get(name, 0) + 1
             string = {"Name": name, "Type": "Sql", "FactoryName": "System.Data.SQLite"}
             string["ConnectionString"] = f"Data Source=/nowhere/{value}"
-            while not await self._ask(
-                "PUT", f"/databases/{DATABASE}/admin/connection-strings", string, self._lab.nodes
-            ):
+            path = f"/databases/{DATABASE}/admin/connection-strings?raft-request-id={name}-{value}"
+            while not await self._ask("PUT", path, string, self._lab.nodes):
                 pass
             self.values[name] = value
             self._notes.write(f"{name} {value}\n")
