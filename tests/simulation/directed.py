@@ -1,9 +1,17 @@
 """Worlds in which the same few accidents come one after the other, at the worst of times; see `schedules`."""
 
+from functools import partial
+
+from raftnode.consensus.engine.members import REGULAR
 from raftnode.consensus.messages import TimeoutNow, encode
+from raftnode.record.commands import Decide, decode
 from tests.simulation.node import Machine
 from tests.simulation.schedules import PACE, _follows, _lag, _pin, as_it_comes, every
 from tests.simulation.world import World
+
+LOOK_S = 0.0002
+LATE_S = 0.6
+WAITING_MAX = 10
 
 
 def freezing(world: World) -> None:
@@ -131,3 +139,64 @@ def _decide_too_late(world: World) -> None:
     world.later(1.35, hand_over)
     world.later(3.5, lambda: _lag(world, member, 1.7))
     world.later(3.6, lambda: world.network.cut.difference_update(ways))
+
+
+def last_decisions(world: World) -> None:
+    """Again and again a Member is cut off until the leader decides that it is silent, and the leader dies when all
+    others have that decision and none has applied it. The Member is back for the election, and whatever the others say
+    to the winner is late: for a while it hears the Member alone, and cannot apply an entry of its own."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 12.0, 13.0, lambda: _isolate(world))
+
+
+def _isolate(world: World) -> None:
+    leading = [machine for machine in world.machines.values() if machine.ready and machine.raft.role == "Leader"]
+    members = [tag for tag in world.group if _follows(world, tag)]
+    if len(leading) != 1 or not members:
+        return
+    leader, member = leading[0], world.chance.choice(members)
+    world.note(f"{member} is cut off until {leader.tag} decides that it is silent")
+    others = [tag for tag in world.machines if tag != member]
+    world.network.cut_ways({(member, tag) for tag in others} | {(tag, member) for tag in others})
+    heirs = [world.machines[tag] for tag in others if tag != leader.tag]
+    _until_decided(world, leader, member, heirs, world.loop.time() + 6.0)
+
+
+def _until_decided(world: World, leader: Machine, member: str, heirs: list[Machine], until_s: float) -> None:
+    if world.loop.time() > until_s or not all(machine.ready for machine in (leader, *heirs)):
+        world.network.heal()
+        return
+    if not all(_has_decision(machine) for machine in (leader, *heirs)):
+        world.later(LOOK_S, lambda: _until_decided(world, leader, member, heirs, until_s))
+        return
+    world.note(f"{leader.tag} has decided, and dies")
+    leader.die()
+    world.later(9.0, leader.start)
+    world.network.heal()
+    won: list[str] = []
+    for heir in heirs:
+        heir.raft.on_role_change.append(partial(_hears_only, world, won, heir.tag, member))
+
+
+def _has_decision(machine: Machine) -> bool:
+    """Whether the end of its log, which it has yet to apply, ends claims."""
+    engine = machine.raft._engine
+    assert engine is not None
+    newest = [
+        decode(command.removeprefix(REGULAR)).command
+        for command, index, _ in engine._journal.entries[-WAITING_MAX:]
+        if index > engine.applied_index and command.startswith(REGULAR)
+    ]
+    return any(isinstance(command, Decide) and command.voids for command in newest)
+
+
+def _hears_only(world: World, won: list[str], winner: str, member: str, role: str, term: int) -> None:
+    """What follows the first election after the leader's death."""
+    if role != "LeaderElect" or won:
+        return
+    won.append(winner)
+    world.note(f"{winner} hears {member} alone")
+    late = {(tag, winner): (LATE_S, LATE_S) for tag in world.machines if tag not in (winner, member)}
+    world.network.delay_s.update(late)
+    world.later(LATE_S, world.network.delay_s.clear)

@@ -30,7 +30,7 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "authority": (variants.leader_without_authority, worlds.hanging_on_the_old_leader),
     "held": (claims.grant_over_a_held_claim, worlds.as_it_comes),
     "session": (claims.claim_outlives_its_session, worlds.returning_late),
-    "elect_echo": (variants.leader_elect_grants, worlds.lagging),
+    "elect_echo": (variants.leader_elect_grants, directed.last_decisions),
     "finished": (claims.spent_epoch_runs_again, worlds.restless),
     "rel_epoch": (claims.release_of_any_epoch, worlds.late_copies),
     "stop_first": (claims.release_before_the_end, worlds.restless),
@@ -53,6 +53,7 @@ BESIDE: dict[Schedule, Callable[[Patch], None]] = {
     worlds.slow_sinks: worlds.hop_slowly,
     directed.handed_over: variants.no_fallback,
     directed.stale_decisions: variants.no_fallback,
+    directed.last_decisions: claims.claim_outlives_its_session,
 }
 """What else a world needs, whether the rule is kept or not."""
 

@@ -128,7 +128,7 @@ def no_fallback(patch: Patch) -> None:
 
 
 def leader_elect_grants(patch: Patch) -> None:
-    """A leader echoes before it has applied an entry of its own term."""
+    """A leader echoes before it has applied an entry of its own term. Shows only where sessions are left out."""
 
     def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
         return original(authority, tag, replace(view, role="Leader"), own)
@@ -138,8 +138,16 @@ def leader_elect_grants(patch: Patch) -> None:
 
 
 def stamps_without_incarnation(patch: Patch) -> None:
-    """An echo of the process before counts."""
+    """An echo of the process before counts, although by this one's clock, which began anew, it is of the future."""
+
+    def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
+        if beat.echo is None or beat.timings is None or view.timings is None:
+            return original(holder, beat, view, now)
+        return holding.renewed(holder, beat.echo.clock_ns + lease_ns(view.timings), now)
+
+    original = holding.granted
     patch.setattr(Stamp, "same_incarnation", lambda self, other: True)
+    patch.setattr(holding, "granted", granted)
 
 
 def clock_that_stops_in_a_pause(patch: Patch) -> None:
