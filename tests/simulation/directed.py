@@ -1,6 +1,7 @@
 """Worlds in which the same few accidents come one after the other, at the worst of times; see `schedules`."""
 
 from functools import partial
+from typing import Any
 
 from raftnode.consensus.engine.members import REGULAR
 from raftnode.consensus.messages import TimeoutNow, encode
@@ -181,8 +182,7 @@ def _until_decided(world: World, leader: Machine, member: str, heirs: list[Machi
 
 def _has_decision(machine: Machine) -> bool:
     """Whether the end of its log, which it has yet to apply, ends claims."""
-    engine = machine.raft._engine
-    assert engine is not None
+    engine: Any = machine.raft._engine
     newest = [
         decode(command.removeprefix(REGULAR)).command
         for command, index, _ in engine._journal.entries[-WAITING_MAX:]
