@@ -200,8 +200,10 @@ def simulate(seed: int, *, seconds: float = 60.0, change: Callable[[World], None
     random.seed(seed)
     ids = random.Random(seed)
     # What dead processes were doing is thrown away unfinished, all at once, and whatever their cleaning up says is not
-    # heard; a collection meanwhile would let it happen at a time that no seed decides.
+    # heard; a collection meanwhile would let it happen at a time that no seed decides. What was there before the world
+    # needs no look.
     gc.disable()
+    gc.freeze()
     try:
         with mock.patch.object(uuid, "uuid4", side_effect=lambda: uuid.UUID(int=ids.getrandbits(128), version=4)):
             return _lived(seed, seconds, directory, change)
