@@ -6,10 +6,9 @@ Works on the data directory of a node that does not run; the lock on it makes su
 import contextlib
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from config import Settings
@@ -22,7 +21,7 @@ from raftnode.identity import Identity, IdentityError, claim_directory
 from raftnode.record import recovery, snapshot
 from raftnode.record.model import ClusterNode, Record
 
-GENERATIONS_BEGIN_S = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+GENERATIONS_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 INDEX_GAP = 1_000_000
 """How far the indexes jump: what the lost nodes alone had in their logs was numbered too, and targets may know it."""
 ANSWER_S = 0.5
@@ -82,20 +81,26 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
             f"Still running: {shown}. Stop every other node first, for good: two clusters of one would "
             "both run the tasks."
         )
-    data_dir, last = Path(settings.node.data_dir), survivor.last
-    begun = LastEntry(last.term, last.index + INDEX_GAP)
+    data_dir = Path(settings.node.data_dir)
+    begun, record = begun_by_force(survivor, datetime.now(UTC))
+    formation = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
+    # The log first: a node with the old log and the new name would be refused by everybody.
+    offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
+    formations.store(data_dir, formation)
+
+
+def begun_by_force(survivor: Survivor, now: datetime) -> tuple[LastEntry, Record]:
+    """Where the survivor's log goes on, and the record there."""
+    begun = LastEntry(survivor.last.term, survivor.last.index + INDEX_GAP)
     record = recovery.recovered(
         survivor.record,
         survivor.tag,
         index=begun.index,
         term=begun.term,
-        generation=_generation(survivor.record),
-        at=_now(),
+        generation=_generation(survivor.record, now),
+        at=_shown(now),
     )
-    formation = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
-    # The log first: a node with the old log and the new name would be refused by everybody.
-    offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
-    formations.store(data_dir, formation)
+    return begun, record
 
 
 def read_saved(file: Path) -> Record:
@@ -110,15 +115,8 @@ def restore(settings: Settings, file: Path) -> Record:
     saved, last = _read(file)
     _refuse_data(data_dir)
     formation = formations.of_a_new_cluster(settings)
-    record = recovery.restored(
-        saved,
-        ClusterNode(tag=tag, url=settings.url, cluster_address=settings.cluster_address),
-        cluster_id=formations.new_cluster_id(formation),
-        index=last.index,
-        term=last.term,
-        generation=_generation(saved),
-        at=_now(),
-    )
+    node = ClusterNode(tag=tag, url=settings.url, cluster_address=settings.cluster_address)
+    record = begun_from(saved, last, node, formations.new_cluster_id(formation), datetime.now(UTC))
     with _held(data_dir, tag):
         try:
             offline.begin_anew(data_dir / "raft", formation.peers[0], last, snapshot.frames(record))
@@ -127,6 +125,19 @@ def restore(settings: Settings, file: Path) -> Record:
             _empty(data_dir)
             raise
     return record
+
+
+def begun_from(saved: Record, last: LastEntry, node: ClusterNode, cluster_id: str, now: datetime) -> Record:
+    """The record that a cluster of that node alone begins with, from one that was saved at entry `last`."""
+    return recovery.restored(
+        saved,
+        node,
+        cluster_id=cluster_id,
+        index=last.index,
+        term=last.term,
+        generation=_generation(saved, now),
+        at=_shown(now),
+    )
 
 
 def _read(file: Path) -> tuple[Record, LastEntry]:
@@ -182,9 +193,9 @@ def _answers(address: str) -> bool:
     return False
 
 
-def _generation(record: Record) -> int:
-    return recovery.raised(record.generation, (int(time.time()) - GENERATIONS_BEGIN_S) // 60)
+def _generation(record: Record, now: datetime) -> int:
+    return recovery.raised(record.generation, (now - GENERATIONS_BEGIN) // timedelta(minutes=1))
 
 
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}0Z"
+def _shown(now: datetime) -> str:
+    return f"{now:%Y-%m-%dT%H:%M:%S.%f}0Z"

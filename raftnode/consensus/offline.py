@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from raftnode.consensus.disk import SystemDisk
+from raftnode.consensus.disk import Disk, SystemDisk
 from raftnode.consensus.engine import open_storage
 from raftnode.consensus.engine.members import application_part
 from raftnode.consensus.journal import PREFIX
@@ -32,16 +32,17 @@ class LastEntry:
 
 def has_log(directory: Path) -> bool:
     """Whether a node has ever taken part with that directory."""
-    return directory.is_dir() and any(path.name.startswith((PREFIX, SNAPSHOT)) for path in directory.iterdir())
+    return directory.is_dir() and _has_log(SystemDisk(), directory)
 
 
-def replay(directory: Path, machine: StateMachine) -> LastEntry:
+def replay(directory: Path, machine: StateMachine, disk: Disk | None = None) -> LastEntry:
     """Brings the machine to the end of the log. Entries that are not known to be committed count too: a majority may
     have acknowledged them and be lost. Raises StorageDamaged or JournalFailed."""
-    storage = open_storage(SystemDisk(), RaftConfig(data_dir=directory), ())
+    disk = disk or SystemDisk()
+    storage = open_storage(disk, RaftConfig(data_dir=directory), ())
     journal = storage.log.journal
     try:
-        recover_to = SmallFiles(SystemDisk(), directory).load_vote(first_start=False).recover_to
+        recover_to = SmallFiles(disk, directory).load_vote(first_start=False).recover_to
         base = storage.description.index if storage.description else 1
         if recover_to > max(base, journal.last_index):
             raise StorageDamaged(
@@ -59,11 +60,11 @@ def replay(directory: Path, machine: StateMachine) -> LastEntry:
         journal.close()
 
 
-def begin_anew(directory: Path, peer: Peer, last: LastEntry, chunks: Iterable[bytes]) -> None:
+def begin_anew(directory: Path, peer: Peer, last: LastEntry, chunks: Iterable[bytes], disk: Disk | None = None) -> None:
     """Makes the state in `chunks` that of entry `last`, and `peer` the only voter. Raises OSError."""
-    disk = SystemDisk()
+    disk = disk or SystemDisk()
     files, snapshots = SmallFiles(disk, directory), SnapshotStore(disk, directory)
-    if not has_log(directory):
+    if not _has_log(disk, directory):
         files.store_vote(Vote(term=last.term))
     snapshots.write(Description(last.index, last.term, (peer,), last.index), chunks)
     snapshots.adopt_written()
@@ -89,3 +90,7 @@ def read_snapshot(path: Path, machine: StateMachine) -> LastEntry:
     finally:
         file.close()
     return LastEntry(description.term, description.index)
+
+
+def _has_log(disk: Disk, directory: Path) -> bool:
+    return any(name.startswith((PREFIX, SNAPSHOT)) for name in disk.names(directory))

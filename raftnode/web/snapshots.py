@@ -1,10 +1,12 @@
 """The cluster's record as a file, of a node that runs: what `raftnode snapshot restore` begins a cluster from."""
 
 import asyncio
+from collections.abc import Iterator
 
 from aiohttp import web
 
-from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
+from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Raft
+from raftnode.consensus.replica import Replica
 from raftnode.consensus.snapshot import Description, encoded
 from raftnode.web.errors import ApiError
 from raftnode.web.parts import PARTS
@@ -20,8 +22,18 @@ async def save(request: web.Request) -> web.StreamResponse:
     """The record with all that was acknowledged anywhere before the request; with `local=true` what this node has
     applied, which it gives without a leader too."""
     parts = request.app[PARTS]
-    raft, replica = parts.raft, parts.replica
-    if not Query(request).flag("local", False):
+    pieces = await saved(parts.raft, parts.replica, local=Query(request).flag("local", False))
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    await response.prepare(request)
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        await response.write(piece)
+    await response.write_eof()
+    return response
+
+
+async def saved(raft: Raft, replica: Replica, *, local: bool) -> Iterator[bytes]:
+    """The file, piece by piece, of the moment at which this returns. Raises ApiError."""
+    if not local:
         try:
             await raft.barrier()
         except (NotCommitted, OutcomeUnknown) as error:
@@ -31,10 +43,4 @@ async def save(request: web.Request) -> web.StreamResponse:
         raise ApiError("NoLeaderException", "This node is in no cluster yet; there is nothing to save.")
     # No await between these: they are of one moment.
     about = Description(raft.applied_index, raft.applied_term, raft.peers, raft.applied_index)
-    pieces = encoded(about, replica.dump()())
-    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-    await response.prepare(request)
-    while piece := await asyncio.to_thread(next, pieces, b""):
-        await response.write(piece)
-    await response.write_eof()
-    return response
+    return encoded(about, replica.dump()())

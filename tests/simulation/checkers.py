@@ -32,6 +32,8 @@ class Bodies:
         self.running: dict[str, list[Run]] = {}
         self.ended = 0
         self.epochs: dict[str, tuple[int, object]] = {}
+        self.floor = 0
+        """The highest epoch from before a recovery by hand."""
 
     def begin(self, key: str, epoch: int, process: Process, owner: object) -> Run:
         """A body begins to act, or the same one tries again. `owner`: what stands for its one claim."""
@@ -41,6 +43,8 @@ class Bodies:
             self._breach(
                 f"OVERLAP {key}: epoch {epoch} begins on {run.node} while epoch {other.epoch} runs on {other.node}"
             )
+        if epoch <= self.floor:
+            self._breach(f"EPOCH {key}: {epoch} begins on {run.node}, not above {self.floor} from before the recovery")
         newest, before = self.epochs.get(key, (0, owner))
         if epoch < newest or (epoch == newest and before is not owner):
             self._breach(f"EPOCH {key}: {epoch} begins on {run.node} after {newest} has run")
@@ -68,19 +72,23 @@ class Bodies:
 
 
 class Logs:
-    """What was applied where: the same entry and the same record at each index on all nodes, and what grows grows."""
+    """What was applied where: the same entry and the same record at each index on all nodes, and what grows grows.
+    `began`: the record that this cluster's log goes on from."""
 
-    def __init__(self, breach: Callable[[str], None]) -> None:
+    def __init__(self, breach: Callable[[str], None], began: Record | None = None) -> None:
         self._breach = breach
+        self.began = began or Record()
         self.places: dict[int, tuple[int, bytes]] = {}
         self.records: dict[int, Record] = {}
         self.acknowledged: dict[int, bytes] = {}
         self.leaders: dict[int, str] = {}
-        self.newest: Record = Record()
+        self.newest: Record = self.began
 
     def applied(self, node: str, index: int, term: int, command: bytes, before: Record, after: Record) -> None:
         """A node has applied an entry."""
-        place = (term, _digest(command))
+        if before.index == self.began.index and before != self.began:
+            self._breach(f"RECORD {node} goes on from another record at {before.index} than the cluster began with")
+        place = (term, digest(command))
         known = self.places.setdefault(index, place)
         if known != place:
             self._breach(f"DIVERGED {node} applies another entry at {index} than a node before it")
@@ -92,7 +100,7 @@ class Logs:
 
     def answered(self, index: int, command: bytes) -> None:
         """Whoever proposed the command was told that it is done."""
-        self.acknowledged[index] = _digest(command)
+        self.acknowledged[index] = digest(command)
 
     def leads(self, node: str, term: int) -> None:
         """A node leads a term."""
@@ -102,9 +110,9 @@ class Logs:
 
     def check_acknowledged(self) -> None:
         """At the end: all that was acknowledged stands in the log where it was said to."""
-        for index, digest in self.acknowledged.items():
+        for index, told in self.acknowledged.items():
             place = self.places.get(index)
-            if place is None or place[1] != digest:
+            if place is None or place[1] != told:
                 self._breach(f"LOST the acknowledged command at {index}")
 
     def _grows(self, before: Record, after: Record) -> None:
@@ -139,5 +147,6 @@ def _rank(progress: Any) -> tuple[int, int, int]:
     return progress.generation, progress.epoch, progress.processed
 
 
-def _digest(command: bytes) -> bytes:
+def digest(command: bytes) -> bytes:
+    """What tells commands apart."""
     return blake2b(command, digest_size=16).digest()

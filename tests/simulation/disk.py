@@ -6,6 +6,10 @@ from pathlib import Path
 from random import Random
 
 
+class PowerLost(Exception):
+    """Whoever wrote to the disk is no more."""
+
+
 class MemoryFile:
     """A file. `durable` is what a crash cannot take."""
 
@@ -26,6 +30,7 @@ class MemoryFile:
         return len(self.data)
 
     def truncate(self, size_bytes: int) -> None:
+        self._disk.step()
         if size_bytes < self.durable and self.replaced is None:
             self.replaced = bytes(self.data[: self.durable])
         del self.data[size_bytes:]
@@ -48,15 +53,25 @@ class MemoryFile:
 
 
 class MemoryDisk:
-    """The disk of one node. `syncs` False makes a disk that lies."""
+    """The disk of one node. `syncs` False makes a disk that lies. `steps_left`: after so many changes of anything on it
+    the power fails."""
 
     def __init__(self) -> None:
         self.files: dict[Path, MemoryFile] = {}
         self.full = False
         self.syncs = True
+        self.steps_left: int | None = None
+
+    def step(self) -> None:
+        """One change. Raises PowerLost when there is no power."""
+        if self.steps_left is not None:
+            if self.steps_left == 0:
+                raise PowerLost
+            self.steps_left -= 1
 
     def check(self) -> None:
-        """Raises OSError when the disk takes nothing."""
+        """One change that takes space. Raises OSError when the disk takes nothing."""
+        self.step()
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -74,13 +89,15 @@ class MemoryDisk:
         self.files[target] = self.files.pop(source)
 
     def remove(self, path: Path) -> None:
+        self.step()
         self.files.pop(path, None)
 
     def sync_directory(self, directory: Path) -> None:
         """Names are durable at once."""
 
     def crash(self, chance: Random) -> None:
-        """The machine loses power."""
+        """The machine loses power, and has it again."""
+        self.steps_left = None
         for _, file in sorted(self.files.items()):
             file.crash(chance)
 

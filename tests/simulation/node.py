@@ -110,7 +110,7 @@ class Machine:
     """One machine: its disk and its rate outlive its processes.
 
     `knows`: the nodes it starts among. `flipped`: a bit of the disk is not what it was, which the node finds out
-    (`damaged`) or not.
+    (`damaged`) or not. `reached`: the newest record that any of its processes has applied.
     """
 
     def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
@@ -126,6 +126,14 @@ class Machine:
         self.process: Process | None = None
         self.flipped = self.damaged = False
         self.retired = False
+        self.wire = world.wire
+        self.logs = world.logs
+        self.reached = Record()
+
+    @property
+    def directory(self) -> Path:
+        """Where on its disk it keeps its log."""
+        return Path(f"/{self.node_id}")
 
     @property
     def alive(self) -> bool:
@@ -200,8 +208,8 @@ class Machine:
     async def _main(self, process: Process) -> None:
         world, clock, pace = self.world, self.clock, self.world.pace
         nonce = world.chance.randrange(2**53)
-        self.replica = RecordingReplica(world, self.tag)
-        who = Hello(PROTOCOL_VERSION, "simulated", self.tag, self.node_id, self.boot, nonce, 0)
+        self.replica = RecordingReplica(self)
+        who = Hello(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, nonce, 0)
         self.transport = Transport(world.network, process, who, self._node_id_of)
         self.raft = Raft(
             tag=self.tag,
@@ -209,7 +217,7 @@ class Machine:
             transport=self.transport,
             machine=self.replica,
             config=RaftConfig(
-                data_dir=Path(f"/{self.node_id}"),
+                data_dir=self.directory,
                 heartbeat_ms=pace["heartbeat_ms"],
                 election_min_ms=pace["election_min_ms"],
                 election_max_ms=pace["election_max_ms"],
@@ -282,7 +290,7 @@ class Machine:
     def _role(self, role: str, term: int) -> None:
         if role in ("Leader", "LeaderElect"):
             self.world.note(f"{self.tag} is {role} of term {term}")
-            self.world.logs.leads(self.tag, term)
+            self.logs.leads(self.tag, term)
 
     def _node_id_of(self, tag: str) -> str:
         node = self.replica.record.nodes.get(tag)
@@ -327,14 +335,17 @@ def address(tag: str) -> str:
 class RecordingReplica(Replica):
     """The replica, with every applied entry shown to the checkers."""
 
-    def __init__(self, world: "World", tag: str) -> None:
+    def __init__(self, machine: Machine) -> None:
         super().__init__()
-        self._world, self._tag = world, tag
+        self._machine = machine
 
     def apply(self, index: int, term: int, command: bytes) -> Result:
         before = self.record
         result = super().apply(index, term, command)
         process = PROCESS.get()
         if process is None or process.alive:
-            self._world.logs.applied(self._tag, index, term, command, before, self.record)
+            machine = self._machine
+            machine.logs.applied(machine.tag, index, term, command, before, self.record)
+            if index > machine.reached.index:
+                machine.reached = self.record
         return result

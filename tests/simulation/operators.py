@@ -122,7 +122,7 @@ class Operators:
             proposed = await machine.raft.propose(data, timeout_ms=3000)
         except (NotCommitted, OutcomeUnknown):
             return
-        world.logs.answered(proposed.index, data)
+        machine.logs.answered(proposed.index, data)
         answer = "refused" if proposed.answer.error else "done"
         world.note(f"{machine.tag}: {type(command).__name__} is {answer} at {proposed.index}")
 

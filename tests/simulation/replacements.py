@@ -53,6 +53,19 @@ class Replacements:
         await self._until(old, lambda nodes: old.tag not in nodes, lambda at: self._remove(at, old.tag))
         world.note(f"{old.tag} is removed")
         world.retire(old, chance.uniform(*LINGERS_S))
+        await self._enter(tag, node_id, old)
+        self.busy = ""
+
+    async def join(self, tag: str) -> None:
+        """A node with that tag, which nobody has, joins with an empty disk. Nothing else is being replaced."""
+        assert not self.busy
+        self.busy = tag
+        self._made += 1
+        await self._enter(tag, f"{tag}-{self._made + 1}", None)
+        self.busy = ""
+
+    async def _enter(self, tag: str, node_id: str, old: Machine | None) -> None:
+        world = self._world
         node = ClusterNode(tag=tag, url=url(tag), cluster_address=address(tag), node_id=node_id, kind="Promotable")
         await self._until(
             old, lambda nodes: tag in nodes and nodes[tag].node_id == node_id, lambda at: self._add(at, node)
@@ -60,11 +73,10 @@ class Replacements:
         knows = sorted({*world.tags, tag})
         machine = world.machines[tag] = Machine(world, tag, node_id, knows)
         machine.start()
-        self.busy = ""
 
     async def _until(
         self,
-        old: Machine,
+        old: Machine | None,
         done: Callable[[Mapping[str, ClusterNode]], bool],
         attempt: Callable[[Machine], Coroutine[Any, Any, Result]],
     ) -> None:

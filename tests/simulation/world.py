@@ -71,6 +71,8 @@ class World:
         self.trace: list[str] = []
         self.breaches: list[str] = []
         self.graveyard: list[Process] = []
+        self.lingering: list[Machine] = []
+        self.wire = "simulated"
         self.bodies = Bodies(loop.time, self.breach)
         self.logs = Logs(self.breach)
         self.sinks: dict[str, Sink] = {}
@@ -94,6 +96,7 @@ class World:
         machine.retired = True
         if self.machines.get(machine.tag) is machine:
             del self.machines[machine.tag]
+        self.lingering.append(machine)
         self.later(lingers_s, machine.die)
 
     # telling
@@ -124,20 +127,41 @@ class World:
         """Starts, breaks and mends the cluster."""
         for machine in self.machines.values():
             machine.start()
-        self._again(FAULT_EVERY_S, self.faults.strike, seconds)
-        self._again(ACT_EVERY_S, self.operators.act, seconds)
-        self._again(ACT_EVERY_S, self.replacements.damaged, seconds)
+        self.restless(seconds, self.faults.strike)
         await asyncio.sleep(seconds)
+        await self.ends()
+
+    def restless(self, until_s: float, strike: Callable[[], None]) -> None:
+        """Accidents happen and operators act until then."""
+        self.again(FAULT_EVERY_S, strike, until_s)
+        self.again(ACT_EVERY_S, self.operators.act, until_s)
+        self.again(ACT_EVERY_S, self.replacements.damaged, until_s)
+
+    async def ends(self) -> None:
+        """Mends everything; then all must be well, and have been."""
         self._mend()
-        await self._recovered()
+        await self.recovers(RECOVERY_S)
         self.logs.check_acknowledged()
         check_sinks(self.sinks, self.breach)
 
-    def _again(self, every_s: tuple[float, float], what: Callable[[], None], until_s: float) -> None:
+    def counts(self) -> dict[str, int]:
+        """How much there was of what."""
+        return {
+            "bodies": self.bodies.ended,
+            "messages": self.network.messages,
+            "entries": self.logs.newest.index - self.logs.began.index,
+            "acknowledged": len(self.logs.acknowledged),
+            "steps written": sum(len(sink.written) for sink in self.sinks.values()),
+            "stale writes refused": sum(sink.refused for sink in self.sinks.values()),
+        }
+
+    def again(self, every_s: tuple[float, float], what: Callable[[], None], until_s: float) -> None:
+        """Does it every so often until then."""
+
         def once() -> None:
             if self.loop.time() < until_s:
                 what()
-                self._again(every_s, what, until_s)
+                self.again(every_s, what, until_s)
 
         self.later(self.chance.uniform(*every_s), once)
 
@@ -149,9 +173,10 @@ class World:
             machine.thaw()
             machine.start()
 
-    async def _recovered(self) -> None:
+    async def recovers(self, within_s: float) -> None:
+        """Waits until all is well."""
         began_s = self.loop.time()
-        while self.loop.time() < began_s + RECOVERY_S:
+        while self.loop.time() < began_s + within_s:
             missing = self._missing()
             if not missing:
                 self.note(f"all is well {self.loop.time() - began_s:.2f} s after the last fault")
@@ -160,7 +185,7 @@ class World:
             self.replacements.damaged()
             for machine in self.machines.values():
                 machine.start()
-        self.breach(f"STUCK {RECOVERY_S:.0f} s after the last fault: {missing}")
+        self.breach(f"STUCK {within_s:.0f} s after the last fault: {missing}")
 
     def _missing(self) -> str:
         """What is not yet as it should be; empty if all is well."""
@@ -193,8 +218,14 @@ class World:
         return ""
 
 
-def simulate(seed: int, *, seconds: float = 60.0, change: Callable[[World], None] | None = None) -> Result:
-    """Lets the seed's world live. `change` may break it beforehand."""
+def simulate(
+    seed: int,
+    *,
+    seconds: float = 60.0,
+    change: Callable[[World], None] | None = None,
+    kind: type[World] = World,
+) -> Result:
+    """Lets the seed's world of that kind live. `change` may break it beforehand."""
     prepare()
     directory = Path(tempfile.mkdtemp(prefix="raftnode-simulation-"))
     random.seed(seed)
@@ -206,7 +237,7 @@ def simulate(seed: int, *, seconds: float = 60.0, change: Callable[[World], None
     gc.freeze()
     try:
         with mock.patch.object(uuid, "uuid4", side_effect=lambda: uuid.UUID(int=ids.getrandbits(128), version=4)):
-            return _lived(seed, seconds, directory, change)
+            return _lived(seed, seconds, directory, change, kind)
     finally:
         with mock.patch.object(sys, "unraisablehook"):
             gc.enable()
@@ -214,10 +245,12 @@ def simulate(seed: int, *, seconds: float = 60.0, change: Callable[[World], None
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _lived(seed: int, seconds: float, directory: Path, change: Callable[[World], None] | None) -> Result:
+def _lived(
+    seed: int, seconds: float, directory: Path, change: Callable[[World], None] | None, kind: type[World]
+) -> Result:
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    world = World(seed, loop, directory)
+    world = kind(seed, loop, directory)
     try:
         if change is not None:
             change(world)
@@ -231,14 +264,7 @@ def _lived(seed: int, seconds: float, directory: Path, change: Callable[[World],
             world.trace,
             blake2b("\n".join(world.trace).encode(), digest_size=16).hexdigest(),
             loop.steps,
-            {
-                "bodies": world.bodies.ended,
-                "messages": world.network.messages,
-                "entries": world.logs.newest.index,
-                "acknowledged": len(world.logs.acknowledged),
-                "steps written": sum(len(sink.written) for sink in world.sinks.values()),
-                "stale writes refused": sum(sink.refused for sink in world.sinks.values()),
-            },
+            world.counts(),
         )
     finally:
         _forget(world)

@@ -1,0 +1,51 @@
+"""Worlds that are recovered by hand keep every promise, and notice when a rule of the recovery is left out."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.recovery_variants import RULES, SECONDS
+from tests.simulation.test_seeds import ROOT, simulate
+from tests.simulation.worst import KINDS
+
+SEEDS = 30
+LIMIT_S = 240
+
+
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("recovery", sorted(KINDS))
+async def test_what_survives_a_recovery_stands_and_life_goes_on(recovery: str) -> None:
+    code, printed = await simulate("--recovery", recovery, "--seeds", str(SEEDS), "--seconds", str(SECONDS))
+    *_, counted, last = printed.splitlines()
+    assert (code, last.endswith("0 with violations: none")) == (0, True), printed[-4000:]
+    found = re.match(r"(\d+) acknowledged before, (\d+) of these lost", counted)
+    assert found is not None
+    acknowledged, lost = int(found[1]), int(found[2])
+    assert 0 < lost < acknowledged, "worlds in which nothing may be lost, or all, show nothing"
+    print(counted, last)
+
+
+@pytest.mark.parametrize("recovery", sorted(KINDS))
+async def test_a_recovered_world_has_the_same_trace_each_time(recovery: str) -> None:
+    arguments = ("--recovery", recovery, "--seed", "3", "--seconds", str(SECONDS))
+    first, second = [await simulate(*arguments) for _ in range(2)]
+    assert first == second
+    assert first[0] == 0
+    assert "begins anew at" in first[1]
+
+
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_a_recovery_without_one_of_its_rules_is_noticed(rule: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.recovery_variants", rule],
+        cwd=ROOT,
+        env=dict(os.environ) | {"PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
