@@ -18,7 +18,8 @@ REPLACEMENT_TIMEOUT_SEC = 40.0
 
 
 class Faults:
-    """`small_disk`: the node whose data directory can be filled; it and nobody else stays a founder for good."""
+    """For a lab that is up. `small_disk`: the node whose data directory can be filled; it and nobody else stays a
+    founder for good."""
 
     def __init__(self, lab: Lab, chance: random.Random, clocks: dict[str, WallClock], small_disk: str) -> None:
         self._lab, self._chance, self._clocks, self._small = lab, chance, clocks, small_disk
@@ -36,6 +37,8 @@ class Faults:
             (1, self.disk_full),
             (2, self.replace),
         ]
+        if lab.network.can_delay():
+            self._kinds.append((2, self.late))
 
     async def strike(self) -> str:
         """One fault by chance; what it is."""
@@ -118,6 +121,11 @@ class Faults:
         tag, kbit = self._tag(), self._chance.choice((50, 200, 1000))
         await asyncio.to_thread(self._lab.network.slow, tag, kbit)
         return f"{tag} at {kbit} kbit/s"
+
+    async def late(self) -> str:
+        tag, delay_ms = self._tag(), self._chance.choice((20, 100, 300))
+        await asyncio.to_thread(self._lab.network.delay, tag, delay_ms)
+        return f"{tag} late by {delay_ms} ms"
 
     # clocks and disks
 

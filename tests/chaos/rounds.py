@@ -82,7 +82,6 @@ class Chaos:
         self._clocks = {tag: WallClock(self.lab, tag, directory / f"path-{tag}") for tag in self.lab.nodes}
         for tag in self.lab.nodes:
             _plug_in(directory / f"path-{tag}")
-        self._faults = Faults(self.lab, self._chance, self._clocks, SMALL_DISK)
         self._clients = Clients(self.lab, self._chance, directory / "acknowledged.log")
         self._stack = contextlib.AsyncExitStack()
         self.report = Report()
@@ -91,6 +90,7 @@ class Chaos:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(_small_disk(self.lab.nodes[SMALL_DISK].data_dir))
             await stack.enter_async_context(self.lab)
+            self._faults = Faults(self.lab, self._chance, self._clocks, SMALL_DISK)
             self._target = await stack.enter_async_context(_table(self._postgres))
             await self._door(stack)
             await self._define()

@@ -127,6 +127,16 @@ class Network:
         shape = f"tbf rate {kbit_per_sec}kbit burst 16kb latency 400ms"
         _run(["tc", "-n", self.namespace(tag), "qdisc", "replace", "dev", "eth0", "root", *shape.split()])
 
+    def can_delay(self) -> bool:
+        """Whether this kernel has netem, and so can delay what is sent."""
+        command = ["tc", "-n", self.namespace("hub"), "qdisc", "replace", "dev", "lo", "root", "netem"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def delay(self, tag: str, delay_ms: int) -> None:
+        """Has all that the node sends arrive so much later, give or take half of that; needs `can_delay`."""
+        late = f"netem delay {delay_ms}ms {delay_ms // 2}ms"
+        _run(["tc", "-n", self.namespace(tag), "qdisc", "replace", "dev", "eth0", "root", *late.split()])
+
     def heal(self) -> None:
         """Undoes every accident."""
         for tag in self.tags:

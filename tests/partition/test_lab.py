@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def test_a_slow_node_loses_what_its_queue_does_not_hold(net: Network) -> None:
         assert hears(net, "B", "C", "y" * 1200, times=10) == 10
         echo.tell(net.address("C"), "forget")
     assert not dropped(net, "B")
+
+
+def test_what_a_node_sends_arrives_late_where_the_kernel_has_netem(net: Network) -> None:
+    if not net.can_delay():
+        pytest.skip("this kernel has no netem")
+    net.delay("A", 200)
+    began_s = time.monotonic()
+    echo.ask(net.address("A"), "heard?")
+    assert time.monotonic() - began_s >= 0.1
 
 
 def dropped(net: Network, tag: str) -> int:

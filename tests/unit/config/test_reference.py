@@ -48,3 +48,9 @@ def test_the_five_files_of_the_composed_cluster_form_one_cluster() -> None:
     assert [settings.url for settings in loaded] == [n.url for n in loaded[0].cluster.initial_nodes]
     assert {settings.http.port for settings in loaded} == {8080}
     assert {settings.security.unsecured_access_allowed for settings in loaded} == {"private_network"}
+
+
+def test_no_volume_of_the_composed_cluster_is_a_single_letter_which_compose_v2_takes_for_a_drive() -> None:
+    sources = re.findall(r'"([^":]+):/var/lib/raftnode"', (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert len(sources) == 5
+    assert all(len(source) > 1 for source in sources)
