@@ -46,6 +46,13 @@ class Survivor:
         return [node for tag, node in sorted(self.record.nodes.items()) if tag != self.tag]
 
     @property
+    def only_begun(self) -> bool:
+        """Whether it began anew and did nothing since: a start adds an entry. The recovery is being repeated then, and
+        takes no other generation, which would be ahead of the clock and may be that of the next survivor."""
+        nodes = self.record.nodes
+        return self.record.generation > 0 and not self.others and nodes[self.tag].placement_index == self.last.index
+
+    @property
     def without_copy(self) -> list[str]:
         """The databases that this node has no copy of."""
         return recovery.without_copy(self.record, self.tag)
@@ -97,7 +104,7 @@ def begun_by_force(survivor: Survivor, now: datetime) -> tuple[LastEntry, Record
         survivor.tag,
         index=begun.index,
         term=begun.term,
-        generation=_generation(survivor.record, now),
+        generation=survivor.record.generation if survivor.only_begun else _generation(survivor.record, now),
         at=_shown(now),
     )
     return begun, record

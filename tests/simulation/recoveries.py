@@ -24,7 +24,7 @@ from tests.simulation.world import POLL_S, World
 
 BEFORE = (0.2, 0.5)
 """The share of a world's time after which the worst happens."""
-ALONE_S = 15.0
+ALONE_S = 5.0
 """So soon after its start the first node of the new cluster runs every task that it may."""
 STEPS_MAX = 12
 """A recovery takes fewer changes of the disk; the power may fail at any of them."""
@@ -60,8 +60,8 @@ class Recovered(World):
         first = await self.begins_anew()
         if first is None:
             return
-        ghost = self._ghost(first)
-        self._marks_stale(first)
+        ghost = self.ghost(first)
+        self.marks_stale(first)
         others = self._others(first, ghost)
         self.group = tuple(sorted((first.tag, *others[:2])))
         first.start()
@@ -117,14 +117,15 @@ class Recovered(World):
     def begun(self, machine: Machine, record: Record) -> Machine:
         """The node with which the record goes on; others do not know the new cluster's name on the wire."""
         self.machines[machine.tag] = machine
-        self.wire = machine.wire = f"after {self.name}"
+        self.wire = machine.wire = f"{self.wire}, {self.name}"
         self.logs = machine.logs = Logs(self.breach, record)
         machine.reached = record
         self.first_tags = ""
         self.network.heal()
         return machine
 
-    def _marks_stale(self, first: Machine) -> None:
+    def marks_stale(self, first: Machine) -> None:
+        """From now on no epoch that anybody knows may begin."""
         fences = [sink.fence for sink in self.sinks.values()]
         self.bodies.floor = max([*fences, *(epoch for epoch, _ in self.bodies.epochs.values())], default=0)
         self.note(f"{first.tag} begins anew at {first.logs.began.index}; epochs up to {self.bodies.floor} are stale")
@@ -134,7 +135,7 @@ class Recovered(World):
         taken = {first.tag} | ({ghost.tag} if ghost else set())
         return self.chance.sample(sorted({*"ABCDE", *NEW_TAGS} - taken), self.chance.choice((2, 3, 3, 4)))
 
-    def _ghost(self, first: Machine) -> Machine | None:
+    def ghost(self, first: Machine) -> Machine | None:
         """A node of before that somebody starts all the same."""
         mates = [old for old in self.lingering if old.tag != first.tag and old.disk.files and not old.flipped]
         if not mates or self.chance.random() < 0.5:

@@ -40,6 +40,16 @@ def same_generation_without_gap(patch: Patch) -> None:
     patch.setattr(recovery, "INDEX_GAP", 0)
 
 
+def generation_that_only_counts(patch: Patch) -> None:
+    """Two survivors of one cluster, recovered one after the other, get the same generation."""
+    patch.setattr(record_recovery, "raised", lambda generation, minutes: generation + 1)
+
+
+def repeats_run_ahead(patch: Patch) -> None:
+    """A recovery that is repeated takes another generation, ahead of the clock."""
+    patch.setattr(recovery.Survivor, "only_begun", False)
+
+
 def committed_entries_only(patch: Patch) -> None:
     """The survivor's log counts only as far as it knows it to be committed."""
     replay = offline.replay
@@ -90,6 +100,8 @@ def saved_without_barrier(patch: Patch) -> None:
 RULES: dict[str, tuple[Variant, str]] = {
     "generation": (same_generation, "restore"),
     "gap": (same_generation_without_gap, "force"),
+    "minutes": (generation_that_only_counts, "reconsider"),
+    "repeat": (repeats_run_ahead, "reconsider"),
     "tail": (committed_entries_only, "force"),
     "best": (the_shortest_log, "force"),
     "void": (claims_stay_held, "force"),

@@ -11,7 +11,7 @@ from tests.simulation.recovery_variants import RULES, SECONDS
 from tests.simulation.test_seeds import ROOT, simulate
 from tests.simulation.worst import KINDS
 
-SEEDS = 30
+SEEDS = 24
 LIMIT_S = 240
 
 

@@ -1,4 +1,4 @@
-"""The two ways to recover by hand, each in a world of its own: by force from a survivor, and from a saved snapshot."""
+"""The ways to recover by hand, each in a world of its own: by force from a survivor, and from a saved snapshot."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from raftnode.consensus.replica import Replica
 from raftnode.record.model import ClusterNode, Record
 from raftnode.web import snapshots
 from raftnode.web.errors import ApiError
+from tests.simulation.checkers import Logs
 from tests.simulation.disk import MemoryDisk
 from tests.simulation.losses import Survivor, changed, lost_by_force
 from tests.simulation.node import Machine, address, url
@@ -20,6 +21,8 @@ from tests.simulation.recoveries import Recovered, revived
 from tests.simulation.world import ACT_EVERY_S, POLL_S
 
 ACT_OFTEN_S = (0.05, 0.3)
+MINUTE_S = 60.0
+"""The next recovery of the same cluster comes in another minute at the earliest: so its generation is another one."""
 SAVE_EVERY_S = (0.5, 4.0)
 
 
@@ -27,6 +30,8 @@ class Forced(Recovered):
     """A majority is lost for good, and one survivor goes on."""
 
     name = "force"
+    before: Logs
+    survivors: list[Survivor]
 
     async def begins_anew(self) -> Machine | None:
         while not (sound := [node for node in self.machines.values() if node.reached.nodes and not node.flipped]):  # noqa: ASYNC110
@@ -48,8 +53,12 @@ class Forced(Recovered):
         if not survivors:
             self.breach(f"STUCK none of {''.join(machine.tag for machine in kept)} can be recovered")
             return None
-        chosen = the_best(survivors)
-        acknowledged = self.logs.acknowledged
+        self.before, self.survivors = self.logs, survivors
+        return self.goes_on(the_best(survivors), survivors)
+
+    def goes_on(self, chosen: Survivor, survivors: Sequence[Survivor]) -> Machine:
+        """Begins anew with the chosen one."""
+        acknowledged = self.before.acknowledged
         self.acknowledged_before = len(acknowledged)
         self.lost = lost_by_force(acknowledged, chosen, survivors, self.breach)
         machine = revived(chosen.machine)
@@ -82,6 +91,31 @@ class Forced(Recovered):
         for what in changed(chosen.read.record, record, another_cluster=False):
             self.breach(f"LOST {what} of the survivor's record")
         return record
+
+
+class Reconsidered(Forced):
+    """The cluster that one survivor began is given up, with all that it did, and begun again from the other one."""
+
+    name = "reconsider"
+
+    async def begins_anew(self) -> Machine | None:
+        first = await super().begins_anew()
+        if first is None:
+            return None
+        others = [survivor for survivor in self.survivors if survivor.machine.tag != first.tag]
+        if not others:
+            return first
+        self.marks_stale(first)
+        first.start()
+        self.again(ACT_OFTEN_S, self.operators.act, self.loop.time() + 6)
+        await asyncio.sleep(self.chance.uniform(1, 6))
+        self.everybody_off()
+        await asyncio.sleep(MINUTE_S)
+        return self.goes_on(others[0], others)
+
+    def ghost(self, first: Machine) -> Machine | None:
+        """Nobody starts the cluster that was given up: as a majority of one it would run the tasks too."""
+        return None
 
 
 def the_best(survivors: Sequence[Survivor]) -> Survivor:
@@ -171,4 +205,4 @@ class Restored(Recovered):
         return replica.record, last
 
 
-KINDS: dict[str, type[Recovered]] = {kind.name: kind for kind in (Forced, Restored)}
+KINDS: dict[str, type[Recovered]] = {kind.name: kind for kind in (Forced, Reconsidered, Restored)}
