@@ -44,6 +44,9 @@ async def join(
     except TimeoutError:
         raise JoinRefused(f"The cluster at {cluster_url} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
     joined = answer.json()
-    peers = [Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member") for node in joined["Nodes"]]
+    peers = [
+        Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member", node_id=node["NodeId"])
+        for node in joined["Nodes"]
+    ]
     log.info("joined the cluster", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
     return str(joined["WireId"]), peers

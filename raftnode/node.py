@@ -106,15 +106,15 @@ class Node:
     def _build_consensus(self, identity: Identity, formation: Formation, tls: Tls | None) -> None:
         cluster = self.settings.cluster
         self.clock = SystemClock()
+        self.replica = Replica()
         self.transport = Transport(
             NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
             TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
             tls=tls,
-            guard=Guard(admits=lambda host: admits(self.settings, host), node_id_of=self._node_id_of),
+            guard=Guard(admits=lambda host: admits(self.settings, host), node_id_of=self.replica.node_id_of),
         )
         self.transport.on_impostor.append(lambda tag, text: self.fail(text) if tag == self.tag else None)
         self.transport.on_removed.append(self._removed)
-        self.replica = Replica()
         self.raft = Raft(
             tag=self.tag,
             peers=formation.peers,
@@ -307,10 +307,6 @@ class Node:
         timings = self.replica.record.timings
         assert timings is not None, "there is no lease before the cluster is formed"
         self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
-
-    def _node_id_of(self, tag: str) -> str:
-        node = self.replica.record.nodes.get(tag)
-        return node.node_id if node else ""
 
     def _removed(self, by: str) -> None:
         log.warning(

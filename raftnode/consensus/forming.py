@@ -9,6 +9,7 @@ votes wait for it.
 """
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -91,7 +92,7 @@ class Forming:
         known = next((peer for peer in self._raft.peers if peer.tag == self._announcement.tag), None)
         if known is None or known.address == self._announcement.cluster_address:
             return None
-        return Peer(known.tag, self._announcement.cluster_address, voter=known.voter)
+        return replace(known, address=self._announcement.cluster_address, node_id=self._announcement.node_id)
 
     async def _move(self, peer: Peer) -> None:
         try:
@@ -108,11 +109,10 @@ class Forming:
         return node is not None and node.kind == "Promotable"
 
     async def _become_voter(self) -> None:
-        tag, address = self._announcement.tag, self._announcement.cluster_address
+        mine = self._announcement
+        peer = Peer(mine.tag, mine.cluster_address, voter=True, node_id=mine.node_id)
         try:
-            result = await self._replica.change_membership(
-                Add(Peer(tag, address, voter=True)), SetNodeKind(tag=tag, kind="Member")
-            )
+            result = await self._replica.change_membership(Add(peer), SetNodeKind(tag=mine.tag, kind="Member"))
         except Unavailable as error:
             log.info("becoming a voter is tried again", reason=str(error))
             return

@@ -34,11 +34,13 @@ class StorageDamaged(ConsensusFailed):
 @dataclass(frozen=True)
 class Peer:
     """A node of the Raft cluster. `address` is "host:port". A peer that is no voter is a watcher: it receives and
-    applies the log and never votes."""
+    applies the log and never votes. `node_id`: which node has the tag, empty for one that was there at the start or is
+    not known yet."""
 
     tag: str
     address: str
     voter: bool = True
+    node_id: str = ""
 
 
 @dataclass(frozen=True)

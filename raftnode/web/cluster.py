@@ -77,7 +77,7 @@ async def add_node(request: web.Request) -> web.Response:
     node = await _joining_node(request)
     if _known(parts.replica.record, node):
         return answer(_joined(request, node.tag, parts.replica.record.index))
-    peer = Peer(node.tag, node.cluster_address, voter=False)
+    peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
     try:
         result = await _change(parts, Add(peer), AddNode(node=node))
     except ApiError:
@@ -233,7 +233,7 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
     parts = request.app[PARTS]
     tag = Query(request).required("nodeTag")
     node = the_node(parts.replica.record, tag)
-    change = Add(Peer(tag, node.cluster_address, voter=kind == "Member"))
+    change = Add(Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id))
     _refuse_last_voter(parts.replica.record, tag, kind)
     if kind != "Member":
         await _lead_elsewhere(parts, tag)

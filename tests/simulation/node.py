@@ -210,7 +210,7 @@ class Machine:
         nonce = world.chance.randrange(2**53)
         self.replica = RecordingReplica(self)
         who = Hello(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, nonce, 0)
-        self.transport = Transport(world.network, process, who, self._node_id_of)
+        self.transport = Transport(world.network, process, who, self.replica.node_id_of)
         self.raft = Raft(
             tag=self.tag,
             peers=[Peer(tag, address(tag), tag != self.tag or self.tag in world.first_tags) for tag in self.knows],
@@ -291,10 +291,6 @@ class Machine:
         if role in ("Leader", "LeaderElect"):
             self.world.note(f"{self.tag} is {role} of term {term}")
             self.logs.leads(self.tag, term)
-
-    def _node_id_of(self, tag: str) -> str:
-        node = self.replica.record.nodes.get(tag)
-        return node.node_id if node else ""
 
     def _report(self) -> dict[str, Any]:
         return {"node_id": self.node_id, "flags": [], "databases": self.databases.report()}

@@ -123,5 +123,5 @@ class Replacements:
 
     @staticmethod
     async def _add(at: Machine, node: ClusterNode) -> Result:
-        peer = Peer(node.tag, node.cluster_address, voter=False)
+        peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
         return await at.replica.change_membership(Add(peer), AddNode(node=node), timeout_ms=5000)

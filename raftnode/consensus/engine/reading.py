@@ -5,13 +5,14 @@ from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import Members
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.journal import Journal
-from raftnode.consensus.model import Peer, Role
+from raftnode.consensus.model import ConsensusFailed, Peer, Role
 
 
 class Reading:
     """The read-only half of `Engine`, which sets these attributes."""
 
     tag: str
+    failure: ConsensusFailed | None
     _bootstrap: tuple[Peer, ...]
     _members: Members
     _journal: Journal
@@ -22,8 +23,11 @@ class Reading:
 
     @property
     def role(self) -> Role:
-        """The raw Raft role. LeaderElect: a leader whose no-op is not applied, so that its state may be old."""
+        """The raw Raft role. LeaderElect: a leader whose no-op is not applied, so that its state may be old. An engine
+        that has failed leads nobody, wherever in a transition that was."""
         core = self._core
+        if self.failure is not None:
+            return "Follower"
         if core.is_leader:
             return "LeaderElect" if core.applied_index < core.no_op_index else "Leader"
         return "Candidate" if core.state == CANDIDATE else "Follower"
@@ -31,7 +35,7 @@ class Reading:
     @property
     def leader(self) -> str | None:
         """Whom this node believes to be leader; None from the moment it has to ask around."""
-        return self._core.leader
+        return self._core.leader if self.failure is None else None
 
     @property
     def term(self) -> int:
@@ -67,7 +71,7 @@ class Reading:
     @property
     def elected_ns(self) -> int | None:
         """The reading of `Clock.hold_ns` at which this node became leader; None while it is not."""
-        return self._elections.elected_ns if self._core.is_leader else None
+        return self._elections.elected_ns if self._core.is_leader and self.failure is None else None
 
     @property
     def peers(self) -> tuple[Peer, ...]:
