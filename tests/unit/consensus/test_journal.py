@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raftnode.consensus import messages
 from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.journal import Journal
+from raftnode.consensus.messages import Appended
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
 from raftnode.consensus.segment import encode, scan
 from raftnode.consensus.vote import SmallFiles, Vote
@@ -183,6 +185,25 @@ def test_a_full_disk_stops_the_node_with_a_message_and_acknowledges_nothing(monk
     a.engine.tick()
     assert world.acknowledged == []
     assert len(a.failures) == 1
+
+
+def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as_leader_of_that_term(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World("ABC")
+    a = world.leader()
+    world.settle()
+    term = a.engine.term
+
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(a.disk, "open", full)
+    (other, _) = (node for node in world.nodes.values() if node is not a)
+    newer = Appended(term + 1, next_index=1, success=False, reset=False, stream=0)
+    a.engine.receive(other.tag, messages.encode(newer))
+    assert isinstance(a.engine.failure, JournalFailed)
+    assert (a.engine.role, a.engine.leader, a.engine.elected_ns) == ("Follower", None, None)
 
 
 @pytest.mark.parametrize("name", ["vote", "peers"])
