@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.hunt import RULES
+from tests.simulation import hunt, recovery_variants
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS_MAX = 40
 LIMIT_S = 240
+HUNTERS = {rule: hunter.__name__ for hunter in (hunt, recovery_variants) for rule in sorted(hunter.RULES)}
+"""Each rule, and the module that looks for a seed which notices that it is left out."""
 
 
-def hunt(*arguments: str) -> tuple[int, str]:
+def hunted(rule: str) -> tuple[int, str]:
     """The exit code of the hunt and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.simulation.hunt", *arguments],
+        [sys.executable, "-m", HUNTERS[rule], rule, "--seeds", str(SEEDS_MAX)],
         cwd=ROOT,
         env=dict(os.environ) | {"PYTHONHASHSEED": "0"},
         capture_output=True,
@@ -37,12 +39,12 @@ def hunt(*arguments: str) -> tuple[int, str]:
 def hunts() -> Iterator[dict[str, "Future[tuple[int, str]]"]]:
     """All hunts, as many at once as there are cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {rule: pool.submit(hunt, rule, "--seeds", str(SEEDS_MAX)) for rule in RULES}
+        yield {rule: pool.submit(hunted, rule) for rule in HUNTERS}
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.timeout(LIMIT_S + 10)
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", HUNTERS)
 def test_a_world_notices_that_a_rule_is_left_out_and_nothing_when_it_is_kept(
     rule: str, hunts: dict[str, "Future[tuple[int, str]]"]
 ) -> None:
