@@ -1,8 +1,9 @@
 """The wires between the nodes: connections that are made and lost, and messages that are late, in order, or gone.
 
 A pair of nodes has at most one connection. Within it messages arrive in order, each way with its own delay; a packet
-that is lost costs its retransmission, a duplicate never gets past TCP. A direction that is cut delivers nothing; what
-was on its way is lost with the connection, which both sides notice after a while, each in its own time.
+that is lost costs its retransmission, slower each time until the silence ends the connection; a duplicate never gets
+past TCP. A direction that is cut delivers nothing; what was on its way is lost with the connection, which both sides
+notice after a while, each in its own time.
 """
 
 from collections.abc import Callable
@@ -134,10 +135,12 @@ class Network:
         chance = self._world.chance
         low, high = self.delay_s.get(way, (0.0002, 0.002))
         arrives_s = self._loop.time() + low + (high - low) * chance.random()
-        loss, wait_s = self.loss.get(way, 0.0), RETRANSMISSION_S
+        loss, waits_s = self.loss.get(way, 0.0), 0.0
         while loss and chance.random() < loss:
-            arrives_s += wait_s
-            wait_s *= 2
+            waits_s = RETRANSMISSION_S + 2 * waits_s
+        arrives_s += waits_s
+        if waits_s > self._world.pace["dead_peer_ms"] / 1000:
+            self._later(self._notice_s(), self._gone, sender, to, pair.connection)
         arrives_s = max(arrives_s, pair.busy_until_s.get(to, 0.0))
         pair.busy_until_s[to] = arrives_s
         end = self.ends[to]
