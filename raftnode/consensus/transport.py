@@ -366,8 +366,8 @@ class Transport:
         connection.drop(f"it refuses this node: {refusal.text}")
         if tag is None:
             return
-        # Whoever knows an older membership may only not have heard yet that this node has joined.
-        another = refusal.code == "node" and 0 < self._membership_index <= refusal.membership_index
+        # Whoever knows no newer membership may only not have heard yet that this node has joined.
+        another = refusal.code == "node" and 0 < self._membership_index < refusal.membership_index
         if another or refusal.code == "incarnation":
             log.error("this node is refused as not the one it was", tag=tag, reason=refusal.text)
             for tell in self.on_impostor:
