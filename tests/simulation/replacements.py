@@ -101,7 +101,7 @@ class Replacements:
         async def ask() -> bool:
             try:
                 await at.raft.barrier(timeout_ms=2000)
-                if done(at.replica.record.nodes):
+                if (nodes := at.replica.record.nodes) and done(nodes):
                     return True
                 result = await attempt(at)
                 if result.error is not None:
