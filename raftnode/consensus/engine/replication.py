@@ -100,7 +100,7 @@ class Replication:
     def _supply_one(self, tag: str, heartbeat: bool) -> None:
         core, commit_index = self._core, self._core.commit_index
         if core.next_index(tag) <= self._journal.first_index:
-            self._snapshots.feed(tag, core.term, lambda message: self.send(tag, message))
+            self._snapshots.feed(tag, core.term, lambda message: self.send(tag, message), heartbeat=heartbeat)
             if heartbeat:
                 self.send(tag, Pulse(core.term))
             return

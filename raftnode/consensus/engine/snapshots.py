@@ -26,13 +26,14 @@ class Offload(Protocol):
 
 @dataclass
 class Sending:
-    """A snapshot on its way to one follower."""
+    """A snapshot on its way to one follower. `anew`: the follower has begun anew, and waits for the next heartbeat."""
 
     file: File
     description: Description
     size_bytes: int
     next_offset: int = 0
     taken_offset: int = 0
+    anew: bool = False
 
 
 @dataclass
@@ -128,15 +129,17 @@ class Snapshots:
 
     # sending
 
-    def feed(self, tag: str, term: int, send: Callable[[AnyMessage], bool]) -> None:
-        """Sends the follower what its window has room for."""
+    def feed(self, tag: str, term: int, send: Callable[[AnyMessage], bool], *, heartbeat: bool) -> None:
+        """Sends the follower what its window has room for. One that began anew gets the first piece with the next
+        heartbeat: it may do so for ever."""
         sending = self._sending.get(tag)
         if sending is None:
             assert self._description is not None, "a log that does not begin at 1 has a snapshot before it"
             file = self._store.open()
             sending = self._sending[tag] = Sending(file, self._description, file.size_bytes())
             log.info("a follower is sent the snapshot, as the log it needs is gone", tag=tag, index=self.index)
-        while sending.next_offset < min(sending.size_bytes, sending.taken_offset + WINDOW_BYTES):
+        sending.anew = sending.anew and not heartbeat
+        while not sending.anew and sending.next_offset < min(sending.size_bytes, sending.taken_offset + WINDOW_BYTES):
             data = sending.file.read(sending.next_offset, PIECE_BYTES_MAX)
             about = sending.description
             if not send(Piece(term, about.index, about.term, sending.size_bytes, sending.next_offset, data)):
@@ -148,13 +151,15 @@ class Snapshots:
         sending = self._sending.get(tag)
         if sending is not None and sending.description.index == answer.index:
             if answer.offset < sending.taken_offset:
-                sending.next_offset = answer.offset
+                sending.next_offset, sending.anew = answer.offset, True
             sending.taken_offset = answer.offset
 
     def resume(self, tag: str) -> None:
-        """The connection was made anew: whatever was not taken is sent again."""
-        if tag in self._sending:
-            self._sending[tag].next_offset = self._sending[tag].taken_offset
+        """The connection was made anew: whatever was not taken is sent again, and the last byte in any case. A follower
+        that has died meanwhile says by its answer that it has begun anew, or that it has installed all."""
+        sending = self._sending.get(tag)
+        if sending is not None:
+            sending.next_offset, sending.anew = min(sending.taken_offset, sending.size_bytes - 1), False
 
     def finish(self, tag: str) -> None:
         """The follower needs no snapshot (any more)."""
@@ -180,9 +185,9 @@ class Snapshots:
             receiving.held += len(piece.data)
         reply(PieceTaken(term, piece.index, receiving.held))
         if receiving.held == piece.size_bytes:
-            self._install(receiving)
+            self._install(receiving, lambda: reply(PieceTaken(term, piece.index, 0)))
 
-    def _install(self, receiving: Receiving) -> None:
+    def _install(self, receiving: Receiving, ask_again: Callable[[], None]) -> None:
         self.installing = True
         store, machine = self._store, self._machine
 
@@ -199,6 +204,7 @@ class Snapshots:
             self._drop_receiving()
             if isinstance(outcome, BaseException):
                 log.error("the leader's snapshot cannot be installed; it is asked for again", reason=repr(outcome))
+                ask_again()
                 return
             store.adopt_incoming()
             self._description, self._size_bytes = outcome, receiving.piece.size_bytes
