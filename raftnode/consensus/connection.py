@@ -11,8 +11,10 @@ import msgspec
 from raftnode.consensus.hello import HELLO_BYTES_MAX
 from raftnode.unreadable import UNREADABLE
 
-HEADER = struct.Struct(">II")
+LENGTH = struct.Struct(">I")
+HEADER = struct.Struct(">III")
 NOT_SENT_BYTES_MAX = 128 * 1024
+DAMAGED = "does not match its checksum: it was damaged, or is of another protocol"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(tuple[str, bytes])
@@ -31,13 +33,18 @@ class Host(Protocol):
 
 def framed(body: bytes) -> bytes:
     """The body as a frame. TCP's own checksum misses one damaged packet in some thousands, and a flipped bit in a
-    well-formed message could make a node believe that it lost committed entries."""
-    return HEADER.pack(len(body), zlib.crc32(body)) + body
+    well-formed message could make a node believe that it lost committed entries. The length has a checksum of its own:
+    a wrong one would swallow all that comes after, on a connection that looks alive."""
+    return HEADER.pack(len(body), _of_length(len(body)), zlib.crc32(body)) + body
+
+
+def _of_length(length: int) -> int:
+    return zlib.crc32(LENGTH.pack(length))
 
 
 class Connection(asyncio.Protocol):
-    """Frames are a length and a CRC-32 of four bytes each, big-endian, and that many bytes: first one hello each way,
-    then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
+    """Frames are a length, its CRC-32 and the body's, four bytes each, big-endian, and the body: first one hello each
+    way, then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
 
     def __init__(self, host: Host, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int) -> None:
         self.dialed = dialed
@@ -77,10 +84,13 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         offset = 0
         while len(self._buffer) - offset >= HEADER.size and self._transport is not None:
-            length, checksum = HEADER.unpack_from(self._buffer, offset)
+            length, of_length, checksum = HEADER.unpack_from(self._buffer, offset)
             limit = HELLO_BYTES_MAX if self._first else self._frame_bytes_max
             if length > limit:
                 self.drop(f"a frame of {length} bytes is above the limit of {limit}")
+                return
+            if of_length != _of_length(length):
+                self.drop(f"a frame's length {DAMAGED}")
                 return
             begin, end = offset + HEADER.size, offset + HEADER.size + length
             if len(self._buffer) < end:
@@ -88,7 +98,7 @@ class Connection(asyncio.Protocol):
             frame = bytes(self._buffer[begin:end])
             offset = end
             if zlib.crc32(frame) != checksum:
-                self.drop("a frame does not match its checksum: it was damaged, or is of another protocol")
+                self.drop(f"a frame {DAMAGED}")
                 return
             self._frame(frame)
         del self._buffer[:offset]

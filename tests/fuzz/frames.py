@@ -68,7 +68,7 @@ class Frames:
             lambda: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             lambda: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + random.randbytes(200),
             lambda: framed(self._bomb),
-            lambda: HEADER.pack(random.randint(HELLO_BYTES_MAX + 1, 2**32 - 1), 0) + good,
+            lambda: HEADER.pack(random.randint(HELLO_BYTES_MAX + 1, 2**32 - 1), 0, 0) + good,
             lambda: bent(random, framed(good)),
             lambda: framed(self._unwelcome(bent(random, good))),
             lambda: framed(self._unwelcome(strange_message(random, good))),
@@ -90,13 +90,16 @@ class Frames:
         """Bytes behind a good greeting that have to end the connection."""
         random, good = self.random, self.sound()
         ways: list[Callable[[], bytes]] = [
-            lambda: HEADER.pack(random.randint(FRAME_BYTES_MAX + 1, 2**32 - 1), random.getrandbits(32)) + good,
-            lambda: HEADER.pack(len(good) + random.randint(-8, 8), random.getrandbits(32)) + good[HEADER.size :],
+            lambda: HEADER.pack(random.randint(FRAME_BYTES_MAX + 1, 2**32 - 1), *self._checksums()) + good,
+            lambda: HEADER.pack(len(good) + random.randint(-8, 8), *self._checksums()) + good[HEADER.size :],
             lambda: bent(random, good),
             lambda: framed(bent(random, good[HEADER.size :]))[:-1],
             lambda: framed(random.choice((b"", b"\xc1", self._bomb, b"\x91" * 3000, msgspec.msgpack.encode([1, 2])))),
         ]
         return random.choice(ways)()
+
+    def _checksums(self) -> tuple[int, int]:
+        return self.random.getrandbits(32), self.random.getrandbits(32)
 
     def sound(self) -> bytes:
         """A frame that is well made. What is in it may be garbage, and now and then it has been there before."""

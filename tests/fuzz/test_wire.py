@@ -86,7 +86,7 @@ class Raider:
         writer.write(framed(msgspec.msgpack.encode((RAFT_CHANNEL, question))))
         async with asyncio.timeout(ANSWER_SEC):
             while True:
-                length, _ = HEADER.unpack(await reader.readexactly(HEADER.size))
+                length, _, _ = HEADER.unpack(await reader.readexactly(HEADER.size))
                 channel, payload = self._pair(await reader.readexactly(length))
                 if channel == RAFT_CHANNEL:
                     message = messages.decode(payload)

@@ -370,6 +370,19 @@ async def test_a_damaged_frame_ends_the_connection_and_reaches_nobody() -> None:
         writer.close()
 
 
+async def test_a_damaged_length_ends_the_connection_before_it_swallows_what_comes_after() -> None:
+    a = End(identity("A"))
+    async with ends(a):
+        a.transport.set_peers({}, 3)
+        reader, writer = await knock(a, "B", 4)
+        damaged = bytearray(framed(msgspec.msgpack.encode(("words", b"sound"))))
+        damaged[1] ^= 1
+        writer.write(damaged)
+        await reader.read()
+        await until(lambda: a.links == [("B", True), ("B", False)])
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "frame",
     [b"\xc1", b"\xa1\xff", b"\x92\xa1\xff\xc4\x00", b"\x98\xa5Hello\x01\xa1\xff\xa1B\xa1n\x01\x01\x00"],
