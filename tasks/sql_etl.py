@@ -19,7 +19,8 @@ from raftnode.record.ownership import task_key
 from tasks import sql_configuration, sql_connection
 from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
-from tasks.sql_sink import DocumentRows, Refusal, SqlSink
+from tasks.sql_rows import DocumentRows, Refusal
+from tasks.sql_sink import SqlSink
 from tasks.sql_stream import Stream, TransformProgress
 from tasks.transform import Loaded
 

@@ -9,7 +9,7 @@ from raftnode.documents import change_vector
 from raftnode.documents.model import Batch
 from tasks.kinds import TaskFailed
 from tasks.sql_configuration import TransformConfiguration
-from tasks.sql_sink import Refusal
+from tasks.sql_rows import Refusal
 from tasks.transform import Transform, targets
 
 FAILURES_TOLERATED = 100

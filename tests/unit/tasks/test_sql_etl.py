@@ -16,7 +16,7 @@ from tasks import sql_etl
 from tasks.context import NotOwned, TaskContext
 from tasks.kinds import TaskFailed
 from tasks.sql_etl import KIND
-from tasks.sql_sink import StaleEpoch
+from tasks.sql_fence import StaleEpoch
 from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, replicate, until
 
 SCRIPT = """

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from tasks import sql_engine
 from tasks.kinds import TaskFailed
-from tasks.sql_sink import FENCE, DocumentRows, Refusal, SqlSink, StaleEpoch
+from tasks.sql_fence import FENCE, StaleEpoch
+from tasks.sql_rows import DocumentRows, Refusal
+from tasks.sql_sink import SqlSink
 from tasks.sql_tables import SqlTable
 from tests.unit.tasks.conftest import SqlTarget, until
 
@@ -129,7 +131,7 @@ async def test_a_runner_frozen_inside_its_transaction_does_not_block_its_success
     await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
     async with sink(postgres_target, epoch=10, tables=(ORDERS,)) as frozen:
         transaction = await frozen._connection.begin()
-        await frozen._raise_epoch()
+        await frozen._fence.raise_epoch(frozen._connection)
         await frozen._connection.execute(sa.text("INSERT INTO \"Orders\" VALUES ('o/1', 'frozen', 1)"))
         async with sink(postgres_target, epoch=11, tables=(ORDERS,)) as new:
             await write(new, DocumentRows("o/2", ("orders",), [("orders", {"Company": "new"})]))
