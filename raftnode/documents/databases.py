@@ -5,7 +5,6 @@ One loop compares the record with what is open. A change that does not concern a
 
 import asyncio
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import structlog
 
 from raftnode.documents.cleaning import passed
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
+from raftnode.documents.folders import MADE, away, folder
 from raftnode.documents.replication import Destination, Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
@@ -27,10 +27,6 @@ log = structlog.get_logger(__name__)
 RETRY_S = 2.0
 CLEAN_S = 60.0
 WATCH_S = 1.0
-MADE = ".made"
-"""Where marks remember which files were made, so that one that is gone is not taken for a new database."""
-REMOVED = ".removed"
-"""Where the files of softly deleted databases go: a copy that others have not waited for must not be opened again."""
 
 CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 
@@ -186,7 +182,7 @@ class Databases:
         folded, path = database.name.lower(), self._path(database)
         copy = self._open.get(folded)
         if copy is None:
-            mark = self._directory / MADE / folded / path.stem
+            mark = self._directory / MADE / folder(folded) / path.stem
             copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
         if copy.path != path:
             raise StoreClosed(f"Database '{database.name}' was made anew; node {self._tag} still closes the old one.")
@@ -194,7 +190,7 @@ class Databases:
 
     def _path(self, database: Database) -> Path:
         file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
-        return self._directory / database.name.lower() / f"{file}.sqlite"
+        return self._directory / folder(database.name) / f"{file}.sqlite"
 
     async def _opened(self, copy: _Open) -> DocumentStore:
         async with copy.opening:
@@ -280,8 +276,12 @@ class Databases:
         """Removes the files (a soft delete moves them away) and says so. False: the record still waits for it."""
         hard = database.deletion_in_progress[self._tag] == "HardDelete"
         try:
-            await asyncio.to_thread(_remove if hard else _move_away, self._directory / folded)
-            await asyncio.to_thread(_remove, self._directory / MADE / folded)
+            files = self._directory / folder(folded)
+            if hard:
+                await asyncio.to_thread(_remove, files)
+            else:
+                await asyncio.to_thread(_move_away, files, away(self._directory, folded))
+            await asyncio.to_thread(_remove, self._directory / MADE / folder(folded))
         except OSError as error:
             log.error("a database cannot be deleted", database=database.name, reason=str(error))
             return False
@@ -338,8 +338,7 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _move_away(directory: Path) -> None:
+def _move_away(directory: Path, place: Path) -> None:
     if directory.exists():
-        away = directory.parent / REMOVED
-        away.mkdir(exist_ok=True)
-        directory.rename(away / f"{directory.name}-{time.time_ns()}")
+        place.parent.mkdir(exist_ok=True)
+        directory.rename(place)

@@ -14,6 +14,8 @@ SCHEMA_VERSION: Final = 1
 CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 """Files up to this size are checked page by page when opened; in larger ones damage shows when it is met."""
 BUSY_TIMEOUT_MS: Final = 10_000
+PATH_BYTES_MAX: Final = 512 - len("-journal")
+"""Longest path that SQLite opens, with room for the files that it puts beside it."""
 
 # log: every version ever committed here, at its place (etag) in the store's order; compaction thins it.
 # knowledge: from this etag on, the change vector of other databases' writes that are held here.
@@ -47,6 +49,12 @@ _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for one thread at a time, with every committed transaction synced to the disk."""
+    length = len(os.fsencode(path.absolute()))
+    if length > PATH_BYTES_MAX:
+        raise StoreFailed(
+            f"the path {path} has {length} bytes and SQLite opens up to {PATH_BYTES_MAX}: give node.data_dir a shorter "
+            "one"
+        )
     with errors(path):
         connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000

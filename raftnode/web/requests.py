@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from raftnode.record import model
 from raftnode.record.model import enc_hook
 from raftnode.web.errors import ApiError, bad_request
 
 Body = TypeVar("Body")
 
 REQUEST_ID = "raft-request-id"
-REQUEST_ID_LENGTH_MAX = 128
+REQUEST_ID_LENGTH_MAX = model.REQUEST_ID_LENGTH_MAX - model.NAME_LENGTH_MAX - 1
+"""A request of several commands adds a database's name to the id of each."""
 PAGE_MAX = 10_000
 INTEGER_MAX = 2**63 - 1
 

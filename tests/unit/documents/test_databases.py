@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from raftnode.documents.cleaning import Passed, passed
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
+from raftnode.documents.folders import folder
 from raftnode.documents.model import Document
 from raftnode.http import Http
 from raftnode.record.commands.base import Changes
@@ -368,3 +369,35 @@ async def test_a_copy_says_how_many_documents_it_has(cluster: Cluster) -> None:
         await store.put(id, {}, collection="X" if id == "a" else None)
     await store.delete("b")
     assert cluster.databases.status()["northwind"].documents == 2 == (await store.stats()).documents
+
+
+LONG = "д" * 128
+"""A name at the limit, which is in characters: 256 bytes, one more than a file name may have."""
+
+
+async def test_a_name_of_more_bytes_than_a_file_name_is_opened_and_deleted(cluster: Cluster) -> None:
+    cluster.set(database(LONG))
+    store = await cluster.databases.store(LONG)
+    await store.put("a/1", b"{}")
+    [file] = cluster.files()
+    assert file.startswith("дд"), file
+    cluster.set(database(LONG, members=(), deletion_in_progress=Map({"A": "HardDelete"})))
+    await until(lambda: cluster.deleted == [LONG])
+    assert cluster.files() == []
+
+
+async def test_the_longest_folder_that_ever_fitted_stays_as_it_was(cluster: Cluster) -> None:
+    longest = "д" * 127 + "x"
+    cluster.set(database(longest))
+    await cluster.databases.store(longest)
+    assert cluster.files() == [f"{longest}/t1.sqlite"]
+    cluster.set(database(longest, members=(), deletion_in_progress=Map({"A": "SoftDelete"})))
+    await until(lambda: cluster.deleted == [longest])
+    [file] = cluster.files()
+    assert file.startswith(".removed/дд"), file
+
+
+def test_two_long_names_never_share_a_folder() -> None:
+    names = [LONG, LONG[:-1] + "е", LONG.upper(), "𝒹" * 128]
+    assert len({folder(name) for name in names}) == 3
+    assert all(len(folder(name).encode()) <= 255 for name in names)

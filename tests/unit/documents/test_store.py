@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from raftnode.documents import body, commit
-from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, StoreBusy, StoreClosed
+from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, StoreBusy, StoreClosed, StoreFailed
 from raftnode.documents.model import Delete, Put
 from raftnode.documents.store import DocumentStore
 from tests.unit.documents.conftest import Opener
@@ -255,3 +255,11 @@ async def test_a_clock_that_goes_back_does_not_make_an_update_older(tmp_path: Pa
         "2023-11-14T22:13:20.0000001Z",
     )
     await store.close()
+
+
+async def test_a_path_too_long_for_sqlite_is_named_with_its_setting(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d" * 100] * 5)
+    with pytest.raises(
+        StoreFailed, match=r"has \d+ bytes and SQLite opens up to 504: give node.data_dir a shorter one"
+    ):
+        await DocumentStore.open(deep / "x.sqlite", tag="A", database="Shop", mark=tmp_path / "mark")

@@ -1,5 +1,8 @@
 """Databases: creating, deleting, groups and states."""
 
+from urllib.parse import quote
+
+from raftnode.web.requests import REQUEST_ID, REQUEST_ID_LENGTH_MAX
 from tests.unit.web.client import Client
 
 
@@ -149,3 +152,20 @@ async def test_promoting_a_member_changes_nothing(client: Client) -> None:
     reply = await client.post("/admin/databases/promote?name=Shop&node=A")
     assert reply.status == 200
     assert reply.json["Topology"]["Members"] == ["A"]
+
+
+async def test_a_name_of_128_letters_is_usable_whatever_their_bytes(client: Client) -> None:
+    name = "д" * 128
+    await client.database(quote(name))
+    assert (await client.put(f"/databases/{quote(name)}/docs?id=a", {"A": 1})).status == 201
+    assert (await client.get("/health/ready")).status == 200
+    body = {"DatabaseNames": [name], "HardDelete": True, "TimeToWaitForConfirmation": "00:00:15"}
+    reply = await client.delete("/admin/databases", body, **{REQUEST_ID: "r" * REQUEST_ID_LENGTH_MAX})
+    assert reply.json["PendingDeletes"] == [], reply.text
+    assert (await client.get("/databases?namesOnly=true")).json["Databases"] == []
+
+
+async def test_a_request_id_that_is_too_long_is_refused(client: Client) -> None:
+    reply = await client.put("/admin/databases?name=New", {}, **{REQUEST_ID: "r" * (REQUEST_ID_LENGTH_MAX + 1)})
+    assert reply.status == 400
+    assert f"{REQUEST_ID} is longer than {REQUEST_ID_LENGTH_MAX}" in reply.message
