@@ -1,7 +1,8 @@
-"""The composition root: builds every part, hands them to each other, starts and stops them in order. Holds no rules."""
+"""The process: gives the assembly the doors of this machine, starts and stops every part in order. Holds no rules."""
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,33 +11,28 @@ import structlog
 
 from config import Settings
 from config.access import admits
-from observer.health import Health
-from observer.observer import Observer
 from observer.rules.facts import Limits
 from raftnode import log as logging
-from raftnode.consensus.forming import Forming, NodeRefused
+from raftnode.assembly import Assembly, Ports, Setup
+from raftnode.consensus.disk import SystemDisk
+from raftnode.consensus.forming import NodeRefused
 from raftnode.consensus.hello import Guard
-from raftnode.consensus.raft import ConsensusFailed, JournalFailed, Raft, RaftConfig
-from raftnode.consensus.replica import Replica, Unavailable
+from raftnode.consensus.raft import ConsensusFailed, RaftConfig
 from raftnode.consensus.tls import Tls, load_tls
 from raftnode.consensus.transport import NodeIdentity, Transport, TransportConfig
 from raftnode.documents.databases import Databases
 from raftnode.formation import Formation, form_of, formation_of
-from raftnode.heartbeat import Heartbeat
 from raftnode.http import Http
 from raftnode.identity import Identity, IdentityError, claim_directory, note_took_part
 from raftnode.javascript import ScriptLimits
 from raftnode.joining import JoinRefused
-from raftnode.ports import NS_PER_MS, SystemClock
-from raftnode.record.commands import AnnounceNode, ConfirmDeletion
+from raftnode.ports import SystemClock, SystemRandom
+from raftnode.record.model import Record
 from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
-from raftnode.watchdog import KillTimer, Watchdog, WatchdogUnavailable
+from raftnode.watchdog import KillTimer, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
 from tasks.context import RunSettings
-from tasks.kinds import kinds
-from tasks.plan import Own
-from tasks.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -97,30 +93,25 @@ class Node:
         formation = await formation_of(
             self.settings, self._data_dir, identity, self.http, join_url=self._join, watcher=self._watcher
         )
-        self._build_consensus(identity, formation, node_tls)
-        self._build_lease(identity, stack)
-        self._build_work(identity)
+        setup, ports = self._setup(identity, formation), self._ports(identity, formation, node_tls, stack)
+        self.assembly = Assembly(setup, ports)
+        self.replica, self.raft = self.assembly.replica, self.assembly.raft
         self.server = Server(self._parts(identity, formation), tls=http_tls.server if http_tls else None)
-        await self._open(stack, identity, formation)
+        await self._open(stack, identity)
 
-    def _build_consensus(self, identity: Identity, formation: Formation, tls: Tls | None) -> None:
-        cluster = self.settings.cluster
-        self.clock = SystemClock()
-        self.replica = Replica()
-        self.transport = Transport(
-            NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
-            TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
-            tls=tls,
-            guard=Guard(admits=lambda host: admits(self.settings, host), node_id_of=self.replica.node_id_of),
-        )
-        self.transport.on_impostor.append(lambda tag, text: self.fail(text) if tag == self.tag else None)
-        self.transport.on_removed.append(self._removed)
-        self.raft = Raft(
+    def _setup(self, identity: Identity, formation: Formation) -> Setup:
+        cluster, tasks = self.settings.cluster, self.settings.tasks
+        return Setup(
             tag=self.tag,
+            node_id=identity.node_id,
+            boot=identity.boot,
+            nonce=identity.nonce,
+            url=self.settings.url,
+            cluster_address=self.settings.cluster_address,
             peers=formation.peers,
-            transport=self.transport,
-            machine=self.replica,
-            config=RaftConfig(
+            form=form_of(self.settings, formation),
+            directory=self._data_dir,
+            raft=RaftConfig(
                 data_dir=self._data_dir / "raft",
                 took_part=identity.took_part,
                 election_min_ms=cluster.election_min_ms,
@@ -129,67 +120,51 @@ class Node:
                 proposal_timeout_ms=cluster.proposal_timeout_ms,
                 snapshot_bytes_min=cluster.snapshot_bytes_min,
             ),
-            clock=self.clock,
+            observer_period_ms=cluster.observer_period_ms,
+            limits=_limits(self.settings),
+            run=_run_settings(self.settings),
+            checkpoint_ms=tasks.checkpoint_ms,
+            run_journal_bytes_max=tasks.run_journal_bytes_max,
         )
-        self.raft.on_fatal.append(self._no_consensus)
-        self.replica.attach(self.raft)
 
-    def _build_lease(self, identity: Identity, stack: AsyncExitStack) -> None:
+    def _ports(
+        self, identity: Identity, formation: Formation, tls: Tls | None, stack: AsyncExitStack
+    ) -> Ports[Transport, Databases]:
+        settings, http = self.settings, self.http
+        cluster, documents = settings.cluster, settings.documents
+
+        def transport(node_id_of: Callable[[str], str]) -> Transport:
+            return Transport(
+                NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
+                TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
+                tls=tls,
+                guard=Guard(admits=lambda host: admits(settings, host), node_id_of=node_id_of),
+            )
+
+        def databases(record: Callable[[], Record], deleted: Callable[[str], Awaitable[None]]) -> Databases:
+            return Databases(
+                self._data_dir / "databases",
+                tag=self.tag,
+                record=record,
+                http=http,
+                deleted=deleted,
+                batch_documents_max=documents.replication_batch_documents_max,
+                batch_bytes_max=documents.replication_batch_bytes_max,
+                clean_s=documents.tombstone_cleanup_sec,
+            )
+
         timer = KillTimer()
         stack.callback(timer.close)
-        self.watchdog = Watchdog(timer, self.clock)
-        self.heartbeat = Heartbeat(
-            raft=self.raft,
-            network=self.transport,
-            clock=self.clock,
-            boot=identity.boot,
-            nonce=identity.nonce,
-            timings=lambda: self.replica.record.timings,
-            heartbeat_ms=self.settings.cluster.heartbeat_ms,
-            report_payload=lambda: self._report(identity),
-            on_lease=self._lease_until,
-        )
-
-    def _build_work(self, identity: Identity) -> None:
-        settings = self.settings
-        self.databases = Databases(
-            self._data_dir / "databases",
-            tag=self.tag,
-            record=lambda: self.replica.record,
-            http=self.http,
-            deleted=self._confirm_deletion,
-            batch_documents_max=settings.documents.replication_batch_documents_max,
-            batch_bytes_max=settings.documents.replication_batch_bytes_max,
-            clean_s=settings.documents.tombstone_cleanup_sec,
-        )
-        self._memory = Memory(settings.node.memory_available_bytes_min)
-        self.supervisor = Supervisor(
-            Own(self.tag, identity.node_id, identity.boot),
-            replica=self.replica,
-            lease=self.heartbeat,
-            databases=self.databases,
-            directory=self._data_dir,
-            bodies_running=self.watchdog.bodies_running,
-            settings=_run_settings(settings),
-            http=self.http,
-            checkpoint_ms=settings.tasks.checkpoint_ms,
-            journal_bytes_max=settings.tasks.run_journal_bytes_max,
-        )
-        self.health = Health(
-            tag=self.tag,
-            node_id=identity.node_id,
-            heartbeat=self.heartbeat,
-            clock=self.clock,
-            own_report=lambda: self._report(identity),
-            last_error=self.transport.complaint,
-        )
-        self.observer = Observer(
-            replica=self.replica,
-            heartbeat=self.heartbeat,
-            health=self.health,
-            clock=self.clock,
-            period_ms=settings.cluster.observer_period_ms,
-            limits=_limits(settings),
+        return Ports(
+            clock=SystemClock(),
+            random=SystemRandom(),
+            disk=SystemDisk(),
+            timer=timer,
+            transport=transport,
+            databases=databases,
+            flags=Memory(settings.node.memory_available_bytes_min).flags,
+            failed=self.fail,
+            http=http,
         )
 
     def _parts(self, identity: Identity, formation: Formation) -> Parts:
@@ -198,60 +173,37 @@ class Node:
             tag=self.tag,
             identity=identity,
             wire_id=formation.wire_id,
-            removed_by=lambda: self.transport.removed_by,
+            removed_by=lambda: self.assembly.transport.removed_by,
             replica=self.replica,
             raft=self.raft,
-            heartbeat=self.heartbeat,
-            databases=self.databases,
-            supervisor=self.supervisor,
+            heartbeat=self.assembly.heartbeat,
+            databases=self.assembly.databases,
+            supervisor=self.assembly.supervisor,
             http=self.http,
         )
 
-    async def _open(self, stack: AsyncExitStack, identity: Identity, formation: Formation) -> None:
-        self.replica.subscribe(self.databases.changed)
-        self.replica.subscribe(self.supervisor.on_tick)
-        # A node that leaves and joins again between two beats must be seen to leave.
-        self.replica.subscribe(lambda record, changes: self.heartbeat.check() if changes.cluster else None)
-        self.heartbeat.subscribe(self.supervisor.on_lease)
+    async def _open(self, stack: AsyncExitStack, identity: Identity) -> None:
         await self._listen()
-        stack.push_async_callback(self.transport.stop)
+        stack.push_async_callback(self.assembly.transport.stop)
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
         await asyncio.to_thread(note_took_part, self._data_dir, identity)
-        announcement = AnnounceNode(
-            tag=self.tag,
-            node_id=identity.node_id,
-            boot=identity.boot,
-            url=self.settings.url,
-            cluster_address=self.settings.cluster_address,
-            kinds=kinds(),
-        )
-        forming = Forming(self.replica, self.raft, form_of(self.settings, formation), announcement)
-        for name, loop in (
-            ("heartbeat", self.heartbeat.run()),
-            ("databases", self.databases.run()),
-            ("supervisor", self.supervisor.run()),
-            ("observer", self.observer.run()),
-        ):
+        for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
         await self.server.start()
         stack.push_async_callback(self.server.stop)
-        stack.push_async_callback(self.supervisor.stop, STOP_TASKS_S)
-        self._run(stack, "forming", forming.run())
+        stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
+        self._run(stack, "forming", self.assembly.forming.run())
 
     async def _listen(self) -> None:
         host, port = self.settings.cluster.host, self.settings.cluster.port
         try:
-            await self.transport.start()
+            await self.assembly.transport.start()
         except OSError as error:
             raise NodeFailed(
                 f"Cannot listen for the other nodes on {host}, port {port} ({error.strerror or error}): another "
                 "program may use the port. End it, or choose another with cluster.host and cluster.port."
             ) from error
-
-    def _no_consensus(self, error: ConsensusFailed) -> None:
-        remedy = " Mend the disk or make room on it, then start the node again: nothing that was acknowledged is lost."
-        self.fail(f"{error}{remedy if isinstance(error, JournalFailed) else ''}")
 
     def _run(self, stack: AsyncExitStack, name: str, loop: Any) -> None:
         """Runs a loop until the stack is unwound; a loop that fails ends the node."""
@@ -287,39 +239,6 @@ class Node:
             ) from error
         http.client.check_hostname = True
         return node, http
-
-    def _report(self, identity: Identity) -> dict[str, Any]:
-        copies = self.databases.status()
-        shown = {
-            name: {
-                "status": copy.status,
-                "documents": copy.documents,
-                "last_etag": copy.last_etag,
-                "change_vector": copy.change_vector,
-                "sent": dict(copy.sent),
-                "error": copy.error,
-            }
-            for name, copy in copies.items()
-        }
-        return {"node_id": identity.node_id, "flags": self._memory.flags(), "databases": shown}
-
-    def _lease_until(self, until_ns: int) -> None:
-        timings = self.replica.record.timings
-        assert timings is not None, "there is no lease before the cluster is formed"
-        self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
-
-    def _removed(self, by: str) -> None:
-        log.warning(
-            "This node was removed from the cluster: it runs nothing and is asked for nothing. To bring it back, empty "
-            "its data directory and let it join anew.",
-            told_by=by,
-        )
-
-    async def _confirm_deletion(self, name: str) -> None:
-        try:
-            await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
-        except Unavailable as error:
-            log.info("confirming a deletion is tried again", database=name, reason=str(error))
 
 
 def _limits(settings: Settings) -> Limits:

@@ -108,6 +108,18 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
     return None
 
 
+def is_impostor(refusal: Refusal, membership_index: int) -> bool:
+    """Whether a node that knows this membership is refused as not the one it was, and must end. Whoever knows no newer
+    membership may only not have heard yet that the node has joined."""
+    another = refusal.code == "node" and 0 < membership_index < refusal.membership_index
+    return another or refusal.code == "incarnation"
+
+
+def is_removed(refusal: Refusal, membership_index: int) -> bool:
+    """Whether a node that knows this membership is refused as one that a newer membership does not contain."""
+    return refusal.code == "unknown" and refusal.membership_index > membership_index > 0
+
+
 def _conflict(hello: Hello, met: Hello | None) -> str | None:
     if met is None:
         return None

@@ -366,13 +366,11 @@ class Transport:
         connection.drop(f"it refuses this node: {refusal.text}")
         if tag is None:
             return
-        # Whoever knows no newer membership may only not have heard yet that this node has joined.
-        another = refusal.code == "node" and 0 < self._membership_index < refusal.membership_index
-        if another or refusal.code == "incarnation":
+        if greeting.is_impostor(refusal, self._membership_index):
             log.error("this node is refused as not the one it was", tag=tag, reason=refusal.text)
             for tell in self.on_impostor:
                 tell(self._identity.tag, refusal.text)
-        if refusal.code == "unknown" and refusal.membership_index > self._membership_index > 0:
+        if greeting.is_removed(refusal, self._membership_index):
             known, self.removed_by = self.removed_by, tag
             for callback in self.on_removed if known is None else ():
                 callback(tag)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from raftnode.consensus.hello import Door, Hello, judge
+from raftnode.consensus.hello import Door, Hello, Refusal, is_impostor, is_removed, judge
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class Transport:
 
     def __init__(self, network: "Network", process: Process, who: Hello, node_id_of: Callable[[str], str]) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
+        self.on_impostor: list[Callable[[str, str], None]] = []
+        self.on_removed: list[Callable[[str], None]] = []
         self.tag = who.tag
         self.process = process
         self.peers: frozenset[str] = frozenset()
@@ -66,10 +68,19 @@ class Transport:
         """What this end says first."""
         return self._who
 
-    def lets_in(self, hello: Hello) -> bool:
-        """Whether this end takes the other one's word."""
+    def refusal_of(self, hello: Hello) -> Refusal | None:
+        """Why this end does not take the other one's word; None if it does."""
         door = Door(self._who, self.met, self.peers, node_id=self._node_id_of(hello.tag))
-        return judge(hello, door) is None
+        return judge(hello, door)
+
+    def refused(self, by: str, refusal: Refusal) -> None:
+        """The other end does not take this one's word."""
+        if is_impostor(refusal, self._who.membership_index):
+            for tell in self.on_impostor:
+                tell(self.tag, refusal.text)
+        if is_removed(refusal, self._who.membership_index):
+            for removed in self.on_removed:
+                removed(by)
 
     def deliver(self, sender: str, channel: str, payload: bytes, connection: int) -> None:
         if sender in self._up and self._network.is_current(self.tag, sender, connection):
@@ -181,7 +192,15 @@ class Network:
     def _meet(self, one: Transport, other: Transport) -> bool:
         running = all(end.process.alive and not end.process.paused for end in (one, other))
         open_ways = not {(one.tag, other.tag), (other.tag, one.tag)} & self.cut
-        return running and open_ways and one.lets_in(other.hello()) and other.lets_in(one.hello())
+        if not (running and open_ways):
+            return False
+        met = True
+        for end, guest in ((one, other), (other, one)):
+            refusal = end.refusal_of(guest.hello())
+            if refusal is not None:
+                met = False
+                self._loop.call_soon(guest.refused, end.tag, refusal, context=guest.process.context)
+        return met
 
     def drop(self, a: str, b: str) -> None:
         """The connection of the two ends; both know at once, or soon."""

@@ -1,30 +1,23 @@
 """A simulated machine and the real daemon's parts on it: record, consensus, lease, observer, claims and supervisor.
 
 Only the doors to the world are simulated: clock, chance, disk, transport, the kernel's kill timer, and the documents,
-which have tests of their own. The parts are put together as in `raftnode.node`.
+which have tests of their own. The parts are put together by `raftnode.assembly`, as in the daemon.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from observer.health import Health
-from observer.observer import Observer
 from observer.rules.facts import Limits
-from raftnode.consensus.forming import Forming, NodeRefused
+from raftnode.assembly import Assembly, Ports, Setup
+from raftnode.consensus.forming import NodeRefused
 from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
-from raftnode.consensus.raft import Raft
-from raftnode.consensus.replica import Replica, Unavailable
-from raftnode.heartbeat import Heartbeat
-from raftnode.ports import NS_PER_MS
-from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
+from raftnode.consensus.replica import Replica
+from raftnode.documents.databases import Copy
+from raftnode.record.commands import Changes, FormCluster
 from raftnode.record.model import ClusterNode, Record, Result, Timings
-from raftnode.watchdog import Watchdog
-from tasks.kinds import kinds
-from tasks.plan import Own
-from tasks.supervisor import Supervisor
 from tests.simulation.disk import MemoryDisk
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.network import Transport
@@ -84,8 +77,12 @@ class KernelTimer:
 class Databases:
     """Copies that are always loaded and empty; deletions are confirmed."""
 
-    def __init__(self, tag: str, record: Callable[[], Record], confirm: Callable[[str], Any]) -> None:
-        self._tag, self._record, self._confirm = tag, record, confirm
+    def __init__(
+        self, tag: str, record: Callable[[], Record], deleted: Callable[[str], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._tag, self._record, self._deleted = tag, record, deleted
+
+    async def run(self) -> None: ...
 
     async def store(self, name: str) -> Any:
         return None
@@ -96,12 +93,12 @@ class Databases:
         for name in sorted(changes.databases):
             database = record.databases.get(name)
             if database is not None and self._tag in database.deletion_in_progress:
-                asyncio.get_running_loop().create_task(self._confirm(database.name))
+                asyncio.get_running_loop().create_task(self._deleted(database.name))
 
-    def report(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Copy]:
         return {
-            database.name: {"status": "Loaded", "documents": 1, "last_etag": 1, "change_vector": "", "sent": {}}
-            for database in self._record().databases.values()
+            folded: Copy(status="Loaded", documents=1, last_etag=1)
+            for folded, database in self._record().databases.items()
             if self._tag in database.topology.all_nodes
         }
 
@@ -206,17 +203,32 @@ class Machine:
     # the daemon
 
     async def _main(self, process: Process) -> None:
-        world, clock, pace = self.world, self.clock, self.world.pace
-        nonce = world.chance.randrange(2**53)
-        self.replica = RecordingReplica(self)
-        who = Hello(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, nonce, 0)
-        self.transport = Transport(world.network, process, who, self.replica.node_id_of)
-        self.raft = Raft(
+        setup = self._setup()
+        self.assembly = Assembly(setup, self._ports(process, setup), replica=RecordingReplica(self))
+        self.replica, self.raft = self.assembly.replica, self.assembly.raft
+        self.raft.on_role_change.append(self._role)
+        self.raft.on_wiped.append(lambda reason: self.world.note(f"{self.tag} starts over: {reason}"))
+        self.world.network.attach(self.assembly.transport)
+        await self.raft.start()
+        self.booted = self.boot
+        async with asyncio.TaskGroup() as group:
+            for _, loop in self.assembly.loops():
+                group.create_task(loop)
+            group.create_task(self.assembly.forming.run())
+
+    def _setup(self) -> Setup:
+        world, pace = self.world, self.world.pace
+        return Setup(
             tag=self.tag,
+            node_id=self.node_id,
+            boot=self.boot,
+            nonce=world.chance.randrange(2**53),
+            url=url(self.tag),
+            cluster_address=address(self.tag),
             peers=[Peer(tag, address(tag), tag != self.tag or self.tag in world.first_tags) for tag in self.knows],
-            transport=self.transport,
-            machine=self.replica,
-            config=RaftConfig(
+            form=self._form(),
+            directory=world.directory,
+            raft=RaftConfig(
                 data_dir=self.directory,
                 heartbeat_ms=pace["heartbeat_ms"],
                 election_min_ms=pace["election_min_ms"],
@@ -225,66 +237,25 @@ class Machine:
                 segment_bytes_max=world.snapshot_bytes // 4,
                 trailing_entries=20,
             ),
-            clock=clock,
-            random=world.chance,
-            disk=self.disk,
-        )
-        self.raft.on_fatal.append(self._fatal)
-        self.raft.on_role_change.append(self._role)
-        self.raft.on_wiped.append(lambda reason: world.note(f"{self.tag} starts over: {reason}"))
-        self.replica.attach(self.raft)
-        self.watchdog = Watchdog(KernelTimer(self, process, clock), clock)
-        self.databases = Databases(self.tag, lambda: self.replica.record, self._confirm)
-        self.heartbeat = Heartbeat(
-            raft=self.raft,
-            network=self.transport,
-            clock=clock,
-            boot=self.boot,
-            nonce=nonce,
-            timings=lambda: self.replica.record.timings,
-            heartbeat_ms=pace["heartbeat_ms"],
-            report_payload=self._report,
-            on_lease=lambda until_ns: self.watchdog.lease_until(until_ns, pace["task_stop_timeout_ms"] * NS_PER_MS),
-        )
-        self.supervisor = Supervisor(
-            Own(self.tag, self.node_id, self.boot),
-            replica=self.replica,
-            lease=self.heartbeat,
-            databases=self.databases,
-            directory=world.directory,
-            bodies_running=self.watchdog.bodies_running,
-            random=world.chance,
-        )
-        health = Health(
-            tag=self.tag,
-            node_id=self.node_id,
-            heartbeat=self.heartbeat,
-            clock=clock,
-            own_report=self._report,
-            last_error=self.transport.complaint,
-        )
-        self.observer = Observer(
-            replica=self.replica,
-            heartbeat=self.heartbeat,
-            health=health,
-            clock=clock,
-            period_ms=pace["observer_period_ms"],
+            observer_period_ms=pace["observer_period_ms"],
             limits=LIMITS,
         )
-        self.replica.subscribe(self.databases.changed)
-        self.replica.subscribe(self.supervisor.on_tick)
-        self.replica.subscribe(lambda record, changes: self.heartbeat.check())
-        self.heartbeat.subscribe(self.supervisor.on_lease)
-        world.network.attach(self.transport)
-        await self.raft.start()
-        self.booted = self.boot
-        forming = Forming(self.replica, self.raft, self._form(), self._announcement())
-        async with asyncio.TaskGroup() as group:
-            for part in (self.heartbeat, self.supervisor, self.observer, forming):
-                group.create_task(part.run())
 
-    def _fatal(self, error: ConsensusFailed) -> None:
-        self.world.note(f"{self.tag} ends: {error}")
+    def _ports(self, process: Process, setup: Setup) -> Ports[Transport, Databases]:
+        who = Hello(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, setup.nonce, 0)
+        return Ports(
+            clock=self.clock,
+            random=self.world.chance,
+            disk=self.disk,
+            timer=KernelTimer(self, process, self.clock),
+            transport=lambda node_id_of: Transport(self.world.network, process, who, node_id_of),
+            databases=lambda record, deleted: Databases(self.tag, record, deleted),
+            flags=lambda: (),
+            failed=self._failed,
+        )
+
+    def _failed(self, reason: str) -> None:
+        self.world.note(f"{self.tag} ends: {reason}")
         self.die()
 
     def _role(self, role: str, term: int) -> None:
@@ -292,30 +263,11 @@ class Machine:
             self.world.note(f"{self.tag} is {role} of term {term}")
             self.logs.leads(self.tag, term)
 
-    def _report(self) -> dict[str, Any]:
-        return {"node_id": self.node_id, "flags": [], "databases": self.databases.report()}
-
     def _form(self) -> FormCluster:
         nodes = tuple(ClusterNode(tag=tag, url=url(tag), cluster_address=address(tag)) for tag in self.world.first_tags)
         fields = Timings.__struct_fields__
         timings = Timings(**{field: self.world.pace[field] for field in fields})
         return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=timings)
-
-    def _announcement(self) -> AnnounceNode:
-        return AnnounceNode(
-            tag=self.tag,
-            node_id=self.node_id,
-            boot=self.boot,
-            url=url(self.tag),
-            cluster_address=address(self.tag),
-            kinds=kinds(),
-        )
-
-    async def _confirm(self, name: str) -> None:
-        try:
-            await self.replica.propose(ConfirmDeletion(name=name, tag=self.tag))
-        except Unavailable:
-            self.world.note(f"{self.tag} could not confirm the deletion of {name}")
 
 
 def url(tag: str) -> str:

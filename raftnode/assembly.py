@@ -1,0 +1,250 @@
+"""One node's parts, put together: record, consensus, lease, observer, claims and supervisor.
+
+What a node takes from the world outside comes in through `Ports`. The daemon (`raftnode.node`) gives the machine's own,
+the simulator its simulated ones; whatever stands in this file is the same in both. No rules here.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from observer.health import Health
+from observer.observer import Observer
+from observer.rules.facts import Limits
+from raftnode.consensus.disk import Disk
+from raftnode.consensus.forming import Forming
+from raftnode.consensus.model import ConsensusFailed, JournalFailed, Peer, RaftConfig
+from raftnode.consensus.raft import Raft
+from raftnode.consensus.replica import Replica, Unavailable
+from raftnode.consensus.wire import Transport
+from raftnode.documents.databases import Copy
+from raftnode.heartbeat import Heartbeat
+from raftnode.http import Http
+from raftnode.ports import NS_PER_MS, Clock, Random
+from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
+from raftnode.record.model import Record, ResourceFlag
+from raftnode.watchdog import Timer, Watchdog
+from tasks import supervisor
+from tasks.context import RunSettings
+from tasks.kinds import kinds
+from tasks.plan import Own
+from tasks.run_journal import BYTES_MAX
+from tasks.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+class ClusterTransport(Transport, Protocol):
+    """The other nodes; see `raftnode.consensus.transport.Transport`."""
+
+    on_impostor: list[Callable[[str, str], None]]
+    on_removed: list[Callable[[str], None]]
+
+    def complaint(self, tag: str) -> str: ...
+
+
+class Databases(supervisor.Databases, Protocol):
+    """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
+
+    def changed(self, record: Record, changes: Changes) -> None: ...
+    def status(self) -> Mapping[str, Copy]: ...
+    async def run(self) -> None: ...
+
+
+AnyTransport = TypeVar("AnyTransport", bound=ClusterTransport)
+AnyDatabases = TypeVar("AnyDatabases", bound=Databases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports(Generic[AnyTransport, AnyDatabases]):
+    """The doors to the world outside.
+
+    `transport` is made from what tells which node id the cluster has a tag under; `databases` from what gives the
+    newest record, and from what is awaited with a database's name once its copy is gone. `flags` tells what the machine
+    is short of. `failed` ends the process, with a reason for the operator.
+    """
+
+    clock: Clock
+    random: Random
+    disk: Disk
+    timer: Timer
+    transport: Callable[[Callable[[str], str]], AnyTransport]
+    databases: Callable[[Callable[[], Record], Callable[[str], Coroutine[Any, Any, None]]], AnyDatabases]
+    flags: Callable[[], Sequence[ResourceFlag]]
+    failed: Callable[[str], None]
+    http: Http | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Which process of which node this is, with whom it starts, and its limits and times.
+
+    `boot` counts the starts of the node id's directory, `nonce` is the process's own. `form` is proposed if this node
+    is the first to lead a cluster without a record.
+    """
+
+    tag: str
+    node_id: str
+    boot: int
+    nonce: int
+    url: str
+    cluster_address: str
+    peers: Sequence[Peer]
+    form: FormCluster
+    directory: Path
+    raft: RaftConfig
+    observer_period_ms: int
+    limits: Limits
+    run: RunSettings | None = None
+    checkpoint_ms: int = 50
+    run_journal_bytes_max: int = BYTES_MAX
+
+
+class Assembly(Generic[AnyTransport, AnyDatabases]):
+    """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `forming`, which ends
+    once the record knows this process."""
+
+    def __init__(
+        self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
+    ) -> None:
+        self._setup, self._ports = setup, ports
+        self.replica = replica or Replica()
+        self.transport = ports.transport(self.replica.node_id_of)
+        self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
+        self._build_consensus()
+        self._build_lease()
+        self._build_work()
+        self._connect()
+
+    def loops(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        """What must run until the process ends, each with its name."""
+        return (
+            ("heartbeat", self.heartbeat.run()),
+            ("databases", self.databases.run()),
+            ("supervisor", self.supervisor.run()),
+            ("observer", self.observer.run()),
+        )
+
+    def _build_consensus(self) -> None:
+        setup, ports = self._setup, self._ports
+        self.raft = Raft(
+            tag=setup.tag,
+            peers=setup.peers,
+            transport=self.transport,
+            machine=self.replica,
+            config=setup.raft,
+            clock=ports.clock,
+            random=ports.random,
+            disk=ports.disk,
+        )
+        self.replica.attach(self.raft)
+        announcement = AnnounceNode(
+            tag=setup.tag,
+            node_id=setup.node_id,
+            boot=setup.boot,
+            url=setup.url,
+            cluster_address=setup.cluster_address,
+            kinds=kinds(),
+        )
+        self.forming = Forming(self.replica, self.raft, setup.form, announcement)
+
+    def _build_lease(self) -> None:
+        setup, ports = self._setup, self._ports
+        self.watchdog = Watchdog(ports.timer, ports.clock)
+        self.heartbeat = Heartbeat(
+            raft=self.raft,
+            network=self.transport,
+            clock=ports.clock,
+            boot=setup.boot,
+            nonce=setup.nonce,
+            timings=lambda: self.replica.record.timings,
+            heartbeat_ms=setup.raft.heartbeat_ms,
+            report_payload=self._report,
+            on_lease=self._lease_until,
+        )
+
+    def _build_work(self) -> None:
+        setup, ports = self._setup, self._ports
+        self.supervisor = Supervisor(
+            Own(setup.tag, setup.node_id, setup.boot),
+            replica=self.replica,
+            lease=self.heartbeat,
+            databases=self.databases,
+            directory=setup.directory,
+            bodies_running=self.watchdog.bodies_running,
+            settings=setup.run,
+            http=ports.http,
+            checkpoint_ms=setup.checkpoint_ms,
+            journal_bytes_max=setup.run_journal_bytes_max,
+            random=ports.random,
+        )
+        self.health = Health(
+            tag=setup.tag,
+            node_id=setup.node_id,
+            heartbeat=self.heartbeat,
+            clock=ports.clock,
+            own_report=self._report,
+            last_error=self.transport.complaint,
+        )
+        self.observer = Observer(
+            replica=self.replica,
+            heartbeat=self.heartbeat,
+            health=self.health,
+            clock=ports.clock,
+            period_ms=setup.observer_period_ms,
+            limits=setup.limits,
+        )
+
+    def _connect(self) -> None:
+        self.transport.on_impostor.append(self._impostor)
+        self.transport.on_removed.append(self._removed)
+        self.raft.on_fatal.append(self._no_consensus)
+        self.replica.subscribe(self.databases.changed)
+        self.replica.subscribe(self.supervisor.on_tick)
+        # A node that leaves and joins again between two beats must be seen to leave.
+        self.replica.subscribe(lambda record, changes: self.heartbeat.check() if changes.cluster else None)
+        self.heartbeat.subscribe(self.supervisor.on_lease)
+
+    def _report(self) -> dict[str, Any]:
+        """What the observer is told of this node."""
+        shown = {
+            name: {
+                "status": copy.status,
+                "documents": copy.documents,
+                "last_etag": copy.last_etag,
+                "change_vector": copy.change_vector,
+                "sent": dict(copy.sent),
+                "error": copy.error,
+            }
+            for name, copy in self.databases.status().items()
+        }
+        return {"node_id": self._setup.node_id, "flags": self._ports.flags(), "databases": shown}
+
+    def _lease_until(self, until_ns: int) -> None:
+        timings = self.replica.record.timings
+        assert timings is not None, "there is no lease before the cluster is formed"
+        self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
+
+    def _impostor(self, tag: str, text: str) -> None:
+        if tag == self._setup.tag:
+            self._ports.failed(text)
+
+    def _removed(self, by: str) -> None:
+        log.warning(
+            "This node was removed from the cluster: it runs nothing and is asked for nothing. To bring it back, empty "
+            "its data directory and let it join anew.",
+            told_by=by,
+        )
+
+    def _no_consensus(self, error: ConsensusFailed) -> None:
+        remedy = " Mend the disk or make room on it, then start the node again: nothing that was acknowledged is lost."
+        self._ports.failed(f"{error}{remedy if isinstance(error, JournalFailed) else ''}")
+
+    async def _confirm_deletion(self, name: str) -> None:
+        try:
+            await self.replica.propose(ConfirmDeletion(name=name, tag=self._setup.tag))
+        except Unavailable as error:
+            log.info("confirming a deletion is tried again", database=name, reason=str(error))
