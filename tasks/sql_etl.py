@@ -28,7 +28,6 @@ NAME = "SqlEtl"
 POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
 IDLE_S = 30.0
-HILO_COLLECTION = "@hilo"
 
 _progress_decoder = msgspec.json.Decoder(dict[str, TransformProgress])
 
@@ -131,8 +130,7 @@ class _Runner:
         batch = await documents.after(stream.etag, stream.collections, limit=stream.batch_documents_max)
         if batch.last_etag == stream.etag:
             return False
-        done = stream.progress.change_vector
-        todo = [d for d in batch.items if d.collection != HILO_COLLECTION and not d.counted_in(done)]
+        todo = stream.pending(batch)
         if not todo:
             stream.progress = stream.advanced(batch)
             return True
@@ -148,17 +146,17 @@ class _Runner:
         self, stream: Stream, documents: Sequence[Document]
     ) -> tuple[list[DocumentRows], list[Refusal]]:
         """What goes to the sink, a deletion without rows, and which documents the script failed on."""
-        live = [d for d in documents if not d.deleted]
+        live = [d for d in documents if stream.has(d)]
         loaded = iter(await self._loaded(stream, live, []) if live else [])
         rows, failures = [], []
         for document in documents:
-            result = Loaded() if document.deleted else next(loaded)
+            result = next(loaded) if stream.has(document) else Loaded()
             loads = [(table.lower(), row) for table, row in result.rows]
             reason = result.error or stream.misplaced(loads)
             if reason is not None:
                 failures.append(Refusal(document.id, reason))
             else:
-                rows.append(DocumentRows(document.id, stream.tables, loads))
+                rows.append(stream.written(document, loads, self._streams))
         return rows, failures
 
     async def _loaded(self, stream: Stream, documents: Sequence[Document], poisonous: list[str]) -> list[Loaded]:
@@ -212,13 +210,15 @@ class _Runner:
         self._context.info.failed = sum(p.failed for p in self._progress().values())
 
     def _overall(self) -> Progress:
-        """The whole task's progress for display: what every transform has seen."""
-        seen = [stream.progress for stream in self._streams]
+        """The whole task's progress for display, and for tombstones: what every transform has seen, also those that
+        are disabled, which must still see deletions when they are enabled again."""
+        progress = self._progress()
+        seen = [progress.get(transform.name, TransformProgress()) for transform in self._etl.transforms]
         common = set(seen[0].last_etags).intersection(*(p.last_etags for p in seen)) if seen else set()
         return Progress(
             generation=self._context.run.generation,
             epoch=self._context.run.epoch,
-            change_vector=min((p.change_vector for p in seen), key=_count, default=""),
+            change_vector=change_vector.meet(*(p.change_vector for p in seen)),
             last_etags=Map({id: min(p.last_etags[id] for p in seen) for id in common}),
             processed=self._context.info.processed,
             at=now(),
@@ -227,8 +227,3 @@ class _Runner:
 
 def _no_verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
     """Nothing is written, so nothing is refused."""
-
-
-def _count(vector: str) -> int:
-    """How many writes a change vector counts."""
-    return change_vector.distance(vector, "")

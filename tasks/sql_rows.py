@@ -1,6 +1,6 @@
 """The rows of documents in a target: a batch's old rows go, its new ones come, in one transaction of the sink."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import msgspec
@@ -16,11 +16,17 @@ DELETE_IDS_MAX = 500
 
 
 class DocumentRows(msgspec.Struct, frozen=True):
-    """What one document becomes: `tables` are those from which its old rows go; none of `rows` for a deletion."""
+    """What one document becomes: `tables` are those from which its old rows go; none of `rows` for a deletion.
+
+    `earlier` are other spellings of the id, whose rows go as well. In the tables that are `kept` only those go: under
+    its present id the document is another transform's there.
+    """
 
     id: str
     tables: Sequence[str]
     rows: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    earlier: Sequence[str] = ()
+    kept: Set[str] = frozenset()
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -91,7 +97,8 @@ class Writing:
         ids: dict[str, list[str]] = {}
         for document in documents:
             for table in document.tables:
-                ids.setdefault(table, []).append(document.id)
+                present = () if table in document.kept else (document.id,)
+                ids.setdefault(table, []).extend((*present, *document.earlier))
         for table in reversed(list(ids)):
             target = self._targets[table]
             if target.insert_only:

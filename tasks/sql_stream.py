@@ -6,12 +6,13 @@ from typing import Any
 import msgspec
 
 from raftnode.documents import change_vector
-from raftnode.documents.model import Batch
+from raftnode.documents.model import Batch, Document
 from tasks.kinds import TaskFailed
 from tasks.sql_configuration import TransformConfiguration
-from tasks.sql_rows import Refusal
+from tasks.sql_rows import DocumentRows, Refusal
 from tasks.transform import Transform, targets
 
+HILO_COLLECTION = "@hilo"
 FAILURES_TOLERATED = 100
 """More failures than this, and more than successes, are the script's or the target's fault and not the documents'."""
 
@@ -31,6 +32,7 @@ class Stream:
     def __init__(self, configuration: TransformConfiguration, progress: TransformProgress, database_id: str) -> None:
         self.transform = Transform(configuration.name, configuration.script)
         self.collections = None if configuration.apply_to_all_documents else frozenset(configuration.collections)
+        self._folded = None if self.collections is None else {name.lower() for name in self.collections}
         self.tables = [table.lower() for table in targets(configuration.script)]
         self.progress = progress
         self.accepted = self.failed = 0
@@ -41,6 +43,40 @@ class Stream:
     def etag(self) -> int:
         """How far this node's documents have been seen."""
         return self.progress.last_etags.get(self._database_id, 0)
+
+    def takes(self, collection: str) -> bool:
+        """Whether documents of that collection are this transform's."""
+        folded = collection.lower()
+        return folded != HILO_COLLECTION if self._folded is None else folded in self._folded
+
+    def pending(self, batch: Batch) -> list[Document]:
+        """What the transform has to do with in the batch: documents that are its own, or once were, in a version that
+        it has not had."""
+        done = self.progress.change_vector
+        return [d for d in batch.items if (self.takes(d.collection) or self._earlier(d)) and not d.counted_in(done)]
+
+    def has(self, document: Document) -> bool:
+        """Whether the document stands in the transform's collections now."""
+        return not document.deleted and self.takes(document.collection)
+
+    def written(self, document: Document, rows: Sequence[tuple[str, Any]], others: Sequence["Stream"]) -> DocumentRows:
+        """What goes to the sink for a document: these rows, in the place of all that earlier versions of it may have.
+
+        A document that has left the collections for those of one of the `others` keeps the rows that this one writes.
+        """
+        spellings = self._earlier(document)
+        earlier = [id for id in spellings if id != document.id]
+        if self.takes(document.collection):
+            kept = []
+        elif document.id in spellings:
+            kept = [table for other in others if other.has(document) for table in other.tables]
+        else:
+            kept = self.tables
+        return DocumentRows(document.id, self.tables, rows, earlier=earlier, kept=frozenset(kept))
+
+    def _earlier(self, document: Document) -> list[str]:
+        """The spellings of its id under which the document once stood in the transform's collections."""
+        return list(dict.fromkeys(id for id, collection in document.formerly if self.takes(collection)))
 
     def advanced(self, batch: Batch, processed: int = 0, failed: int = 0) -> TransformProgress:
         """The progress after the batch."""

@@ -70,6 +70,15 @@ def merge(*vectors: str) -> str:
     return format_entries(merged)
 
 
+def meet(*vectors: str) -> str:
+    """The greatest vector that all of them dominate."""
+    if not vectors:
+        return ""
+    first, *others = [parse(vector) for vector in vectors]
+    common = set(first).intersection(*others)
+    return format_entries({id: min(entries[id] for entries in (first, *others)) for id in common})
+
+
 def dominates(vector: str, other: str) -> bool:
     """Whether every write counted in `other` is counted in `vector`."""
     if not other or vector == other:

@@ -25,7 +25,9 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     the place of the version in this store's order and differs between nodes. `change_vector` is equal on all
     nodes that hold the version. `last_modified` is like 2026-01-31T12:00:00.0000000Z and grows along a
     document's versions. `origin` is the write that made the content (one change vector entry). `resolved`
-    tells that the version joins concurrent ones and has the content of one of them.
+    tells that the version joins concurrent ones and has the content of one of them. `formerly` are the other places
+    that earlier versions had, as (id in its spelling, folded collection): a deleted document may come back in another
+    collection or spelling before a task has seen it go, and the task must still see that it left.
     """
 
     id: str
@@ -37,6 +39,18 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     deleted: bool = False
     origin: str = ""
     resolved: bool = False
+    formerly: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Under which spelling of its id it stands, in which (folded) collection."""
+        return self.id, self.collection.lower()
+
+    def after(self, *before: "Document") -> "Document":
+        """This version in the place of those: it remembers where they stood."""
+        places = {place for version in before for place in (version.place, *version.formerly)}
+        places = (places | set(self.formerly)) - {self.place}
+        return msgspec.structs.replace(self, formerly=tuple(sorted(places)))
 
     @property
     def flags(self) -> str:

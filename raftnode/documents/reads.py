@@ -66,19 +66,20 @@ def after(
     bytes_max: int,
     collections: frozenset[str] | None,
 ) -> Batch:
-    """A stretch of the store's order after a place; see `model.Batch`. `own` is this store's tag and database id."""
+    """A stretch of the store's order after a place; see `model.Batch`. `own` is this store's tag and database id. Of
+    some collections come also the documents that have left them."""
     wanted = None if collections is None else {name.lower() for name in collections}
     with moment(connection):
         state = rows.state(connection)
         places = connection.execute(
-            "SELECT l.etag, l.doc, d.collection, d.size FROM log l JOIN documents d ON d.doc = l.doc "
+            "SELECT l.etag, l.doc, d.collection, d.size, d.formerly FROM log l JOIN documents d ON d.doc = l.doc "
             "WHERE l.etag > ? ORDER BY l.etag LIMIT ?",
             (etag, SCAN_ROWS_MAX),
         )
         taken: dict[int, None] = {}
         reached, size, scanned, full = etag, 0, 0, False
-        for place, doc, collection, bytes_ in places:
-            if (wanted is None or collection.lower() in wanted) and doc not in taken:
+        for place, doc, collection, bytes_, formerly in places:
+            if doc not in taken and _among(wanted, collection, formerly):
                 if len(taken) >= limit or (taken and size + bytes_ > bytes_max):
                     full = True
                     break
@@ -98,6 +99,12 @@ def after(
             end=end,
             purged_last_modified=state.purged_last_modified,
         )
+
+
+def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:
+    if wanted is None or collection.lower() in wanted:
+        return True
+    return bool(formerly) and any(earlier in wanted for _, earlier in rows.places(formerly))
 
 
 def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.State, etag: int) -> str:

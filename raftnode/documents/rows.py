@@ -8,10 +8,11 @@ import msgspec
 from raftnode.documents import change_vector as cv
 from raftnode.documents.model import Document
 
-COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved"
+COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly"
 
 _TOMBSTONES = "tombstones"
 _COLLECTION = "collection "
+_places = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 
 
 class State(msgspec.Struct, frozen=True):
@@ -26,8 +27,20 @@ class State(msgspec.Struct, frozen=True):
 
 def document(row: Sequence[object]) -> Document:
     """A document from a row of COLUMNS."""
-    id, collection, body, etag, vector, modified, deleted, origin, resolved = row
-    return Document(id, collection, body, etag, vector, modified, bool(deleted), origin, bool(resolved))  # type: ignore[arg-type]
+    id, collection, body, etag, vector, modified, deleted, origin, resolved, formerly = row
+    flags = bool(deleted), origin, bool(resolved)
+    return Document(id, collection, body, etag, vector, modified, *flags, places(formerly))  # type: ignore[arg-type]
+
+
+def places(formerly: object) -> tuple[tuple[str, str], ...]:
+    """`Document.formerly` from its column: JSON, empty for none."""
+    return _places.decode(str(formerly)) if formerly else ()
+
+
+def _values(version: Document) -> tuple[object, ...]:
+    """The values of COLUMNS."""
+    formerly = msgspec.json.encode(version.formerly).decode() if version.formerly else ""
+    return (*msgspec.structs.astuple(version)[:-1], formerly)
 
 
 def state(connection: sqlite3.Connection) -> State:
@@ -45,13 +58,14 @@ def store(connection: sqlite3.Connection, new: Document, old: Document | None) -
     """Put a version in the place of the old one, note its place in the log, keep the counts."""
     [(doc,)] = connection.execute(
         """INSERT INTO documents
-            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, size)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, size)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (key) DO UPDATE SET id = excluded.id, collection = excluded.collection, body = excluded.body,
             etag = excluded.etag, change_vector = excluded.change_vector, last_modified = excluded.last_modified,
-            deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved, size = excluded.size
+            deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved,
+            formerly = excluded.formerly, size = excluded.size
         RETURNING doc""",
-        (new.id.lower(), *msgspec.structs.astuple(new), len(new.body)),
+        (new.id.lower(), *_values(new), len(new.body)),
     ).fetchall()
     connection.execute("INSERT INTO log VALUES (?, ?)", (new.etag, doc))
     before, after = _counted_as(old), _counted_as(new)
@@ -181,8 +195,8 @@ def keep_revision(connection: sqlite3.Connection, version: Document, per_documen
     """Keep a version that lost a conflict, and of each document the newest so many."""
     key = version.id.lower()
     connection.execute(
-        f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (key, *msgspec.structs.astuple(version)),
+        f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (key, *_values(version)),
     )
     gone = connection.execute(
         "DELETE FROM revisions WHERE key = ?1 AND revision NOT IN "

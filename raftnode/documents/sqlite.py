@@ -10,7 +10,7 @@ from typing import Final
 from raftnode.documents.errors import StoreDamaged, StoreError, StoreFailed
 
 APPLICATION_ID: Final = 0x52_46_4E_44
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 """Files up to this size are checked page by page when opened; in larger ones damage shows when it is met."""
 BUSY_TIMEOUT_MS: Final = 10_000
@@ -24,7 +24,8 @@ _SCHEMA: Final = """
 CREATE TABLE documents (
     doc INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, collection TEXT NOT NULL,
     etag INTEGER NOT NULL, change_vector TEXT NOT NULL, last_modified TEXT NOT NULL, deleted INTEGER NOT NULL,
-    origin TEXT NOT NULL, resolved INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+    origin TEXT NOT NULL, resolved INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL,
+    formerly TEXT NOT NULL DEFAULT '');
 CREATE INDEX live ON documents (etag) WHERE deleted = 0;
 CREATE INDEX in_collection ON documents (collection COLLATE NOCASE, etag) WHERE deleted = 0;
 CREATE INDEX tombstones ON documents (etag) WHERE deleted = 1;
@@ -34,7 +35,7 @@ CREATE TABLE accepted (source TEXT PRIMARY KEY, etag INTEGER NOT NULL) WITHOUT R
 CREATE TABLE revisions (
     revision INTEGER PRIMARY KEY, key TEXT NOT NULL, id TEXT NOT NULL, collection TEXT NOT NULL, etag INTEGER NOT NULL,
     change_vector TEXT NOT NULL, last_modified TEXT NOT NULL, deleted INTEGER NOT NULL, origin TEXT NOT NULL,
-    resolved INTEGER NOT NULL, body BLOB NOT NULL);
+    resolved INTEGER NOT NULL, body BLOB NOT NULL, formerly TEXT NOT NULL DEFAULT '');
 CREATE INDEX revisions_of ON revisions (key, revision);
 CREATE TABLE counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -85,6 +86,8 @@ def create_or_check(connection: sqlite3.Connection, path: Path, database: str, d
                 f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION}): upgrade"
             )
         _check(connection, path)
+        if version < 2:
+            _remember_places(connection)
 
 
 def create_tables(connection: sqlite3.Connection, database: str, database_id: str) -> None:
@@ -95,6 +98,15 @@ def create_tables(connection: sqlite3.Connection, database: str, database_id: st
     connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, '')", (database_id, database))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _remember_places(connection: sqlite3.Connection) -> None:
+    """From schema 1 to 2: documents remember the other places that they had. What was forgotten stays so."""
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ("documents", "revisions"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN formerly TEXT NOT NULL DEFAULT ''")
+    connection.execute("PRAGMA user_version = 2")
     connection.execute("COMMIT")
 
 

@@ -172,7 +172,8 @@ class DocumentStore:
 
     async def after(self, etag: int, *, limit: int, bytes_max: int, collections: frozenset[str] | None = None) -> Batch:
         """The stretch of this store's order after a place, tombstones included: at most `limit` documents
-        and, beyond the first, `bytes_max` bytes of bodies. Go on from `Batch.last_etag`."""
+        and, beyond the first, `bytes_max` bytes of bodies. Go on from `Batch.last_etag`. Of some `collections` come
+        also the documents that have left them: see `Document.formerly`."""
         own = (self.tag, self.database_id)
         return await self._read(lambda connection: reads.after(connection, own, etag, limit, bytes_max, collections))
 

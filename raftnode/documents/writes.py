@@ -35,6 +35,7 @@ from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, Rep
 from raftnode.documents.model import Document, MergeResult, Stretch, ticks_of, timestamp
 
 REVISIONS_PER_DOCUMENT_MAX = 100
+PLACES_PER_DOCUMENT_MAX = 64
 KNOWLEDGE_ROWS_MAX = 10_000
 PURGE_MAX = 10_000
 OLD_PLACES_MIN = 1_000
@@ -168,6 +169,9 @@ class Writer:
             change_vector=cv.merge(replaced, origin),
             last_modified=timestamp(now),
         )  # fmt: skip
+        if row is not None:
+            document = document.after(row)
+            _check_places(document)
         rows.store(self._connection, document, row)
         self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
         return document
@@ -207,7 +211,8 @@ class Writer:
         etag = self.state.last_etag + 1
         self.state = msgspec.structs.replace(self.state, last_etag=etag)
         if row is None or cv.dominates(item.change_vector, row.change_vector):
-            rows.store(self._connection, msgspec.structs.replace(item, etag=etag), row)
+            taken = msgspec.structs.replace(item, etag=etag)
+            rows.store(self._connection, taken if row is None else taken.after(row), row)
             if row is not None and item.resolved and row.origin != item.origin:
                 # Another node resolved the conflict; what stood here may be the loser.
                 rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
@@ -220,7 +225,7 @@ class Writer:
             vector = cv.merge(vector, cv.dot(self.tag, etag, self.database_id))
             self.state = msgspec.structs.replace(self.state, own_etag=etag)
             rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
-        joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector)
+        joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector).after(loser)
         rows.store(self._connection, joined, row)
         return "Update" if same else "Conflict"
 
@@ -242,6 +247,14 @@ def _check_expected(id: str, live: Document | None, expected: str | None) -> Non
         same = False
     if not same:
         raise ConcurrencyViolation(id, expected, actual)
+
+
+def _check_places(document: Document) -> None:
+    if len(document.formerly) > PLACES_PER_DOCUMENT_MAX and not document.deleted:
+        raise DocumentInvalid(
+            f"document {document.id!r} has stood in more than {PLACES_PER_DOCUMENT_MAX} other collections or spellings "
+            "of its id, and tasks must see that it left each: use another id"
+        )
 
 
 def _precedence(document: Document) -> tuple[str, str, int]:

@@ -55,6 +55,11 @@ def test_the_distance_counts_what_the_other_lacks() -> None:
     assert cv.distance(f"A:4-{X}", f"A:10-{X}") == 0
 
 
+def test_the_meet_counts_what_all_count() -> None:
+    assert cv.meet(f"A:5-{X}, B:1-{Y}", f"A:1-{X}, B:6-{Y}, C:3-{Z}") == f"A:1-{X}, B:1-{Y}"
+    assert cv.meet(f"A:5-{X}", "") == cv.meet() == ""
+
+
 def test_entries_are_told_and_taken_out() -> None:
     vector = f"A:10-{X}, B:3-{Y}"
     assert cv.etag_of(vector, Y) == 3

@@ -161,6 +161,26 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await DocumentStore.open(path, tag="A", database="x")
 
 
+async def test_a_file_of_the_first_schema_is_opened_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    store = await DocumentStore.open(path, tag="A", database="x")
+    await store.put("o/1", {"n": 1}, collection="Orders")
+    await store.close()
+    connection = sqlite3.connect(path)
+    for table in ("documents", "revisions"):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN formerly")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        store = await DocumentStore.open(path, tag="A", database="x")
+        assert (await store.get(["o/1"]))[0] is not None
+        await store.close()
+    store = await DocumentStore.open(path, tag="A", database="x")
+    await store.delete("o/1")
+    assert (await store.put("o/1", {}, collection="Archive")).formerly == (("o/1", "orders"),)
+    await store.close()
+
+
 async def test_a_file_that_was_only_just_begun_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     path.touch()

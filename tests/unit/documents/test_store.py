@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raftnode.documents import body, commit
+from raftnode.documents import body, commit, writes
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, StoreBusy, StoreClosed, StoreFailed
 from raftnode.documents.model import Delete, Put
 from raftnode.documents.store import DocumentStore
@@ -99,6 +99,20 @@ async def test_a_collection_changes_only_by_deleting_first(store: DocumentStore)
     assert (await store.put("a", {}, collection="orders")).collection == "Orders"
     await store.delete("a")
     assert (await store.put("a", {}, collection="Users")).collection == "Users"
+
+
+async def test_the_other_places_of_a_document_are_remembered_up_to_a_limit(store: DocumentStore) -> None:
+    for n in range(writes.PLACES_PER_DOCUMENT_MAX + 1):
+        await store.put("Orders/1", {}, collection=f"C{n}")
+        await store.delete("orders/1")
+    with pytest.raises(DocumentInvalid, match="more than 64 other collections or spellings of its id"):
+        await store.put("orders/1", {}, collection="Orders")
+    again = await store.put("Orders/1", {}, collection="c0")
+    assert len(again.formerly) == writes.PLACES_PER_DOCUMENT_MAX
+    assert ("Orders/1", "c1") in again.formerly
+    assert again.place not in again.formerly
+    batch = await store.after(0, limit=10, bytes_max=1 << 20, collections=frozenset({"C5"}))
+    assert [document.id for document in batch.items] == ["Orders/1"]
 
 
 async def test_the_expected_change_vector_is_checked(store: DocumentStore) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from raftnode.documents.model import Delete, Put
 from raftnode.documents.store import DocumentStore
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import Task
@@ -126,6 +127,89 @@ async def test_changes_and_deletions_follow_while_it_runs(bench: Bench, tables: 
         ("orders/10250-A", "companies/HANAR"),
     ]
     assert await tables.rows('SELECT count(*) FROM "OrderLines" WHERE "OrderId" = \'orders/10248-A\'') == [(0,)]
+
+
+LEAVING = "loadToOrders({Company: this.Company})"
+
+
+def order(id: str, company: str, collection: str = "Orders") -> Put:
+    return Put(id=id, document={"Company": company}, collection=collection)
+
+
+async def test_a_document_that_comes_back_in_another_collection_before_it_was_seen_to_go_loses_its_rows(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    await bench.store.batch([order("o/1", "a"), order("o/2", "b")])
+    await carried(bench, task(tables, LEAVING), 10, 2)
+    await bench.store.batch([Delete(id="o/1"), order("o/1", "c", "Archive")])
+    await carried(bench, task(tables, LEAVING), 11, 3)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/2", "b")]
+
+
+async def test_a_document_that_comes_back_under_another_spelling_of_its_id_replaces_its_rows(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    await bench.store.batch([order("O/1", "a")])
+    context = bench.context(task(tables, LEAVING), 10)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 1, body)
+        await bench.store.batch([Delete(id="o/1"), order("o/1", "b")])
+        await until(lambda: context.info.processed == 2, body)
+        assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "b")]
+        await bench.store.delete("O/1")
+        await until(lambda: context.info.processed == 3, body)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+
+
+@one_target
+async def test_a_holder_that_never_saw_a_document_in_the_collection_still_sees_that_it_left(
+    bench: Bench, tables: SqlTarget, tmp_path: Any
+) -> None:
+    await bench.store.batch([order("O/1", "a")])
+    await carried(bench, task(tables, LEAVING), 10, 1)
+    await bench.store.batch([Delete(id="O/1"), order("o/1", "c", "Archive")])
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
+    try:
+        await replicate(bench.store, other)
+        bench.store = other
+        await carried(bench, task(tables, LEAVING), 11, 2)
+    finally:
+        await other.close()
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
+
+
+@one_target
+async def test_a_document_that_goes_over_to_another_transform_of_the_table_keeps_the_rows_of_that_one(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    both = [
+        {"Name": collection, "Collections": [collection], "Script": f"loadToOrders({{Company: '{collection}'}})"}
+        for collection in ("Orders", "Archive")
+    ]
+    await bench.store.batch([order("o/1", "")])
+    await carried(bench, task(tables, "", *both), 10, 1)
+    await bench.store.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+    await carried(bench, task(tables, "", *both), 11, 3)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Archive")]
+
+
+@one_target
+async def test_progress_counts_only_what_every_transform_has_seen_also_one_that_is_off(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    """Tombstones are forgotten by it: a transform that is off must see deletions when it is on again."""
+    transforms = [{"Name": name, "Collections": ["Orders"], "Script": LEAVING} for name in ("first", "second")]
+    transforms[1]["Script"] = "loadToOrderLines({Product: 'p'})"
+    await bench.store.batch([order("o/1", "a")])
+    await carried(bench, task(tables, "", *transforms), 10, 2)
+    before = bench.saved[-1]
+    await bench.store.delete("o/1")
+    await carried(bench, task(tables, "", transforms[0], transforms[1] | {"Disabled": True}), 11, 3)
+    assert bench.saved[-1].processed == 3
+    assert bench.saved[-1].change_vector == before.change_vector
+    assert bench.saved[-1].last_etags == before.last_etags
+    await carried(bench, task(tables, "", *transforms), 12, 4)
+    assert await tables.rows('SELECT count(*) FROM "OrderLines"') == [(0,)]
 
 
 @one_target

@@ -1,0 +1,152 @@
+"""A task sees that a document left its collections, whatever happened in between.
+
+Documents are deleted and put again under another spelling of their id and in another collection, on several nodes that
+replicate now and then, forget tombstones and compact their logs, while the task has its turns here and there. When all
+is at rest, the target must hold exactly the documents that stand in the task's collections now.
+"""
+
+import random
+from itertools import permutations
+from unittest import mock
+
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from raftnode.documents import change_vector, reads, rows, writes
+from raftnode.documents.body import fold, prepare
+from raftnode.documents.cleaning import Passed
+from raftnode.documents.model import Stretch
+from tasks.sql_configuration import TransformConfiguration
+from tasks.sql_stream import Stream, TransformProgress
+from tests.properties.test_documents_replication import Clock, Node
+
+IDS = ("orders/1", "Orders/1", "ORDERS/1", "x/2", "X/2")
+COLLECTIONS = ("Orders", "orders", "Archive", "Drafts", "@hilo")
+LENGTHS = (5, 10, 20, 40, 80)
+
+
+def _transform(name: str, script: str, *collections: str) -> TransformConfiguration:
+    return TransformConfiguration(
+        name=name, script=script, collections=collections, apply_to_all_documents=not collections
+    )
+
+
+TRANSFORMS = (
+    _transform("orders", "loadTot({}); loadToown({})", "Orders"),
+    _transform("archive", "loadTot({})", "ARCHIVE"),
+    _transform("everything", "loadToall({})"),
+)
+"""The first two write one table, each for documents of its own."""
+
+
+class World:
+    """Three nodes, and a task that carries documents into tables: rows by (table, id in its spelling)."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance, self.clock = chance, Clock()
+        self.nodes = [Node(tag, self.clock) for tag in "ABC"]
+        self.target: dict[tuple[str, str], bytes] = {}
+        self.progress = {transform.name: TransformProgress() for transform in TRANSFORMS}
+
+    def put(self) -> None:
+        node, id, collection = self.node(), self.chance.choice(IDS), self.chance.choice(COLLECTIONS)
+        row = rows.find(node.connection, fold(id))
+        with node.transaction() as writer:
+            if row is not None and not row.deleted:
+                if row.collection.lower() == collection.lower() and self.chance.random() < 0.5:
+                    writer.put(id, prepare(id, self.content(), row.collection), None)
+                    return
+                writer.delete(id, None)
+            if self.chance.random() < 0.8:
+                writer.put(id, prepare(id, self.content(), collection), None)
+
+    def content(self) -> bytes:
+        return b'{"n":%d}' % self.chance.randrange(1 << 30)
+
+    def node(self) -> Node:
+        return self.chance.choice(self.nodes)
+
+    def replicate(self) -> None:
+        source, destination = self.chance.sample(self.nodes, 2)
+        self.send(source, destination, self.chance.choice([1, 2, 100]))
+
+    def send(self, source: Node, destination: Node, limit: int) -> None:
+        after = rows.accepted(destination.connection, source.id)
+        batch = source.after(after, limit)
+        new = [d for d in batch.items if not change_vector.dominates(destination.knowledge, d.change_vector)]
+        with destination.transaction() as writer:
+            writer.merge(
+                Stretch(source.id, after, batch.last_etag, batch.change_vector, tuple(new), batch.purged_last_modified)
+            )
+
+    def work(self) -> None:
+        """A turn of the task on some node, in which some of its transforms are off."""
+        on = [transform for transform in TRANSFORMS if self.chance.random() < 0.8]
+        self.carry(self.node(), on, self.chance.choice([1, 2, 100]))
+
+    def carry(self, holder: Node, on: "list[TransformConfiguration]", limit: int) -> bool:
+        streams = [Stream(transform, self.progress[transform.name], holder.id) for transform in on]
+        moved = False
+        for stream in streams:
+            own = (holder.tag, holder.id)
+            batch = reads.after(holder.connection, own, stream.etag, limit, 1 << 30, stream.collections)
+            for document in stream.pending(batch):
+                loaded: list[tuple[str, dict[str, object]]] = (
+                    [(table, {}) for table in stream.tables] if stream.has(document) else []
+                )
+                written = stream.written(document, loaded, streams)
+                for table in written.tables:
+                    for id in (*([] if table in written.kept else [written.id]), *written.earlier):
+                        self.target.pop((table, id), None)
+                for table, _ in written.rows:
+                    self.target[table, written.id] = document.body
+            moved = moved or batch.last_etag > stream.etag
+            self.progress[stream.transform.name] = stream.advanced(batch)
+        return moved
+
+    def clean(self) -> None:
+        """A node forgets what everybody has passed."""
+        node = self.node()
+        places = [rows.accepted(other.connection, node.id) for other in self.nodes if other is not node]
+        task = (
+            min(progress.last_etags.get(node.id, 0) for progress in self.progress.values()),
+            change_vector.meet(*(progress.change_vector for progress in self.progress.values())),
+        )
+        with node.transaction() as writer:
+            writer.purge(Passed(min(places), (task,)))
+
+    def settle(self) -> None:
+        for source, destination in [*permutations(self.nodes, 2)] * 4:
+            self.send(source, destination, 1000)
+
+
+def expected(node: Node) -> dict[tuple[str, str], bytes]:
+    found = {}
+    for id in IDS:
+        document = rows.find(node.connection, fold(id))
+        if document is None or document.deleted:
+            continue
+        tables = {"orders": ("t", "own"), "archive": ("t",)}.get(document.collection.lower(), ())
+        for table in (*tables, *(("all",) if document.collection != "@hilo" else ())):
+            found[table, document.id] = document.body
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**64 - 1))
+def test_the_target_ends_with_the_documents_that_stand_in_the_collections(seed: int) -> None:
+    chance = random.Random(seed)
+    world = World(chance)
+    actions = ("put", "put", "put", "replicate", "replicate", "work", "clean")
+    with mock.patch.object(writes, "OLD_PLACES_MIN", -1000):
+        for _ in range(chance.choice(LENGTHS)):
+            action = chance.choice(actions)
+            note(action)
+            getattr(world, action)()
+        world.settle()
+        holder = world.node()
+        while world.carry(holder, list(TRANSFORMS), 3):
+            pass
+    assert world.target == expected(holder)
+    for node in world.nodes:
+        node.close()
