@@ -2,18 +2,20 @@
 
 Every transform has its own progress, kept in the target beside the rows; the record's copy is for display. Documents
 that fail by themselves are listed and passed over; when it looks like the script's or the target's fault, nothing is
-passed over and the batch is tried again later.
+passed over and the batch is tried again later, while the other transforms of the task go on.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import structlog
 from immutables import Map
 
 from raftnode.documents import change_vector
 from raftnode.documents.model import Batch, Document
-from raftnode.javascript import Sandbox, ScriptEnded
+from raftnode.javascript import Sandbox, ScriptEnded, ScriptError
 from raftnode.record.model import Database, Progress
 from raftnode.record.ownership import task_key
 from tasks import sql_configuration, sql_connection
@@ -21,8 +23,10 @@ from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
-from tasks.sql_stream import Stream, TransformProgress
+from tasks.sql_stream import Stream, TransformFailed, TransformProgress
 from tasks.transform import Loaded
+
+log = structlog.get_logger(__name__)
 
 NAME = "SqlEtl"
 POISONOUS_MAX = 3
@@ -103,7 +107,7 @@ class _Runner:
             ]
             self._show()
             while True:
-                moved = [await self._advance(sink, stream) for stream in self._streams]
+                moved = [await self._turn(sink, stream) for stream in self._streams]
                 if not any(moved):
                     await self._rest(sink)
         finally:
@@ -111,18 +115,47 @@ class _Runner:
             await sink.close()
 
     async def _rest(self, sink: SqlSink) -> None:
-        """Wait for documents. After a while without any, store what was only looked at, and free the engine."""
+        """Wait for documents, or for a transform to be tried again. After a while without any, store what was only
+        looked at, and free the engine."""
         if not self._streams:
             await self._context.sleep(IDLE_S)
             return
-        etag = min(stream.etag for stream in self._streams)
-        if await self._context.documents.wait_changed(etag, IDLE_S) > etag:
+        going = [stream for stream in self._streams if stream.error is None]
+        retries_s = [stream.retry_at_s - _now_s() for stream in self._streams if stream.error is not None]
+        etag, wait_s = min(stream.etag for stream in going), min(retries_s, default=IDLE_S)
+        changed = await self._context.documents.wait_changed(etag, max(0.0, min(wait_s, IDLE_S)))
+        if changed > etag or wait_s < IDLE_S:
             return
         await self._sandbox.close()
         if self._stored != self._progress():
             self._stored = self._progress()
             await sink.write([], lambda refused: msgspec.json.encode(self._stored), _no_verdict)
             self._context.report(self._overall())
+
+    async def _turn(self, sink: SqlSink, stream: Stream) -> bool:
+        """Carry one batch of a transform over, unless it waits to be tried again. A transform that fails as a whole
+        waits by itself; raises TransformFailed when none is left that could go on. False: there was nothing to do."""
+        if stream.error is not None and _now_s() < stream.retry_at_s:
+            return False
+        try:
+            return await self._advance(sink, stream)
+        except (TransformFailed, ScriptError) as error:
+            wait_s = stream.hold_up(error, self._context.settings, _now_s())
+            if all(other.error is not None for other in self._streams):
+                raise TransformFailed(self._held_up()) from None
+            log.warning(
+                "A transform has failed and is tried again; the others of its task go on.",
+                task=self._context.run.claim_key,
+                transform=stream.transform.name,
+                reason=stream.error,
+                wait_s=round(wait_s, 3),
+            )
+            self._context.info.error = self._held_up()
+            return False
+
+    def _held_up(self) -> str | None:
+        """Why transforms wait; None when none does."""
+        return "; ".join(stream.error for stream in self._streams if stream.error is not None) or None
 
     async def _advance(self, sink: SqlSink, stream: Stream) -> bool:
         """Carry one batch over. False: there was nothing to see."""
@@ -189,6 +222,7 @@ class _Runner:
         failures = failures + await sink.write(rows, progress, verdict)
         stream.progress = stream.advanced(batch, count, len(failures))
         self._stored = self._progress()
+        stream.goes_on()
         stream.accepted += count - len(failures)
         stream.failed += len(failures)
         if stream.batch_documents_max is not None:
@@ -206,6 +240,7 @@ class _Runner:
         return self._stored | {stream.transform.name: stream.progress for stream in self._streams}
 
     def _show(self) -> None:
+        self._context.info.error = self._held_up()
         self._context.info.processed = sum(p.processed for p in self._progress().values())
         self._context.info.failed = sum(p.failed for p in self._progress().values())
 
@@ -223,6 +258,10 @@ class _Runner:
             processed=self._context.info.processed,
             at=now(),
         )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _no_verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:

@@ -1,5 +1,6 @@
 """One transform of a running SQL ETL: its place in the documents, and how they fare."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import msgspec
 
 from raftnode.documents import change_vector
 from raftnode.documents.model import Batch, Document
+from tasks.context import RunSettings
 from tasks.kinds import TaskFailed
 from tasks.sql_configuration import TransformConfiguration
 from tasks.sql_rows import DocumentRows, Refusal
@@ -15,6 +17,10 @@ from tasks.transform import Transform, targets
 HILO_COLLECTION = "@hilo"
 FAILURES_TOLERATED = 100
 """More failures than this, and more than successes, are the script's or the target's fault and not the documents'."""
+
+
+class TransformFailed(TaskFailed):
+    """One transform cannot go on for now; the others of its task can."""
 
 
 class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
@@ -37,12 +43,27 @@ class Stream:
         self.progress = progress
         self.accepted = self.failed = 0
         self.batch_documents_max: int | None = None
+        self.error: str | None = None
+        self.retry_at_s = 0.0
+        self._failures_in_a_row = 0
         self._database_id = database_id
 
     @property
     def etag(self) -> int:
         """How far this node's documents have been seen."""
         return self.progress.last_etags.get(self._database_id, 0)
+
+    def hold_up(self, error: Exception, settings: RunSettings, now_s: float) -> float:
+        """The transform failed as a whole: it is tried again after a pause, in s, that grows."""
+        self._failures_in_a_row += 1
+        most_ms = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(self._failures_in_a_row - 1, 30))
+        wait_s = most_ms * random.uniform(0.5, 1.0) / 1000
+        self.error, self.retry_at_s = str(error), now_s + wait_s
+        return wait_s
+
+    def goes_on(self) -> None:
+        """The transform has carried something over."""
+        self.error, self._failures_in_a_row = None, 0
 
     def takes(self, collection: str) -> bool:
         """Whether documents of that collection are this transform's."""
@@ -97,14 +118,14 @@ class Stream:
         return None
 
     def verdict(self, accepted: int, failures: Sequence[Refusal], *, final: bool) -> None:
-        """Raises TaskFailed unless the failures of this batch, with those of the run before, are single documents'."""
+        """Raises TransformFailed unless the failures of this batch, with those of the run before, are single documents'."""
         if not failures:
             return
         successes, total = self.accepted + accepted, self.failed + len(failures)
         hopeless = successes == 0 and (final or len(failures) > FAILURES_TOLERATED)
         if hopeless or (total > FAILURES_TOLERATED and total > successes):
             last = failures[-1]
-            raise TaskFailed(
+            raise TransformFailed(
                 f"transform '{self.transform.name}': {len(failures)} documents failed and {accepted} did not, so none "
                 f"is passed over; '{last.id}': {last.reason}"
             )

@@ -383,6 +383,64 @@ async def test_several_documents_on_which_the_script_does_not_end_are_all_found(
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(4,)]
 
 
+GOOD = {"Name": "good", "Collections": ["Good"], "Script": "loadToOrderLines({Product: 'p'})"}
+
+
+@one_target
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("loadToOrders({Freight: 'text'})", "transform 'bad': 1 documents failed and 0 did not"),
+        ("loadToOrders({Freight: thsi.Freight})", "thsi is not defined"),
+        ("while (true);", "did not end within"),
+        ("JSON.stringify = () => '?'; String.prototype.split = null; loadToOrders({", "script 'bad'"),
+    ],
+)
+async def test_a_transform_that_fails_as_a_whole_holds_up_no_other(
+    bench: Bench, tables: SqlTarget, script: str, reason: str
+) -> None:
+    bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({})"}
+    both = task(tables, "", bad, GOOD)
+    # Such a script may also be of an earlier version: it has passed the door all the same.
+    both = replace(
+        both, configuration=both.configuration.replace(b"loadToOrders({})", json.dumps(script)[1:-1].encode())
+    )
+    await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
+    settings = {"backoff_min_ms": 20, "script": ScriptLimits(time_ms_max=200)}
+    for epoch in (10, 11):
+        context = bench.context(both, epoch, **settings)
+        async with running(context) as body:
+            await bench.store.batch([order(f"g/{epoch}", "", "Good")])
+            await until(lambda context=context, n=epoch - 8: context.info.processed == n, body)  # type: ignore[misc]
+            await until(lambda context=context: context.info.error is not None, body)  # type: ignore[misc]
+            assert reason in (context.info.error or "")
+            assert context.info.failed == 0
+    count = await tables.rows('SELECT count(*) FROM "OrderLines"')
+    assert count == [(3,)]
+
+
+@one_target
+async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench: Bench, tables: SqlTarget) -> None:
+    bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: this.Company})"}
+    await bench.store.batch([order("b/1", "text", "Bad"), order("g/1", "", "Good")])
+    context = bench.context(task(tables, "", bad, GOOD), 10, backoff_min_ms=20, backoff_max_ms=40)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 1 and context.info.error is not None, body)
+        await bench.store.batch([order("b/2", "1", "Bad")])
+        await until(lambda: context.info.processed == 3 and context.info.error is None, body)
+    assert [error.document_id for error in context.info.errors] == ["b/1"]
+    assert await tables.rows('SELECT "Id" FROM "Orders"') == [("b/2",)]
+
+
+@one_target
+async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(bench: Bench, tables: SqlTarget) -> None:
+    bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: 'text'})"}
+    worse = bad | {"Name": "worse", "Script": "loadToOrders({Freight: 'words'})"}
+    await bench.store.batch([order("b/1", "", "Bad")])
+    with pytest.raises(TaskFailed, match=r"transform 'bad': .*; transform 'worse': "):
+        await KIND.run(bench.context(task(tables, "", bad, worse), 10))
+
+
 @one_target
 async def test_with_all_transforms_disabled_the_body_rests(
     bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
