@@ -57,7 +57,7 @@ class Stream:
         """The transform failed as a whole: it is tried again after a pause, in s, that grows."""
         self._failures_in_a_row += 1
         most_ms = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(self._failures_in_a_row - 1, 30))
-        wait_s = most_ms * random.uniform(0.5, 1.0) / 1000
+        wait_s: float = most_ms * random.uniform(0.5, 1.0) / 1000
         self.error, self.retry_at_s = str(error), now_s + wait_s
         return wait_s
 
@@ -118,7 +118,7 @@ class Stream:
         return None
 
     def verdict(self, accepted: int, failures: Sequence[Refusal], *, final: bool) -> None:
-        """Raises TransformFailed unless the failures of this batch, with those of the run before, are single documents'."""
+        """Raises TransformFailed unless what failed, in this batch and earlier in the run, are single documents."""
         if not failures:
             return
         successes, total = self.accepted + accepted, self.failed + len(failures)

@@ -406,7 +406,7 @@ async def test_a_transform_that_fails_as_a_whole_holds_up_no_other(
         both, configuration=both.configuration.replace(b"loadToOrders({})", json.dumps(script)[1:-1].encode())
     )
     await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
-    settings = {"backoff_min_ms": 20, "script": ScriptLimits(time_ms_max=200)}
+    settings: dict[str, Any] = {"backoff_min_ms": 20, "script": ScriptLimits(time_ms_max=200)}
     for epoch in (10, 11):
         context = bench.context(both, epoch, **settings)
         async with running(context) as body:
