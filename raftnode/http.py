@@ -23,12 +23,14 @@ class HttpUnreachable(HttpError):
 
 
 class HttpFailed(HttpError):
-    """The server answered with an error: its status, RavenDB's exception name, and its message."""
+    """The server answered with an error: its status, RavenDB's exception name, its message, and the whole answer if it
+    is in RavenDB's shape."""
 
-    def __init__(self, status: int, type: str, message: str) -> None:
+    def __init__(self, status: int, type: str, message: str, answer: Mapping[str, Any]) -> None:
         self.status = status
         self.type = type
         self.message = message
+        self.answer = answer
         super().__init__(f"{type or 'HTTP ' + str(status)}: {message}")
 
 
@@ -106,7 +108,8 @@ class Http:
 
 def _failed(status: int, reason: str, content: bytes) -> HttpFailed:
     try:
-        error = msgspec.json.decode(content, type=_Error)
+        answer = msgspec.json.decode(content, type=dict[str, Any])
+        error = msgspec.convert(answer, _Error)
     except UNREADABLE:
-        error = _Error()
-    return HttpFailed(status, error.type.rpartition(".")[2], error.message or reason)
+        answer, error = {}, _Error()
+    return HttpFailed(status, error.type.rpartition(".")[2], error.message or reason, answer)

@@ -3,8 +3,9 @@
 import click
 
 from raftnode.cli.cluster import node, observer, reelect
-from raftnode.cli.databases import db, import_documents
+from raftnode.cli.databases import db
 from raftnode.cli.definitions import connection_string, etl, pin, task_group
+from raftnode.cli.imports import import_documents
 from raftnode.cli.placement import drain, what_if, why
 from raftnode.cli.recovery import recover, snapshot
 from raftnode.cli.run import run

@@ -22,7 +22,9 @@ class StoreClosed(StoreError):
 
 
 class DocumentInvalid(StoreError, ValueError):
-    """A document or its id breaks a rule or exceeds a limit."""
+    """A document or its id breaks a rule or exceeds a limit; in a batch it is the operation at `place`."""
+
+    place = 0
 
 
 class ConcurrencyViolation(StoreError):

@@ -8,8 +8,9 @@ wait for no writer.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from raftnode.documents import change_vector, reads, rows, sqlite
 from raftnode.documents.body import check_id, prepare
 from raftnode.documents.cleaning import Passed
 from raftnode.documents.commit import Commits
-from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreFailed
+from raftnode.documents.errors import DocumentInvalid, StoreClosed, StoreDamaged, StoreFailed
 from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
 from raftnode.documents.presence import Presence, check_made, note_made
 from raftnode.documents.writes import Writer
@@ -131,11 +132,20 @@ class DocumentStore:
         """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would."""
         steps: list[Callable[[Writer], Document | None]] = []
         size = 0
-        for operation in operations:
-            step, bytes_ = _step(operation)
+        for place, operation in enumerate(operations):
+            with _at(place):
+                step, bytes_ = _step(operation)
             steps.append(step)
             size += bytes_
-        return await self._write(lambda writer: [step(writer) for step in steps], size)
+
+        def write(writer: Writer) -> list[Document | None]:
+            done = []
+            for place, step in enumerate(steps):
+                with _at(place):
+                    done.append(step(writer))
+            return done
+
+        return await self._write(write, size)
 
     async def merge(self, stretch: Stretch) -> MergeResult:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
@@ -265,6 +275,16 @@ class DocumentStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosed(f"database {self.database!r} is closed on this node")
+
+
+@contextmanager
+def _at(place: int) -> Iterator[None]:
+    """Says which operation of a batch is refused."""
+    try:
+        yield
+    except DocumentInvalid as error:
+        error.place = place
+        raise
 
 
 def _step(operation: Put | Delete) -> tuple[Callable[[Writer], Document | None], int]:

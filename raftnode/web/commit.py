@@ -9,6 +9,7 @@ from aiohttp import web
 from raftnode.http import HttpError, HttpFailed
 from raftnode.record.commands import Command, Entry, Refused
 from raftnode.record.model import Result
+from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, of_result
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import request_id
@@ -84,7 +85,7 @@ async def at_leader(request: web.Request) -> web.Response | None:
         reply = await parts.http.request(
             request.method,
             f"{node.url}{request.path_qs}",
-            body=await request.read(),
+            body=await whole(request),
             headers={FORWARDED: parts.tag},
             timeout_s=parts.settings.cluster.proposal_timeout_ms / 1000,
         )

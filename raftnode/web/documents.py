@@ -12,6 +12,7 @@ from aiohttp import web
 from raftnode.documents.body import fold, with_metadata
 from raftnode.documents.model import Document
 from raftnode.documents.store import DocumentStore
+from raftnode.web.bodies import whole
 from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Input, Query, answer, body, etag_of
@@ -67,7 +68,7 @@ async def get_many(request: web.Request) -> web.Response:
 async def put(request: web.Request) -> web.Response:
     """Writes a document; with If-Match only over that change vector."""
     store = await store_to_write(request)
-    text = await request.read()
+    text = await whole(request)
     check_size(request.app[PARTS], text)
     expected = etag_of(request.headers.get("If-Match"))
     stored = await store.put(Query(request).text("id") or "", text, expected=expected)

@@ -53,6 +53,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "TaskDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
     "TimeoutException": (408, "System.TimeoutException"),
     "TooLargeException": (413, f"{RAVEN}.BadRequestException"),
+    "UnsupportedEncodingException": (415, f"{RAVEN}.BadRequestException"),
 }
 UNKNOWN = (500, f"{RAVEN}.RavenException")
 
@@ -122,7 +123,7 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
         case TooLarge():
             return ApiError("TooLargeException", f"{error} Make it smaller.")
         case StoreError():
-            return _of_store(error)
+            return of_store(error)
         case TimeoutError():
             return ApiError("TimeoutException", "The request took longer than http.request_timeout_ms.", status=503)
         case HttpProcessingError() | web.RequestPayloadError():
@@ -134,7 +135,8 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
     return ApiError("RavenException", f"{type(error).__name__} in this node; its log tells more under {id}.")
 
 
-def _of_store(error: StoreError) -> ApiError:
+def of_store(error: StoreError) -> ApiError:
+    """What a store refused, as an answer."""
     match error:
         case ConcurrencyViolation():
             details = {

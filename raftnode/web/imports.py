@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from raftnode.documents.errors import DocumentInvalid, StoreError
 from raftnode.documents.model import Put
-from raftnode.web.errors import ApiError, bad_request
+from raftnode.documents.store import DocumentStore
+from raftnode.splitter import ItemTooLarge, NotItems, Splitter
+from raftnode.web.bodies import pieces
+from raftnode.web.errors import ApiError, bad_request, of_store
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import answer, not_supported, parse
-from raftnode.web.splitter import Splitter
 from raftnode.web.stores import check_size, existing_database, store_to_write
 
 IMPORT_DOCUMENTS = 500
@@ -45,27 +47,21 @@ def routes() -> list[web.RouteDef]:
 
 
 async def bulk_insert(request: web.Request) -> web.Response:
-    """Writes documents as they arrive, from a JSON array or one a line. What was written before a failure stays."""
-    store = await store_to_write(request)
-    parts = request.app[PARTS]
-    written = 0
-    pending: list[Put] = []
-    size = 0
+    """Writes documents as they arrive, from a JSON array or one a line, compressed or not. What stands before a failure
+    is written and stays; the answer names the item and how many documents are written."""
+    work = _Import(request.app[PARTS], await store_to_write(request))
     try:
-        async for text in _items(request, parts.settings.documents.document_bytes_max + ITEM_OVERHEAD_BYTES):
-            operation = _imported(parts, text)
-            if operation is None:
-                continue
-            pending.append(operation)
-            size += len(text)
-            if len(pending) >= IMPORT_DOCUMENTS or size >= IMPORT_BYTES:
-                await store.batch(pending)
-                written, pending, size = written + len(pending), [], 0
-        if pending:
-            await store.batch(pending)
-    except ApiError as error:
-        error.message += f" {written} documents before it are written."
-        raise
+        try:
+            await _read(request, work)
+        except ApiError:
+            await work.flush()
+            raise
+        await work.flush()
+    except (ApiError, StoreError) as error:
+        refused = error if isinstance(error, ApiError) else of_store(error)
+        refused.details |= {"Written": work.written}
+        refused.message += f" {work.written} documents before it are written."
+        raise refused from None
     return web.Response()
 
 
@@ -76,14 +72,68 @@ async def next_operation_id(request: web.Request) -> web.Response:
     return answer({"Id": time.time_ns() // 1_000, "NodeTag": parts.tag})
 
 
-async def _items(request: web.Request, item_bytes_max: int) -> AsyncIterator[bytes]:
+class _Item(msgspec.Struct, frozen=True):
+    """Where an item stands in the import; both count from 1."""
+
+    number: int
+    line: int
+
+    def refused(self, error: ApiError) -> ApiError:
+        """The refusal, with the item's place. `Reason` is the sentence without it."""
+        error.details |= {"Item": self.number, "Line": self.line, "Reason": error.message}
+        error.message = f"Item {self.number} (line {self.line}) of the import: {error.message}"
+        return error
+
+
+class _Import:
+    """The documents of one import on their way to the store. `written` counts those that are there."""
+
+    def __init__(self, parts: Parts, store: DocumentStore) -> None:
+        self.written = 0
+        self._parts, self._store = parts, store
+        self._pending: list[tuple[_Item, Put]] = []
+        self._bytes = 0
+
+    async def add(self, item: _Item, text: bytes) -> None:
+        """Takes an item. Raises ApiError that names the one that is refused."""
+        try:
+            operation = _imported(self._parts, text)
+        except ApiError as error:
+            raise item.refused(error) from None
+        if operation is None:
+            return
+        self._pending.append((item, operation))
+        self._bytes += len(text)
+        if len(self._pending) >= IMPORT_DOCUMENTS or self._bytes >= IMPORT_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what was taken, up to the first one that the store refuses. Raises ApiError for that, StoreError."""
+        pending, self._pending, self._bytes = self._pending, [], 0
+        try:
+            if pending:
+                await self._store.batch([operation for _, operation in pending])
+        except DocumentInvalid as error:
+            place = error.place or 0
+            self._pending = pending[:place]
+            await self.flush()
+            raise pending[place][0].refused(of_store(error)) from None
+        self.written += len(pending)
+
+
+async def _read(request: web.Request, work: _Import) -> None:
     """Each JSON object of the body, which may be an array, or objects with or without line breaks between them."""
-    splitter = Splitter(item_bytes_max)
-    async for chunk in request.content.iter_any():
-        for item in splitter.feed(chunk):
-            yield item
-        await asyncio.sleep(0)
-    splitter.end()
+    splitter = Splitter(request.app[PARTS].settings.documents.document_bytes_max + ITEM_OVERHEAD_BYTES)
+    try:
+        async for piece in pieces(request, sniffed=True):
+            for text in splitter.feed(piece):
+                await work.add(_Item(splitter.items, splitter.line), text)
+            await asyncio.sleep(0)
+        splitter.end()
+    except NotItems as error:
+        raise bad_request(str(error)) from None
+    except ItemTooLarge as error:
+        raise ApiError("TooLargeException", str(error)) from None
 
 
 def _imported(parts: Parts, text: bytes) -> Put | None:

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from raftnode.documents.replication import BODY_BYTES_MAX, accepted, receive
-from raftnode.web.errors import ApiError
+from raftnode.web.bodies import whole
 from raftnode.web.requests import Query, answer
 from raftnode.web.stores import store_to_read
 
@@ -25,14 +25,5 @@ async def get_accepted(request: web.Request) -> web.Response:
 async def post_documents(request: web.Request) -> web.Response:
     """Takes in a batch. Idempotent."""
     store = await store_to_read(request)
-    return answer(await receive(store, await _body(request)))
-
-
-async def _body(request: web.Request) -> bytes:
-    """The whole body. Its limit is replication's own: a small http.body_bytes_max must not keep the group apart."""
-    content = bytearray()
-    async for chunk in request.content.iter_any():
-        content += chunk
-        if len(content) > BODY_BYTES_MAX:
-            raise ApiError("TooLargeException", f"A batch of replication has more than {BODY_BYTES_MAX} bytes.")
-    return bytes(content)
+    # The limit is replication's own: a small http.body_bytes_max must not keep the group apart.
+    return answer(await receive(store, await whole(request, bytes_max=BODY_BYTES_MAX)))

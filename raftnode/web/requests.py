@@ -9,6 +9,7 @@ from aiohttp import web
 
 from raftnode.record import model
 from raftnode.record.model import enc_hook
+from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
 
 Body = TypeVar("Body")
@@ -98,7 +99,7 @@ def timespan_s(name: str, value: str) -> float:
 
 async def body(request: web.Request, kind: type[Body]) -> Body:
     """The JSON body as a value of that type; refuses the request with the name of the field that does not fit."""
-    return parse(await request.read(), kind)
+    return parse(await whole(request), kind)
 
 
 def fitting(given: dict[str, Any], kind: type[Body]) -> Body:

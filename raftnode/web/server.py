@@ -73,6 +73,7 @@ class Server:
                 self._runner.server,
                 loop=asyncio.get_running_loop(),
                 access_log=None,  # type: ignore[arg-type]  # None is what turns it off
+                auto_decompress=False,  # see raftnode.web.bodies
                 max_line_size=LINE_BYTES_MAX,
                 max_field_size=LINE_BYTES_MAX,
             ),

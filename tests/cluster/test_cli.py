@@ -1,5 +1,6 @@
 """The command line against a real node, as a user or a script meets it."""
 
+import gzip
 import json
 import os
 import signal
@@ -98,6 +99,36 @@ def shop(shell: Shell) -> Shell:
     shell.json("connection-string", "put", "-", "--database", "Shop", given=json.dumps(string))
     shell.json("etl", "put", "orders.json", "--database", "Shop")
     return shell
+
+
+def test_an_import_takes_compressed_files_and_arrays_and_names_the_line_that_is_refused(shop: Shell) -> None:
+    def documents(*values: str) -> list[str]:
+        return [f'{{"v": {v}, "@metadata": {{"@id": "imported/{n}"}}}}' for n, v in enumerate(values)]
+
+    def imported(content: bytes) -> subprocess.CompletedProcess[str]:
+        (shop.directory / "given").write_bytes(content)
+        return shop.run("import", "given", "--database", "Shop", "--json")
+
+    lines, array = "\r\n".join(documents(*"123")), f"[{', '.join(documents(*'1234'))}]\n"
+    for content, count in [
+        (lines.encode("utf-8-sig"), 3),
+        (array.encode(), 4),
+        (gzip.compress(lines.encode()) + gzip.compress(array.encode()), 7),
+        (b"", 0),
+    ]:
+        done = imported(content)
+        assert (done.returncode, json.loads(done.stdout)["Imported"]) == (0, count), done.stderr
+    many = "\n\n".join(documents(*map(str, range(1500)), "NaN", "1")).encode()
+    for content, says in [
+        (many, "Line 3001: The body is not valid JSON"),
+        (gzip.compress(many), "The 1500 documents before it are imported."),
+        (gzip.compress(lines.encode())[:-1], "was cut off"),
+        (b"[1, 2]", "Before item 1 stands '[1, 2]'"),
+        (lines.encode() + b'{"v": "', "The import ends within item 4 (line 3)"),
+    ]:
+        done = imported(content)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert says in done.stderr
 
 
 def test_a_node_alone_runs_in_a_directory_with_a_tasks_module_of_its_own_and_keeps_its_data_there(shell: Shell) -> None:

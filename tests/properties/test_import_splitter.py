@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.web.errors import ApiError
-from raftnode.web.splitter import Splitter
+from raftnode.splitter import ItemTooLarge, NotItems, Splitter
 
 TEXT = st.text(alphabet=st.sampled_from('ab"\\{}[],:\n\u00e9\U0001f600'), max_size=8)
 OBJECT = st.dictionaries(
@@ -49,14 +48,14 @@ def test_an_import_that_is_cut_off_is_noticed(documents: list[object], cut: int)
     data = json.dumps(documents).encode()
     splitter = Splitter(1 << 20)
     list(splitter.feed(data[: 1 + cut % (len(data) - 1)]))
-    with pytest.raises(ApiError):
+    with pytest.raises(NotItems):
         splitter.end()
 
 
 def test_an_item_over_the_limit_is_refused_before_it_is_kept() -> None:
     splitter = Splitter(1000)
     assert list(splitter.feed(b'{"a": "' + b"x" * 900)) == []
-    with pytest.raises(ApiError, match="larger than 1000 bytes"):
+    with pytest.raises(ItemTooLarge, match="larger than 1000 bytes"):
         list(splitter.feed(b"x" * 100))
 
 

@@ -219,8 +219,8 @@ async def test_an_import_takes_one_document_a_line(client: Client) -> None:
 @pytest.mark.parametrize(
     ("rest", "say"),
     [
-        (b', {"Id": "b", "Type": "PUT", "Document": {"x"', "ends within item 1"),
-        (b", 7]", "Before item 1"),
+        (b', {"Id": "b", "Type": "PUT", "Document": {"x"', "ends within item 2 (line 1)"),
+        (b", 7]", "Before item 2"),
         (b"", "without the closing ']'"),
         (b', {"Id": "b", "Type": "PATCH", "Document": {}}]', "PATCH"),
         (b', {"x": 1}]', "@metadata.@id"),
@@ -234,3 +234,36 @@ async def test_a_broken_import_says_where_and_how_much_is_written(client: Client
     assert reply.status in (400, 501)
     assert say in reply.message
     assert "documents before it are written" in reply.message
+
+
+async def test_an_import_names_the_line_and_counts_what_is_written(client: Client) -> None:
+    good = '{"@metadata": {"@id": "a/%d", "@collection": "As"}}'
+    for wrong, say in [
+        ('{"@metadata": {"@id": "bad"}, "v": NaN}', "not valid JSON"),
+        ('{"@metadata": {"@id": "bad"}, "v": -Infinity}', "not valid JSON"),
+        ('{"@metadata": {"@id": "%s"}}' % ("x" * 600), "the limit is 512"),
+        ('{"@metadata": {"@id": "a/1", "@collection": "Bs"}}', "cannot become one of 'Bs'"),
+        ('{"@metadata": {"@id": "bad", "@collection": 7}}', "@collection"),
+        ('{"@metadata": 7}', "@metadata"),
+    ]:
+        body = "\n\n".join([*(good % n for n in range(700)), wrong, good % 700]).encode()
+        reply = await client.post("/databases/Shop/bulk_insert", body)
+        assert reply.status == 400
+        assert reply.message.startswith("Item 701 (line 1401) of the import: ")
+        assert say in reply.message
+        assert reply.message.endswith(" 700 documents before it are written.")
+        assert {key: reply.json[key] for key in ("Item", "Line", "Written")} == {
+            "Item": 701, "Line": 1401, "Written": 700,
+        }  # fmt: skip
+        assert (await client.get(f"{DOCS}?id=a/699")).status == 200
+        assert (await client.get(f"{DOCS}?id=a/700")).status == 404
+
+
+async def test_an_import_may_begin_with_a_byte_order_mark_and_be_no_utf_16(client: Client) -> None:
+    item = '{"@metadata": {"@id": "a"}, "v": "é"}'
+    for text in (item, f"[{item}]"):
+        reply = await client.post("/databases/Shop/bulk_insert", text.encode("utf-8-sig") * 2)
+        assert reply.status == 200, reply.text
+    reply = await client.post("/databases/Shop/bulk_insert", item.encode("utf-16"))
+    assert reply.status == 400
+    assert "UTF-8" in reply.message

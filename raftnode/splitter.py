@@ -1,17 +1,26 @@
-"""Cutting a stream into JSON objects, for imports of any length."""
+"""Cutting a stream into JSON objects, for imports of any length: one a line, or an array, with or without a byte order
+mark."""
 
 import re
 from collections.abc import Iterator
 
-from raftnode.web.errors import ApiError, bad_request
-
 _MARK = re.compile(rb'["{}]')
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
-_BETWEEN = re.compile(rb"[\s,\[\]]*\Z")
+_BETWEEN = re.compile(rb"(?:[\s,\[\]]|\xef\xbb\xbf)*\Z")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class NotItems(Exception):
+    """The stream is no list of objects; the message says where."""
+
+
+class ItemTooLarge(Exception):
+    """An object is larger than the limit; the message names it."""
 
 
 class Splitter:
-    """Cuts a stream into its outermost JSON objects without parsing them; every byte is looked at once."""
+    """Cuts a stream into its outermost JSON objects without parsing them; every byte is looked at once. `items` is how
+    many there were up to now, `line` the line on which the newest one begins; both count from 1."""
 
     def __init__(self, item_bytes_max: int) -> None:
         self._item_bytes_max = item_bytes_max
@@ -20,32 +29,36 @@ class Splitter:
         self._start = 0
         self._depth = 0
         self._in_string = False
-        self._items = 0
+        self.items = 0
+        self.line = 1
+        self._counted = 0
         self._array = False
         self._closed = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The objects that this chunk completes. Raises ApiError for what is no list of objects."""
+        """The objects that this chunk completes. Raises NotItems, ItemTooLarge."""
         self._buffer += chunk
         done = 0
         while (mark := self._next_mark()) is not None:
             if mark == b"{":
                 if self._depth == 0:
                     self._start = self._place - 1
+                    self.line += self._buffer.count(b"\n", self._counted, self._start)
+                    self._counted = self._start
                     self._check_between(bytes(self._buffer[done : self._start]))
+                    self.items += 1
                 self._depth += 1
             else:
                 self._depth -= 1
                 if self._depth < 0:
-                    raise bad_request(f"Before item {self._items} of the import stands a '}}' too many.")
+                    raise NotItems(f"After item {self.items} stands a '}}' too many.")
                 if self._depth == 0:
                     done = self._place
-                    self._items += 1
                     yield bytes(self._buffer[self._start : done])
         self._forget(self._start if self._depth else done)
         if len(self._buffer) > self._item_bytes_max:
-            message = f"Item {self._items} of the import is larger than {self._item_bytes_max} bytes. Make it smaller."
-            raise ApiError("TooLargeException", message)
+            where = f"Item {self.items} (line {self.line})" if self._depth else f"What stands after item {self.items}"
+            raise ItemTooLarge(f"{where} is larger than {self._item_bytes_max} bytes. Make it smaller.")
 
     def _next_mark(self) -> bytes | None:
         """The next brace outside strings, with the place after it; None when the buffer holds no more."""
@@ -67,22 +80,27 @@ class Splitter:
             self._in_string = True
 
     def end(self) -> None:
-        """Checks that nothing is left over. Raises ApiError."""
+        """Checks that nothing is left over. Raises NotItems."""
         if self._depth:
-            raise bad_request(f"The import ends within item {self._items}. Send it again from there.")
+            raise NotItems(f"The import ends within item {self.items} (line {self.line}). Send it again from there.")
         self._check_between(bytes(self._buffer))
         if self._array and not self._closed:
-            raise bad_request(f"The import ends without the closing ']' after {self._items} items.")
+            raise NotItems(f"The import ends without the closing ']' after item {self.items}.")
 
     def _check_between(self, gap: bytes) -> None:
         if _BETWEEN.match(gap) is None:
-            raise bad_request(
-                f"Before item {self._items} of the import stands {gap[:40]!r}; only objects may stand there."
-            )
+            if self.items == 0 and gap.startswith(_UTF_16):
+                raise NotItems("The import is in UTF-16. Convert it to UTF-8.")
+            shown = gap.strip()[:40].decode(errors="replace")
+            raise NotItems(f"Before item {self.items + 1} stands {shown!r}; only objects may stand there.")
         self._array = self._array or b"[" in gap
         self._closed = self._closed or b"]" in gap
 
     def _forget(self, count: int) -> None:
+        if count > self._counted:
+            self.line += self._buffer.count(b"\n", self._counted, count)
+            self._counted = count
         del self._buffer[:count]
+        self._counted -= count
         self._start = 0
         self._place -= count

@@ -1,0 +1,136 @@
+"""`raftnode import`: documents of a file into a database, in batches that any Member may take."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+from urllib.parse import quote
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from raftnode.cli.session import CommandFailed, NotNow, Session, talks
+from raftnode.http import HttpFailed, HttpUnreachable
+from raftnode.inflate import Inflater, NotCompressed, encoding_of
+from raftnode.splitter import ItemTooLarge, NotItems, Splitter
+
+BATCH_DOCUMENTS_MAX = 1_000
+BATCH_BYTES_MAX = 4 << 20
+READ_BYTES = 64 * 1024
+ITEM_BYTES_MAX = 128 << 20
+"""No node takes a larger one; what it takes, it says."""
+
+
+@dataclass
+class _Batch:
+    """Documents that are sent in one request, and the line of the file on which each begins."""
+
+    items: list[bytes] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, item: bytes, line: int) -> None:
+        self.items.append(item)
+        self.lines.append(line)
+        self.size += len(item)
+
+    def has_room_for(self, item: bytes) -> bool:
+        return len(self.items) < BATCH_DOCUMENTS_MAX and self.size + len(item) <= BATCH_BYTES_MAX
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--database", required=True, metavar="NAME", help="Into this database.")
+@talks
+async def import_documents(session: Session, file: BinaryIO, database: str) -> None:
+    """Import documents, each with its id in @metadata.@id: one JSON object a line, or an array of them; gzip and zstd
+    files, too (- reads standard input).
+
+    An import that was interrupted may simply be repeated: documents are put by their id.
+    """
+    answer = await session.call("GET", f"/topology?name={quote(database, safe='')}")
+    members = [node["Url"].rstrip("/") for node in answer["Nodes"]]
+    if not members:
+        raise NotNow(f"Database '{database}' has no member that could take documents; see `raftnode status`.")
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), disable=not sys.stderr.isatty(),
+    )  # fmt: skip
+    path, count = f"/databases/{quote(database, safe='')}/bulk_insert", 0
+    with bar:
+        task = bar.add_task(f"importing into {database}", total=None)
+        try:
+            for batch in _batches(file):
+                await _send(session, members, path, batch, count)
+                count += len(batch.items)
+                bar.update(task, completed=count)
+        except (NotItems, ItemTooLarge, NotCompressed) as error:
+            raise CommandFailed(f"{file.name}: {error} {_imported(count)}") from None
+    session.show({"Database": database, "Imported": count}, f"{count} documents are imported into {database}.")
+
+
+async def _send(session: Session, members: list[str], path: str, batch: _Batch, before: int) -> None:
+    """To the first member that takes it; one that does not answer goes to the end. Puts may be repeated."""
+    reason: Exception | None = None
+    body = b"\n".join(batch.items)
+    for url in tuple(members):
+        try:
+            return await session.call_at(url, "POST", path, body=body)
+        except HttpFailed as error:
+            if error.status != 503:
+                raise _refused(error, batch, before) from error
+            reason = error
+        except HttpUnreachable as error:
+            reason = error
+        members.append(members.pop(0))
+    raise NotNow(f"No member of the database takes the documents: {reason}. {_imported(before)} Repeat it later.")
+
+
+def _refused(error: HttpFailed, batch: _Batch, before: int) -> CommandFailed:
+    """The refusal in terms of the file: the node counts within the batch."""
+    item, written = error.answer.get("Item"), error.answer.get("Written", 0)
+    if not isinstance(item, int) or not 1 <= item <= len(batch.lines):
+        return CommandFailed(error.message)
+    reason = error.answer.get("Reason", error.message)
+    return CommandFailed(f"Line {batch.lines[item - 1]}: {reason} {_imported(before + written)}")
+
+
+def _imported(count: int) -> str:
+    return f"The {count} documents before it are imported." if count else "No document is imported."
+
+
+def _batches(file: BinaryIO) -> Iterator[_Batch]:
+    """What stands before a fault in the file still comes, as a batch of its own."""
+    batch = _Batch()
+    splitter = Splitter(ITEM_BYTES_MAX)
+    try:
+        for piece in _pieces(file):
+            for item in splitter.feed(piece):
+                if batch.items and not batch.has_room_for(item):
+                    yield batch
+                    batch = _Batch()
+                batch.add(item, splitter.line)
+        splitter.end()
+    except (NotItems, ItemTooLarge, NotCompressed):
+        if batch.items:
+            yield batch
+        raise
+    if batch.items:
+        yield batch
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    data = file.read(READ_BYTES)
+    encoding = encoding_of(data)
+    if encoding is None:
+        while data:
+            yield data
+            data = file.read(READ_BYTES)
+        return
+    inflater = Inflater(encoding)
+    try:
+        while data:
+            yield from inflater.feed(data)
+            data = file.read(READ_BYTES)
+        inflater.end()
+    except NotCompressed as error:
+        raise NotCompressed(f"The file cannot be decompressed: {error}.") from None
