@@ -30,7 +30,7 @@ class _Frame(Protocol):
         """Whether the frame is complete."""
 
     def step(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """A piece, the input that is left, and whether there is more to get, even without input. Raises NotCompressed."""
+        """A piece, the input that is left, and whether there is more to get, even without input."""
 
 
 class _Zlib:

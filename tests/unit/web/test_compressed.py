@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from raftnode.web import bodies
-from tests.unit.test_inflate import compressed, zstd
+from tests.unit.test_inflate import compressed
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 
@@ -99,7 +99,7 @@ async def test_a_bomb_of_an_import_ends_at_the_size_of_an_item(tmp_path: Path) -
     settings = settings_in(tmp_path / "data", documents__document_bytes_max=str(1 << 20))
     async with running(settings) as client:
         await client.database()
-        bomb = zstd.compress(lines(2, "a") + b'{"a": "' + b"0" * (300 << 20))
+        bomb = compressed("zstd", lines(2, "a") + b'{"a": "' + b"0" * (300 << 20))
         reply = await client.post(BULK, bomb, **{"Content-Encoding": "zstd"})
         assert reply.status == 413
         assert "Item 3 (line 3)" in reply.message
