@@ -27,7 +27,7 @@ from raftnode.web import (
     whatif,
     why,
 )
-from raftnode.web.errors import ApiError, Handler, bad_request, errors
+from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
 from raftnode.web.parts import PARTS, Parts
 
 AREAS = (
@@ -41,14 +41,16 @@ def application(parts: Parts) -> web.Application:
     """The routes over these parts."""
     app = web.Application(
         client_max_size=parts.settings.http.body_bytes_max,
-        middlewares=[topology.announce, errors, admission, readable, deadline],
+        middlewares=[topology.announce, errors, admission, readable, options, deadline],
     )
     app[PARTS] = parts
     etag = topology.ClusterEtag(parts.replica.record)
     parts.replica.subscribe(etag)
     app[topology.CLUSTER_ETAG] = etag
     for area in AREAS:
-        app.add_routes(area.routes())
+        routes = area.routes()
+        app.add_routes(routes)
+        app.add_routes(web.RouteDef(r.method, f"{r.path}/", r.handler, r.kwargs) for r in routes)
     return app
 
 
@@ -77,9 +79,20 @@ async def readable(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 @web.middleware
+async def options(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """OPTIONS tells the methods of every path that there is."""
+    if request.method != "OPTIONS":
+        return await handler(request)
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as known:
+        return web.Response(status=204, headers={"Allow": allowed(known)})
+
+
+@web.middleware
 async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
     """No request but an import takes longer than http.request_timeout_ms."""
-    if request.path.endswith(WITHOUT_DEADLINE):
+    if request.path.rstrip("/").endswith(WITHOUT_DEADLINE):
         return await handler(request)
     async with asyncio.timeout(request.app[PARTS].settings.http.request_timeout_ms / 1000):
         return await handler(request)

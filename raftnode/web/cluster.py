@@ -40,13 +40,13 @@ class Joining(Input, frozen=True, kw_only=True):
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
     return [
-        web.get("/cluster/node-info", node_info, allow_head=False),
+        web.get("/cluster/node-info", node_info),
         web.put("/admin/cluster/node", add_node),
         web.delete("/admin/cluster/node", remove_node),
         web.post("/admin/cluster/promote", promote),
         web.post("/admin/cluster/demote", demote),
         web.post("/admin/cluster/reelect", reelect),
-        web.get("/rachis/waitfor", wait_for, allow_head=False),
+        web.get("/rachis/waitfor", wait_for),
     ]
 
 

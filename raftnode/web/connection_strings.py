@@ -33,7 +33,7 @@ class Raven(Input, frozen=True, kw_only=True):
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
     path = "/databases/{database}/admin/connection-strings"
-    return [web.put(path, put), web.get(path, get, allow_head=False), web.delete(path, delete)]
+    return [web.put(path, put), web.get(path, get), web.delete(path, delete)]
 
 
 async def put(request: web.Request) -> web.Response:

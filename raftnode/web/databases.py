@@ -82,12 +82,12 @@ def routes() -> list[web.RouteDef]:
     """This module's routes."""
     return [
         web.put("/admin/databases", create),
-        web.get("/admin/databases", get_record, allow_head=False),
+        web.get("/admin/databases", get_record),
         web.delete("/admin/databases", delete),
         web.post("/admin/databases/enable", enable),
         web.post("/admin/databases/disable", disable),
         web.post("/admin/databases/set-lock", set_lock),
-        web.get("/databases", list_databases, allow_head=False),
+        web.get("/databases", list_databases),
     ]
 
 

@@ -39,8 +39,8 @@ def routes() -> list[web.RouteDef]:
         web.put(f"{path}/docs", put),
         web.delete(f"{path}/docs", delete),
         web.head(f"{path}/docs", head),
-        web.get(f"{path}/stats", stats, allow_head=False),
-        web.get(f"{path}/collections/stats", collection_stats, allow_head=False),
+        web.get(f"{path}/stats", stats),
+        web.get(f"{path}/collections/stats", collection_stats),
     ]
 
 

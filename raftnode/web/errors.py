@@ -154,12 +154,17 @@ def of_store(error: StoreError) -> ApiError:
     return ApiError("RavenException", _sentence(error))
 
 
+def allowed(error: web.HTTPMethodNotAllowed) -> str:
+    """The methods of a path, for the Allow header."""
+    return ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
+
+
 def _of_http(request: web.Request, error: web.HTTPException) -> ApiError:
     match error:
         case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(error.allowed_methods))
-            message = f"{request.method} is not known at {request.path}; {allowed} is."
-            return ApiError("MethodNotAllowedException", message, headers={"Allow": allowed})
+            methods = allowed(error)
+            message = f"{request.method} is not known at {request.path}; {methods} are."
+            return ApiError("MethodNotAllowedException", message, headers={"Allow": methods})
         case web.HTTPNotFound():
             return ApiError("RouteNotFoundException", f"There is no {request.method} {request.path}; see docs/http.md.")
         case web.HTTPRequestEntityTooLarge():

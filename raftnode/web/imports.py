@@ -42,7 +42,7 @@ def routes() -> list[web.RouteDef]:
     path = "/databases/{database}"
     return [
         web.post(f"{path}/bulk_insert", bulk_insert),
-        web.get(f"{path}/operations/next-operation-id", next_operation_id, allow_head=False),
+        web.get(f"{path}/operations/next-operation-id", next_operation_id),
     ]
 
 

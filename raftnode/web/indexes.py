@@ -33,7 +33,7 @@ def routes() -> list[web.RouteDef]:
     return [
         web.put("/databases/{database}/admin/indexes", put),
         web.put("/databases/{database}/indexes", put),
-        web.get("/databases/{database}/indexes", get, allow_head=False),
+        web.get("/databases/{database}/indexes", get),
         web.delete("/databases/{database}/indexes", delete),
     ]
 

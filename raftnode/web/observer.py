@@ -15,9 +15,9 @@ from raftnode.web.requests import Query, answer
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
     return [
-        web.get("/admin/cluster/observer/decisions", decisions, allow_head=False),
+        web.get("/admin/cluster/observer/decisions", decisions),
         web.post("/admin/cluster/observer/suspend", suspend),
-        web.get("/admin/cluster/maintenance-stats", maintenance_stats, allow_head=False),
+        web.get("/admin/cluster/maintenance-stats", maintenance_stats),
     ]
 
 

@@ -11,7 +11,7 @@ from raftnode.web.stores import store_to_read
 def routes() -> list[web.RouteDef]:
     """This module's routes. Between nodes only; the database comes after the word, as in RavenDB's own."""
     return [
-        web.get("/replication/{database}/accepted", get_accepted, allow_head=False),
+        web.get("/replication/{database}/accepted", get_accepted),
         web.post("/replication/{database}/documents", post_documents),
     ]
 

@@ -31,7 +31,7 @@ class Runs:
 
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
-    return [web.get("/status/runs", own_runs, allow_head=False)]
+    return [web.get("/status/runs", own_runs)]
 
 
 async def own_runs(request: web.Request) -> web.Response:

@@ -26,7 +26,7 @@ REASON_LENGTH_MAX = 200
 CLIENTS_FAULTS = (HttpProcessingError, web.RequestPayloadError, UnicodeError)
 """What goes wrong outside of every handler because of what a client sent: headers that are no text, too."""
 
-_RESET_LINE = re.compile(rb"\ARESET (?=/databases/[^/?\s]+/admin/etl(\?\S*)? HTTP/1\.[01]\r\n)")
+_RESET_LINE = re.compile(rb"\ARESET (?=/databases/[^/?\s]+/admin/etl/?(\?\S*)? HTTP/1\.[01]\r\n)")
 
 
 class BindFailed(Exception):

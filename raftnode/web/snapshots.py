@@ -15,7 +15,7 @@ from raftnode.web.requests import Query
 
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
-    return [web.get("/admin/cluster/snapshot", save, allow_head=False)]
+    return [web.get("/admin/cluster/snapshot", save)]
 
 
 async def save(request: web.Request) -> web.StreamResponse:

@@ -21,11 +21,11 @@ WITH_LEASE = ("Leader", "Follower")
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
     return [
-        web.get("/status", status, allow_head=False),
-        web.get("/health/live", live, allow_head=False),
-        web.get("/health/ready", ready, allow_head=False),
-        web.get("/setup/alive", live, allow_head=False),
-        web.get("/build/version", build_version, allow_head=False),
+        web.get("/status", status),
+        web.get("/health/live", live),
+        web.get("/health/ready", ready),
+        web.get("/setup/alive", live),
+        web.get("/build/version", build_version),
     ]
 
 

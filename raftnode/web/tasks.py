@@ -25,8 +25,8 @@ def routes() -> list[web.RouteDef]:
     """This module's routes."""
     path = "/databases/{database}"
     return [
-        web.get(f"{path}/tasks", list_tasks, allow_head=False),
-        web.get(f"{path}/task", get_task, allow_head=False),
+        web.get(f"{path}/tasks", list_tasks),
+        web.get(f"{path}/task", get_task),
         web.post(f"{path}/admin/tasks/state", set_state),
         web.post(f"{path}/admin/tasks/pin", pin),
         web.delete(f"{path}/admin/tasks", delete),

@@ -43,9 +43,9 @@ class ClusterEtag:
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
     return [
-        web.get("/topology", database_topology, allow_head=False),
-        web.get("/cluster/topology", cluster_topology, allow_head=False),
-        web.get("/databases/{database}/configuration/client", client_configuration, allow_head=False),
+        web.get("/topology", database_topology),
+        web.get("/cluster/topology", cluster_topology),
+        web.get("/databases/{database}/configuration/client", client_configuration),
     ]
 
 
@@ -135,7 +135,11 @@ async def announce(request: web.Request, handler: Handler) -> web.StreamResponse
         return response
     response.headers[VERSION_HEADER] = SERVER_VERSION
     etag = etag_of(request.headers.get("Topology-Etag"))
-    if etag is not None and re.fullmatch(r"-?\d{1,19}", etag, re.ASCII) and request.path not in OWN_ETAG_PATHS:
+    if (
+        etag is not None
+        and re.fullmatch(r"-?\d{1,19}", etag, re.ASCII)
+        and request.path.rstrip("/") not in OWN_ETAG_PATHS
+    ):
         current = _current_etag(request)
         if current is not None and int(etag) < current:
             response.headers[REFRESH_HEADER] = "true"

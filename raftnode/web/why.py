@@ -16,7 +16,7 @@ from raftnode.web.stores import existing_database
 
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
-    return [web.get("/databases/{database}/tasks/{task}/why", why, allow_head=False)]
+    return [web.get("/databases/{database}/tasks/{task}/why", why)]
 
 
 async def why(request: web.Request) -> web.Response:

@@ -43,7 +43,7 @@ class Client:
     async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         async with self._session.request(method, self.url + path, data=data, headers=headers) as response:
-            return Reply(response.status, response.headers, await response.text())
+            return Reply(response.status, response.headers, await response.text(errors="replace"))
 
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.send("GET", path, headers=headers)

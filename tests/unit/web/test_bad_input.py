@@ -288,3 +288,36 @@ async def test_what_is_in_use_twice_or_half_wrong_is_refused_as_a_whole(
     shop: Shop, method: str, path: str, body: Any, say: str
 ) -> None:
     await shop.refused(await shop.client.send(method, path, body), say)
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.method == "GET"], ids=named)
+async def test_head_answers_as_get_does_without_the_body(shop: Shop, route: Route) -> None:
+    if route.path == "/databases/{database}/docs":
+        return  # it has a HEAD of its own
+    path = route.url(shop.task)
+    got, head = await shop.client.get(path), await shop.client.send("HEAD", path)
+    assert (head.status, head.text) == (got.status, "")
+    assert got.status in (200, 404, 408), got.text
+    assert head.headers["Content-Type"] == got.headers["Content-Type"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=named)
+async def test_options_and_a_slash_at_the_end_are_known_at_every_route(shop: Shop, route: Route) -> None:
+    path, _, query = route.url(shop.task).partition("?")
+    for shown in (path, path + "/"):
+        reply = await shop.client.send("OPTIONS", shown)
+        assert (reply.status, reply.text) == (204, "")
+        assert {route.method, "OPTIONS"} <= set(reply.headers["Allow"].split(", "))
+        assert ("HEAD" in reply.headers["Allow"]) == ("GET" in reply.headers["Allow"])
+    if route.method == "GET":
+        plain, slash = await shop.client.get(f"{path}?{query}"), await shop.client.get(f"{path}/?{query}")
+        assert plain.status == slash.status, slash.text
+    elif route.method != "HEAD":
+        reply = await shop.client.send(route.method, f"{path}/?nodeTag=nobody", b"no JSON")
+        assert "There is no" not in reply.message
+
+
+async def test_options_of_a_path_that_there_is_not_is_a_404(shop: Shop) -> None:
+    reply = await shop.client.send("OPTIONS", "/nothing")
+    assert reply.status == 404
+    assert "There is no OPTIONS /nothing" in reply.message
