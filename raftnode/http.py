@@ -7,6 +7,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from raftnode.masking import in_text
 from raftnode.unreadable import UNREADABLE
 
 CONNECTIONS_MAX = 100
@@ -92,9 +93,10 @@ class Http:
                     raise _failed(answer.status, answer.reason or "", content)
                 return Response(answer.status, dict(answer.headers), content)
         except TimeoutError:
-            raise HttpUnreachable(f"{url} did not answer within {timeout_s:g} s") from None
+            raise HttpUnreachable(f"{in_text(url)} did not answer within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise HttpUnreachable(f"{url} cannot be reached: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise HttpUnreachable(in_text(f"{url} cannot be reached: {reason}")) from None
 
     @staticmethod
     async def _content(answer: aiohttp.ClientResponse) -> bytes:
@@ -102,7 +104,7 @@ class Http:
         async for chunk in answer.content.iter_chunked(1 << 16):
             content += chunk
             if len(content) > RESPONSE_BYTES_MAX:
-                raise HttpUnreachable(f"{answer.url} answers more than {RESPONSE_BYTES_MAX} bytes")
+                raise HttpUnreachable(f"{in_text(str(answer.url))} answers more than {RESPONSE_BYTES_MAX} bytes")
         return bytes(content)
 
 

@@ -6,6 +6,7 @@ import structlog
 
 from raftnode.consensus.raft import Peer
 from raftnode.http import Http, HttpError, HttpFailed
+from raftnode.masking import in_text
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,7 @@ async def join(
     """The cluster's name on the wire and its Raft peers, this node among them. Tries again while the cluster
     cannot answer. Raises JoinRefused.
     """
+    shown = in_text(cluster_url)
     said = {"Tag": tag, "NodeId": node_id, "Url": url, "ClusterAddress": address, "Watcher": watcher}
     reason = ""
     try:
@@ -35,14 +37,14 @@ async def join(
                     break
                 except HttpFailed as error:
                     if error.status < 500:
-                        raise JoinRefused(f"The cluster at {cluster_url} refuses this node: {error}") from error
+                        raise JoinRefused(f"The cluster at {shown} refuses this node: {error}") from error
                     reason = str(error)
                 except HttpError as error:
                     reason = str(error)
                 log.info("joining is tried again", cluster=cluster_url, reason=reason)
                 await asyncio.sleep(RETRY_SEC)
     except TimeoutError:
-        raise JoinRefused(f"The cluster at {cluster_url} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
+        raise JoinRefused(f"The cluster at {shown} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
     joined = answer.json()
     peers = [
         Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member", node_id=node["NodeId"])

@@ -4,11 +4,12 @@ import contextlib
 import io
 import logging
 import sys
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
 from config import Settings
+from raftnode.masking import in_text
 
 
 class _Stderr(io.TextIOBase):
@@ -35,10 +36,15 @@ def configure(settings: Settings) -> None:
     if settings.log.format == "json":
         rendered: list[structlog.types.Processor] = [
             structlog.processors.format_exc_info,
+            _masked,
             structlog.processors.JSONRenderer(),
         ]
     else:
-        rendered = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+        colors = sys.stderr.isatty()
+        rendered = [
+            _masked,
+            structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=_traceback),
+        ]
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -47,4 +53,23 @@ def configure(settings: Settings) -> None:
     )
     structlog.contextvars.bind_contextvars(node=settings.node.tag)
     plain = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=plain)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Masked(plain))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _masked(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Addresses and errors of drivers may hold passwords."""
+    return {key: in_text(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _traceback(stream: TextIO, error: structlog.types.ExcInfo) -> None:
+    """A plain traceback: values of local variables are nobody's business."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write(in_text(text.getvalue()))
+
+
+class _Masked(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return in_text(super().format(record))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import structlog
 
+from raftnode.masking import in_text
 from raftnode.ports import Random
 from raftnode.record.model import Progress
 from tasks import kinds
@@ -89,7 +90,7 @@ class Body:
         limits = self._settings
         wait_ms = min(limits.backoff_max_ms, limits.backoff_min_ms * 2 ** min(failures - 1, 30))
         wait_s = wait_ms * (1 + self._random.random()) / 2 / 1000
-        self.info.error = str(error) or type(error).__name__
+        self.info.error = in_text(str(error)) or type(error).__name__
         if self.state == "Running":
             self.state = "Error"
         expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)

@@ -104,7 +104,9 @@ def _pairs(text: str) -> dict[str, str]:
     while rest:
         key, equals, rest = rest.partition("=")
         if not equals:
-            raise ConfigurationError("ConnectionString", f"'{key.strip()}' has no value; write Key=Value;Key=Value")
+            # It is not shown: it may be the rest of a password.
+            after = f", after '{list(pairs)[-1]}'" if pairs else ""
+            raise ConfigurationError("ConnectionString", f"has a part without '='{after}; write Key=Value;Key=\"a;b\"")
         rest = rest.lstrip()
         if rest[:1] in ("'", '"'):
             value, rest = _quoted(rest)

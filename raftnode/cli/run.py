@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from config import Settings, SettingsError, load, settings_table
+from raftnode.masking import in_text
 
 SETTING = "setting__"
 
@@ -63,6 +64,7 @@ def _greet(settings: Settings, join: str | None) -> None:
     if not sys.stderr.isatty():
         return
     others = len(settings.cluster.initial_nodes)
-    cluster = f"joins the cluster at {join}" if join else f"is one of {others} nodes" if others > 1 else "runs alone"
+    alone = f"is one of {others} nodes" if others > 1 else "runs alone"
+    cluster = f"joins the cluster at {in_text(join)}" if join else alone
     click.echo(f"Node {settings.node.tag} {cluster}: {settings.url}, data in {settings.node.data_dir}.", err=True)
     click.echo(f"Try in another shell: raftnode --url {settings.url} status. Ctrl-C ends the node.", err=True)

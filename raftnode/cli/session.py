@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from raftnode.http import Http, HttpFailed, HttpUnreachable, Response
+from raftnode.masking import in_text
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0
@@ -139,7 +140,7 @@ async def _talk(function: Callable[..., Awaitable[None]], given: dict[str, Any])
     as_json = given.pop("as_json")
     urls = tuple(part.strip().rstrip("/") for part in wanted.split(",") if part.strip())
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
-        raise click.UsageError(f"--url {wanted!r}: give addresses like {URL}, separated by commas.")
+        raise click.UsageError(f"--url {in_text(wanted)!r}: give addresses like {URL}, separated by commas.")
     async with Http(tls=_tls(*files) if urls[0].startswith("https://") else None) as http:
         await function(Session(urls, as_json=as_json, http=http), **given)
 

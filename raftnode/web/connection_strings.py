@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from raftnode import masking
 from raftnode.record.commands import DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
 from raftnode.web import views
@@ -42,6 +43,8 @@ async def put(request: web.Request) -> web.Response:
     # All of it is read, unknown fields too, as all of it is kept and shown.
     given = await body(request, dict[str, Any])
     header = fitting(given, Header)
+    stored = database.connection_strings.get(header.name.lower())
+    given = with_secrets(given, stored.configuration if stored else None)
     await _check(header.type, given)
     configuration = msgspec.json.encode(given)
     command = PutConnectionString(
@@ -52,7 +55,7 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def get(request: web.Request) -> web.Response:
-    """All connection strings by type, or one by name and type."""
+    """All connection strings by type, or one by name and type, without their secrets."""
     database = existing_database(request)
     query = Query(request)
     name, kind = query.text("connectionStringName"), query.text("type")
@@ -77,6 +80,15 @@ async def delete(request: web.Request) -> web.Response:
         raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
     result = await commit(request, DeleteConnectionString(database=database.name, name=name))
     return answer({"RaftCommandIndex": result.index})
+
+
+def with_secrets(given: dict[str, Any], stored: bytes | None) -> dict[str, Any]:
+    """What an editor sends, who was shown masks, with the secrets that are stored in their places."""
+    try:
+        kept: dict[str, Any] = masking.unmasked(given, msgspec.json.decode(stored) if stored else None)
+    except masking.NothingStored as error:
+        raise bad_request(str(error)) from None
+    return kept
 
 
 def _users(database: Database, name: str) -> list[dict[str, object]]:

@@ -22,6 +22,7 @@ from raftnode.documents.errors import (
     StoreError,
     StoreFailed,
 )
+from raftnode.masking import in_text
 from raftnode.record.model import Error
 
 log = structlog.get_logger(__name__)
@@ -101,11 +102,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def render(request: web.BaseRequest, error: ApiError) -> web.Response:
     """The error as a response."""
-    body = {"Url": request.path_qs, "Type": error.type, "Message": error.message, "Error": error.message}
+    message = in_text(error.message)
+    masked_details = {key: in_text(value) if isinstance(value, str) else value for key, value in error.details.items()}
+    body = {"Url": request.path_qs, "Type": error.type, "Message": message, "Error": message}
     return web.Response(
         status=error.status,
         headers=error.headers,
-        body=msgspec.json.encode(body | error.details),
+        body=msgspec.json.encode(body | masked_details),
         content_type="application/json",
         charset="utf-8",
     )

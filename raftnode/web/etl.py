@@ -8,6 +8,7 @@ from aiohttp import web
 from raftnode.record.commands import PutTask
 from raftnode.record.model import Database, Task
 from raftnode.web.commit import commit
+from raftnode.web.connection_strings import with_secrets
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Query, answer, body, etag_of
 from raftnode.web.stores import existing_database
@@ -30,6 +31,8 @@ async def put(request: web.Request) -> web.Response:
     if not isinstance(kind, str) or not kind:
         raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
     id = query.integer("id", _task_id(given))
+    present = database.tasks.get(id)
+    given = with_secrets(given, present.configuration if present else None)
     definition = await checked_by_kind(lambda: load(f"{kind}Etl").parse(given, database))
     check_mentor(database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from raftnode import masking
 from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
 from raftnode.record.ownership import Placement, responsible_node
 
@@ -63,8 +64,8 @@ def progress(database: Database, task: Task) -> dict[str, Any] | None:
 
 
 def configuration(task: Task) -> dict[str, Any]:
-    """The task's configuration with the fields that the record rules over."""
-    given: dict[str, Any] = json.loads(task.configuration)
+    """The task's configuration with the fields that the record rules over, and its secrets masked."""
+    given: dict[str, Any] = masking.masked(json.loads(task.configuration))
     return given | {
         "TaskId": task.id,
         "Name": task.name,
@@ -92,8 +93,8 @@ def connection_strings(database: Database) -> dict[str, dict[str, Any]]:
 
 
 def connection_string(string: ConnectionString) -> dict[str, Any]:
-    """A connection string as it was put."""
-    given: dict[str, Any] = json.loads(string.configuration)
+    """A connection string as it was put, its secrets masked. Nobody is shown them; the record has them."""
+    given: dict[str, Any] = masking.masked(json.loads(string.configuration))
     return given | {"Name": string.name, "Type": string.type}
 
 
@@ -110,7 +111,7 @@ def database_record(database: Database) -> dict[str, Any]:
         "DeletionInProgress": dict(database.deletion_in_progress) or None,
         "LockMode": database.lock_mode,
         "Topology": topology(database.topology),
-        "Settings": dict(database.settings),
+        "Settings": masking.masked(dict(database.settings)),
         "Indexes": {i.name: json.loads(i.definition) for i in database.indexes.values()},
         "AutoIndexes": {},
         "PeriodicBackups": [],

@@ -30,3 +30,25 @@ def test_a_log_that_takes_no_more_costs_lines_and_not_the_daemon(place: str) -> 
         process.stderr.close()
         said, _ = process.communicate()
     assert said == b"alive\n"
+
+
+FAILING = """
+import logging, structlog
+from config import load
+from raftnode.log import configure
+configure(load(None, {}, {"log.format": "%s"}))
+password = "s3cret"
+try:
+    raise ValueError(f"postgresql://u:{password}@h/d cannot be reached")
+except ValueError as error:
+    structlog.get_logger("test").warning("a task has failed", reason=str(error), exc_info=error)
+    logging.getLogger("driver").exception("failed: Password=%%s", password)
+"""
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_no_secret_reaches_the_log(format: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING % format], capture_output=True, text=True, check=True)
+    assert "s3cret" not in done.stderr
+    assert done.stderr.count("********") >= 4, done.stderr
+    assert "Traceback" in done.stderr

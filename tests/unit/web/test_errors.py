@@ -20,7 +20,7 @@ async def test_a_wrong_method_names_the_right_ones(client: Client) -> None:
     reply = await client.delete("/status")
     assert reply.status == 405
     assert "GET" in reply.message
-    assert reply.headers["Allow"] == "GET"
+    assert reply.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
 async def test_every_reply_names_the_protocol_version_errors_included(client: Client) -> None:

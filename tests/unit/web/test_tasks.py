@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raftnode.masking import MASK
 from tests.unit.web.client import Client
 
 DB = "/databases/Shop"
@@ -336,3 +337,34 @@ async def test_index_definitions_are_kept(client: Client) -> None:
     assert "Maps" in (await client.put(f"{DB}/admin/indexes", {"Indexes": [{"Name": "x"}]})).message
     assert (await client.delete(f"{DB}/indexes?name=Orders/ByCompany")).status == 204
     assert (await client.get(f"{DB}/indexes")).json["Results"] == []
+
+
+async def test_a_password_is_shown_nowhere_and_kept_by_an_edit_that_sends_the_mask_back(client: Client) -> None:
+    target = {
+        "Name": "secret", "Type": "Sql", "FactoryName": "Npgsql",
+        "ConnectionString": "Host=127.0.0.1;Port=9;Database=d;Username=u;Password=s3cret",
+    }  # fmt: skip
+    assert (await client.put(f"{DB}/admin/connection-strings", target)).status == 200
+    id = await _etl(client, ConnectionStringName="secret", Name="to secret")
+    for path in (
+        f"{DB}/admin/connection-strings", f"{DB}/admin/connection-strings?connectionStringName=secret&type=Sql",
+        "/admin/databases?name=Shop", "/databases", "/status", "/status/runs", f"{DB}/tasks", f"{DB}/task?key={id}",
+        f"{DB}/tasks/{id}/why", "/admin/cluster/observer/decisions",
+    ):  # fmt: skip
+        reply = await client.get(path)
+        assert reply.status == 200
+        assert "s3cret" not in reply.text, path
+    [shown] = (
+        (await client.get(f"{DB}/admin/connection-strings?type=Sql&connectionStringName=secret"))
+        .json["SqlConnectionStrings"]
+        .values()
+    )
+    assert shown["ConnectionString"].endswith(f";Password={MASK}")
+    edited = shown | {"ConnectionString": shown["ConnectionString"].replace("Port=9", "Port=10")}
+    assert (await client.put(f"{DB}/admin/connection-strings", edited)).status == 200
+    stored = client.node.replica.record.databases["shop"].connection_strings["secret"]
+    assert b"Port=10" in stored.configuration
+    assert b"Password=s3cret" in stored.configuration
+    reply = await client.put(f"{DB}/admin/connection-strings", edited | {"Name": "another"})
+    assert reply.status == 400
+    assert "Give the secret itself" in reply.message
