@@ -18,6 +18,7 @@ import structlog
 from config import Settings
 from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.raft import Peer
+from raftnode.decoding import UNREADABLE, from_json
 from raftnode.http import Http
 from raftnode.identity import Identity, IdentityError
 from raftnode.joining import join
@@ -44,8 +45,8 @@ async def formation_of(
     path = data_dir / FILE
     if path.exists():
         try:
-            known = msgspec.json.decode(path.read_bytes(), type=Formation)
-        except msgspec.DecodeError as error:
+            known = from_json(path.read_bytes(), Formation)
+        except UNREADABLE as error:
             raise IdentityError(
                 f"{path} is damaged ({error}). Restore it, or empty the directory, remove the node from the cluster "
                 "and let it join anew."

@@ -14,11 +14,11 @@ import msgspec
 import structlog
 
 from raftnode import lease as rules
+from raftnode.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.lease import FOREVER_NS, Beat, Lease, Now, Report, Role, StepDown, View
 from raftnode.lease.messages import RaftRole
 from raftnode.ports import NS_PER_MS, Clock, Network
 from raftnode.record.model import Timings
-from raftnode.unreadable import UNREADABLE
 
 CHANNEL = "beat"
 PAYLOAD_BYTES_MAX = 1024 * 1024
@@ -26,7 +26,8 @@ PAYLOAD_PERIOD_MS = 200
 """A report carries its payload no more often than this, so that short heartbeats stay small."""
 
 _log = structlog.get_logger(__name__)
-_decoder = msgspec.msgpack.Decoder(Beat | Report)
+_decoder: MsgpackDecoder[Beat | Report] = MsgpackDecoder(Beat | Report)
+_payload_decoder: MsgpackDecoder[dict[str, Any]] = MsgpackDecoder(dict[str, Any])
 
 
 class Tagged(Protocol):
@@ -320,7 +321,7 @@ class Heartbeat:
 
 def _decoded(tag: str, payload: bytes) -> dict[str, Any]:
     try:
-        return msgspec.msgpack.decode(payload, type=dict[str, Any]) if payload else {}
+        return _payload_decoder.decode(payload) if payload else {}
     except UNREADABLE as error:
         _log.warning("The payload of a report cannot be read.", node=tag, error=str(error))
         return {}

@@ -7,8 +7,8 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from raftnode.decoding import UNREADABLE, from_json
 from raftnode.masking import in_text
-from raftnode.unreadable import UNREADABLE
 
 CONNECTIONS_MAX = 100
 CONNECT_TIMEOUT_S = 2.0
@@ -50,7 +50,7 @@ class Response(msgspec.Struct, frozen=True):
     def json(self) -> Any:
         """The body as JSON. Raises HttpUnreachable if it is none: then the server is not what was expected."""
         try:
-            return msgspec.json.decode(self.body)
+            return from_json(self.body)
         except UNREADABLE as error:
             raise HttpUnreachable(f"the answer is not JSON: {error}") from error
 
@@ -110,7 +110,7 @@ class Http:
 
 def _failed(status: int, reason: str, content: bytes) -> HttpFailed:
     try:
-        answer = msgspec.json.decode(content, type=dict[str, Any])
+        answer = from_json(content, dict[str, Any])
         error = msgspec.convert(answer, _Error)
     except UNREADABLE:
         answer, error = {}, _Error()

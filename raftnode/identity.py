@@ -14,6 +14,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from raftnode.decoding import UNREADABLE, from_json
+
 FILE = "node.json"
 LOCK = "lock"
 _NEW_FILE = "node.json.new"
@@ -109,8 +111,8 @@ def _read(data_dir: Path, tag: str) -> _Stored:
             )
         return _Stored(node_id=secrets.token_hex(16), tag=tag, boot=0)
     try:
-        stored = msgspec.json.decode(file.read_bytes(), type=_Stored)
-    except msgspec.DecodeError as error:
+        stored = from_json(file.read_bytes(), _Stored)
+    except UNREADABLE as error:
         raise IdentityError(
             f"{file} is damaged ({error}). Restore it from a backup, or empty the directory, remove the node from"
             " the cluster and let it join anew."

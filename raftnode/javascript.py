@@ -22,6 +22,7 @@ import structlog
 import xxhash
 
 from raftnode import javascript_worker as worker
+from raftnode.decoding import from_python_json
 
 log = structlog.get_logger(__name__)
 
@@ -166,7 +167,7 @@ class Sandbox:
         if result_bytes > (limit := self.limits.result_bytes_max):
             message = f"returned {result_bytes} bytes; the limit is {limit} bytes; return less for each document"
             raise ScriptEnded(blame, "result", message)
-        answer = json.loads(await process.stdout.readexactly(header_bytes))
+        answer = from_python_json(await process.stdout.readexactly(header_bytes))
         if program is not None:
             program.raise_error(answer)
         return await process.stdout.readexactly(result_bytes)

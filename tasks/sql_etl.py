@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from immutables import Map
 
+from raftnode.decoding import JsonDecoder, from_json
 from raftnode.documents import change_vector
 from raftnode.documents.model import Batch, Document
 from raftnode.javascript import Sandbox, ScriptEnded, ScriptError
@@ -33,7 +34,7 @@ POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
 IDLE_S = 30.0
 
-_progress_decoder = msgspec.json.Decoder(dict[str, TransformProgress])
+_progress_decoder: JsonDecoder[dict[str, TransformProgress]] = JsonDecoder(dict[str, TransformProgress])
 
 
 class SqlEtlKind:
@@ -78,10 +79,10 @@ class _Runner:
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
-        self._etl = msgspec.json.decode(context.run.task.configuration, type=sql_configuration.SqlEtlConfiguration)
+        self._etl = from_json(context.run.task.configuration, sql_configuration.SqlEtlConfiguration)
         if context.run.connection is None:
             raise TaskFailed(f"connection string '{context.run.task.connection_string}' is gone; create it again")
-        self._target = sql_connection.parse(msgspec.json.decode(context.run.connection))
+        self._target = sql_connection.parse(from_json(context.run.connection))
         self._sandbox = Sandbox(context.settings.script)
         self._stored: dict[str, TransformProgress] = {}
         self._streams: list[Stream] = []

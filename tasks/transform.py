@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from raftnode.decoding import UNREADABLE, JsonDecoder
 from raftnode.documents.model import Document
 from raftnode.javascript import Program, Sandbox, Script, ScriptError, ScriptLimits, check, url_of
-from raftnode.unreadable import UNREADABLE
 
 _REMEDY = "load text without halves of surrogate pairs, and objects that are not nested beyond measure"
 _BENT = "leave the functions of the language as they are"
@@ -90,8 +90,8 @@ class Loaded(msgspec.Struct, frozen=True):
     stack: str = ""
 
 
-_lines = msgspec.json.Decoder(str)
-_decoder = msgspec.json.Decoder(Loaded)
+_lines: JsonDecoder[str] = JsonDecoder(str)
+_decoder: JsonDecoder[Loaded] = JsonDecoder(Loaded)
 
 
 def targets(script: str) -> list[str]:

@@ -1,6 +1,5 @@
 """`raftnode etl`, `connection-string`, `task` and `pin`: defining tasks and where their data goes."""
 
-import json
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -8,6 +7,7 @@ import click
 
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
+from raftnode.decoding import from_python_json
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
@@ -150,7 +150,7 @@ async def pin(session: Session, task: str, node: str | None, database: str | Non
 
 def _definition(file: BinaryIO) -> dict[str, Any]:
     try:
-        value = json.loads(file.read())
+        value = from_python_json(file.read())
     except ValueError as error:
         raise CommandFailed(f"{file.name} is not JSON: {error}.") from error
     if not isinstance(value, dict):

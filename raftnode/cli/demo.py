@@ -1,7 +1,6 @@
 """`raftnode demo`: the main job seen working, on real node processes, in under a minute."""
 
 import asyncio
-import json
 import shutil
 import signal
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, etl
 from raftnode.cli.local_cluster import LocalCluster, pids
 from raftnode.cli.status_events import events
+from raftnode.decoding import from_python_json
 
 DATABASE = "Northwind"
 GROUP = ("A", "B", "E")
@@ -319,7 +319,7 @@ def _task(status: dict[str, Any]) -> dict[str, Any]:
 
 def _northwind() -> list[dict[str, Any]]:
     text = (resources.files("raftnode") / "demo" / "northwind.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [from_python_json(line) for line in text.splitlines()]
 
 
 def _batches(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

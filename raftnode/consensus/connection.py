@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from raftnode.consensus.hello import HELLO_BYTES_MAX
-from raftnode.unreadable import UNREADABLE
+from raftnode.decoding import UNREADABLE, MsgpackDecoder
 
 LENGTH = struct.Struct(">I")
 HEADER = struct.Struct(">III")
@@ -17,7 +17,7 @@ NOT_SENT_BYTES_MAX = 128 * 1024
 DAMAGED = "does not match its checksum: it was damaged, or is of another protocol"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(tuple[str, bytes])
+_decoder: MsgpackDecoder[tuple[str, bytes]] = MsgpackDecoder(tuple[str, bytes])
 
 
 class Host(Protocol):

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from raftnode.decoding import MsgpackDecoder
+
 PROTOCOL_VERSION = 1
 HELLO_BYTES_MAX = 4096
 
@@ -36,7 +38,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
     membership_index: int
 
 
-_decoder: msgspec.msgpack.Decoder[Hello | Refusal] = msgspec.msgpack.Decoder(Hello | Refusal)
+_decoder: MsgpackDecoder[Hello | Refusal] = MsgpackDecoder(Hello | Refusal)
 encode = msgspec.msgpack.Encoder().encode
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from raftnode.unreadable import UNREADABLE as UNREADABLE
+from raftnode.decoding import UNREADABLE as UNREADABLE
+from raftnode.decoding import MsgpackDecoder
 
 Index = Annotated[int, Meta(ge=0, le=2**62)]
 Term = Annotated[int, Meta(ge=0, le=2**62)]
@@ -96,7 +97,7 @@ class PieceTaken(Message, frozen=True):
 AnyMessage = Append | Appended | Pulse | PreVote | PreVoted | RequestVote | Voted | TimeoutNow | Piece | PieceTaken
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+_decoder: MsgpackDecoder[AnyMessage] = MsgpackDecoder(AnyMessage)
 
 
 def encode(message: AnyMessage) -> bytes:

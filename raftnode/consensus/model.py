@@ -31,6 +31,16 @@ class StorageDamaged(ConsensusFailed):
     """A file in the data directory is damaged or missing. The message names the file and the remedy."""
 
 
+class ApplyFailed(ConsensusFailed):
+    """The state machine raised, so that this node cannot come to what the others come to. Nothing was answered."""
+
+    def __init__(self, index: int, error: Exception) -> None:
+        super().__init__(
+            f"Entry {index} could not be applied here ({error!r}). Other nodes may have applied it, so this one ends "
+            "before it answers, and applies it when it is started again. Give it more memory if that is what it lacks."
+        )
+
+
 @dataclass(frozen=True)
 class Peer:
     """A node of the Raft cluster. `address` is "host:port". A peer that is no voter is a watcher: it receives and
@@ -73,7 +83,8 @@ class Proposed:
 class StateMachine(Protocol):
     """The replicated state. Consensus treats commands and snapshots as opaque bytes.
 
-    A method that raises is caught and logged, and its command counts as applied: raising must not stop the cluster.
+    What `apply` makes of a command must follow from the state and the command alone, as every node has to come to the
+    same. Where it cannot (no memory is left, say) it raises, and this node ends before anybody is answered.
     """
 
     def apply(self, index: int, term: int, command: bytes) -> Any:

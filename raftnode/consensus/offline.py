@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from raftnode.consensus.disk import Disk, SystemDisk
 from raftnode.consensus.engine import open_storage
 from raftnode.consensus.engine.members import application_part
@@ -18,6 +16,7 @@ from raftnode.consensus.journal import PREFIX
 from raftnode.consensus.model import Peer, RaftConfig, StateMachine, StorageDamaged
 from raftnode.consensus.snapshot import SNAPSHOT, Description, SnapshotStore, decoded
 from raftnode.consensus.vote import SmallFiles, Vote
+from raftnode.decoding import UNREADABLE, from_msgpack
 
 RESTORE_REMEDY = "Nothing was restored; give a file that `raftnode snapshot save` wrote to its end."
 
@@ -83,9 +82,9 @@ def read_snapshot(path: Path, machine: StateMachine) -> LastEntry:
             pass
         frames = decoded(path, file, RESTORE_REMEDY)
         next(frames, None)
-        description = msgspec.msgpack.decode(first, type=Description)
+        description = from_msgpack(first, Description)
         machine.restore(frames)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise StorageDamaged(f"{path} holds no snapshot of the cluster ({error}). {RESTORE_REMEDY}") from error
     finally:
         file.close()

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from raftnode.consensus.engine import ApplyFailed, RaftEngine, Refused
+from raftnode.consensus.engine import RaftEngine, Refused
 from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
-from raftnode.unreadable import UNREADABLE
+from raftnode.decoding import UNREADABLE, MsgpackDecoder
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class _Denied(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Ask | _Placed | _Denied)
+_decoder: MsgpackDecoder[_Ask | _Placed | _Denied] = MsgpackDecoder(_Ask | _Placed | _Denied)
 
 Position = tuple[int, int]
 
@@ -204,8 +204,6 @@ class Proposals:
                 continue
             if at_term != term:
                 future.set_exception(NotCommitted(f"Another leader's entry took place {index} in the log."))
-            elif isinstance(answer, ApplyFailed):
-                future.set_exception(answer)
             else:
                 future.set_result(Proposed(index, term, answer))
 

@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 
 from raftnode.consensus.disk import Disk, SystemDisk
-from raftnode.consensus.engine import ApplyFailed, Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
+from raftnode.consensus.engine import Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
 from raftnode.consensus.model import (
     Add,
+    ApplyFailed,
     Change,
     ConsensusFailed,
     JournalFailed,
@@ -150,8 +151,7 @@ class Raft(State):
         """Has the command appended, committed and applied, and gives this node's own answer to it. One attempt, from
         any node.
 
-        Raises NotCommitted (certainly not applied), OutcomeUnknown (perhaps applied, now or later), or ApplyFailed
-        (the state machine raised).
+        Raises NotCommitted (certainly not applied) or OutcomeUnknown (perhaps applied, now or later).
         """
         if len(command) > self._config.command_bytes_max:
             limit = self._config.command_bytes_max

@@ -14,6 +14,7 @@ import msgspec
 
 from raftnode.consensus.disk import Disk, File
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
+from raftnode.decoding import from_msgpack
 
 MAGIC = b"raftnode snapshot 1\n"
 FRAME = struct.Struct("<II")
@@ -101,7 +102,7 @@ class SnapshotStore:
     def describe(self, *, incoming: bool = False) -> Description:
         """Reads and verifies the whole file, and gives its description. Raises StorageDamaged. For a thread."""
         frames = self._frames(incoming)
-        description = msgspec.msgpack.decode(next(frames), type=Description)
+        description = from_msgpack(next(frames), Description)
         for _ in frames:
             pass
         return description

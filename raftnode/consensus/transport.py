@@ -14,8 +14,8 @@ from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import Connection
 from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Guard, Hello, Refusal
 from raftnode.consensus.tls import Tls
+from raftnode.decoding import UNREADABLE
 from raftnode.ports import Random, SystemRandom
-from raftnode.unreadable import UNREADABLE
 
 log = structlog.get_logger(__name__)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from raftnode.consensus.disk import Disk
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
+from raftnode.decoding import UNREADABLE, from_msgpack
 
 VOTE = "vote"
 PEERS = "peers"
@@ -47,8 +48,8 @@ class SmallFiles:
                 f"{path} is missing, but this node has taken part before: its vote is not known. {REMEDY}"
             )
         try:
-            return msgspec.msgpack.decode(data, type=Vote)
-        except msgspec.DecodeError as error:
+            return from_msgpack(data, Vote)
+        except UNREADABLE as error:
             raise StorageDamaged(f"{path} cannot be read ({error}): its vote is not known. {REMEDY}") from error
 
     def store_vote(self, vote: Vote) -> None:
@@ -62,16 +63,16 @@ class SmallFiles:
             self._write(PEERS, msgspec.msgpack.encode(default))
             return default
         try:
-            return msgspec.msgpack.decode(data, type=tuple[Peer, ...])
-        except msgspec.DecodeError as error:
+            return from_msgpack(data, tuple[Peer, ...])
+        except UNREADABLE as error:
             raise StorageDamaged(f"{self._directory / PEERS} cannot be read ({error}). {REMEDY}") from error
 
     def load_commit(self) -> int:
         """The last known commit index, or 0. Nothing rests on it being there."""
         try:
             data = self._read(COMMIT)
-            return msgspec.msgpack.decode(data, type=int) if data is not None else 0
-        except (StorageDamaged, msgspec.DecodeError):
+            return from_msgpack(data, int) if data is not None else 0
+        except (StorageDamaged, *UNREADABLE):
             return 0
 
     def store_commit(self, index: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from raftnode.decoding import UNREADABLE, JsonDecoder, TooDeep
 from raftnode.documents.errors import DocumentInvalid
 from raftnode.documents.model import EMPTY_COLLECTION, Document
 
@@ -17,8 +18,8 @@ _METADATA = "@metadata"
 _SYSTEM_KEYS = frozenset(
     {"@id", "@collection", "@change-vector", "@last-modified", "@etag", "@flags", "@index-score", "@projection"}
 )
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_any = msgspec.json.Decoder()
+_fields: JsonDecoder[dict[str, msgspec.Raw]] = JsonDecoder(dict[str, msgspec.Raw])
+_any: JsonDecoder[Any] = JsonDecoder()
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -81,9 +82,10 @@ def with_metadata(document: Document) -> bytes:
 
 
 def _encode(id: str, document: dict[str, Any]) -> bytes:
+    _check_depth(id, document)
     try:
         return msgspec.json.encode(document)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise DocumentInvalid(f"document {id!r} cannot be written as JSON: {error}") from error
 
 
@@ -92,19 +94,25 @@ def _parse(id: str, text: bytes) -> dict[str, msgspec.Raw]:
         value = _any.decode(text)
         if not isinstance(value, dict):
             raise DocumentInvalid(f"document {id!r} must be a JSON object, not {type(value).__name__}")
-        if text.count(b"{") + text.count(b"[") > DEPTH_MAX and _depth(value) > DEPTH_MAX:
-            raise DocumentInvalid(f"document {id!r} is nested deeper than {DEPTH_MAX} levels")
+        if text.count(b"{") + text.count(b"[") > DEPTH_MAX:
+            _check_depth(id, value)
         return _fields.decode(text)
-    except RecursionError as error:
+    except TooDeep as error:
         raise DocumentInvalid(f"document {id!r} is nested deeper than {DEPTH_MAX} levels") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DocumentInvalid(f"document {id!r} is not valid JSON: {error}") from error
 
 
+def _check_depth(id: str, value: Any) -> None:
+    if _depth(value) > DEPTH_MAX:
+        raise DocumentInvalid(f"document {id!r} is nested deeper than {DEPTH_MAX} levels")
+
+
 def _depth(value: Any) -> int:
-    """How deeply containers nest: 1 for a flat object. Level by level, so that it cannot overflow the stack."""
+    """How deeply containers nest, 1 for a flat object; it stops behind the limit. Level by level, so that it cannot
+    overflow the stack."""
     depth, level = 0, [value]
-    while level:
+    while level and depth <= DEPTH_MAX:
         depth += 1
         nested: list[Any] = []
         for item in level:

@@ -17,6 +17,7 @@ import msgpack
 import msgspec
 import structlog
 
+from raftnode.decoding import check_msgpack_depth
 from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
 from raftnode.documents.model import Batch, Document, Stretch, ticks_of
@@ -259,7 +260,8 @@ def decode(payload: bytes) -> Stretch:
                 raise ReplicationRefused(f"a batch is cut short, or has more than {BODY_BYTES_MAX} bytes")
         elif payload[:1] != PLAIN:
             raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
-        stretch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)
+        check_msgpack_depth(body)
+        stretch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)  # noqa: TID251
         change_vector.parse(stretch.knowledge)
         change_vector.parse(change_vector.dot("A", stretch.last_etag, stretch.source))
         if not 0 <= stretch.after_etag <= stretch.last_etag:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from raftnode.decoding import JsonDecoder
 from raftnode.documents import change_vector as cv
 from raftnode.documents.model import Document
 
@@ -12,7 +13,7 @@ COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, or
 
 _TOMBSTONES = "tombstones"
 _COLLECTION = "collection "
-_places = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
 
 
 class State(msgspec.Struct, frozen=True):

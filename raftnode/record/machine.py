@@ -1,8 +1,16 @@
-"""The state machine: one log entry in, the next record out. Total: whatever the bytes, it answers and never raises."""
+"""The state machine: one log entry in, the next record out. Total: whatever the bytes, it answers.
+
+What it answers must follow from the record and the bytes alone, as every node has to come to the same. So it raises
+where that does not hold: out of memory, out of stack, and whatever else may be so on this node only. Whoever calls it
+must then end the node before anything is answered; the entry is applied again after a restart.
+"""
+
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from raftnode.decoding import UNREADABLE
 from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
 from raftnode.record.model import (
     COMMAND_BYTES_MAX,
@@ -13,6 +21,13 @@ from raftnode.record.model import (
     Record,
     Result,
 )
+
+ALIKE: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError, ValueError,
+    msgspec.MsgspecError,
+)  # fmt: skip
+"""What a defect in a command raises on every node alike. Not among them: MemoryError, RecursionError, OSError, and
+whatever nobody has thought of."""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +53,7 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
         return _answer(record, "", _failed(entry, "BadRequestException", _too_large(len(data))))
     try:
         envelope = decode(data)
-    except Exception as error:
-        # Decoders fail in more ways than they document (nesting, surrogates); none of them may stop the node.
+    except UNREADABLE as error:
         return _answer(record, "", _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
     if envelope.version > SCHEMA_VERSION:
         message = f"Command of schema version {envelope.version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
@@ -58,9 +72,9 @@ def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
         outcome = envelope.command.apply(record, entry)
     except Refused as refused:
         return _answer(record, envelope.request_id, Result(index=entry.index, error=refused.error))
-    except Exception as error:
-        # A command must never raise, but if one does, it does so on every node alike: answering keeps them equal,
-        # raising would stop them all at this entry for ever.
+    except ALIKE as error:
+        # A command must never raise, but if one does so by a defect, it does so on every node alike: answering keeps
+        # them equal, raising would stop them all at this entry for ever.
         message = f"{type(error).__name__} in {type(envelope.command).__name__}; nothing was changed."
         return _answer(record, envelope.request_id, _failed(entry, "RavenException", message))
     result = Result(index=entry.index, value=outcome.value)

@@ -10,12 +10,13 @@ import msgspec
 from immutables import Map
 from msgspec.structs import replace
 
+from raftnode.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.record.model import SCHEMA_VERSION, Database, Record, Value, dec_hook, enc_hook
 
 _PREFIX_BYTES = 4
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
-_record_decoder = msgspec.msgpack.Decoder(Record, dec_hook=dec_hook)
-_database_decoder = msgspec.msgpack.Decoder(Database, dec_hook=dec_hook)
+_record_decoder: MsgpackDecoder[Record] = MsgpackDecoder(Record, dec_hook=dec_hook)
+_database_decoder: MsgpackDecoder[Database] = MsgpackDecoder(Database, dec_hook=dec_hook)
 
 
 class _Head(Value, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class _Head(Value, frozen=True, kw_only=True):
     schema_version: int
 
 
-_head_decoder = msgspec.msgpack.Decoder(_Head)
+_head_decoder: MsgpackDecoder[_Head] = MsgpackDecoder(_Head)
 
 
 class SnapshotUnreadable(Exception):
@@ -50,7 +51,7 @@ def read(chunks: Iterable[bytes]) -> Record:
             )
         record = _record_decoder.decode(head)
         databases = [_database_decoder.decode(body).indexed() for body in bodies]
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
     return replace(record.indexed(), databases=Map({database.name.lower(): database for database in databases}))
 

@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from raftnode import masking
+from raftnode.decoding import from_json
 from raftnode.record.commands import DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
 from raftnode.web import views
@@ -85,7 +86,7 @@ async def delete(request: web.Request) -> web.Response:
 def with_secrets(given: dict[str, Any], stored: bytes | None) -> dict[str, Any]:
     """What an editor sends, who was shown masks, with the secrets that are stored in their places."""
     try:
-        kept: dict[str, Any] = masking.unmasked(given, msgspec.json.decode(stored) if stored else None)
+        kept: dict[str, Any] = masking.unmasked(given, from_json(stored) if stored else None)
     except masking.NothingStored as error:
         raise bad_request(str(error)) from None
     return kept

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from raftnode.decoding import from_json
 from raftnode.documents.body import fold, with_metadata
 from raftnode.documents.model import Document
 from raftnode.documents.store import DocumentStore
@@ -194,7 +195,7 @@ def _json(document: Document, metadata_only: bool) -> Any:
     text = with_metadata(document)
     if not metadata_only:
         return msgspec.Raw(text)
-    return {"@metadata": msgspec.json.decode(text)["@metadata"]}
+    return {"@metadata": from_json(text)["@metadata"]}
 
 
 async def _includes(store: DocumentStore, query: Query, found: Iterable[Document]) -> dict[str, Any]:
@@ -203,7 +204,7 @@ async def _includes(store: DocumentStore, query: Query, found: Iterable[Document
         return {}
     ids: dict[str, str] = {}
     for document in found:
-        content = msgspec.json.decode(document.body)
+        content = from_json(document.body)
         for path in paths:
             ids |= {fold(id): id for id in _at(content, re.split(r"\.|\[\]\.?", path))}
     if len(ids) > IDS_MAX:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from raftnode.decoding import from_json
 from raftnode.record.commands import PutTask
 from raftnode.record.model import Database, Task
 from raftnode.web.commit import commit
@@ -90,7 +91,7 @@ def _check_transform(task: Task, name: str | None) -> None:
 
 
 def _check_name(configuration: bytes, name: str) -> None:
-    transforms = msgspec.json.decode(configuration).get("Transforms") or []
+    transforms = from_json(configuration).get("Transforms") or []
     known = [str(transform.get("Name")) for transform in transforms]
     if name.lower() not in (one.lower() for one in known):
         raise bad_request(f"There is no transform '{name}'. The task has: {', '.join(known) or 'none'}.")

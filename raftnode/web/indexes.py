@@ -1,11 +1,11 @@
 """Index definitions. They are kept in the record; queries scan the collection."""
 
-import json
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from raftnode.decoding import from_python_json
 from raftnode.record.commands import DeleteIndex, PutIndex
 from raftnode.web.commit import commit, rehearse
 from raftnode.web.errors import ApiError, bad_request
@@ -67,7 +67,7 @@ async def get(request: web.Request) -> web.Response:
     else:
         message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
         raise ApiError("IndexDoesNotExistException", message)
-    return answer({"Results": [json.loads(index.definition) for index in found]})
+    return answer({"Results": [from_python_json(index.definition) for index in found]})
 
 
 async def delete(request: web.Request) -> web.Response:

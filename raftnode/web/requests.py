@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from raftnode.decoding import UNREADABLE, TooDeep, from_json
 from raftnode.record import model
 from raftnode.record.model import enc_hook
 from raftnode.web.bodies import whole
@@ -113,13 +114,13 @@ def fitting(given: dict[str, Any], kind: type[Body]) -> Body:
 def parse(data: bytes, kind: type[Body]) -> Body:
     """JSON as a value of that type; refuses what does not fit by name."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return from_json(data, kind)
     except msgspec.ValidationError as error:
         raise bad_request(f"The body does not fit: {error}. Correct that field.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except TooDeep as error:
+        raise bad_request(f"The body is refused: {error}. Nest it less deeply.") from None
+    except UNREADABLE as error:
         raise bad_request(f"The body is not valid JSON: {error}.") from None
-    except RecursionError:
-        raise bad_request("The body is nested too deeply.") from None
 
 
 def request_id(request: web.Request) -> str | None:

@@ -1,10 +1,10 @@
 """How parts of the record look in JSON. Every place that shows a placement shows the same one."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from raftnode import masking
+from raftnode.decoding import from_python_json
 from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
 from raftnode.record.ownership import Placement, responsible_node
 
@@ -65,7 +65,7 @@ def progress(database: Database, task: Task) -> dict[str, Any] | None:
 
 def configuration(task: Task) -> dict[str, Any]:
     """The task's configuration with the fields that the record rules over, and its secrets masked."""
-    given: dict[str, Any] = masking.masked(json.loads(task.configuration))
+    given: dict[str, Any] = masking.masked(from_python_json(task.configuration))
     return given | {
         "TaskId": task.id,
         "Name": task.name,
@@ -77,7 +77,7 @@ def configuration(task: Task) -> dict[str, Any]:
 
 def task_state(task: Task) -> str:
     """RavenDB's TaskState: a task with some transforms disabled is partially enabled."""
-    transforms = json.loads(task.configuration).get("Transforms") or []
+    transforms = from_python_json(task.configuration).get("Transforms") or []
     disabled = [bool(t.get("Disabled")) for t in transforms if isinstance(t, Mapping)]
     if task.disabled or (disabled and all(disabled)):
         return "Disabled"
@@ -94,7 +94,7 @@ def connection_strings(database: Database) -> dict[str, dict[str, Any]]:
 
 def connection_string(string: ConnectionString) -> dict[str, Any]:
     """A connection string as it was put, its secrets masked. Nobody is shown them; the record has them."""
-    given: dict[str, Any] = masking.masked(json.loads(string.configuration))
+    given: dict[str, Any] = masking.masked(from_python_json(string.configuration))
     return given | {"Name": string.name, "Type": string.type}
 
 
@@ -112,7 +112,7 @@ def database_record(database: Database) -> dict[str, Any]:
         "LockMode": database.lock_mode,
         "Topology": topology(database.topology),
         "Settings": masking.masked(dict(database.settings)),
-        "Indexes": {i.name: json.loads(i.definition) for i in database.indexes.values()},
+        "Indexes": {i.name: from_python_json(i.definition) for i in database.indexes.values()},
         "AutoIndexes": {},
         "PeriodicBackups": [],
         "ExternalReplications": [],

@@ -31,6 +31,19 @@ make_environment() {
   echo "$stamp" >>"$VENV/.made-for"
 }
 
+# use_python VERSION: that Python and an environment of its own, from here on.
+use_python() {
+  local candidate
+  for candidate in "python$1" "$HOME/.pyenv/versions/$1"*/bin/python; do
+    if "$candidate" -c "import sys; sys.exit('$1' not in ('%d.%d' % sys.version_info[:2], sys.version.split()[0]))" 2>/dev/null; then
+      PYTHON=$(command -v "$candidate")
+      VENV=$ROOT/.venv-$1
+      return
+    fi
+  done
+  die "found no Python $1, neither as python$1 nor under ~/.pyenv/versions; install it, or leave --python out"
+}
+
 find_python() {
   local candidate
   for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 /usr/bin/python3; do

@@ -21,9 +21,9 @@ from raftnode.consensus.hello import HELLO_BYTES_MAX, PROTOCOL_VERSION, Hello
 from raftnode.consensus.messages import AnyMessage, Append, Piece, Pulse, TimeoutNow
 from raftnode.consensus.model import Peer
 from raftnode.consensus.wire import PROPOSAL_CHANNEL, RAFT_CHANNEL
+from raftnode.decoding import UNREADABLE
 from raftnode.lease.messages import Beat, Report, Stamp
 from raftnode.record.commands import Checkpoint, ClaimTask, DeleteIndex, SetDatabaseState, encode
-from raftnode.unreadable import UNREADABLE
 from tests.fuzz.mutate import bent, strange_message
 
 CHANNELS = (RAFT_CHANNEL, PROPOSAL_CHANNEL, heartbeat.CHANNEL)

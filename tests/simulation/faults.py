@@ -27,6 +27,7 @@ class Faults:
             (1, self.wall_clock),
             (1, self.disk_full),
             (1, self.crash_all),
+            (1, self.out_of_memory),
             (1, self.bit_flip),
             (1, self.replace),
         ]
@@ -110,6 +111,13 @@ class Faults:
         self._world.machines[tag].disk.full = True
         self._again(tag, 1, 6)
 
+    def out_of_memory(self) -> None:
+        """The process ends by itself, or by chance before that."""
+        tag = self._tag()
+        self._world.note(f"{tag} has no memory left")
+        self._world.machines[tag].starved = True
+        self._again(tag, 1, 6)
+
     def bit_flip(self) -> None:
         """One disk at a time: two damaged ones and an accident are the loss of a majority."""
         tag = self._tag()
@@ -136,7 +144,7 @@ class Faults:
         machine = self._world.machines[tag]
 
         def start() -> None:
-            machine.disk.full = False
+            machine.disk.full = machine.starved = False
             machine.start()
 
         self._world.later(self._span_s(low_s, high_s), start)

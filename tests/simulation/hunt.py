@@ -44,6 +44,8 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "void_epoch": (variants.void_of_any_epoch, worlds.late_copies),
     "void_term": (variants.void_of_any_term, directed.stale_decisions),
     "journal_sync": (variants.journal_without_sync, worlds.as_it_comes),
+    "no_memory": (variants.any_error_is_an_answer, worlds.starving),
+    "apply_failed": (variants.failed_entries_count_as_applied, worlds.starving),
     "stored_vote": (variants.vote_that_is_not_stored, worlds.winners_alone),
 }
 """Each rule: what leaves it out, and the world in which that shows."""

@@ -5,9 +5,11 @@ which have tests of their own. The parts are put together by `raftnode.assembly`
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from observer.rules.facts import Limits
 from raftnode.assembly import Assembly, Ports, Setup
@@ -16,7 +18,8 @@ from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.replica import Replica
 from raftnode.documents.databases import Copy
-from raftnode.record.commands import Changes, FormCluster
+from raftnode.record import machine as record_machine
+from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, Record, Result, Timings
 from tests.simulation.disk import MemoryDisk
 from tests.simulation.loop import PROCESS, Process
@@ -108,6 +111,7 @@ class Machine:
 
     `knows`: the nodes it starts among. `flipped`: a bit of the disk is not what it was, which the node finds out
     (`damaged`) or not. `reached`: the newest record that any of its processes has applied.
+    `starved`: it has no memory for the next entry.
     """
 
     def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
@@ -121,7 +125,7 @@ class Machine:
         self.rate = world.chance.uniform(0.99, 1.01)
         self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
-        self.flipped = self.damaged = False
+        self.flipped = self.damaged = self.starved = False
         self.retired = False
         self.wire = world.wire
         self.logs = world.logs
@@ -200,6 +204,18 @@ class Machine:
         if self.process is not None and self.process.alive and self.process.paused:
             self.world.loop.thaw(self.process)
 
+    @contextmanager
+    def memory(self, index: int) -> Iterator[None]:
+        """What applying an entry may use: none at all, once, after the machine has been starved."""
+        if not self.starved:
+            yield
+            return
+        self.starved = False
+        self.world.note(f"{self.tag} runs out of memory at {index}")
+        envelope = Envelope(command=Starved(), request_id=f"{index}")  # type: ignore[arg-type]
+        with mock.patch.object(record_machine, "decode", return_value=envelope):
+            yield
+
     # the daemon
 
     async def _main(self, process: Process) -> None:
@@ -270,6 +286,13 @@ class Machine:
         return FormCluster(cluster_id="simulated-1", nodes=nodes, timings=timings)
 
 
+class Starved(Command, frozen=True, kw_only=True):
+    """Stands for a command for which there is no memory."""
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        raise MemoryError
+
+
 def url(tag: str) -> str:
     """Where a node's HTTP would be."""
     return f"http://{tag}"
@@ -289,7 +312,8 @@ class RecordingReplica(Replica):
 
     def apply(self, index: int, term: int, command: bytes) -> Result:
         before = self.record
-        result = super().apply(index, term, command)
+        with self._machine.memory(index):
+            result = super().apply(index, term, command)
         process = PROCESS.get()
         if process is None or process.alive:
             machine = self._machine

@@ -66,6 +66,12 @@ def _lag(world: World, tag: str | None = None, for_s: float = 0.0) -> None:
     world.later(for_s or world.chance.uniform(0.2, 2.5), go_on)
 
 
+def starving(world: World) -> None:
+    """Nodes have no memory for an entry now and then."""
+    as_it_comes(world)
+    every(world, 1.0, 4.0, world.faults.out_of_memory)
+
+
 def restless(world: World) -> None:
     """Operators move tasks to and fro all the time, over slow wires and with nodes that lag."""
     lagging(world)

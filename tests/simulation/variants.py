@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from raftnode.consensus.engine import core
+from raftnode.consensus.engine import Engine, core
 from raftnode.consensus.journal import Journal
-from raftnode.consensus.model import NotCommitted
+from raftnode.consensus.model import ApplyFailed, NotCommitted
 from raftnode.consensus.replica import Replica, Unavailable
 from raftnode.consensus.vote import SmallFiles
 from raftnode.lease import FOREVER_NS, Authority, Beat, Holder, Now, Stamp, View
@@ -21,6 +21,7 @@ from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.messages import lease_ns
 from raftnode.ports import NS_PER_MS
+from raftnode.record import machine as state_machine
 from raftnode.record.commands import Decide, Entry, Outcome
 from raftnode.record.commands import claims as claiming
 from raftnode.record.commands import observer as deciding
@@ -237,6 +238,27 @@ def read_before_the_fence(patch: Patch) -> None:
     original = Sink.write
     patch.setattr(Sink, "begin", lambda self, epoch: None if epoch < self.fence else self.steps)
     patch.setattr(Sink, "write", write)
+
+
+# ---- memory
+
+
+def any_error_is_an_answer(patch: Patch) -> None:
+    """Whatever a command raises is answered and remembered, as if it were so on every node."""
+    patch.setattr(state_machine, "ALIKE", (Exception,))
+
+
+def failed_entries_count_as_applied(patch: Patch) -> None:
+    """An entry that could not be applied is passed over."""
+
+    def apply_entry(self: Engine, entry: tuple[bytes, int, int]) -> None:
+        try:
+            original(self, entry)
+        except ApplyFailed as failed:
+            self._around.events.applied(entry[1], entry[2], failed)
+
+    original = Engine.apply_entry
+    patch.setattr(Engine, "apply_entry", apply_entry)
 
 
 # ---- disks

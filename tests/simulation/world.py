@@ -169,7 +169,7 @@ class World:
         self.note("all faults end")
         self.network.heal()
         for machine in self.machines.values():
-            machine.disk.full = False
+            machine.disk.full = machine.starved = False
             machine.thaw()
             machine.start()
 

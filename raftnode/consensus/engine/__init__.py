@@ -7,11 +7,10 @@ from raftnode.consensus.engine.members import Refused
 from raftnode.consensus.engine.replication import Wire
 from raftnode.consensus.engine.snapshots import Offload
 from raftnode.consensus.engine.storage import Storage, open_storage
-from raftnode.consensus.engine.surroundings import ApplyFailed, Events, Surroundings
+from raftnode.consensus.engine.surroundings import Events, Surroundings
 from raftnode.consensus.model import Change, ConsensusFailed, Peer, Role
 
 __all__ = [
-    "ApplyFailed",
     "Engine",
     "Events",
     "Offload",

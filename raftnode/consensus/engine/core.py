@@ -22,7 +22,7 @@ class Owner(Protocol):
     """What the core asks of the engine around it."""
 
     def apply_entry(self, entry: Entry) -> None:
-        """Applies one committed entry. Never raises."""
+        """Applies one committed entry. What it raises ends the engine."""
 
     def send_vote_request(self, tag: str, term: int, last_index: int, last_term: int) -> None: ...
     def send_vote(self, tag: str, term: int) -> None: ...

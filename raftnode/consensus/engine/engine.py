@@ -20,9 +20,9 @@ from raftnode.consensus.engine.reading import Reading
 from raftnode.consensus.engine.replication import Replication
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
-from raftnode.consensus.engine.surroundings import ApplyFailed, Surroundings
+from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.messages import AnyMessage
-from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer
+from raftnode.consensus.model import ApplyFailed, Change, ConsensusFailed, JournalFailed, Peer
 from raftnode.consensus.segment import Entry
 from raftnode.consensus.snapshot import Description
 from raftnode.consensus.vote import Vote
@@ -134,7 +134,8 @@ class Engine(Reading):
     # what the core asks for
 
     def apply_entry(self, entry: Entry) -> None:
-        """Applies one committed entry; whatever the state machine does, Raft goes on."""
+        """Applies one committed entry. What the state machine raises ends this node before anybody is answered: other
+        nodes may apply the entry."""
         command, index, term = entry
         answer: Any = None
         body = membership.application_part(command)
@@ -142,8 +143,7 @@ class Engine(Reading):
             try:
                 answer = self._around.machine.apply(index, term, body)
             except Exception as error:
-                log.exception("the state machine raised; the command counts as applied", index=index)
-                answer = ApplyFailed(repr(error))
+                raise ApplyFailed(index, error) from error
         self._applied_something, self._applied_term = True, term
         self._around.events.applied(index, term, answer)
         self._membership_applied = self._membership_applied or command[:1] == MEMBERSHIP

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from raftnode.consensus.model import PEERS_MAX, Add, Change, Peer, Remove
+from raftnode.decoding import from_msgpack
 
 REGULAR = b"\x00"
 NO_OP = b"\x01"
@@ -31,7 +32,7 @@ def encode(peers: tuple[Peer, ...], command: bytes) -> bytes:
 
 def decode(command: bytes) -> tuple[tuple[Peer, ...], bytes]:
     """The peers and the application's command of a membership entry."""
-    body = msgspec.msgpack.decode(command[1:], type=_Body)
+    body = from_msgpack(command[1:], _Body)
     return body.peers, body.command
 
 

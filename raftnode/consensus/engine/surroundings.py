@@ -9,10 +9,6 @@ from raftnode.consensus.model import ConsensusFailed, RaftConfig, StateMachine
 from raftnode.ports import Clock, Random
 
 
-class ApplyFailed(Exception):
-    """The state machine raised. The entry counts as applied, on every node alike."""
-
-
 class Events(Protocol):
     """What the engine tells its owner. Every method is called inside a tick and must only take notes."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from raftnode.decoding import MsgpackDecoder
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, Refused
 from raftnode.record.commands.claims import ClaimTask, ReleaseTask
 from raftnode.record.commands.cluster import (
@@ -60,7 +61,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
-_decoder = msgspec.msgpack.Decoder(Envelope, dec_hook=dec_hook)
+_decoder: MsgpackDecoder[Envelope] = MsgpackDecoder(Envelope, dec_hook=dec_hook)
 
 
 def encode(command: Any, request_id: str = "") -> bytes:
@@ -69,7 +70,7 @@ def encode(command: Any, request_id: str = "") -> bytes:
 
 
 def decode(data: bytes) -> Envelope:
-    """The envelope back from `encode`. Raises msgspec.ValidationError or DecodeError for anything else."""
+    """The envelope back from `encode`. Raises one of `UNREADABLE` for anything else."""
     return _decoder.decode(data)
 
 

@@ -11,15 +11,16 @@ FAST = {"election_min_ms": 200, "election_max_ms": 400, "heartbeat_ms": 50}
 
 
 class Ledger:
-    """Remembers every command in order. `!boom` raises."""
+    """Remembers every command in order. `raises`: what applying the next one raises."""
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
         self.ticks = 0
+        self.raises: Exception | None = None
 
     def apply(self, index: int, term: int, command: bytes) -> Any:
-        if command == b"!boom":
-            raise ValueError("boom")
+        if self.raises is not None:
+            raise self.raises
         self.commands.append(command)
         return len(self.commands)
 

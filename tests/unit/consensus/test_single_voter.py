@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.consensus.raft import ApplyFailed, NotCommitted, OutcomeUnknown
+from raftnode.consensus.raft import ApplyFailed, ConsensusFailed, NotCommitted, OutcomeUnknown
 from tests.unit.consensus.support import alone, leading
 
 
@@ -49,14 +49,32 @@ async def test_commands_in_flight_together_share_their_syncs_and_keep_their_orde
     await raft.stop()
 
 
-async def test_a_raising_state_machine_is_an_answer_and_stops_nothing(tmp_path: Path) -> None:
-    raft, _ = alone(tmp_path)
+@pytest.mark.parametrize("error", [MemoryError("none is left"), RecursionError(), OSError(5, "of this disk")], ids=repr)
+async def test_a_state_machine_that_raises_ends_its_node_before_anybody_is_answered(
+    tmp_path: Path, error: Exception
+) -> None:
+    raft, machine = alone(tmp_path)
+    told: asyncio.Future[ConsensusFailed] = asyncio.get_running_loop().create_future()
+    raft.on_fatal.append(told.set_result)
     await raft.start()
     await leading(raft)
-    with pytest.raises(ApplyFailed, match="boom"):
-        await raft.propose(b"!boom")
-    assert (await raft.propose(b"next")).answer == 1
+    applied = raft.applied_index
+    machine.raises = error
+    with pytest.raises(OutcomeUnknown):
+        await raft.propose(b"heavy")
+    with pytest.raises(NotCommitted):
+        await raft.propose(b"next")
+    assert isinstance(await told, ApplyFailed)
+    assert await told is raft.failure
+    assert f"Entry {applied + 1}" in str(raft.failure)
+    assert raft.applied_index == applied
     await raft.stop()
+
+    again, machine = alone(tmp_path)
+    await again.start()
+    await leading(again)
+    assert machine.commands == [b"heavy"], "it is applied by a process that can"
+    await again.stop()
 
 
 async def test_propose_here_appends_in_exactly_its_term_or_not_at_all(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 can be, and closed here."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def test_trap_04_an_isolated_leader_does_not_stay_one() -> None:
     assert leader.engine.leader is None
 
 
-async def test_trap_06_a_raising_apply_is_an_answer_everywhere_and_wedges_nobody(tmp_path: Path) -> None:
+async def test_trap_06_a_raising_apply_ends_its_node_and_is_never_half_done(tmp_path: Path) -> None:
     stock = StockWorld("L", appendEntriesUseBatch=False)
     stock.elect("L")
     stock.nodes["L"].put("boom")
@@ -71,15 +70,14 @@ async def test_trap_06_a_raising_apply_is_an_answer_everywhere_and_wedges_nobody
 
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
-        for node in cluster.nodes:
-            propose = partial(node.raft.propose, b"!boom")
-            with pytest.raises(ApplyFailed, match="boom"):
-                await eventually(propose, NotCommitted, OutcomeUnknown)
-        await eventually(lambda: leader.raft.propose(b"after"), NotCommitted)
-        assert await cluster.same() == [b"after"]
+        leader.machine.raises = MemoryError()
+        with pytest.raises(OutcomeUnknown):
+            await leader.raft.propose(b"heavy")
+        assert isinstance(leader.raft.failure, ApplyFailed)
         await leader.restart(cluster.peers)
-        await cluster.leader()
-        assert await cluster.same() == [b"after"]
+        other = await cluster.leader()
+        await eventually(lambda: other.raft.propose(b"after"), NotCommitted)
+        assert await cluster.same() == [b"heavy", b"after"]
 
 
 async def test_trap_07_a_lost_answer_ends_as_unknown_and_never_hangs(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from immutables import Map
 
+from raftnode.decoding import DEPTH_MAX
 from raftnode.record import machine
 from raftnode.record.commands import (
     Changes,
@@ -53,6 +54,52 @@ def test_unreadable_bytes_are_answered(data: bytes) -> None:
     result = apply(Record(), Entry(1, 1), data).result
     assert result.error is not None
     assert result.error.type == "BadRequestException"
+
+
+@pytest.mark.parametrize("depth", [DEPTH_MAX + 1, 500, 1000, 5000, 100_000])
+def test_a_command_that_nests_too_deep_is_refused_whatever_the_interpreter_could_read(depth: int) -> None:
+    cluster = Cluster("A")
+    for unknown in (b"\x81\xa5later" + b"\x91" * (depth - 2) + b"\x90", b"\x91" * (depth - 1) + b"\x90"):
+        applied = apply(cluster.record, Entry(cluster.record.index + 1, 1), unknown)
+        assert applied.result.error is not None
+        assert str(DEPTH_MAX) in applied.result.error.message
+        assert applied.record == msgspec.structs.replace(cluster.record, index=cluster.record.index + 1)
+
+
+def test_a_command_with_an_unknown_field_of_the_greatest_depth_is_applied() -> None:
+    cluster = Cluster("A")
+    data = encode(SetDraining(tag="A", draining=True))
+    assert data[:1] == b"\x83"
+    deep = b"\x84" + data[1:] + b"\xa5later" + b"\x91" * (DEPTH_MAX - 2) + b"\x90"
+    applied = apply(cluster.record, Entry(cluster.record.index + 1, 1), deep)
+    assert applied.result.error is None
+    assert applied.record.nodes["A"].draining
+    too_deep = deep.replace(b"\xa5later", b"\xa5later\x91")
+    assert apply(cluster.record, Entry(cluster.record.index + 1, 1), too_deep).result.error is not None
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, OSError, SystemError], ids=lambda error: error.__name__)
+def test_what_only_this_process_raises_is_no_answer(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Command, record: Record, entry: Entry) -> Any:
+        raise error
+
+    cluster = Cluster("A")
+    data = encode(SetDraining(tag="A", draining=True), "r1")
+    monkeypatch.setattr(SetDraining, "apply", fails)
+    with pytest.raises(error):
+        apply(cluster.record, Entry(cluster.record.index + 1, 1), data)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError], ids=lambda error: error.__name__)
+def test_a_decoder_without_memory_or_stack_says_nothing_about_the_command(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(data: bytes) -> Any:
+        raise error
+
+    monkeypatch.setattr(machine, "decode", fails)
+    with pytest.raises(error):
+        apply(Record(), Entry(1, 1), encode(SuspendObserver(suspended=True)))
 
 
 def test_a_command_above_the_limit_is_answered_with_the_limit() -> None:
