@@ -22,6 +22,7 @@ from raftnode.record.ownership import task_key
 from tasks import sql_configuration, sql_connection
 from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
+from tasks.sql_fence import FencedTask
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_stream import Stream, TransformFailed, TransformProgress
@@ -93,9 +94,14 @@ class _Runner:
         sink = await SqlSink.open(
             self._target,
             self._etl.sql_tables,
-            key=f"{run.cluster_id}/{run.claim_key}",
+            task=FencedTask(
+                cluster=run.cluster_id,
+                database=run.database.lower(),
+                kind=NAME,
+                id=run.task.id,
+                generation=run.generation,
+            ),
             epoch=run.epoch,
-            generation=run.generation,
             guard=self._context.check,
             application=f"raftnode {run.node} {run.claim_key}",
         )

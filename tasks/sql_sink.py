@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tasks import sql_engine
 from tasks.kinds import TaskFailed
 from tasks.sql_connection import SqlConnection
-from tasks.sql_fence import Fence
+from tasks.sql_fence import Fence, FencedTask
 from tasks.sql_rows import DocumentRows, Refusal, Verdict, Writing
 from tasks.sql_tables import SqlTable, Target, reflect
 
@@ -48,15 +48,14 @@ class SqlSink:
         target: SqlConnection,
         tables: Sequence[SqlTable],
         *,
-        key: str,
+        task: FencedTask,
         epoch: int,
-        generation: int,
         guard: Callable[[], None],
         application: str = "raftnode",
     ) -> "SqlSink":
-        """Connect, raise the epoch, and read the progress of this generation into `progress` (JSON, b"{}" if none).
+        """Connect, raise the epoch, and read the task's progress into `progress` (JSON, b"{}" if none).
 
-        `key` names the task in all clusters; `guard` raises when the runner has lost its lease. Raises StaleEpoch,
+        `guard` raises when the runner has lost its lease. Raises StaleEpoch,
         TaskFailed.
         """
         engine = sql_engine.create(target, application)
@@ -65,7 +64,7 @@ class SqlSink:
         except (SQLAlchemyError, OSError) as error:
             raise _unusable(error, target) from error
         driver = (await connection.get_raw_connection()).driver_connection
-        sink = cls(engine, connection, driver, Fence(key, epoch, generation), guard)
+        sink = cls(engine, connection, driver, Fence(task, epoch), guard)
         try:
             await sink._abortable(sink._prepare(tables))
         except BaseException as error:

@@ -13,13 +13,15 @@ import sqlalchemy as sa
 
 from tasks import sql_engine
 from tasks.kinds import TaskFailed
-from tasks.sql_fence import FENCE, StaleEpoch
+from tasks.sql_fence import FENCE, FencedTask, StaleEpoch
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_tables import SqlTable
 from tests.unit.tasks.conftest import SqlTarget, until
 
-KEY = "cluster/northwind/SqlEtl/orders"
+KEY = "cluster/northwind/1"
+NAMED = "cluster/northwind/SqlEtl/orders"
+"""As earlier versions named the row."""
 ORDERS = SqlTable("Orders", "Id")
 LINES = SqlTable("Lines", "OrderId")
 
@@ -33,12 +35,21 @@ async def tables(target: SqlTarget) -> SqlTarget:
     return target
 
 
+def fenced(generation: int = 1, id: int = 1) -> FencedTask:
+    return FencedTask(cluster="cluster", database="northwind", kind="SqlEtl", id=id, generation=generation)
+
+
 @asynccontextmanager
 async def sink(
-    target: SqlTarget, epoch: int = 10, generation: int = 1, *, guard: Callable[[], None] = lambda: None, **more: Any
+    target: SqlTarget,
+    epoch: int = 10,
+    generation: int = 1,
+    *,
+    id: int = 1,
+    tables: Sequence[SqlTable] = (ORDERS, LINES),
+    guard: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[SqlSink]:
-    tables, key = more.get("tables", (ORDERS, LINES)), more.get("key", KEY)
-    opened = await SqlSink.open(target.connection, tables, key=key, epoch=epoch, generation=generation, guard=guard)
+    opened = await SqlSink.open(target.connection, tables, task=fenced(generation, id), epoch=epoch, guard=guard)
     try:
         yield opened
     finally:
@@ -104,9 +115,6 @@ async def test_progress_of_an_older_generation_is_discarded(tables: SqlTarget) -
         assert opened.progress == b"{}"
     async with sink(tables, epoch=12, generation=5) as opened:
         assert opened.progress == b"{}"
-    with pytest.raises(StaleEpoch, match="was reset: generation 5"):
-        async with sink(tables, epoch=13, generation=1):
-            pass
 
 
 async def test_an_old_runner_that_wakes_late_is_refused(tables: SqlTarget) -> None:
@@ -249,7 +257,7 @@ async def test_a_dead_target_is_a_failure_that_shows_no_password() -> None:
         }
     )
     with pytest.raises(TaskFailed, match="is not usable") as caught:
-        await SqlSink.open(dead, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+        await SqlSink.open(dead, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
     assert "s3cret" not in str(caught.value)
 
 
@@ -268,18 +276,11 @@ async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) 
 
 async def test_two_tasks_of_one_target_have_fences_of_their_own(tables: SqlTarget) -> None:
     async with sink(tables, epoch=10) as first:
-        second = await SqlSink.open(
-            tables.connection,
-            (ORDERS,),
-            key="cluster/northwind/SqlEtl/other",
-            epoch=99,
-            generation=2,
-            guard=lambda: None,
-        )
+        second = await SqlSink.open(tables.connection, (ORDERS,), task=fenced(2, id=2), epoch=99, guard=lambda: None)
         await second.close()
         await write(first, order("o/1"))
     rows = await tables.rows("SELECT task, epoch FROM raftnode_tasks ORDER BY epoch")
-    assert rows == [(KEY, 10), ("cluster/northwind/SqlEtl/other", 99)]
+    assert rows == [(KEY, 10), ("cluster/northwind/2", 99)]
     assert FENCE.name == "raftnode_tasks"
 
 
@@ -330,7 +331,7 @@ async def far_target(postgres_target: SqlTarget) -> AsyncIterator[tuple[Proxy, S
 @pytest.mark.postgres
 async def test_a_body_ends_at_once_when_its_target_has_fallen_silent(far_target: tuple[Proxy, SqlTarget]) -> None:
     proxy, far = far_target
-    opened = await SqlSink.open(far.connection, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+    opened = await SqlSink.open(far.connection, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
 
     async def body() -> None:
         try:
@@ -356,7 +357,7 @@ async def test_a_silent_target_is_given_up_after_the_statement_s_time(
 ) -> None:
     monkeypatch.setattr(sql_engine, "STATEMENT_TIMEOUT_S", 0.3)
     proxy, far = far_target
-    opened = await SqlSink.open(far.connection, (ORDERS,), key=KEY, epoch=1, generation=1, guard=lambda: None)
+    opened = await SqlSink.open(far.connection, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
     proxy.cut = True
     with pytest.raises(TaskFailed):
         await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
@@ -400,32 +401,106 @@ async def test_an_sqlite_file_that_stays_locked_is_the_target_s_fault(
     other.close()
 
 
-RENAMED = "cluster/northwind/SqlEtl/orders/to_sql"
+async def earlier(target: SqlTarget, *rows: tuple[str, int, int, str]) -> None:
+    """A fence as an earlier version left it: (the task's name in the row, epoch, generation, progress)."""
+    async with sink(target, id=1000, generation=1000, tables=()):
+        pass
+    for name, epoch, generation, progress in rows:
+        row = f"('{name}', {epoch}, {generation}, '{progress}', '2026-01-01T00:00:00.000+00:00')"
+        await target.execute(f"INSERT INTO raftnode_tasks VALUES {row}")
 
 
-async def test_a_renamed_task_goes_on_from_its_progress_and_fences_its_old_name(tables: SqlTarget) -> None:
-    async with sink(tables, epoch=10, generation=7) as before:
-        await write(before, order("o/1"), progress=b'{"x": 1}')
-        async with sink(tables, epoch=11, generation=7, key=RENAMED) as after:
-            assert after.progress == b'{"x": 1}'
-            await write(after, order("o/2"))
-        with pytest.raises(StaleEpoch):
-            await write(before, order("o/1", company="late"))
-    with pytest.raises(StaleEpoch):
-        async with sink(tables, epoch=10, generation=7):
+async def passes(target: SqlTarget, name: str, epoch: int) -> bool:
+    """Whether a run of an earlier version still gets past its fence."""
+    return bool(await target.rows(f"SELECT task FROM raftnode_tasks WHERE task = '{name}' AND epoch <= {epoch}"))
+
+
+async def test_a_row_named_by_an_earlier_version_is_carried_over_to_its_task_whatever_the_name_is_now(
+    tables: SqlTarget,
+) -> None:
+    await earlier(tables, (NAMED, 10, 7, '{"x": 7}'), (f"{NAMED}/to_sql", 11, 8, '{"x": 8}'))
+    async with sink(tables, epoch=12, generation=9, id=9) as took_the_name:
+        assert took_the_name.progress == b"{}"
+    async with sink(tables, epoch=13, generation=7, id=7) as renamed:
+        assert renamed.progress == b'{"x": 7}'
+        await write(renamed, order("o/1"), progress=b'{"x": 70}')
+    async with sink(tables, epoch=14, generation=8, id=8) as other:
+        assert other.progress == b'{"x": 8}'
+    async with sink(tables, epoch=15, generation=7, id=7) as again:
+        assert again.progress == b'{"x": 70}'
+    assert not await passes(tables, NAMED, 1 << 60)
+
+
+async def test_a_row_of_an_earlier_version_is_not_carried_over_by_a_stale_run(tables: SqlTarget) -> None:
+    await earlier(tables, (NAMED, 10, 7, '{"x": 7}'))
+    with pytest.raises(StaleEpoch, match="epoch 10 has replaced 9"):
+        async with sink(tables, epoch=9, generation=7, id=7):
             pass
-    assert await tables.rows('SELECT "Id", "Company" FROM "Orders" ORDER BY 1') == [("o/1", "c"), ("o/2", "c")]
+    async with sink(tables, epoch=11, generation=7, id=7) as newest:
+        assert newest.progress == b'{"x": 7}'
 
 
-async def test_a_task_that_takes_a_deleted_one_s_name_fences_it_and_keeps_its_own_progress(tables: SqlTarget) -> None:
-    async with sink(tables, epoch=10, generation=5, key=RENAMED) as deleted:
-        await write(deleted, order("o/1"), progress=b'{"old": 1}')
-        async with sink(tables, epoch=12, generation=7) as other:
-            await write(other, order("o/2"), progress=b'{"own": 1}')
-        async with sink(tables, epoch=13, generation=7, key=RENAMED) as renamed:
-            assert renamed.progress == b'{"own": 1}'
+async def test_a_reset_closes_the_rows_of_earlier_versions_that_the_task_had_under_any_name(tables: SqlTarget) -> None:
+    names = ("first", "second", "other", "older")
+    rows = [
+        (f"cluster/northwind/SqlEtl/{n}", 10 + i, g, "{}")
+        for i, (n, g) in enumerate(zip(names, (7, 20, 30, 6), strict=True))
+    ]
+    await earlier(tables, *rows)
+    async with sink(tables, epoch=40, generation=30, id=7) as reset:
+        assert reset.progress == b"{}"
+    assert [await passes(tables, row[0], 39) for row in rows] == [False, False, False, True]
+
+
+@pytest.mark.postgres
+async def test_of_two_runs_that_carry_a_row_over_at_once_the_newer_goes_on_with_the_progress(
+    postgres_target: SqlTarget,
+) -> None:
+    for round in range(5):
+        name = f"{NAMED}{round}"
+        await earlier(postgres_target, (name, 10, 100 + round, '{"x": 7}'))
+
+        async def run(epoch: int, id: int = 100 + round) -> bytes | None:
+            try:
+                async with sink(postgres_target, epoch=epoch, generation=id, id=id, tables=()) as opened:
+                    return opened.progress
+            except StaleEpoch:
+                return None
+
+        answers = await asyncio.gather(*(run(epoch) for epoch in (11, 12, 13, 14)))
+        assert answers[-1] == b'{"x": 7}'
+        assert set(answers) <= {b'{"x": 7}', None}
+        await postgres_target.execute("DELETE FROM raftnode_tasks")
+
+
+async def test_a_task_that_takes_another_s_name_has_a_row_of_its_own(tables: SqlTarget) -> None:
+    only = (SqlTable("Lines", "OrderId", insert_only_mode=True),)
+    rows = DocumentRows("o/1", ("lines",), [("lines", {"Quantity": 1})])
+    async with sink(tables, epoch=10, generation=7, id=7, tables=only) as renamed:
+        await write(renamed, rows, progress=b'{"x": 1}')
+        async with sink(tables, epoch=12, generation=11, id=11, tables=only) as took_the_name:
+            assert took_the_name.progress == b"{}"
+        async with sink(tables, epoch=13, generation=7, id=7, tables=only) as after:
+            assert after.progress == b'{"x": 1}'
         with pytest.raises(StaleEpoch):
-            await write(deleted, order("o/1", company="late"))
+            await write(renamed, rows)
+    assert await tables.rows('SELECT count(*) FROM "Lines"') == [(1,)]
+
+
+async def test_a_reset_leaves_no_way_in_for_a_run_of_before_it(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=10, generation=1) as before:
+        async with sink(tables, epoch=12, generation=11) as after:
+            assert after.progress == b"{}"
+        with pytest.raises(StaleEpoch):
+            await write(before, order("o/1"))
+
+
+async def test_a_reset_that_a_forced_recovery_has_cut_off_does_not_hold_the_task_up(tables: SqlTarget) -> None:
+    async with sink(tables, epoch=50, generation=40) as lost:
+        await write(lost, order("o/1"), progress=b'{"x": 1}')
+    async with sink(tables, epoch=1 << 40, generation=1) as recovered:
+        assert recovered.progress == b'{"x": 1}'
+    assert await tables.rows("SELECT generation FROM raftnode_tasks") == [(1,)]
 
 
 async def test_a_goodbye_that_is_cut_short_is_no_error_in_the_log(
