@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 
+from tests.harness.cluster import PATIENT
 from tests.harness.runs import assert_no_overlap
 from tests.partition.lab import Lab
 from tests.partition.scene import idle_candidate, insert_only, key, lead
@@ -16,6 +17,12 @@ OTHERS = {
     "SqlTables": [{"TableName": "Others", "DocumentIdColumn": "Id", "InsertOnlyMode": True}],
     "Transforms": [{"Name": "t", "Collections": ["Items"], "Script": "loadToOthers({Value: this.Value});"}],
 }
+
+
+@pytest.fixture(scope="module")
+def flags() -> tuple[str, ...]:
+    """Leases that outlast the stalls of a busy machine: this is not about time."""
+    return PATIENT
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["renamed", "renamed and reset"])

@@ -132,15 +132,13 @@ async def test_an_old_runner_that_wakes_late_is_refused(tables: SqlTarget) -> No
 
 
 @pytest.mark.postgres
-async def test_a_runner_frozen_inside_its_transaction_does_not_block_its_successor(
-    postgres_target: SqlTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sql_engine, "IDLE_IN_TRANSACTION_TIMEOUT_MS", 300)
+async def test_a_runner_frozen_inside_its_transaction_does_not_block_its_successor(postgres_target: SqlTarget) -> None:
     await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
     async with sink(postgres_target, epoch=10, tables=(ORDERS,)) as frozen:
         transaction = await frozen._connection.begin()
         await frozen._fence.raise_epoch(frozen._connection)
         await frozen._connection.execute(sa.text("INSERT INTO \"Orders\" VALUES ('o/1', 'frozen', 1)"))
+        await frozen._connection.execute(sa.text("SET idle_in_transaction_session_timeout = 300"))
         async with sink(postgres_target, epoch=11, tables=(ORDERS,)) as new:
             await write(new, DocumentRows("o/2", ("orders",), [("orders", {"Company": "new"})]))
         with pytest.raises(Exception, match="closed"):
