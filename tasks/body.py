@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -63,8 +64,10 @@ class Body:
         failures = 0
         while True:
             began_s = time.monotonic()
+            present: TaskContext | None = None
             try:
-                await self._once(await context(self))
+                present = await context(self)
+                await self._once(present)
                 error: Exception = kinds.TaskFailed("the body ended by itself")
             except NotOwned as gone:
                 log.info("A body has ended: its run is over.", task=self.run.claim_key, reason=str(gone))
@@ -72,6 +75,8 @@ class Body:
             except Exception as failure:
                 error = failure
             failures = 1 if time.monotonic() - began_s > STABLE_S else failures + 1
+            self.info.error = in_text(str(error)) or type(error).__name__
+            self._tell(present)
             await self._back_off(error, failures)
             if isinstance(error, Superseded):
                 return
@@ -90,7 +95,6 @@ class Body:
         limits = self._settings
         wait_ms = min(limits.backoff_max_ms, limits.backoff_min_ms * 2 ** min(failures - 1, 30))
         wait_s = wait_ms * (1 + self._random.random()) / 2 / 1000
-        self.info.error = in_text(str(error)) or type(error).__name__
         if self.state == "Running":
             self.state = "Error"
         expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
@@ -103,6 +107,14 @@ class Body:
             exc_info=None if expected else error,
         )
         await asyncio.sleep(wait_s)
+
+    def _tell(self, context: TaskContext | None) -> None:
+        """Have every node know what holds the task up, if that has changed since it was last told."""
+        told = self.progress or self.run.progress or Progress(generation=self.run.generation)
+        if context is None or self.info.told_with(told) == told:
+            return
+        with suppress(NotOwned):
+            context.report(told)
 
     def _note(self, event: Literal["start", "end"]) -> None:
         at_ns = machine_ns()

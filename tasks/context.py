@@ -6,18 +6,19 @@ runs beside it has no effects.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
 
-from raftnode.documents.model import Batch
+from raftnode.documents.model import Batch, Document
 from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
 from raftnode.javascript import ScriptLimits
-from raftnode.record.model import Progress, Task
+from raftnode.record.model import FailedDocument, Progress, Task
+from raftnode.record.progress import bounded
 from tasks.run_journal import Pulse, RunJournal, machine_ns
 
 ERRORS_MAX = 100
@@ -37,18 +38,10 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     script: ScriptLimits = ScriptLimits()
 
 
-class DocumentError(msgspec.Struct, frozen=True, rename="pascal"):
-    """A document that failed by itself and was passed over."""
-
-    document_id: str
-    error: str
-    at: str
-
-
 class Info(msgspec.Struct, rename="pascal"):
-    """What a run shows of itself. `processed` and `failed` count documents since the task began, `rows` and `batches`
-    since this run did; `errors` keeps the last ERRORS_MAX documents that were passed over. `error` is what holds the
-    task up now."""
+    """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
+    run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
+    what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown."""
 
     processed: int = 0
     failed: int = 0
@@ -56,11 +49,20 @@ class Info(msgspec.Struct, rename="pascal"):
     batches: int = 0
     error: str | None = None
     last_batch_at: str | None = None
-    errors: list[DocumentError] = []
+    errors: list[FailedDocument] = []
+    seen_etag: int | None = None
 
     def document_failed(self, id: str, error: str) -> None:
         """List a document that failed by itself."""
-        self.errors = [*self.errors[1 - ERRORS_MAX :], DocumentError(id, error, now())]
+        self.failed += 1
+        self.errors = [*self.errors[1 - ERRORS_MAX :], FailedDocument(document_id=id, error=error, at=now())]
+
+    def told_with(self, progress: Progress) -> Progress:
+        """The progress with what the run shows of itself, as every node is to know it."""
+        shown = msgspec.structs.replace(
+            progress, failed=self.failed, failures=tuple(self.errors), error=self.error or ""
+        )
+        return bounded(shown)
 
     def batch_done(self) -> None:
         """A batch was stored: whatever was wrong before is over."""
@@ -124,13 +126,13 @@ class TaskContext:
     async def checkpoint(self, progress: Progress) -> None:
         """Replicate the progress; returns when it is on a majority of disks. Raises NotOwned if it was refused."""
         with self._checked():
-            if not await self._save(self.run, progress):
+            if not await self._save(self.run, self.info.told_with(progress)):
                 raise NotOwned(f"the cluster refused progress of epoch {self.run.epoch}: a newer run holds the task")
 
     def report(self, progress: Progress) -> None:
         """Replicate the progress soon, for display, where the truth is in the sink."""
         with self._checked():
-            self._save(self.run, progress)
+            self._save(self.run, self.info.told_with(progress))
 
     async def sleep(self, seconds: float) -> None:
         """Wait; the body is at rest meanwhile."""
@@ -203,6 +205,11 @@ class Documents:
         bytes_max = min(bytes_max or settings.batch_bytes_max, settings.batch_bytes_max)
         with self._context._checked():
             return await self._store.after(etag, limit=limit, bytes_max=bytes_max, collections=collections)
+
+    async def get(self, ids: Sequence[str]) -> list[Document | None]:
+        """The documents under these ids (in any case), None for each that is missing."""
+        with self._context._checked():
+            return await self._store.get(ids)
 
     async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None:
         """Wait until the store goes beyond that etag, or knows something else, or for the time given."""

@@ -112,7 +112,7 @@ class _Runner:
                 for t in self._etl.transforms
                 if not t.disabled
             ]
-            self._show()
+            self._tell()
             while True:
                 moved = [await self._turn(sink, stream) for stream in self._streams]
                 if not any(moved):
@@ -135,9 +135,7 @@ class _Runner:
             return
         await self._sandbox.close()
         if self._stored != self._progress():
-            self._stored = self._progress()
-            await sink.write([], lambda refused: msgspec.json.encode(self._stored), _no_verdict)
-            self._context.report(self._overall())
+            await self._store_place(sink)
 
     async def _turn(self, sink: SqlSink, stream: Stream) -> bool:
         """Carry one batch of a transform over, unless it waits to be tried again. A transform that fails as a whole
@@ -145,6 +143,7 @@ class _Runner:
         if stream.error is not None and _now_s() < stream.retry_at_s:
             return False
         try:
+            await self._retry(sink, stream)
             return await self._advance(sink, stream)
         except (TransformFailed, ScriptError) as error:
             wait_s = stream.hold_up(error, self._context.settings, _now_s())
@@ -157,7 +156,7 @@ class _Runner:
                 reason=stream.error,
                 wait_s=round(wait_s, 3),
             )
-            self._context.info.error = self._held_up()
+            self._tell()
             return False
 
     def _held_up(self) -> str | None:
@@ -173,14 +172,60 @@ class _Runner:
         todo = stream.pending(batch)
         if not todo:
             stream.progress = stream.advanced(batch)
+            self._show()
             return True
         try:
             rows, failures = await self._transformed(stream, todo)
         except _TooManyPoisonous:
             stream.batch_documents_max = max(1, len(todo) // 4)
             return True
-        await self._store(sink, stream, batch, rows, failures)
+        await self._store(sink, stream, batch, todo, rows, failures)
         return True
+
+    async def _retry(self, sink: SqlSink, stream: Stream) -> None:
+        """Try the documents again that the transform has passed over, if that was asked for, until nothing changes."""
+        asked = self._context.run.task.retry
+        if asked <= stream.progress.retried:
+            return
+        before = stream.progress.failed
+        left = before + 1
+        while 0 < stream.progress.failed < left:
+            left = stream.progress.failed
+            ids = [failure.document_id for failure in stream.progress.failures]
+            for start in range(0, len(ids), POISONOUS_MAX):
+                await self._retry_some(sink, stream, ids[start : start + POISONOUS_MAX])
+        stream.progress = msgspec.structs.replace(stream.progress, retried=asked)
+        if before:
+            await self._store_place(sink)
+        log.info(
+            "The documents that a transform had passed over were tried again.",
+            task=self._context.run.claim_key,
+            transform=stream.transform.name,
+            carried=before - stream.progress.failed,
+            failed=stream.progress.failed,
+        )
+
+    async def _retry_some(self, sink: SqlSink, stream: Stream, ids: Sequence[str]) -> None:
+        """At most POISONOUS_MAX documents. What is gone is left out of the list; a newer version that the transform has
+        not come to yet has its turn there."""
+        found = await self._context.documents.get(ids)
+        pending = {id for id, d in zip(ids, found, strict=True) if d is not None and not stream.has_seen(d)}
+        due = [d for id, d in zip(ids, found, strict=True) if d is not None and stream.has(d) and id not in pending]
+        done = [id for id in ids if id not in pending]
+        rows, failures = await self._transformed(stream, due)
+
+        after = stream.progress
+
+        def progress(refused: Sequence[Refusal]) -> bytes:
+            nonlocal after
+            after = stream.tried(done, [*failures, *refused])
+            return msgspec.json.encode(self._progress() | {stream.transform.name: after})
+
+        await sink.write(rows, progress, _no_verdict)
+        stream.progress = after
+        self._stored = self._progress()
+        self._context.info.rows += sum(len(d.rows) for d in rows)
+        self._tell()
 
     async def _transformed(
         self, stream: Stream, documents: Sequence[Document]
@@ -215,30 +260,52 @@ class _Runner:
         return first + await self._loaded(stream, documents[middle:], poisonous)
 
     async def _store(
-        self, sink: SqlSink, stream: Stream, batch: Batch, rows: Sequence[DocumentRows], failures: list[Refusal]
+        self,
+        sink: SqlSink,
+        stream: Stream,
+        batch: Batch,
+        documents: Sequence[Document],
+        rows: Sequence[DocumentRows],
+        failures: list[Refusal],
     ) -> None:
-        name, count = stream.transform.name, len(rows) + len(failures)
+        name, after = stream.transform.name, stream.progress
 
-        def progress(refused: int) -> bytes:
-            after = stream.advanced(batch, count, len(failures) + refused)
+        def progress(refused: Sequence[Refusal]) -> bytes:
+            nonlocal after
+            after = stream.advanced(batch, documents, [*failures, *refused])
             return msgspec.json.encode(self._progress() | {name: after})
 
         def verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
             stream.verdict(accepted, [*failures, *refusals], final=final)
 
         failures = failures + await sink.write(rows, progress, verdict)
-        stream.progress = stream.advanced(batch, count, len(failures))
+        stream.progress = after
         self._stored = self._progress()
         stream.goes_on()
-        stream.accepted += count - len(failures)
+        stream.accepted += len(documents) - len(failures)
         stream.failed += len(failures)
         if stream.batch_documents_max is not None:
             stream.batch_documents_max *= 2
-        info = self._context.info
-        info.rows += sum(len(d.rows) for d in rows)
+        self._context.info.rows += sum(len(d.rows) for d in rows)
+        self._context.info.batch_done()
         for failure in failures:
-            info.document_failed(failure.id, failure.reason)
-        info.batch_done()
+            log.warning(
+                "A document was passed over.",
+                task=self._context.run.claim_key,
+                transform=name,
+                document=failure.id,
+                reason=failure.reason,
+            )
+        self._tell()
+
+    async def _store_place(self, sink: SqlSink) -> None:
+        """Store the progress without rows."""
+        await sink.write([], lambda refused: msgspec.json.encode(self._progress()), _no_verdict)
+        self._stored = self._progress()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Show how far the run is, here and, by way of the record, on every node."""
         self._show()
         self._context.report(self._overall())
 
@@ -247,9 +314,13 @@ class _Runner:
         return self._stored | {stream.transform.name: stream.progress for stream in self._streams}
 
     def _show(self) -> None:
-        self._context.info.error = self._held_up()
-        self._context.info.processed = sum(p.processed for p in self._progress().values())
-        self._context.info.failed = sum(p.failed for p in self._progress().values())
+        info, progress = self._context.info, self._progress()
+        mine = [progress.get(transform.name, TransformProgress()) for transform in self._etl.transforms]
+        info.error = self._held_up()
+        info.processed = sum(p.processed for p in progress.values())
+        info.failed = sum(p.failed for p in mine)
+        info.errors = sorted((failure for p in mine for failure in p.failures), key=lambda failure: failure.at)
+        info.seen_etag = min((stream.etag for stream in self._streams), default=None)
 
     def _overall(self) -> Progress:
         """The whole task's progress for display, and for tombstones: what every transform has seen, also those that

@@ -86,11 +86,11 @@ class SqlSink:
         await self._engine.dispose()
 
     async def write(
-        self, documents: Sequence[DocumentRows], progress: Callable[[int], bytes], verdict: Verdict
+        self, documents: Sequence[DocumentRows], progress: Callable[[Sequence[Refusal]], bytes], verdict: Verdict
     ) -> list[Refusal]:
         """Replace the rows of these documents and store the progress, in one transaction.
 
-        `progress` is called with the number of refused documents. Returns the documents that the database refused by
+        `progress` is called with the refused documents. Returns the documents that the database refused by
         themselves: their old rows stay. Raises StaleEpoch, TaskFailed.
         """
         try:
@@ -99,14 +99,14 @@ class SqlSink:
             raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
 
     async def _write(
-        self, documents: Sequence[DocumentRows], progress: Callable[[int], bytes], verdict: Verdict
+        self, documents: Sequence[DocumentRows], progress: Callable[[Sequence[Refusal]], bytes], verdict: Verdict
     ) -> list[Refusal]:
         async with self._transaction() as connection:
             writing = Writing(connection, self._targets, verdict, self._check)
             await writing.write(documents)
             self._guard()
             self._check()
-            await self._fence.store(connection, progress(len(writing.refused)))
+            await self._fence.store(connection, progress(writing.refused))
             return writing.refused
 
     def _check(self) -> None:

@@ -1,14 +1,17 @@
 """One transform of a running SQL ETL: its place in the documents, and how they fare."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from raftnode.documents import change_vector
 from raftnode.documents.model import Batch, Document
-from tasks.context import RunSettings
+from raftnode.record.model import FailedDocument
+from tasks.context import RunSettings, now
+from tasks.failed import Failed
 from tasks.kinds import TaskFailed
 from tasks.sql_configuration import TransformConfiguration
 from tasks.sql_rows import DocumentRows, Refusal
@@ -24,12 +27,20 @@ class TransformFailed(TaskFailed):
 
 
 class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
-    """How far one transform has come; see `record.model.Progress`."""
+    """How far one transform has come; see `record.model.Progress`. `failed` counts the documents that are passed over,
+    `failures` lists them, see `failed.Failed`; `retried` is the newest `Task.retry` that was seen to."""
 
     change_vector: str = ""
     last_etags: dict[str, int] = {}
     processed: int = 0
     failed: int = 0
+    failures: tuple[FailedDocument, ...] = ()
+    retried: int = 0
+
+    def after(self, done: Iterable[str], failures: Sequence[FailedDocument]) -> "TransformProgress":
+        """The progress once these documents were looked at, of which those failed."""
+        passed_over = Failed(self.failures, self.failed - len(self.failures)).after(done, failures)
+        return replace(self, failed=passed_over.count, failures=passed_over.listed)
 
 
 class Stream:
@@ -99,14 +110,28 @@ class Stream:
         """The spellings of its id under which the document once stood in the transform's collections."""
         return list(dict.fromkeys(id for id, collection in document.formerly if self.takes(collection)))
 
-    def advanced(self, batch: Batch, processed: int = 0, failed: int = 0) -> TransformProgress:
-        """The progress after the batch."""
-        return TransformProgress(
-            change_vector=change_vector.merge(self.progress.change_vector, batch.change_vector),
-            last_etags=self.progress.last_etags | {self._database_id: batch.last_etag},
-            processed=self.progress.processed + processed,
-            failed=self.progress.failed + failed,
+    def advanced(
+        self, batch: Batch, documents: Sequence[Document] = (), failures: Sequence[Refusal] = ()
+    ) -> TransformProgress:
+        """The progress after the batch, in which these documents were pending and of them those failed."""
+        progress = self.tried([document.id for document in documents], failures)
+        return replace(
+            progress,
+            change_vector=change_vector.merge(progress.change_vector, batch.change_vector),
+            last_etags=progress.last_etags | {self._database_id: batch.last_etag},
+            processed=progress.processed + len(documents),
         )
+
+    def tried(self, done: Sequence[str], failures: Sequence[Refusal]) -> TransformProgress:
+        """The progress once these documents were looked at, of which those failed."""
+        name, at = self.transform.name, now()
+        return self.progress.after(
+            done, [FailedDocument(document_id=f.id, error=f.reason, at=at, transform=name) for f in failures]
+        )
+
+    def has_seen(self, document: Document) -> bool:
+        """Whether the transform is past this version."""
+        return document.etag <= self.etag or document.counted_in(self.progress.change_vector)
 
     def misplaced(self, rows: Sequence[tuple[str, Any]]) -> str | None:
         """Why a document's rows, by folded table, cannot be taken: rows of a table that the script's text does not name

@@ -11,7 +11,7 @@ from immutables import Map
 
 Key = TypeVar("Key")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 DATABASES_MAX = 1_000
 TASKS_PER_DATABASE_MAX = 10_000
@@ -158,7 +158,7 @@ class Task(Value, frozen=True, kw_only=True):
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
     of the last edit, `placement_index` that of the last one which placement reads. `connection_string` names the one
-    it uses, if any.
+    it uses, if any. `retry` is the log index at which it was last asked to try failed documents again.
     """
 
     id: int
@@ -174,11 +174,26 @@ class Task(Value, frozen=True, kw_only=True):
     configuration: bytes = b"{}"
     etag: int = 0
     placement_index: int = 0
+    retry: int = 0
+
+
+class FailedDocument(Value, frozen=True, kw_only=True):
+    """A document that failed by itself and was passed over: why, when, and in which of the task's transforms."""
+
+    document_id: str
+    error: str
+    at: str
+    transform: str = ""
 
 
 class Progress(Value, frozen=True, kw_only=True):
     """How far a task has come. `generation` is the log index at which the task was created or reset; progress of
-    an older generation is refused. `last_etags` is by database id; `processed` counts documents."""
+    an older generation is refused. `last_etags` is by database id; `processed` counts documents.
+
+    `error` is what held the task up when this was told, `failed` counts the documents that are passed over, and
+    `failures` are the newest of them, bounded as in `record.progress`: what every node can tell by itself. The
+    whole list is with the task's progress in its target.
+    """
 
     generation: int
     epoch: int = 0
@@ -186,6 +201,9 @@ class Progress(Value, frozen=True, kw_only=True):
     last_etags: Map[str, int] = Map()
     processed: int = 0
     at: str | None = None
+    failed: int = 0
+    failures: tuple[FailedDocument, ...] = ()
+    error: str = ""
 
 
 class EndedRun(Value, frozen=True, kw_only=True):

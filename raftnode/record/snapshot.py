@@ -34,7 +34,11 @@ class SnapshotUnreadable(Exception):
 
 def frames(record: Record) -> Iterator[bytes]:
     """The record as frames. The record is immutable, so this may run in another thread."""
-    yield _framed(_encoder.encode(replace(record, databases=Map(), held=Map())))
+    yield _framed(
+        _encoder.encode(
+            replace(record, schema_version=max(record.schema_version, SCHEMA_VERSION), databases=Map(), held=Map())
+        )
+    )
     for database in record.databases.values():
         yield _framed(_encoder.encode(replace(database, task_ids=Map())))
 

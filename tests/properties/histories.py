@@ -21,6 +21,7 @@ from raftnode.record.commands import (
     PutTask,
     ReleaseTask,
     RemoveNode,
+    RetryFailed,
     SetDatabaseState,
     SetDraining,
     SetNodeFlags,
@@ -137,6 +138,8 @@ def _edit_task(record: Record, chance: Chance) -> Command:
         return DeleteTask(database=database, id=id)
     if chance.random() < 0.5:
         return SetTaskState(database=database, id=id, disabled=chance.random() < 0.3)
+    if chance.random() < 0.2:
+        return RetryFailed(database=database, id=id)
     return SetTaskPin(database=database, id=id, mentor=chance.choice((None, *TAGS)))
 
 

@@ -38,6 +38,7 @@ from raftnode.record.commands.tasks import (
     ProgressMade,
     PutConnectionString,
     PutTask,
+    RetryFailed,
     SetTaskPin,
     SetTaskState,
 )
@@ -47,8 +48,8 @@ AnyCommand = (
     AddDatabaseNode | AddNode | AnnounceNode | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
     | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
-    | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeFlags | SetNodeKind
-    | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
+    | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeFlags
+    | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
 )  # fmt: skip
 
 
@@ -79,6 +80,7 @@ __all__ = [
     "ConfirmDeletion", "CreateDatabase", "Decide", "DeleteConnectionString", "DeleteDatabase", "DeleteIndex",
     "DeleteTask", "Entry", "Envelope", "FormCluster", "GraceEnd", "NewTopology", "Outcome", "ProgressMade",
     "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",
-    "ReorderMembers", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode", "SetNodeFlags",
-    "SetNodeKind", "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim", "decode", "encode",
+    "ReorderMembers", "RetryFailed", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode",
+    "SetNodeFlags", "SetNodeKind", "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim",
+    "decode", "encode",
 ]  # fmt: skip

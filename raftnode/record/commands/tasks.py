@@ -31,6 +31,7 @@ from raftnode.record.model import (
     claim_key,
 )
 from raftnode.record.ownership import UPDATE_KIND
+from raftnode.record.progress import bounded
 
 
 class PutConnectionString(Command, frozen=True, kw_only=True, tag="PutConnectionString"):
@@ -136,6 +137,7 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
             configuration=self.configuration,
             etag=entry.index,
             placement_index=entry.index,
+            retry=present.retry if present else 0,
         )
         if present is not None and _placement_reads(present) == _placement_reads(task):
             task = replace(task, placement_index=present.placement_index)
@@ -201,6 +203,20 @@ class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
         return with_database(record, database.with_task(task), entry, value=task.id)
 
 
+class RetryFailed(Command, frozen=True, kw_only=True, tag="RetryFailed"):
+    """The documents that a task has passed over are to be tried again. Its body starts anew and sees to it, now or
+    whenever it can, on whatever node it then runs."""
+
+    database: str
+    id: int
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses an unknown task."""
+        database = the_database(record, self.database)
+        task = replace(_the_task(database, self.id), retry=entry.index, etag=entry.index)
+        return with_database(record, database.with_task(task), entry, value=task.id)
+
+
 class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
     """A task goes, with its progress. A held claim stands until it is released or void."""
 
@@ -257,7 +273,7 @@ def with_progress(record: Record, made: ProgressMade) -> Record | None:
     present = database.progress.get(made.id, Progress(generation=0))
     if made.progress.generation != present.generation or made.progress.processed < present.processed:
         return None
-    stored = replace(made.progress, epoch=made.epoch)
+    stored = replace(bounded(made.progress), epoch=made.epoch)
     databases = record.databases.set(
         database.name.lower(), replace(database, progress=database.progress.set(made.id, stored))
     )

@@ -24,8 +24,9 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import GENERATION_STRIDE, RUNS_KEPT_MAX, Cause, EndedRun, Progress, claim_key
+from raftnode.record.model import GENERATION_STRIDE, RUNS_KEPT_MAX, Cause, EndedRun, FailedDocument, Progress, claim_key
 from raftnode.record.ownership import UPDATE_KIND, mentor_of
+from raftnode.record.progress import DOCUMENT_ID_LENGTH_MAX, ERROR_LENGTH_MAX, FAILURE_LENGTH_MAX, FAILURES_SHOWN_MAX
 from tests.unit.record.build import KIND, Cluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
@@ -415,6 +416,19 @@ def test_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
     assert cluster.do(Checkpoint(made=(made(7),))) == []
     assert cluster.database().progress[task.id].processed == 6
+
+
+def test_what_progress_tells_of_failures_is_cut_to_its_limits() -> None:
+    cluster = two()
+    task = cluster.task_now("t")
+    epoch = cluster.do(cluster.claim("A", "t"))
+    failures = tuple(FailedDocument(document_id=f"{n}" * 600, error="x" * 1_000, at="now") for n in range(10, 30))
+    told = Progress(generation=task.id, failed=20, failures=failures, error="y" * 1_000)
+    cluster.do(Checkpoint(made=(ProgressMade(database="Northwind", id=task.id, epoch=epoch, progress=told),)))
+    kept = cluster.database().progress[task.id]
+    assert (kept.failed, len(kept.failures), kept.error) == (20, FAILURES_SHOWN_MAX, "y" * ERROR_LENGTH_MAX)
+    assert kept.failures[-1].document_id == ("29" * 600)[:DOCUMENT_ID_LENGTH_MAX]
+    assert kept.failures[-1].error == "x" * FAILURE_LENGTH_MAX
 
 
 def test_a_reset_forgets_progress_and_refuses_what_the_old_body_still_reports() -> None:

@@ -18,6 +18,7 @@ from raftnode.record.commands import (
     PutIndex,
     PutTask,
     ReorderMembers,
+    RetryFailed,
     SetDatabaseState,
     SetDraining,
     SetDynamicDistribution,
@@ -236,6 +237,17 @@ def test_state_is_an_edit_and_a_pin_is_none() -> None:
     assert cluster.task_now("t").disabled
     assert cluster.task_now("t").etag == cluster.record.index
     assert "has no task 5000" in cluster.refused(SetTaskState(database="Northwind", id=5000, disabled=True))
+
+
+def test_a_retry_of_failed_documents_is_remembered_through_edits() -> None:
+    cluster = abc()
+    id = cluster.do(put())
+    assert cluster.do(RetryFailed(database="northwind", id=id)) == id
+    asked = cluster.record.index
+    assert (cluster.task_now("t").retry, cluster.task_now("t").etag) == (asked, asked)
+    cluster.do(put(id=id))
+    assert cluster.task_now("t").retry == asked
+    assert "has no task 5000" in cluster.refused(RetryFailed(database="Northwind", id=5000))
 
 
 def test_a_deleted_task_goes_with_its_progress() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 from msgspec.structs import replace
 
 from raftnode.documents.model import Delete, Put
@@ -234,7 +235,7 @@ async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Be
     assert "script 'orders', line 3: TypeError" in error.error
     assert context.info.failed == 1
     again = await carried(bench, task(tables), 11, 10)
-    assert (again.info.failed, list(again.info.errors)) == (1, [])
+    assert (again.info.failed, again.info.errors) == (1, [error])
 
 
 async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(bench: Bench, tables: SqlTarget) -> None:
@@ -439,6 +440,88 @@ async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(be
     await bench.store.batch([order("b/1", "", "Bad")])
     with pytest.raises(TaskFailed, match=r"transform 'bad': .*; transform 'worse': "):
         await KIND.run(bench.context(task(tables, "", bad, worse), 10))
+
+
+async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone(
+    bench: Bench, tables: SqlTarget, tmp_path: Any
+) -> None:
+    script = "loadToOrders({Freight: this.Company})"
+    with structlog.testing.capture_logs() as logs:
+        await bench.store.batch([order(f"o/{n}", "text" if n < 3 else "1") for n in range(5)])
+        await carried(bench, task(tables, script), 10, 5)
+    lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was passed over."]
+    assert lines == [(f"o/{n}", 'Orders.Freight: "text" is no number') for n in range(3)]
+    told = bench.saved[-1]
+    assert (told.failed, [(f.document_id, f.transform) for f in told.failures]) == (
+        3, [(f"o/{n}", "orders") for n in range(3)]
+    )  # fmt: skip
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
+    try:
+        await replicate(bench.store, other)
+        bench.store = other
+        moved = bench.context(task(tables, script), 11)
+        async with running(moved) as body:
+            await until(lambda: [e.document_id for e in moved.info.errors] == ["o/0", "o/1", "o/2"], body)
+            await other.batch([order("O/0", "7"), Delete(id="o/1"), order("o/2", "words")])
+            await until(lambda: moved.info.processed == 8, body)
+    finally:
+        await other.close()
+    assert [(e.document_id, e.error) for e in moved.info.errors] == [("o/2", 'Orders.Freight: "words" is no number')]
+    assert (moved.info.failed, bench.saved[-1].failed) == (1, 1)
+
+
+@pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Bench, tables: SqlTarget) -> None:
+    await tables.execute(
+        'CREATE TABLE parents ("Id" varchar(60) PRIMARY KEY)', "INSERT INTO parents VALUES ('d')", 'DROP TABLE "Orders"'
+    )
+    await tables.execute(
+        'CREATE TABLE "Orders" ("Id" varchar(60) PRIMARY KEY, "Company" varchar(60) REFERENCES parents ("Id"), '
+        '"Freight" int CHECK ("Freight" > 0))'
+    )
+    definition = task(tables, "loadToOrders({Company: this.Company, Freight: this.Freight})")
+    puts = [Put(id=f"o/{n}", document={"Company": "c" if n else None, "Freight": n}, collection="Orders")
+            for n in range(6)]  # fmt: skip
+    good = Put(id="a", document={"Company": "d", "Freight": 1}, collection="Orders")
+    await bench.store.batch([good, *puts, order("o/9", "")])
+    first = await carried(bench, definition, 10, 8)
+    assert first.info.failed == 7
+    await tables.execute("INSERT INTO parents VALUES ('c')")
+    again = bench.context(replace(definition, retry=100), 11)
+    async with running(again) as body:
+        await until(lambda: again.info.failed == 2, body)
+        await until(lambda: bench.saved[-1].failed == 2, body)
+    assert {e.document_id for e in again.info.errors} == {"o/0", "o/9"}
+    assert await tables.rows('SELECT "Id" FROM "Orders" ORDER BY 1') == [("a",), *((f"o/{n}",) for n in range(1, 6))]
+    later = await carried(bench, replace(definition, retry=100), 12, 8)
+    assert (later.info.rows, later.info.failed, again.info.processed) == (0, 2, 8)
+
+
+@one_target
+async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: SqlTarget) -> None:
+    """In a table that is only inserted into, it would come twice."""
+    definition = task(tables, "loadToOrderLines({Quantity: this.Company})")
+    insert_only = definition.configuration.replace(b'"InsertOnlyMode":false', b'"InsertOnlyMode":true')
+    definition = replace(definition, configuration=insert_only)
+    await bench.store.batch([order("o/1", "text"), order("o/2", "1"), order("o/3", "words"), order("o/4", "more")])
+    await carried(bench, definition, 10, 4)
+    await bench.store.batch([order("o/1", "5"), Delete(id="o/4")])
+    again = await carried(bench, replace(definition, retry=100), 11, 6)
+    assert [e.document_id for e in again.info.errors] == ["o/3"]
+    assert await tables.rows('SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1') == [("o/1", 5), ("o/2", 1)]
+
+
+@one_target
+async def test_many_documents_on_which_the_script_does_not_end_are_tried_again(bench: Bench, tables: SqlTarget) -> None:
+    definition = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
+    await bench.store.batch([order(f"o/{n}", "poison" if 0 < n < 5 else "") for n in range(6)])
+    context = await carried(bench, definition, 10, 6, script=ScriptLimits(time_ms_max=50))
+    assert context.info.failed == 4
+    mended = replace(definition, configuration=definition.configuration.replace(b"== 'poison'", b"== 'other'"))
+    again = bench.context(replace(mended, retry=100), 11)
+    async with running(again) as body:
+        await until(lambda: again.info.rows == 4 and again.info.failed == 0, body)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(6,)]
 
 
 @one_target

@@ -369,6 +369,32 @@ async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(n
     assert len({epoch for _, _, epoch in PROBE.events}) == 1
 
 
+async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node: Node) -> None:
+    reasons = iter(["the password is wrong", "the password is wrong", "the disk is full"])
+
+    async def flaky(context: TaskContext) -> None:
+        reason = next(reasons, None)
+        if reason is not None:
+            raise TaskFailed(reason)
+        context.info.error = None
+        context.report(Progress(generation=context.run.generation, processed=1))
+        await asyncio.Event().wait()
+
+    PROBE.behave = flaky
+    told: list[str] = []
+
+    def hear(record: Record, changes: Changes) -> None:
+        for progress in record.databases["northwind"].progress.values():
+            if [progress.error] != told[-1:]:
+                told.append(progress.error)
+
+    node.log.listeners.append(hear)
+    async with node.running():
+        node.task()
+        await until(lambda: told[-1:] == [""] and len(told) > 1)
+    assert told == ["", "the password is wrong", "the disk is full", ""]
+
+
 async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: Node) -> None:
     async def short(context: TaskContext) -> None:
         return
