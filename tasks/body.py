@@ -82,14 +82,16 @@ class Body:
                 return
 
     async def _once(self, context: TaskContext) -> None:
-        kind = await asyncio.to_thread(kinds.load, self.run.task.kind)
+        kind = kinds.loaded(self.run.task.kind)
+        if kind is None:
+            kind = await asyncio.to_thread(kinds.load, self.run.task.kind)
         context.begin()
         try:
             if self.state == "Error":
                 self.state = "Running"
             await kind.run(context)
         finally:
-            context.rest()
+            context.rest(soon=True)
 
     async def _back_off(self, error: Exception, failures: int) -> None:
         limits = self._settings
@@ -118,4 +120,4 @@ class Body:
 
     def _note(self, event: Literal["start", "end"]) -> None:
         at_ns = machine_ns()
-        self._journal.write(self.run.claim_key, self.run.epoch, event, at_ns, at_ns)
+        self._journal.write(self.run.claim_key, self.run.epoch, event, at_ns, at_ns, soon=event == "end")

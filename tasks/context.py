@@ -162,17 +162,18 @@ class TaskContext:
         """The body acts from now on. Called by whoever runs it."""
         self._active_since = machine_ns()
 
-    def rest(self) -> None:
-        """Close the interval in which the body has acted."""
+    def rest(self, *, soon: bool = False) -> None:
+        """Close the interval in which the body has acted. `soon`: see `RunJournal.write`."""
         since_ns, now_ns = self._active_since, machine_ns()
         if since_ns is None:
             return
         self._active_since = None
+        key, epoch = self.run.claim_key, self.run.epoch
         for frozen_ns, thawed_ns in self._pulse.frozen_within(since_ns, now_ns):
-            self._journal.write(self.run.claim_key, self.run.epoch, "active", since_ns, frozen_ns)
-            self._journal.write(self.run.claim_key, self.run.epoch, "frozen", frozen_ns, thawed_ns)
+            self._journal.write(key, epoch, "active", since_ns, frozen_ns, soon=soon)
+            self._journal.write(key, epoch, "frozen", frozen_ns, thawed_ns, soon=soon)
             since_ns = thawed_ns
-        self._journal.write(self.run.claim_key, self.run.epoch, "active", since_ns, now_ns)
+        self._journal.write(key, epoch, "active", since_ns, now_ns, soon=soon)
 
 
 class Documents:

@@ -82,15 +82,28 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted("".join(part.capitalize() for part in name) for name in names))
 
 
-@cache
 def load(name: str) -> TaskKind:
     """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Imports it. Raises ConfigurationError."""
     point = _entry_points().get(_plain(name))
     if point is None:
         known = ", ".join(kinds())
         raise ConfigurationError("TaskType", f"this node has no task kind '{name[:40]}'; it knows: {known}")
+    return _imported(point)
+
+
+@cache
+def _imported(point: EntryPoint) -> TaskKind:
     kind: TaskKind = point.load()
+    _LOADED[_plain(point.name)] = kind
     return kind
+
+
+_LOADED: dict[str, TaskKind] = {}
+
+
+def loaded(name: str) -> TaskKind | None:
+    """The kind of that name if it has been imported here before, so that nobody needs to wait for that."""
+    return _LOADED.get(_plain(name))
 
 
 def _plain(name: str) -> str:

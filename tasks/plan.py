@@ -96,6 +96,21 @@ class Wait(msgspec.Struct, frozen=True):
 Action = Claiming | Start | Stop | Release | Forget | Wait
 
 
+class Sight(msgspec.Struct, frozen=True):
+    """What `action` sees beside the one task it is asked about.
+
+    `session` is the number of the present lease, None without one. `claiming` are the keys whose claim is being
+    proposed, `spent` the epochs that were started here, `alive` those of the bodies that have not been forgotten yet.
+    """
+
+    record: Record
+    own: Own
+    session: int | None
+    claiming: Set[str] = frozenset()
+    spent: Set[int] = frozenset()
+    alive: Set[int] = frozenset()
+
+
 def plan(
     record: Record,
     own: Own,
@@ -106,25 +121,38 @@ def plan(
     spent: Set[int] = frozenset(),
     wanted: Mapping[str, Wanted] | None = None,
 ) -> list[Action]:
-    """The next actions, at most one for each task.
+    """The next actions, at most one for each task: `action` asked about every key that may need one.
 
-    `session` is the number of the present lease, None without one. `bodies` are the runs of this process by claim key;
-    `claiming` are the keys whose claim is being proposed; `spent` are the epochs that were started here. `wanted` is
-    `wanted_here(record, own)`, which the caller may have remembered.
+    `bodies` are the runs of this process by claim key; `wanted` is `wanted_here(record, own)`, which the caller may
+    have remembered.
     """
     wanted = wanted_here(record, own) if wanted is None else wanted
-    actions: list[Action] = []
-    alive = {body.epoch for body in bodies.values()}
-    for key, body in bodies.items():
-        actions += _about_body(record, own, session, key, body, wanted.get(key))
-    for key, want in wanted.items():
-        if key not in bodies and key not in claiming and session is not None:
-            actions.append(_about_task(record, own, session, key, want, alive, spent))
-    for key, claim in record.claims.items():
-        if key in wanted or not _mine(claim, own) or claim.epoch in alive or key in claiming:
-            continue
-        actions.append(Release(key, claim.epoch, "this node is not responsible, and no body of this epoch runs"))
-    return actions
+    sight = Sight(record, own, session, claiming, spent, {body.epoch for body in bodies.values()})
+    keys = dict.fromkeys((*bodies, *wanted, *held_here(record, own)))
+    actions = (action(sight, key, bodies.get(key), wanted.get(key)) for key in keys)
+    return [one for one in actions if one is not None]
+
+
+def action(sight: Sight, key: str, body: Body | None, want: Wanted | None) -> Action | None:
+    """What to do next about one task. It depends on nothing but the arguments and, of the record, on the claim of this
+    key and the one of the body's epoch: whoever asks again when one of these has changed misses nothing."""
+    record, own, session = sight.record, sight.own, sight.session
+    if body is not None:
+        about = _about_body(record, own, session, key, body, want)
+        return about[0] if about else None
+    if key in sight.claiming:
+        return None
+    if want is not None:
+        return _about_task(record, own, session, key, want, sight.alive, sight.spent) if session is not None else None
+    claim = record.claims.get(key)
+    if claim is None or not _mine(claim, own) or claim.epoch in sight.alive:
+        return None
+    return Release(key, claim.epoch, "this node is not responsible, and no body of this epoch runs")
+
+
+def held_here(record: Record, own: Own) -> list[str]:
+    """The keys of the claims that this node holds."""
+    return [key for key, claim in record.claims.items() if _mine(claim, own)]
 
 
 def _about_body(
@@ -189,10 +217,17 @@ def wanted_of(record: Record, database: Database, own: Own) -> dict[str, Wanted]
         return {}
     group = Group(record, database)
     return {
-        claim_key(database.name, task.kind, task.name): Wanted(database.name, task, _fingerprint(database, task))
+        claim_key(database.name, task.kind, task.name): want
         for task in tasks_of(record, database)
-        if not task.disabled and group.place(task)[0] == own.tag
+        if (want := wanted_of_task(group, database, task, own)) is not None
     }
+
+
+def wanted_of_task(group: Group, database: Database, task: Task, own: Own) -> Wanted | None:
+    """The task, if this node is responsible for it."""
+    if task.disabled or group.place(task)[0] != own.tag:
+        return None
+    return Wanted(database.name, task, _fingerprint(database, task))
 
 
 def why_not(record: Record, own: Own, key: str) -> str:

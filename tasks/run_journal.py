@@ -6,6 +6,7 @@ the next. `start` and `end` frame a run. Time in which the whole process stood s
 Lines are written through and not synced: they must survive the process, not the machine.
 """
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -45,21 +46,34 @@ class RunJournal:
         self._bytes_max = bytes_max
         self._file: FileIO | None = self._open()
         self._lost = 0
+        self._waiting: list[bytes] = []
 
-    def write(self, task: str, epoch: int, event: Event, from_ns: int, to_ns: int) -> None:
-        """Append one line. A disk that refuses costs the line and not the task; the log says so, once."""
+    def write(self, task: str, epoch: int, event: Event, from_ns: int, to_ns: int, *, soon: bool = False) -> None:
+        """Append one line; with `soon`, together with others in the event loop's next turn, for what is over: whoever
+        reads the journal takes a run without an end for one that goes on."""
         if self._file is None:
             return
         line = {"task": task, "epoch": epoch, "node": self._node, "event": event, "from_ns": from_ns, "to_ns": to_ns}
         text = json.dumps(line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}) + "\n"
+        self._waiting.append(text.encode())
+        if not soon:
+            self.flush()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits. A disk that refuses costs the lines and not the tasks; the log says so, once."""
+        lines, self._waiting = self._waiting, []
+        if self._file is None or not lines:
+            return
         try:
-            self._append(self._file, text.encode())
+            self._append(self._file, b"".join(lines))
             if self._file.tell() > self._bytes_max:
                 self._file = self._rolled(self._file)
         except OSError as error:
             if not self._lost:
                 log.warning("the journal of runs loses lines; the tasks go on", file=str(self._path), reason=str(error))
-            self._lost += 1
+            self._lost += len(lines)
             return
         if self._lost:
             log.info("the journal of runs is written again", file=str(self._path), lines_lost=self._lost)
@@ -67,6 +81,7 @@ class RunJournal:
 
     def close(self) -> None:
         """Let go of the file."""
+        self.flush()
         if self._file is not None:
             self._file.close()
             self._file = None

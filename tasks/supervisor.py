@@ -18,12 +18,15 @@ from raftnode.ports import Random, SystemRandom
 from raftnode.record.commands import Changes, ClaimTask, Command, ProgressMade, ReleaseTask
 from raftnode.record.model import Progress, Record, Result
 from tasks import plan as planning
+from tasks.attention import Attention
+from tasks.bodies import Bodies
 from tasks.body import Body
 from tasks.checkpoints import Checkpoints
 from tasks.context import Info, Run, RunSettings, TaskContext, now
-from tasks.plan import Action, Claiming, Own, Release, Start, Stop, Wait, Wanted
-from tasks.proposals import Claim, Proposal, Proposals
+from tasks.plan import Action, Claiming, Own, Release, Sight, Start, Stop, Wait, Wanted
+from tasks.proposals import Claim, Proposal, Proposals, UnderWay
 from tasks.run_journal import BYTES_MAX, Pulse, RunJournal
+from tasks.said import Said
 from tasks.status import Status, of_body, of_wanted
 from tasks.wanted import WantedHere
 
@@ -31,7 +34,8 @@ log = structlog.get_logger(__name__)
 
 PULSE_S = 0.1
 CANCEL_AGAIN_S = 1.0
-_NOTHING: dict[str, Wanted] = {}
+SLICE_MAX = 100
+"""So many tasks are decided about before the event loop has a turn at everything else."""
 
 
 class Replica(Protocol):
@@ -60,7 +64,8 @@ class Databases(Protocol):
 class Supervisor:
     """What this node runs. Subscribe `on_tick` to the record and `on_lease` to the lease, and run `run`.
 
-    `bodies_running` is told before every start and after every end how many bodies have not yet ended.
+    `bodies_running` is told before every start and after every end how many bodies that need a lease have not ended.
+    Those that tolerate partitions outlive it, so nothing must end the process for them.
     """
 
     def __init__(
@@ -87,18 +92,17 @@ class Supervisor:
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self._proposals = Proposals(replica.propose, self._random)
         self._wanted = WantedHere(own)
-        self._bodies: dict[str, Body] = {}
-        self._claims: dict[str, Claim] = {}
-        self._releases: dict[int, Proposal] = {}
+        self._attention = Attention()
+        self._bodies = Bodies()
+        self._under_way = UnderWay()
+        self._said = Said()
         self._waits: dict[str, Wait] = {}
         self._refused: dict[str, int] = {}
         self._infos: dict[str, tuple[int, Info]] = {}
         self._spent: set[int] = set()
         self._group: asyncio.TaskGroup | None = None
-        self._closing = False
-        self._local = 0
-        self._seen: tuple[object, object, int | None, int] | None = None
-        self._stepping = self._again = False
+        self._closing, self._nothing = False, dict[str, Wanted]()
+        self._stepping = self._again = self._soon = False
         self._changed = asyncio.Event()
 
     # ---- life
@@ -109,12 +113,14 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 group.create_task(self._checkpoints.run())
+                self._attention.call(planning.held_here(self._replica.record, self._own))
                 self._step()
                 try:
                     await self._beat()
                 finally:
                     self._group = None
         finally:
+            self._said.flush()
             self._journal.close()
 
     async def stop(self, timeout_s: float) -> None:
@@ -123,7 +129,7 @@ class Supervisor:
         Without a lease nobody is waited for who would only release: that needs a majority this node does not have.
         """
         self._closing = True
-        self._touch()
+        self._step()
         try:
             async with asyncio.timeout(timeout_s):
                 while self._group is not None and self._unfinished():
@@ -132,8 +138,8 @@ class Supervisor:
             log.warning("Some tasks could not be released in time; they move when this node counts as silent.")
 
     def _unfinished(self) -> bool:
-        releasing = self._bodies or self._claims or self._releases
-        return self._count() > 0 or bool(releasing and self._lease.session is not None)
+        releasing = self._bodies or self._under_way
+        return self._bodies.unfinished > 0 or bool(releasing and self._lease.session is not None)
 
     async def _beat(self) -> None:
         """The pulse tells freezes of the process, for the journal; it beats only while bodies run."""
@@ -147,61 +153,68 @@ class Supervisor:
 
     def on_tick(self, record: Record, changes: Changes) -> None:
         """The record has changed."""
+        self._attention.call(changes.claims)
         self._step()
 
     def on_lease(self) -> None:
         """Role or session has changed."""
         self._step()
 
-    def _touch(self) -> None:
-        """Something of our own has changed."""
-        self._local += 1
-        self._step()
+    def _touch(self, *keys: str) -> None:
+        """Something of our own has changed about these tasks. Many such changes cost one step."""
+        self._attention.call(keys)
+        if not self._soon:
+            self._soon = True
+            asyncio.get_running_loop().call_soon(self._step)
 
     def _step(self) -> None:
         # Reading the lease may itself tell of a lapse, and starting a body may change what is to be done.
         self._again = True
         if self._stepping:
             return
-        self._stepping = True
+        self._stepping, self._soon = True, False
         try:
             while self._again and self._group is not None:
                 self._again = False
-                self._plan_once()
+                self._take_a_slice()
         finally:
             self._stepping = False
+        if self._attention and self._group is not None:
+            self._touch()
 
-    def _plan_once(self) -> None:
-        record, session = self._replica.record, self._lease.session
-        wanted = _NOTHING if self._closing else self._wanted(record)
-        self._land(record)
-        seen = (record.claims, wanted, session, self._local)
-        before, self._seen = self._seen, seen
-        if before is not None and seen[0] is before[0] and seen[1] is before[1] and seen[2:] == before[2:]:
-            return
-        self._waits = {}
-        for action in planning.plan(
-            record,
-            self._own,
-            session,
-            {key: _as_planned(body) for key, body in self._bodies.items()},
-            claiming=self._claims.keys(),
-            spent=self._spent,
-            wanted=wanted,
-        ):
-            self._do(action)
-        self._infos = {key: kept for key, kept in self._infos.items() if key in wanted or key in self._bodies}
-        self._spent = {epoch for epoch in self._spent if epoch in self._alive() or _held(record, epoch)}
-        self._refused = {key: failures for key, failures in self._refused.items() if key in wanted}
+    def _take_a_slice(self) -> None:
+        record = self._replica.record
+        wanted = self._look(record)
+        sight = Sight(
+            record, self._own, self._attention.session, self._under_way.claims.keys(), self._spent, self._bodies.epochs
+        )
+        for key in self._attention.take(SLICE_MAX):
+            self._waits.pop(key, None)
+            action = planning.action(sight, key, self._bodies.planned(key), wanted.get(key))
+            if action is not None:
+                self._do(action)
+        if self._said:
+            asyncio.get_running_loop().call_soon(self._said.flush)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _land(self, record: Record) -> None:
-        """Proposals whose outcome has reached this node's record are over."""
-        on_their_way = len(self._claims) + len(self._releases)
-        self._claims = {key: p for key, p in self._claims.items() if not p.landed(record.index)}
-        self._releases = {epoch: p for epoch, p in self._releases.items() if not p.landed(record.index)}
-        self._local += on_their_way - len(self._claims) - len(self._releases)
+    def _look(self, record: Record) -> Mapping[str, Wanted]:
+        """Calls the tasks about which anything has changed that `planning.action` reads."""
+        attention, session = self._attention, self._lease.session
+        wanted = self._nothing if self._closing else self._wanted(record)
+        attention.call(self._under_way.landed(record.index))
+        for key in attention.compare(wanted):
+            self._refused.pop(key, None)
+            if key not in self._bodies:
+                self._infos.pop(key, None)
+        if session != attention.session:
+            attention.session = session
+            attention.call(wanted)
+            attention.call(planning.held_here(record, self._own))
+            # What runs without a lease must stop before anything else is done.
+            attention.call_first(self._bodies)
+            self._spent = {epoch for epoch in self._spent if epoch in self._bodies.epochs or _held(record, epoch)}
+        return wanted
 
     def _do(self, action: Action) -> None:
         match action:
@@ -216,17 +229,21 @@ class Supervisor:
             case Wait():
                 self._waits[action.key] = action
             case planning.Forget():
-                del self._bodies[action.key]
-                self._local += 1
-                self._again = True
+                self._forget(action.key)
 
-    def _alive(self) -> set[int]:
-        return {body.run.epoch for body in self._bodies.values()}
+    def _forget(self, key: str) -> None:
+        epoch = self._bodies.forget(key).run.epoch
+        if not _held(self._replica.record, epoch):
+            self._spent.discard(epoch)
+        if key not in self._attention.wanted:
+            self._infos.pop(key, None)
+        self._attention.call([key])
+        self._again = True
 
     # ---- claims and releases
 
     def _claim(self, action: Claiming) -> None:
-        proposal = self._claims[action.key] = Claim(wanted=action.wanted)
+        proposal = self._under_way.claim(action.key, action.wanted)
         assert self._group is not None
         self._group.create_task(self._propose_claim(action, proposal))
 
@@ -243,18 +260,18 @@ class Supervisor:
         )
         result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)
         if result is not None and result.error is not None:
-            log.info("A claim was refused.", task=action.key, reason=result.error.message)
+            self._said.of("A claim was refused.", task=action.key, reason=result.error.message)
             proposal.error = result.error.message
             proposal.failures = self._refused.get(action.key, 0)
             await self._proposals.pause(proposal)
             self._refused[action.key] = proposal.failures
-        proposal.index = result.index if result is not None else 0
-        self._touch()
+        self._under_way.answered(action.key, proposal, result)
+        self._touch(action.key)
 
     def _release(self, action: Release) -> None:
-        if action.epoch in self._releases:
+        proposal = self._under_way.release(action.key, action.epoch)
+        if proposal is None:
             return
-        proposal = self._releases[action.epoch] = Proposal()
         assert self._group is not None
         self._group.create_task(self._propose_release(action, proposal))
 
@@ -268,9 +285,9 @@ class Supervisor:
         reason = body.reason if body is not None else action.reason
         command = ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made)
         result = await self._proposals.answer(command, proposal, lambda: _held(self._replica.record, action.epoch))
-        proposal.index = result.index if result is not None else 0
-        log.info("A task was released.", task=action.key, epoch=action.epoch, reason=reason)
-        self._touch()
+        self._said.of("A task was released.", task=action.key, epoch=action.epoch, reason=reason)
+        self._under_way.answered(action.key, proposal, result, action.epoch)
+        self._touch(action.key)
 
     # ---- bodies
 
@@ -305,13 +322,12 @@ class Supervisor:
         )
         self._refused.pop(action.key, None)
         self._spent.add(action.epoch)
-        self._bodies[action.key] = body
-        self._local += 1
-        self._bodies_running(self._count())
+        self._bodies.begin(action.key, body)
+        self._bodies_running(self._bodies.leased)
         assert self._group is not None
         body.task = self._group.create_task(body.live(self._context))
         body.task.add_done_callback(lambda _: self._ended(body))
-        log.info("A task was started.", task=action.key, epoch=action.epoch, session=action.session)
+        self._said.of("A task was started.", task=action.key, epoch=action.epoch, session=action.session)
 
     async def _context(self, body: Body) -> TaskContext:
         def save(run: Run, progress: Progress) -> "asyncio.Future[bool]":
@@ -343,8 +359,7 @@ class Supervisor:
 
     def _stop(self, body: Body, reason: str) -> None:
         body.state, body.reason, body.since = "Stopping", reason, now()
-        self._local += 1
-        log.info("A task is being stopped.", task=body.run.claim_key, epoch=body.run.epoch, reason=reason)
+        self._said.of("A task is being stopped.", task=body.run.claim_key, epoch=body.run.epoch, reason=reason)
         self._cancel(body)
 
     def _cancel(self, body: Body) -> None:
@@ -356,12 +371,9 @@ class Supervisor:
     def _ended(self, body: Body) -> None:
         if body.state != "Stopping":
             body.reason = "the run was found to be over"
-        body.state = "Ended"
-        self._bodies_running(self._count())
-        self._touch()
-
-    def _count(self) -> int:
-        return sum(body.state != "Ended" for body in self._bodies.values())
+        self._bodies.end(body)
+        self._bodies_running(self._bodies.leased)
+        self._touch(body.run.claim_key)
 
     # ---- what others see
 
@@ -369,19 +381,9 @@ class Supervisor:
         """Every task that runs here, is about to, or has not been released yet, by claim key."""
         tag = self._own.tag
         shown = {key: of_wanted(tag, w.wanted, "Waiting", reason=w.reason) for key, w in self._waits.items()}
-        for key, proposal in self._claims.items():
+        for key, proposal in self._under_way.claims.items():
             shown[key] = of_wanted(tag, proposal.wanted, "Claiming", error=proposal.error)
         return shown | {key: of_body(tag, body) for key, body in self._bodies.items()}
-
-
-def _as_planned(body: Body) -> planning.Body:
-    return planning.Body(
-        epoch=body.run.epoch,
-        session=body.session,
-        fingerprint=body.fingerprint,
-        state="Running" if body.state == "Error" else body.state,
-        partition_tolerant=body.partition_tolerant,
-    )
 
 
 def _held(record: Record, epoch: int) -> bool:

@@ -40,7 +40,7 @@ class Replica:
         self.record = Record()
         self._raft: Raft | None = None
         self._listeners: list[Listener] = []
-        self._pending = Changes()
+        self._pending: list[Changes] = []
         self._changed = asyncio.Event()
 
     def attach(self, raft: Raft) -> None:
@@ -55,7 +55,7 @@ class Replica:
         """Applies one committed entry; the answer goes to whoever proposed it."""
         applied = apply(self.record, Entry(index, term), command)
         self.record = applied.record
-        self._pending = _merged(self._pending, applied.changes)
+        self._pending.append(applied.changes)
         return applied.result
 
     def refuses(self, command: bytes) -> str | None:
@@ -83,13 +83,12 @@ class Replica:
         except snapshot.SnapshotUnreadable as error:
             raise StorageDamaged(str(error)) from error
         everything = frozenset(before.databases) | frozenset(self.record.databases)
-        self._pending = Changes(
-            cluster=True, databases=everything, claims=frozenset(before.claims) | frozenset(self.record.claims)
-        )
+        claims = frozenset(before.claims) | frozenset(self.record.claims)
+        self._pending = [Changes(cluster=True, databases=everything, claims=claims)]
 
     def after_tick(self) -> None:
         """Tells the listeners and wakes who waits for a change."""
-        changes, self._pending = self._pending, Changes()
+        changes, self._pending = _merged(self._pending), []
         for listener in self._listeners:
             listener(self.record, changes)
         self._changed.set()
@@ -174,5 +173,9 @@ class Replica:
         return answer
 
 
-def _merged(a: Changes, b: Changes) -> Changes:
-    return Changes(cluster=a.cluster or b.cluster, databases=a.databases | b.databases, claims=a.claims | b.claims)
+def _merged(changes: list[Changes]) -> Changes:
+    return Changes(
+        cluster=any(one.cluster for one in changes),
+        databases=frozenset().union(*(one.databases for one in changes)),
+        claims=frozenset().union(*(one.claims for one in changes)),
+    )

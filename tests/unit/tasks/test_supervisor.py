@@ -26,11 +26,12 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Progress, Record, Result, Traits, to_json
 from raftnode.record.ownership import task_key
-from tasks import kinds
+from tasks import kinds, plan
 from tasks.context import NotOwned, RunSettings, TaskContext
 from tasks.kinds import Superseded, TaskFailed
 from tasks.plan import Own
-from tasks.supervisor import Supervisor
+from tasks.proposals import AT_ONCE_MAX
+from tasks.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
 from tests.unit.record.build import Cluster
 from tests.unit.tasks.conftest import until
@@ -64,10 +65,10 @@ class LogOfOne:
         return self.apply(command)
 
     def apply(self, command: Command) -> Result:
-        result = self.cluster.apply(command).result
+        applied = self.cluster.apply(command)
         for listener in self.listeners:
-            listener(self.record, Changes())
-        return result
+            listener(self.record, applied.changes)
+        return applied.result
 
 
 class Lease:
@@ -173,6 +174,76 @@ async def test_a_task_is_claimed_and_its_body_runs_under_the_epoch_of_the_grant(
         assert node.state() == "Running"
     assert PROBE.live == {}
     assert node.counts == [1, 0]
+
+
+async def test_the_end_of_one_body_is_no_reason_to_look_at_the_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node.running():
+        for n in range(300):
+            node.task(f"t{n}")
+        await until(lambda: len(PROBE.live) == 300)
+        looked: list[str] = []
+        action = plan.action
+
+        def noted(sight: plan.Sight, key: str, *rest: Any) -> plan.Action | None:
+            looked.append(key)
+            return action(sight, key, *rest)
+
+        monkeypatch.setattr(plan, "action", noted)
+        node.log.apply(SetTaskState(database="Northwind", id=node.cluster.task_now("t7").id, disabled=True))
+        await until(lambda: node.state("t7") is None and len(PROBE.live) == 299)
+        assert set(looked) == {"northwind/Probe/t7"}
+        assert len(looked) < 10
+
+
+async def test_thousands_are_stopped_in_slices_between_which_the_loop_has_a_turn(node: Node) -> None:
+    async with node.running():
+        for n in range(SLICE_MAX * 3):
+            node.task(f"t{n}")
+        await until(lambda: len(PROBE.live) == SLICE_MAX * 3)
+        stopping: list[int] = []
+        node.lease.lapse()
+        while node.supervisor.status():
+            states = [status.state for status in node.supervisor.status().values()]
+            if "Running" not in states:
+                break
+            stopping.append(len(states) - states.count("Running"))
+            await asyncio.sleep(0)
+        assert [b - a for a, b in pairwise([0, *stopping])] == [SLICE_MAX, SLICE_MAX]
+
+
+async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> None:
+    under_way, answers = 0, asyncio.Event()
+    propose = node.log.propose
+
+    async def slow(command: Command) -> Result:
+        nonlocal under_way
+        under_way += 1
+        await answers.wait()
+        return await propose(command)
+
+    node.supervisor._proposals._propose = slow
+    for n in range(AT_ONCE_MAX + 50):
+        node.task(f"t{n}")
+    async with node.running():
+        await until(lambda: len(node.supervisor.status()) == AT_ONCE_MAX + 50 and under_way >= AT_ONCE_MAX)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert under_way == AT_ONCE_MAX
+        answers.set()
+        await until(lambda: len(PROBE.live) == AT_ONCE_MAX + 50)
+
+
+async def test_bodies_that_tolerate_partitions_do_not_count_for_the_kill_timer(node: Node) -> None:
+    async with node.running():
+        node.task(traits=Traits(partition_tolerant=True))
+        node.task("strict")
+        await until(lambda: len(PROBE.live) == 2)
+        node.lease.lapse()
+        await until(lambda: "strict" not in PROBE.live)
+        assert (max(node.counts), node.counts[-1]) == (1, 0)
+        assert "t" in PROBE.live
 
 
 async def test_many_tasks_run_beside_each_other(node: Node) -> None:

@@ -1,0 +1,90 @@
+"""Thousands of light tasks on real nodes: a node that loses its lease stops them all in time, a lost leader's are taken
+over, and no watchdog kills anybody on the way."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.harness import hostile_tasks
+from tests.harness.cluster import Cluster
+from tests.harness.plugins import install
+
+DATABASE = "Many"
+PUT_AT_ONCE = 16
+
+
+def a_cluster(directory: Path, tags: Sequence[str] = "ABC", profile: str = "default") -> Cluster:
+    """Nodes with the plug-in. The journal of runs keeps every line."""
+    cluster = Cluster(directory, tags, profile=profile, flags=("--tasks.run-journal-bytes-max", str(1 << 30)))
+    found = install(directory / "packages", Path(hostile_tasks.__file__), "hostile_etl")
+    for node in cluster.nodes.values():
+        node.prefix = (*node.prefix, *found)
+    return cluster
+
+
+async def put_tasks(cluster: Cluster, count: int, mentor: str | None = None) -> None:
+    """Tasks that only rest, all with that mentor."""
+    places = asyncio.Semaphore(PUT_AT_ONCE)
+
+    async def put(n: int) -> None:
+        async with places:
+            await cluster.put_etl(DATABASE, {"EtlType": "Hostile", "Name": f"t{n}", "MentorNode": mentor})
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(count):
+            group.create_task(put(n))
+
+
+class Runs:
+    """How many runs of a node have begun and not ended, by its journal, which is read on."""
+
+    def __init__(self, cluster: Cluster, tag: str) -> None:
+        self._file = cluster.nodes[tag].data_dir / "runs.jsonl"
+        self._offset = 0
+        self._counted: Counter[str] = Counter()
+
+    def live(self) -> int:
+        if not self._file.exists():
+            return 0
+        with self._file.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self._counted[json.loads(line)["event"]] += 1
+        return self._counted["start"] - self._counted["end"]
+
+
+async def test_a_node_that_loses_its_lease_stops_five_thousand_bodies_in_time(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path) as cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        await put_tasks(cluster, 5000, mentor="A")
+        runs = Runs(cluster, "A")
+        await cluster.wait_until(lambda: runs.live() == 5000, "A to run every task", timeout_sec=120)
+        await cluster.kill("B")
+        await cluster.kill("C")
+        await cluster.wait_until(lambda: runs.live() == 0, "every body of A to end", timeout_sec=60)
+        cluster.start("B")
+        cluster.start("C")
+        await cluster.wait_until(lambda: runs.live() == 5000, "A to run every task again", timeout_sec=120)
+        assert cluster.ended("A") is None, "A was killed by its watchdog"
+
+
+async def test_the_loss_of_a_leader_with_many_tasks_on_three_nodes_settles_without_watchdog_kills(
+    tmp_path: Path,
+) -> None:
+    async with a_cluster(tmp_path, profile="fast") as cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        await put_tasks(cluster, 1800)
+        runs = {tag: Runs(cluster, tag) for tag in "ABC"}
+        await cluster.wait_until(lambda: sum(r.live() for r in runs.values()) == 1800, "all to run", timeout_sec=120)
+        leader = await cluster.leader()
+        await cluster.kill(leader)
+        left = [tag for tag in "ABC" if tag != leader]
+        await cluster.wait_until(
+            lambda: sum(runs[t].live() for t in left) == 1800, "the two to run all", timeout_sec=120
+        )
+        assert [cluster.ended(tag) for tag in left] == [None, None], "a watchdog has killed"

@@ -1,0 +1,51 @@
+"""A kind of task for tests on real processes: light, and hostile where its configuration says so. A plug-in of a user's
+would be written like this."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from raftnode.record.model import Database, Traits
+from raftnode.record.ownership import task_key
+from tasks.context import TaskContext
+from tasks.kinds import Definition
+
+NAME = "HostileEtl"
+
+
+class Hostile:
+    """See `tasks.kinds.TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spin" (the same
+    with the interpreter lock), "spawn" (starts a subprocess that appends to `File`, with one of its own)."""
+
+    name = NAME
+    etl_type = "Hostile"
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        name = str(configuration["Name"])
+        return Definition(
+            name=name,
+            kind=NAME,
+            key=task_key(NAME, name),
+            configuration=json.dumps(dict(configuration)).encode(),
+            mentor=configuration.get("MentorNode"),
+            traits=Traits(partition_tolerant=bool(configuration.get("Tolerant"))),
+        )
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """It needs none."""
+
+    async def run(self, context: TaskContext) -> None:
+        configuration = json.loads(context.run.task.configuration)
+        await getattr(self, f"_{configuration.get('Does', 'rest')}")(context, configuration)
+
+    async def _rest(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
+        while True:
+            await context.sleep(3600)
+
+    async def _block(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
+        await context.sleep(0.2)
+        time.sleep(3600)  # noqa: ASYNC251 - that is what it is for
+
+
+KIND = Hostile()
