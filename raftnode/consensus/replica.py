@@ -94,13 +94,16 @@ class Replica:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def propose(self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None) -> Result:
+    async def propose(
+        self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None, asked: str = ""
+    ) -> Result:
         """The command's answer, from any node of the cluster.
 
-        Proposes again under one request id until it is answered, so that it takes effect at most once. Raises
+        Proposes again under one request id until it is answered, so that it takes effect at most once. `asked` is the
+        hash of what a client asked for, if it is the client that gave the id: see `Envelope`. Raises
         Unavailable after `timeout_ms`, TooLarge at once.
         """
-        data = self._encoded(command, request_id)
+        data = self._encoded(command, request_id, asked)
         reason = "no leader is known"
         pause_ms = RETRY_MIN_MS
         try:
@@ -160,8 +163,8 @@ class Replica:
         return self._raft
 
     @staticmethod
-    def _encoded(command: Command, request_id: str | None) -> bytes:
-        data = encode(command, request_id or uuid.uuid4().hex)
+    def _encoded(command: Command, request_id: str | None, asked: str = "") -> bytes:
+        data = encode(command, request_id or uuid.uuid4().hex, asked if request_id else "")
         if len(data) > COMMAND_BYTES_MAX:
             raise TooLarge(f"{type(command).__name__} takes {len(data)} bytes; the limit is {COMMAND_BYTES_MAX}.")
         return data

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from raftnode.decoding import UNREADABLE
 from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
 from raftnode.record.model import (
+    ASKED_LENGTH_MAX,
     COMMAND_BYTES_MAX,
     REQUEST_ID_LENGTH_MAX,
     REQUESTS_MAX,
@@ -50,20 +51,23 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
         )
     record = replace(record, index=entry.index)
     if len(data) > COMMAND_BYTES_MAX:
-        return _answer(record, "", _failed(entry, "BadRequestException", _too_large(len(data))))
+        return _answer(record, None, _failed(entry, "BadRequestException", _too_large(len(data))))
     try:
         envelope = decode(data)
     except UNREADABLE as error:
-        return _answer(record, "", _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
+        return _answer(record, None, _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
     if envelope.version > SCHEMA_VERSION:
         message = f"Command of schema version {envelope.version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
-        return _answer(record, "", _failed(entry, "ClientVersionMismatchException", message))
+        return _answer(record, None, _failed(entry, "ClientVersionMismatchException", message))
     if len(envelope.request_id) > REQUEST_ID_LENGTH_MAX:
         message = f"The request id is longer than {REQUEST_ID_LENGTH_MAX} characters. Choose a shorter one."
-        return _answer(record, "", _failed(entry, "BadRequestException", message))
+        return _answer(record, None, _failed(entry, "BadRequestException", message))
+    if len(envelope.asked) > ASKED_LENGTH_MAX:
+        message = f"The hash of what was asked for is longer than {ASKED_LENGTH_MAX} characters."
+        return _answer(record, None, _failed(entry, "BadRequestException", message))
     first = record.requests.get(envelope.request_id)
     if first is not None:
-        return Applied(record=record, result=first)
+        return Applied(record=record, result=_repeated(first, entry, envelope))
     return _run(record, entry, envelope)
 
 
@@ -71,27 +75,37 @@ def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
     try:
         outcome = envelope.command.apply(record, entry)
     except Refused as refused:
-        return _answer(record, envelope.request_id, Result(index=entry.index, error=refused.error))
+        return _answer(record, envelope, Result(index=entry.index, error=refused.error))
     except ALIKE as error:
         # A command must never raise, but if one does so by a defect, it does so on every node alike: answering keeps
         # them equal, raising would stop them all at this entry for ever.
         message = f"{type(error).__name__} in {type(envelope.command).__name__}; nothing was changed."
-        return _answer(record, envelope.request_id, _failed(entry, "RavenException", message))
+        return _answer(record, envelope, _failed(entry, "RavenException", message))
     result = Result(index=entry.index, value=outcome.value)
-    return _answer(outcome.record, envelope.request_id, result, outcome.changes)
+    return _answer(outcome.record, envelope, result, outcome.changes)
 
 
-def _answer(record: Record, request_id: str, result: Result, changes: Changes | None = None) -> Applied:
+def _repeated(first: Result, entry: Entry, envelope: Envelope) -> Result:
+    if not first.asked or not envelope.asked or first.asked == envelope.asked:
+        return first
+    message = (
+        f"The raft-request-id '{envelope.request_id}' was used for another request, at index {first.index}; "
+        "nothing was changed. Give each request an id of its own, and a repeat the very same request."
+    )
+    return _failed(entry, "RequestIdUsedException", message)
+
+
+def _answer(record: Record, envelope: Envelope | None, result: Result, changes: Changes | None = None) -> Applied:
     return Applied(
-        record=_remember(record, request_id, result) if request_id else record,
+        record=_remember(record, envelope, result) if envelope and envelope.request_id else record,
         result=result,
         changes=changes or Changes(),
     )
 
 
-def _remember(record: Record, request_id: str, result: Result) -> Record:
-    requests = record.requests.set(request_id, result)
-    order = record.request_order.set(record.request_next, request_id)
+def _remember(record: Record, envelope: Envelope, result: Result) -> Record:
+    requests = record.requests.set(envelope.request_id, replace(result, asked=envelope.asked))
+    order = record.request_order.set(record.request_next, envelope.request_id)
     first = record.request_first
     if len(requests) > REQUESTS_MAX:
         requests = requests.delete(order[first])

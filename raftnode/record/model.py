@@ -23,6 +23,7 @@ COMMAND_BYTES_MAX = 512 * 1024
 DECISIONS_MAX = 1_000
 REQUESTS_MAX = 10_000
 REQUEST_ID_LENGTH_MAX = 256
+ASKED_LENGTH_MAX = 32
 WEIGHT_MAX = 100
 LABELS_MAX = 32
 RUNS_KEPT_MAX = 16
@@ -318,11 +319,13 @@ class Error(Value, frozen=True, kw_only=True):
 
 
 class Result(Value, frozen=True, kw_only=True):
-    """The answer to a command: the log index it stands at, and either an error or a value."""
+    """The answer to a command: the log index it stands at, and either an error or a value. `asked`: the hash of what
+    was asked for under its request id; empty if that is not known."""
 
     index: int
     error: Error | None = None
     value: Any = None
+    asked: str = ""
 
 
 class Record(Value, frozen=True, kw_only=True):

@@ -11,9 +11,13 @@ from raftnode.web.errors import ApiError, bad_request
 CHUNK_BYTES_MAX = 16 * 1024
 """Compressed bytes that are worked on between two turns of the loop."""
 
+_WHOLE = web.RequestKey("whole", bytes)
+
 
 async def whole(request: web.Request, *, bytes_max: int | None = None) -> bytes:
-    """The whole body, at most http.body_bytes_max unless another limit is given. To be read once."""
+    """The whole body, at most http.body_bytes_max unless another limit is given. May be asked for again."""
+    if _WHOLE in request:
+        return request[_WHOLE]
     limit = request.client_max_size if bytes_max is None else bytes_max
     content = bytearray()
     async for piece in pieces(request):
@@ -21,7 +25,8 @@ async def whole(request: web.Request, *, bytes_max: int | None = None) -> bytes:
         if len(content) > limit:
             setting = " (http.body_bytes_max)" if bytes_max is None else ""
             raise ApiError("TooLargeException", f"The body has more than {limit} bytes{setting}. Send less at once.")
-    return bytes(content)
+    request[_WHOLE] = bytes(content)
+    return request[_WHOLE]
 
 
 async def pieces(request: web.Request, *, sniffed: bool = False) -> AsyncIterator[bytes]:

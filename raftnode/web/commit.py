@@ -1,18 +1,22 @@
 """How a request changes the record: propose, wait until this node has applied it, answer."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
+import msgspec
 import structlog
+import xxhash
 from aiohttp import web
 
+from raftnode.decoding import UNREADABLE, from_json
 from raftnode.http import HttpError, HttpFailed
 from raftnode.record.commands import Command, Entry, Refused
 from raftnode.record.model import Result
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, of_result
 from raftnode.web.parts import PARTS, Parts
-from raftnode.web.requests import request_id
+from raftnode.web.requests import REQUEST_ID, request_id
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +36,20 @@ async def commit(request: web.Request, command: Command, *, part: str = "") -> R
         command,
         timeout_ms=parts.settings.cluster.proposal_timeout_ms,
         request_id=f"{id}/{part}" if id and part else id,
+        asked=await asked(request) if id else "",
     )
     return await settled(parts, result)
+
+
+async def asked(request: web.Request) -> str:
+    """A hash of what the request asks for. Not of the command: that has what this node adds, like the time or a new id.
+    How the same JSON is spelled, the order of query values, and the request id do not count."""
+    content = await whole(request)
+    with contextlib.suppress(*UNREADABLE):
+        content = msgspec.json.encode(from_json(content), order="sorted") if content else content
+    values = sorted((name.lstrip("?").lower(), value) for name, value in request.query.items())
+    where = [request.method, request.path.lower(), [pair for pair in values if pair[0] != REQUEST_ID]]
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode([*where, request.headers.get("If-Match")]) + content)
 
 
 def rehearse(request: web.Request, commands: Iterable[Command]) -> None:

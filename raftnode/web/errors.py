@@ -50,6 +50,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "NodeIdMismatchException": (409, f"{RAVEN}.ConcurrencyException"),
     "NotSupportedException": (501, "System.NotSupportedException"),
     "NotLeadingException": (503, f"{RAVEN}.Cluster.NoLeaderException"),
+    "RequestIdUsedException": (409, f"{RAVEN}.ConcurrencyException"),
     "RouteNotFoundException": (404, f"{RAVEN}.Routing.RouteNotFoundException"),
     "TaskDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
     "TimeoutException": (408, "System.TimeoutException"),

@@ -54,10 +54,13 @@ AnyCommand = (
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """A command as it stands in the log. The request id makes proposing it again safe."""
+    """A command as it stands in the log. The request id makes proposing it again safe. `asked`: a hash of what its
+    client asked for, by which a repeat is told from another request under the same id; empty if the id is our own, as
+    only the very same command is then proposed under it."""
 
     command: AnyCommand
     request_id: str = ""
+    asked: str = ""
     version: int = SCHEMA_VERSION
 
 
@@ -65,9 +68,9 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
 _decoder: MsgpackDecoder[Envelope] = MsgpackDecoder(Envelope, dec_hook=dec_hook)
 
 
-def encode(command: Any, request_id: str = "") -> bytes:
+def encode(command: Any, request_id: str = "", asked: str = "") -> bytes:
     """The command as bytes for the log."""
-    return _encoder.encode(Envelope(command=command, request_id=request_id))
+    return _encoder.encode(Envelope(command=command, request_id=request_id, asked=asked))
 
 
 def decode(data: bytes) -> Envelope:

@@ -20,6 +20,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.machine import apply
 from raftnode.record.model import (
+    ASKED_LENGTH_MAX,
     COMMAND_BYTES_MAX,
     REQUEST_ID_LENGTH_MAX,
     PromotionStatus,
@@ -40,6 +41,31 @@ def test_an_entry_that_was_applied_before_changes_nothing() -> None:
     assert again.record is cluster.record
     assert again.result.error is not None
     assert again.result.error.type == "AlreadyAppliedException"
+
+
+def test_another_request_under_a_used_id_is_refused_and_the_first_keeps_its_answer() -> None:
+    record = Cluster("A").record
+    create = CreateDatabase(name="Northwind", nodes=("A",))
+    again = msgspec.structs.replace(create, topology_id="made by another node", at="later")
+    other = CreateDatabase(name="Southwind", nodes=("A",))
+    first = apply(record, Entry(record.index + 1, 1), encode(create, "r1", "hash of it"))
+    record = first.record
+    repeated = apply(record, Entry(record.index + 1, 1), encode(again, "r1", "hash of it"))
+    assert repeated.result == record.requests["r1"]
+    assert repeated.result.value == first.result.value
+    refused = apply(record, Entry(record.index + 1, 1), encode(other, "r1", "hash of another"))
+    assert refused.result.error is not None
+    assert "'r1' was used for another request" in refused.result.error.message
+    assert refused.record == msgspec.structs.replace(record, index=record.index + 1)
+    for known, asked in (("", "hash of it"), ("hash of it", "")):
+        first = apply(Cluster("A").record, Entry(record.index + 1, 1), encode(create, "r1", known))
+        repeated = apply(first.record, Entry(first.record.index + 1, 1), encode(other, "r1", asked))
+        assert repeated.result.error is None, "a node of an earlier version gave no hash"
+
+
+def test_a_hash_beyond_measure_is_refused() -> None:
+    data = encode(SuspendObserver(suspended=True), "r1", "x" * (ASKED_LENGTH_MAX + 1))
+    assert str(ASKED_LENGTH_MAX) in str(apply(Record(), Entry(1, 1), data).result.error)
 
 
 def test_a_refused_command_changes_nothing_but_the_index() -> None:
@@ -69,8 +95,7 @@ def test_a_command_that_nests_too_deep_is_refused_whatever_the_interpreter_could
 def test_a_command_with_an_unknown_field_of_the_greatest_depth_is_applied() -> None:
     cluster = Cluster("A")
     data = encode(SetDraining(tag="A", draining=True))
-    assert data[:1] == b"\x83"
-    deep = b"\x84" + data[1:] + b"\xa5later" + b"\x91" * (DEPTH_MAX - 2) + b"\x90"
+    deep = bytes([data[0] + 1]) + data[1:] + b"\xa5later" + b"\x91" * (DEPTH_MAX - 2) + b"\x90"
     applied = apply(cluster.record, Entry(cluster.record.index + 1, 1), deep)
     assert applied.result.error is None
     assert applied.record.nodes["A"].draining

@@ -28,6 +28,26 @@ async def test_a_repeated_request_id_gets_the_first_answer_and_another_one_a_con
     assert other.json["Type"].endswith(".ConcurrencyException")
 
 
+async def test_a_request_id_that_is_used_for_another_request_is_refused_and_nothing_is_done(client: Client) -> None:
+    id = {"raft-request-id": "mine"}
+    first = await client.put("/admin/databases?name=Shop", {"Settings": {"a": "1", "b": "2"}}, **id)
+    spelled = await client.put("/admin/databases?name=Shop", b'{ "Settings": {"b":"2",\n"a":"1"} }', **id)
+    assert (first.status, spelled.status) == (201, 201)
+    assert first.json["RaftCommandIndex"] == spelled.json["RaftCommandIndex"]
+    for path, body in (
+        ("/admin/databases?name=Other", {"Settings": {"a": "1", "b": "2"}}),
+        ("/admin/databases?name=Shop", {"Settings": {"a": "1"}}),
+        ("/databases/Shop/admin/connection-strings", {"Name": "s", "Type": "Sql"}),
+    ):
+        other = await client.put(path, body, **id)
+        assert other.status in (400, 409), other.message
+    refused = await client.put("/admin/databases?name=Other", {}, **id)
+    assert refused.status == 409
+    assert "'mine' was used for another request" in refused.message
+    assert (await client.get("/admin/databases?name=Other")).status == 404
+    assert (await client.put("/admin/databases?name=Other", {}, **{"raft-request-id": "new"})).status == 201
+
+
 async def test_the_name_may_come_in_the_body(client: Client) -> None:
     assert (await client.put("/admin/databases", {"DatabaseName": "Shop"})).status == 201
 
