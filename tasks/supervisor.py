@@ -379,11 +379,21 @@ class Supervisor:
 
     def status(self) -> Mapping[str, Status]:
         """Every task that runs here, is about to, or has not been released yet, by claim key."""
+        return {key: status for key in self.claim_keys() if (status := self.status_of(key)) is not None}
+
+    def claim_keys(self) -> frozenset[str]:
+        """The claim keys of these tasks."""
+        return frozenset((*self._waits, *self._under_way.claims, *self._bodies))
+
+    def status_of(self, key: str) -> Status | None:
+        """The task of that claim key; None if this node has nothing to do with it."""
         tag = self._own.tag
-        shown = {key: of_wanted(tag, w.wanted, "Waiting", reason=w.reason) for key, w in self._waits.items()}
-        for key, proposal in self._under_way.claims.items():
-            shown[key] = of_wanted(tag, proposal.wanted, "Claiming", error=proposal.error)
-        return shown | {key: of_body(tag, body) for key, body in self._bodies.items()}
+        if (body := self._bodies.get(key)) is not None:
+            return of_body(tag, body)
+        if (proposal := self._under_way.claims.get(key)) is not None:
+            return of_wanted(tag, proposal.wanted, "Claiming", error=proposal.error)
+        wait = self._waits.get(key)
+        return None if wait is None else of_wanted(tag, wait.wanted, "Waiting", reason=wait.reason)
 
 
 def _held(record: Record, epoch: int) -> bool:

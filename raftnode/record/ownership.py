@@ -95,6 +95,11 @@ class Group:
             return best, "Hash"
         return None, "NoRunner" if _NO_RUNNER in self.ruled_out(task).values() else "NoMember"
 
+    def placement(self, task: Task) -> Placement:
+        """The node that is responsible for the task, the rule that named it, and the whole group's ranking."""
+        node, rule = self.place(task)
+        return Placement(node=node, rule=rule, ranking=self.rank(task))
+
     def rank(self, task: Task) -> tuple[Ranked, ...]:
         """Every node of the group by descending score (ties by tag), each with what rules it out, if anything."""
         reasons = self.ruled_out(task)
@@ -151,10 +156,8 @@ class Group:
 
 
 def responsible_node(record: Record, database: Database, task: Task) -> Placement:
-    """The node that is responsible for the task, the rule that named it, and the whole group's ranking."""
-    group = Group(record, database)
-    node, rule = group.place(task)
-    return Placement(node=node, rule=rule, ranking=group.rank(task))
+    """Where the task is placed; whoever asks about many tasks of a database shares one `Group`."""
+    return Group(record, database).placement(task)
 
 
 def update_task(record: Record, database: Database, tag: str) -> Task:

@@ -29,6 +29,7 @@ from raftnode.web import (
 )
 from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
 from raftnode.web.parts import PARTS, Parts
+from raftnode.web.slices import SLICES, Slices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, groups, imports, indexes, observer, replication, runs,
@@ -46,6 +47,7 @@ def application(parts: Parts) -> web.Application:
     app[PARTS] = parts
     etag = topology.ClusterEtag(parts.replica.record)
     parts.replica.subscribe(etag)
+    app[SLICES] = Slices()
     app[topology.CLUSTER_ETAG] = etag
     for area in AREAS:
         routes = area.routes()

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import string
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from raftnode.web.commit import commit, settled
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.slices import SLICES
 from raftnode.web.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION, topology_json
 
 log = structlog.get_logger(__name__)
@@ -101,7 +103,7 @@ async def remove_node(request: web.Request) -> web.Response:
         raise bad_request(f"Node '{tag}' cannot see its own removal. Ask another node: {others}.")
     if not force:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
-        await _drained(parts, tag)
+        await _drained(request, tag)
     await _lead_elsewhere(parts, tag)
     result = await _change(parts, Remove(tag), RemoveNode(tag=tag))
     log.info("a node was removed from the cluster, as an operator asked", node=tag)
@@ -253,13 +255,19 @@ def _refuse_last_voter(record: Record, tag: str, kind: NodeKind) -> None:
         raise bad_request(f"Node '{tag}' is the last voter and stays one. Add or promote another first.")
 
 
-async def _drained(parts: Parts, tag: str) -> None:
+async def _drained(request: web.Request, tag: str) -> None:
     """Waits until the node holds only tasks that stay with it however long one waits."""
+    parts, slices = request.app[PARTS], request.app[SLICES]
     try:
         async with asyncio.timeout(DRAIN_S):
-            await parts.replica.until(lambda record: not _leaving(record, tag))
+            while True:
+                seen = parts.replica.record
+                if await slices.first(_leaving(seen, tag)) is None:
+                    return
+                await parts.replica.until(lambda record: record is not seen)  # noqa: B023 (called before it changes)
     except TimeoutError:
-        held = ", ".join(_leaving(parts.replica.record, tag)[:10])
+        leaving = await slices.all(_leaving(parts.replica.record, tag))
+        held = ", ".join(sorted(key for key in leaving if key is not None)[:10])
         message = (
             f"Node '{tag}' is draining and still holds after {DRAIN_S} s: {held}. Try again, or remove it with "
             "force=true: its tasks then wait until its claims end."
@@ -267,15 +275,18 @@ async def _drained(parts: Parts, tag: str) -> None:
         raise ApiError("TimeoutException", message) from None
 
 
-def _leaving(record: Record, tag: str) -> list[str]:
-    """The keys of the tasks that the node holds and must hand over."""
-    keys = [key for key in record.held.values() if record.claims[key].tag == tag]
-    return sorted(key for key in keys if _goes(record, key, tag))
+def _leaving(record: Record, tag: str) -> Iterator[str | None]:
+    """The keys of the tasks that the node holds and must hand over, with a None for each claim that is none of them."""
+    groups: dict[str, Group] = {}
+    for key in record.held.values():
+        yield key if record.claims[key].tag == tag and _goes(record, key, tag, groups) else None
 
 
-def _goes(record: Record, key: str, tag: str) -> bool:
+def _goes(record: Record, key: str, tag: str, groups: dict[str, Group]) -> bool:
     found = task_of(record, key)
     if found is None:
         return True
     database, task = found
-    return Group(record, database).place(task)[0] != tag
+    if database.name not in groups:
+        groups[database.name] = Group(record, database)
+    return groups[database.name].place(task)[0] != tag

@@ -21,6 +21,7 @@ from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.groups import group_answer, the_database
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
+from raftnode.web.slices import SLICES, Array, Object
 
 NAMES_MAX = 100
 CONFIRMATION_S = 15.0
@@ -120,7 +121,8 @@ async def create(request: web.Request) -> web.Response:
 
 async def get_record(request: web.Request) -> web.Response:
     """A database's record with its etag."""
-    return answer(views.database_record(the_database(request, Query(request).required("name"))))
+    record = views.database_record(the_database(request, Query(request).required("name")))
+    return await request.app[SLICES].answer(Object(record.items()))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -173,7 +175,8 @@ async def list_databases(request: web.Request) -> web.Response:
     databases = [database for _, database in sorted(record.databases.items())][start : start + size]
     if query.flag("namesOnly", False):
         return answer({"Databases": [database.name for database in databases]})
-    return answer({"Databases": [_summary(record, database) for database in databases]})
+    summaries = Array(_summary(record, database) for database in databases)
+    return await request.app[SLICES].answer(Object([("Databases", summaries)]))
 
 
 def _summary(record: Record, database: Database) -> dict[str, object]:

@@ -10,6 +10,7 @@ from raftnode.record.commands import DeleteIndex, PutIndex
 from raftnode.web.commit import commit, rehearse
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.stores import existing_database
 
 DEFINITIONS_MAX = 256
@@ -67,7 +68,8 @@ async def get(request: web.Request) -> web.Response:
     else:
         message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
         raise ApiError("IndexDoesNotExistException", message)
-    return answer({"Results": [from_python_json(index.definition) for index in found]})
+    results = Array(from_python_json(index.definition) for index in found)
+    return await request.app[SLICES].answer(Object([("Results", results)]))
 
 
 async def delete(request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ from raftnode.record.model import DECISIONS_MAX
 from raftnode.web.commit import at_leader, commit
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
+from raftnode.web.slices import SLICES, Object
 
 
 def routes() -> list[web.RouteDef]:
@@ -66,7 +67,8 @@ async def maintenance_stats(request: web.Request) -> web.Response:
     silent = parts.heartbeat.silent_tags()
     reports = parts.heartbeat.reports
     others = sorted({*parts.replica.record.nodes, *reports} - {parts.tag})
-    return answer({tag: _report(reports.get(tag), tag in silent) for tag in others})
+    shown = Object((tag, _report(reports.get(tag), tag in silent)) for tag in others)
+    return await request.app[SLICES].answer(shown)
 
 
 def _report(heard: Heard | None, silent: bool) -> dict[str, Any]:

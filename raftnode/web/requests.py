@@ -131,11 +131,16 @@ def request_id(request: web.Request) -> str | None:
     return id
 
 
+def encoded(value: Any) -> bytes:
+    """The value as JSON."""
+    return _encoder.encode(value)
+
+
 def answer(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """The value as a JSON response."""
     return web.Response(
         status=status,
-        body=_encoder.encode(value),
+        body=encoded(value),
         content_type="application/json",
         charset="utf-8",
         headers=headers,

@@ -5,13 +5,14 @@ from typing import Any
 
 from aiohttp import web
 
-from raftnode.record.model import Database, Record, claim_key, to_json
-from raftnode.record.ownership import mentor_of, tasks_of
+from raftnode.documents.databases import Copy
+from raftnode.record.model import Database, Record, Task, claim_key, to_json
+from raftnode.record.ownership import Group, mentor_of, tasks_of
 from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
 from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer
-from raftnode.web.runs import runs_here
+from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
@@ -35,14 +36,10 @@ async def status(request: web.Request) -> web.Response:
     record = parts.replica.record
     name = Query(request).text("database")
     databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
-    runs = runs_here(parts)
-    copies = {name: to_json(copy) for name, copy in parts.databases.status().items()}
-    return answer(
-        {
-            "Node": _node(parts, record),
-            "Cluster": _cluster(parts, record),
-            "Databases": {database.name: _database(parts, record, database, runs, copies) for database in databases},
-        }
+    copies = parts.databases.status()
+    shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower())).items())) for d in databases)
+    return await request.app[SLICES].answer(
+        Object([("Node", _node(parts, record)), ("Cluster", _cluster(parts, record)), ("Databases", Object(shown))])
     )
 
 
@@ -155,10 +152,9 @@ def _cluster(parts: Parts, record: Record) -> dict[str, Any]:
     }
 
 
-def _database(
-    parts: Parts, record: Record, database: Database, runs: dict[str, Any], copies: dict[str, Any]
-) -> dict[str, Any]:
+def _database(parts: Parts, record: Record, database: Database, copy: Copy | None) -> dict[str, Any]:
     topology = database.topology
+    group = Group(record, database)
     filled = {tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)}
     return {
         "Name": database.name,
@@ -169,12 +165,12 @@ def _database(
         "Topology": views.topology(topology),
         "Mentors": filled,
         "StateHere": topology.state_of(parts.tag),
-        "Copy": copies.get(database.name.lower()),
-        "Tasks": [_task(record, database, task, runs) for task in tasks_of(record, database)],
+        "Copy": copy,
+        "Tasks": Array(_task(parts, record, database, group, task) for task in tasks_of(record, database)),
     }
 
 
-def _task(record: Record, database: Database, task: Any, runs: dict[str, Any]) -> dict[str, Any]:
-    shown = views.task(record, database, task)
-    shown["RunHere"] = runs.get(claim_key(database.name, task.kind, task.name))
+def _task(parts: Parts, record: Record, database: Database, group: Group, task: Task) -> dict[str, Any]:
+    shown = views.task(record, database, group, task)
+    shown["RunHere"] = parts.supervisor.status_of(claim_key(database.name, task.kind, task.name))
     return shown

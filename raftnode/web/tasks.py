@@ -8,13 +8,14 @@ from aiohttp import web
 
 from raftnode.record.commands import DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, Record, Task, claim_key
-from raftnode.record.ownership import responsible_node
+from raftnode.record.ownership import Group, responsible_node
 from raftnode.web import views
 from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.runs import Runs, gather_runs
+from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.stores import existing_database
 from tasks.kinds import ConfigurationError
 
@@ -37,17 +38,23 @@ async def list_tasks(request: web.Request) -> web.Response:
     """All ongoing tasks of the database."""
     database = existing_database(request)
     tasks = sorted(database.tasks.values(), key=lambda task: task.id)
-    runs = await gather_runs(request.app[PARTS], [(database, task) for task in tasks])
-    shown = [task_info(request, database, task, runs) for task in tasks]
+    runs = await gather_runs(request, ((database, task) for task in tasks))
+    record = request.app[PARTS].replica.record
+    group = Group(record, database)
+    shown = Array(task_info(request, record, database, group, task, runs) for task in tasks)
     subscriptions = len([task for task in tasks if task.kind == "Subscription"])
-    return answer({"OngoingTasks": shown, "SubscriptionsCount": subscriptions, "PullReplications": []})
+    return await request.app[SLICES].answer(
+        Object([("OngoingTasks", shown), ("SubscriptionsCount", subscriptions), ("PullReplications", [])])
+    )
 
 
 async def get_task(request: web.Request) -> web.Response:
     """One task, by `key` or `taskName`. Details of its run are asked of the node that holds it."""
     database = existing_database(request)
     task = the_task(database, Query(request))
-    return answer(task_info(request, database, task, await gather_runs(request.app[PARTS], [(database, task)])))
+    runs = await gather_runs(request, [(database, task)])
+    record = request.app[PARTS].replica.record
+    return answer(task_info(request, record, database, Group(record, database), task, runs))
 
 
 async def set_state(request: web.Request) -> web.Response:
@@ -121,11 +128,12 @@ def modified(request: web.Request, id: int, index: int, *, status: int = 200) ->
     return answer({"TaskId": id, "RaftCommandIndex": index, "ResponsibleNode": responsible}, status=status)
 
 
-def task_info(request: web.Request, database: Database, task: Task, runs: Runs) -> dict[str, Any]:
+def task_info(
+    request: web.Request, record: Record, database: Database, group: Group, task: Task, runs: Runs
+) -> dict[str, Any]:
     """RavenDB's task info, with our placement, claim, progress and run beside it."""
     parts = request.app[PARTS]
-    record: Record = parts.replica.record
-    shown = views.task(record, database, task)
+    shown = views.task(record, database, group, task)
     run, unknown = runs.of(claim_key(database.name, task.kind, task.name), shown["Holder"])
     shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run)
     shown["Error"] = (run or {}).get("Error") or unknown

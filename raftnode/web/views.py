@@ -6,7 +6,8 @@ from typing import Any
 from raftnode import masking
 from raftnode.decoding import from_python_json
 from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
-from raftnode.record.ownership import Placement, responsible_node
+from raftnode.record.ownership import Group, Placement
+from raftnode.web.slices import Array, Object
 
 CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 
@@ -99,10 +100,11 @@ def connection_string(string: ConnectionString) -> dict[str, Any]:
 
 
 def database_record(database: Database) -> dict[str, Any]:
-    """RavenDB's database record. Its Etag is the log index of the last change."""
-    tasks: dict[str, list[Any]] = {"RavenEtls": [], "SqlEtls": []}
+    """RavenDB's database record, its long lists made as they are asked for. Its Etag is the log index of the last
+    change."""
+    tasks: dict[str, list[Task]] = {"RavenEtls": [], "SqlEtls": []}
     for task in sorted(database.tasks.values(), key=lambda t: t.id):
-        tasks.setdefault(f"{task.kind}s", []).append(configuration(task))
+        tasks.setdefault(f"{task.kind}s", []).append(task)
     return {
         "DatabaseName": database.name,
         "Disabled": database.disabled,
@@ -112,19 +114,19 @@ def database_record(database: Database) -> dict[str, Any]:
         "LockMode": database.lock_mode,
         "Topology": topology(database.topology),
         "Settings": masking.masked(dict(database.settings)),
-        "Indexes": {i.name: from_python_json(i.definition) for i in database.indexes.values()},
+        "Indexes": Object((i.name, from_python_json(i.definition)) for i in database.indexes.values()),
         "AutoIndexes": {},
         "PeriodicBackups": [],
         "ExternalReplications": [],
         **connection_strings(database),
-        **tasks,
+        **{kind: Array(map(configuration, found)) for kind, found in tasks.items()},
         "Etag": database.etag,
     }
 
 
-def task(record: Record, database: Database, task: Task) -> dict[str, Any]:
-    """A task as the record knows it: header, placement, claim, progress."""
-    placed = responsible_node(record, database, task)
+def task(record: Record, database: Database, group: Group, task: Task) -> dict[str, Any]:
+    """A task as the record knows it: header, placement, claim, progress. `group` is the database's."""
+    placed = group.placement(task)
     return {
         "TaskId": task.id,
         "TaskName": task.name,

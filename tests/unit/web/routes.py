@@ -146,7 +146,7 @@ ROUTES = (
     Route("GET", "/replication/{database}/accepted", {"source": "text"}),
     Route("POST", "/replication/{database}/documents", body=b"\x00\x80"),
     Route("GET", "/status", {"database": "text"}),
-    Route("GET", "/status/runs"),
+    Route("GET", "/status/runs", {"after": "text", "take": "optional"}),
     Route("GET", "/health/live"),
     Route("GET", "/health/ready"),
     Route("GET", "/setup/alive"),
