@@ -115,7 +115,11 @@ async def show_log(session: Session, database: str | None, take: int) -> None:
         print_table("", ("date", "database", "term", "decision"), rows, empty="The observer has decided nothing yet.")
 
     query = f"&database={quote(database)}" if database else ""
-    session.show(await session.call("GET", f"/admin/cluster/observer/decisions?take={take}{query}"), show)
+    decisions = await session.call("GET", f"/admin/cluster/observer/decisions?take={take}{query}")
+    if database and not decisions["ObserverLog"]:
+        # Decisions outlive their database. Where there are none, a misspelt name must not look like good news.
+        await session.call("GET", f"/admin/databases?name={quote(database)}")
+    session.show(decisions, show)
 
 
 @observer.command()

@@ -109,6 +109,8 @@ async def drain(session: Session, tag: str, off: bool) -> None:
 async def traits(session: Session, tag: str, weight: int | None, labels: str | None) -> None:
     """Set a node's weight, its labels, or both; lists what moves and what waits."""
     given = {"weight": weight, "labels": labels}
+    if weight is None and labels is None:
+        raise click.UsageError("Nothing is to be set: give --weight, --labels or both.")
     query = urlencode({"nodeTag": tag} | {name: value for name, value in given.items() if value is not None})
     answer = await session.call("POST", f"/admin/cluster/node/traits?{query}")
 

@@ -147,12 +147,12 @@ async def wait_for(request: web.Request) -> web.Response:
     return answer({"AppliedIndex": parts.raft.applied_index})
 
 
-def the_node(record: Record, tag: str) -> ClusterNode:
+def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
     """The cluster node of that tag; answers 404 if there is none."""
     node = record.nodes.get(tag)
     if node is None:
         known = ", ".join(sorted(record.nodes)) or "none"
-        raise ApiError("NodeDoesNotExistException", f"Node '{tag}' is not in the cluster. Known nodes: {known}.")
+        raise ApiError("NodeDoesNotExistException", f"{called} '{tag}' is not in the cluster. Known nodes: {known}.")
     return node
 
 

@@ -52,6 +52,13 @@ async def asked(request: web.Request) -> str:
     return xxhash.xxh3_64_hexdigest(msgspec.json.encode([*where, request.headers.get("If-Match")]) + content)
 
 
+def is_repeat(request: web.Request, *, part: str = "") -> bool:
+    """Whether a request of this id took effect already, so that what it needs may be gone: it gets its first answer."""
+    id = request_id(request)
+    known = request.app[PARTS].replica.record.requests
+    return id is not None and (f"{id}/{part}" if part else id) in known
+
+
 def rehearse(request: web.Request, commands: Iterable[Command]) -> None:
     """Refuses the request before any of its commands is proposed, if one would be refused as things stand."""
     parts = request.app[PARTS]

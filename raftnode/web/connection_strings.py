@@ -10,8 +10,8 @@ from raftnode.decoding import from_json
 from raftnode.record.commands import DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
 from raftnode.web import views
-from raftnode.web.commit import commit
-from raftnode.web.errors import bad_request
+from raftnode.web.commit import commit, is_repeat
+from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
 from raftnode.web.stores import existing_database
 from raftnode.web.tasks import checked_by_kind
@@ -77,6 +77,10 @@ async def delete(request: web.Request) -> web.Response:
     query = Query(request)
     name, kind = query.required("connectionString"), query.text("type")
     present = database.connection_strings.get(name.lower())
+    if present is None and not is_repeat(request):
+        known = ", ".join(sorted(string.name for string in database.connection_strings.values())[:10]) or "none"
+        message = f"Database '{database.name}' has no connection string '{name}'. Its connection strings: {known}."
+        raise ApiError("ConnectionStringDoesNotExistException", message)
     if present is not None and kind is not None and present.type.lower() != kind.lower():
         raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
     result = await commit(request, DeleteConnectionString(database=database.name, name=name))

@@ -16,7 +16,8 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Database, LockMode, Record
 from raftnode.web import views
-from raftnode.web.commit import commit, rehearse
+from raftnode.web.cluster import the_node
+from raftnode.web.commit import commit, is_repeat, rehearse
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.groups import group_answer, the_database
 from raftnode.web.parts import PARTS
@@ -132,11 +133,13 @@ async def delete(request: web.Request) -> web.Response:
     wait_s = CONFIRMATION_S
     if wished.time_to_wait_for_confirmation is not None:
         wait_s = min(timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation), CONFIRMATION_S_MAX)
+    for tag in wished.from_nodes or ():
+        the_node(request.app[PARTS].replica.record, tag)
     commands = [
         DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=tuple(wished.from_nodes or ()))
         for name in wished.database_names
     ]
-    rehearse(request, commands)
+    rehearse(request, [command for command in commands if not is_repeat(request, part=command.name)])
     index = 0
     for command in commands:
         index = (await commit(request, command, part=command.name)).index

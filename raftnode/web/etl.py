@@ -35,7 +35,7 @@ async def put(request: web.Request) -> web.Response:
     present = database.tasks.get(id)
     given = with_secrets(given, present.configuration if present else None)
     definition = await checked_by_kind(lambda: load(f"{kind}Etl").parse(given, database))
-    check_mentor(database, definition.mentor, definition.pinned)
+    check_mentor(request, database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))
     command = PutTask(
         database=database.name,

@@ -5,6 +5,7 @@ from aiohttp import web
 from raftnode.record.commands import AddDatabaseNode, PromoteDatabaseNode, ReorderMembers, SetDynamicDistribution
 from raftnode.record.model import Database, Record, Result
 from raftnode.web import views
+from raftnode.web.cluster import the_node
 from raftnode.web.commit import commit, wait_on_nodes
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
@@ -32,16 +33,22 @@ async def add_node(request: web.Request) -> web.Response:
     """A node joins the group as a Promotable; without `node`, the one with the fewest databases."""
     query = Query(request)
     name = query.required("name")
-    tag = query.text("node") or _fittest(request.app[PARTS].replica.record, the_database(request, name))
-    result = await commit(request, AddDatabaseNode(name=name, tag=tag, mentor=query.text("mentor")))
+    record = request.app[PARTS].replica.record
+    database = the_database(request, name)
+    tag, mentor = query.text("node") or _fittest(record, database), query.text("mentor")
+    the_node(record, tag)
+    if mentor is not None:
+        the_node(record, mentor)
+    result = await commit(request, AddDatabaseNode(name=name, tag=tag, mentor=mentor))
     return await group_answer(request, name, result, status=200)
 
 
 async def promote(request: web.Request) -> web.Response:
     """Makes a node of the group a Member at once."""
     query = Query(request)
-    name = query.required("name")
-    result = await commit(request, PromoteDatabaseNode(name=name, tag=query.required("node")))
+    name, tag = query.required("name"), query.required("node")
+    the_node(request.app[PARTS].replica.record, tag)
+    result = await commit(request, PromoteDatabaseNode(name=name, tag=tag))
     return await group_answer(request, name, result, status=200)
 
 

@@ -10,7 +10,8 @@ from raftnode.record.commands import DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, Record, Task, claim_key
 from raftnode.record.ownership import Group, responsible_node
 from raftnode.web import views
-from raftnode.web.commit import commit
+from raftnode.web.cluster import the_node
+from raftnode.web.commit import commit, is_repeat
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
@@ -74,7 +75,7 @@ async def pin(request: web.Request) -> web.Response:
     task = the_task(database, query)
     mentor = query.text("node")
     pinned = query.flag("pinned", mentor is not None)
-    check_mentor(database, mentor, pinned)
+    check_mentor(request, database, mentor, pinned)
     command = SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
     result = await commit(request, command)
     return modified(request, task.id, result.index)
@@ -83,9 +84,10 @@ async def pin(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Deletes a task with its progress."""
     database = existing_database(request)
-    task = the_task(database, Query(request))
-    result = await commit(request, DeleteTask(database=database.name, id=task.id))
-    return modified(request, task.id, result.index)
+    query = Query(request)
+    id = query.integer("id") if is_repeat(request) and query.has("id") else the_task(database, query).id
+    result = await commit(request, DeleteTask(database=database.name, id=id))
+    return modified(request, id, result.index)
 
 
 def the_task(database: Database, query: Query) -> Task:
@@ -99,9 +101,11 @@ def the_task(database: Database, query: Query) -> Task:
     return task
 
 
-def check_mentor(database: Database, mentor: str | None, pinned: bool) -> None:
-    """Refuses a mentor outside the group, and a pin without a mentor."""
+def check_mentor(request: web.Request, database: Database, mentor: str | None, pinned: bool) -> None:
+    """Refuses a mentor outside the cluster or the group, and a pin without a mentor."""
     group = database.topology.all_nodes
+    if mentor is not None:
+        the_node(request.app[PARTS].replica.record, mentor, called="MentorNode")
     if mentor is not None and mentor not in group:
         raise bad_request(
             f"MentorNode '{mentor}' is not in the group of database '{database.name}'. Choose one of: "

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raftnode.masking import MASK
+from raftnode.web.requests import REQUEST_ID
 from tests.unit.web.client import Client
 
 DB = "/databases/Shop"
@@ -120,7 +121,7 @@ async def test_an_etl_is_put_and_shown_with_its_placement(client: Client) -> Non
 )
 async def test_an_etl_that_does_not_fit_is_refused_by_field(client: Client, changes: dict[str, Any], say: str) -> None:
     reply = await client.put(f"{DB}/admin/etl", ETL | changes)
-    assert reply.status == 400
+    assert reply.status == (404 if changes.get("MentorNode") == "Z" else 400)
     assert say in reply.message
     assert (await client.get(f"{DB}/tasks")).json["OngoingTasks"] == []
 
@@ -368,3 +369,36 @@ async def test_a_password_is_shown_nowhere_and_kept_by_an_edit_that_sends_the_ma
     reply = await client.put(f"{DB}/admin/connection-strings", edited | {"Name": "another"})
     assert reply.status == 400
     assert "Give the secret itself" in reply.message
+
+
+async def test_what_is_not_there_is_a_404_and_the_repeat_of_its_deletion_is_not(client: Client) -> None:
+    id = await _etl(client)
+    strings = f"{DB}/admin/connection-strings?type=Sql&connectionString="
+    for path, body, say in [
+        (f"{DB}/admin/tasks?id={id}&type=SqlEtl", None, f"no SqlEtl {id}"),
+        (f"{strings}target", None, "no connection string 'target'"),
+        ("/admin/databases", {"DatabaseNames": ["Shop"], "HardDelete": True}, "does not exist"),
+    ]:
+        headers = {REQUEST_ID: f"delete {say}"}
+        first, repeat = [await client.delete(path, body, **headers) for _ in range(2)]
+        assert (first.status, repeat.status) == (200, 200), repeat.text
+        assert first.json["RaftCommandIndex"] == repeat.json["RaftCommandIndex"]
+        gone = await client.delete(path, body)
+        assert gone.status == 404, gone.text
+        assert say in gone.message
+
+
+async def test_a_node_that_is_not_in_the_cluster_is_a_404_wherever_it_is_named(client: Client) -> None:
+    id = await _etl(client)
+    for method, path, body in [
+        ("POST", f"{DB}/admin/tasks/pin?key={id}&node=Z", None),
+        ("PUT", f"{DB}/admin/etl", ETL | {"Name": "other", "MentorNode": "Z"}),
+        ("PUT", "/admin/databases/node?name=Shop&node=Z", None),
+        ("PUT", "/admin/databases/node?name=Shop&node=A&mentor=Z", None),
+        ("POST", "/admin/databases/promote?name=Shop&node=Z", None),
+        ("DELETE", "/admin/databases", {"DatabaseNames": ["Shop"], "FromNodes": ["Z"]}),
+        ("PUT", "/admin/databases?name=New", {"Topology": {"Members": ["Z"]}}),
+    ]:
+        reply = await client.send(method, path, body)
+        assert reply.status == 404, (path, reply.text)
+        assert "ode 'Z' is not in the cluster. Known nodes: A." in reply.message
