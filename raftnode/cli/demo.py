@@ -166,7 +166,7 @@ class Story:
 
         async def claimed_anew() -> bool:
             task = _task(await self.status())
-            return bool(task["Holder"] == holder and task["Epoch"] > epoch)
+            return bool(task["Holder"] == holder and int(task["Epoch"]) > int(epoch))
 
         await self.until(claimed_anew, f"a new claim of {holder}")
         self.say(

@@ -11,7 +11,8 @@ from aiohttp import web
 
 from raftnode.decoding import UNREADABLE, JsonDecoder, from_json
 from raftnode.http import Http, HttpError
-from raftnode.record.model import Database, Record, Task, claim_key, to_json
+from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import PAGE_MAX, Query
 from raftnode.web.slices import SLICES, Object
@@ -78,13 +79,13 @@ async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task
 
 def run_here(parts: Parts, key: str) -> Any:
     """This node's run of the task of that claim key, as JSON; None if there is none."""
-    return to_json(parts.supervisor.status_of(key))
+    return views.run(parts.supervisor.status_of(key))
 
 
 def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """What has ended meanwhile is left out."""
     for key in keys:
-        run = parts.supervisor.status_of(key)
+        run = run_here(parts, key)
         if run is not None:
             yield key, run
 

@@ -12,6 +12,7 @@ from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_us
 from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer
+from raftnode.web.runs import run_here
 from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
 
@@ -172,5 +173,5 @@ def _database(parts: Parts, record: Record, database: Database, copy: Copy | Non
 
 def _task(parts: Parts, record: Record, database: Database, group: Group, task: Task) -> dict[str, Any]:
     shown = views.task(record, database, group, task)
-    shown["RunHere"] = parts.supervisor.status_of(claim_key(database.name, task.kind, task.name))
+    shown["RunHere"] = run_here(parts, claim_key(database.name, task.kind, task.name))
     return shown

@@ -5,9 +5,10 @@ from typing import Any
 
 from raftnode import masking
 from raftnode.decoding import from_python_json
-from raftnode.record.model import ConnectionString, Database, Record, Task, Topology, claim_key, to_json
+from raftnode.record.model import ConnectionString, Database, Progress, Record, Task, Topology, claim_key, to_json
 from raftnode.record.ownership import Group, Placement
 from raftnode.web.slices import Array, Object
+from tasks.status import Status
 
 CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 
@@ -45,10 +46,26 @@ def claim(record: Record, database: Database, task: Task) -> dict[str, Any]:
     return {
         "Holder": held.tag if held.state == "Held" else None,
         "LastHolder": held.tag,
-        "Epoch": held.epoch,
+        "Epoch": epoch(held.epoch),
         "ClaimState": held.state,
         "Session": held.session,
         "Reason": held.reason or None,
+    }
+
+
+def epoch(value: int) -> str:
+    """An epoch, as text: after a recovery it takes more than the 53 bits that JavaScript and jq keep of a number."""
+    return str(value)
+
+
+def run(status: Status | None) -> dict[str, Any] | None:
+    """What a node says of a task of its own."""
+    if status is None:
+        return None
+    shown: dict[str, Any] = to_json(status)
+    return shown | {
+        "Epoch": None if status.epoch is None else epoch(status.epoch),
+        "Progress": None if status.progress is None else _progress(status.progress),
     }
 
 
@@ -61,7 +78,12 @@ def no_such_task(database: Database, what: str) -> str:
 def progress(database: Database, task: Task) -> dict[str, Any] | None:
     """How far the task has come, as the record knows it."""
     made = database.progress.get(task.id)
-    return None if made is None else to_json(made)
+    return None if made is None else _progress(made)
+
+
+def _progress(made: Progress) -> dict[str, Any]:
+    shown: dict[str, Any] = to_json(made)
+    return shown | {"Epoch": epoch(made.epoch)}
 
 
 def configuration(task: Task) -> dict[str, Any]:

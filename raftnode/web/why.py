@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from raftnode.record.cause import cause_of
-from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, Record, Task, claim_key, to_json
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Record, Task, claim_key, to_json
 from raftnode.record.ownership import UPDATE_KIND, Placement, responsible_node, task_named
 from raftnode.web import views
 from raftnode.web.errors import ApiError
@@ -118,9 +118,8 @@ def _runs(claim: Claim | None) -> list[dict[str, Any]]:
     """The runs, newest first; the first one may still be held."""
     if claim is None:
         return []
-    newest = {"Epoch": claim.epoch, "Node": claim.tag, "State": claim.state, "Reason": claim.reason or None}
-    ended = [
-        {"Epoch": run.epoch, "Node": run.tag, "State": run.state, "Reason": run.reason or None}
-        for run in reversed(claim.runs)
-    ]
-    return [newest, *ended]
+    return [_run(claim), *(_run(run) for run in reversed(claim.runs))]
+
+
+def _run(run: Claim | EndedRun) -> dict[str, Any]:
+    return {"Epoch": views.epoch(run.epoch), "Node": run.tag, "State": run.state, "Reason": run.reason or None}

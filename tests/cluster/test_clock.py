@@ -47,7 +47,7 @@ async def test_a_wall_clock_set_back_by_an_hour_changes_nothing_and_one_set_forw
         async def anew() -> bool:
             node, task = await node_of(cluster, "B"), await group.task("onB")
             held = task["Holder"] == "B" and task["ClaimState"] == "Held"
-            return bool(held and task["Epoch"] > before["Epoch"] and node["Session"] > session)
+            return bool(held and int(task["Epoch"]) > int(before["Epoch"]) and node["Session"] > session)
 
         await cluster.wait_until(anew, "B to claim its task again in a new session")
         await group.write(21, 30, "A")

@@ -59,7 +59,7 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         await group.add_task("orders")
         await group.write(1, 50, "A")
         await group.has_rows("orders", 50)
-        before = (await group.task("orders"))["Epoch"]
+        before = int((await group.task("orders"))["Epoch"])
         for tag in "CDE":
             await cluster.kill(tag)
             shutil.rmtree(cluster.nodes[tag].data_dir)
@@ -92,7 +92,7 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         assert list(view["Databases"]) == ["Shop"]
         task = await group.task("orders")
         assert task["Holder"] == survivor
-        assert task["Epoch"] // GENERATION_STRIDE > before // GENERATION_STRIDE
+        assert int(task["Epoch"]) // GENERATION_STRIDE > before // GENERATION_STRIDE
         log = await cluster.call("GET", "/admin/cluster/observer/decisions?take=100", tag=survivor)
         assert any("began the cluster anew by itself" in decision["Message"] for decision in log["ObserverLog"])
 
@@ -133,7 +133,7 @@ async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_
         assert saved.returncode == 0, saved.stderr
         assert file.stat().st_mode & 0o777 == 0o600
         assert json.loads(saved.stdout)["ClusterId"] == old["Cluster"]["ClusterId"]
-        epoch = (await group.task("orders"))["Epoch"]
+        epoch = int((await group.task("orders"))["Epoch"])
         for tag in "BC":
             await cluster.kill(tag)
         await cluster.wait_until(lambda: no_lease(cluster, "A"), "A to lose its lease")
@@ -174,7 +174,7 @@ async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_
         await renewed.write(1, 25, "N")
         await renewed.has_rows("orders", 25)
         task = await renewed.task("orders")
-        assert task["Epoch"] // GENERATION_STRIDE > epoch // GENERATION_STRIDE
+        assert int(task["Epoch"]) // GENERATION_STRIDE > epoch // GENERATION_STRIDE
         await fresh.add("P")
         await fresh.call("PUT", "/admin/databases/node?name=Shop&node=P", tag="N")
         await renewed.is_member("P")

@@ -54,7 +54,7 @@ async def test_a_node_that_is_thawed_after_its_lease_and_before_its_death_begins
 
         async def anew() -> bool:
             task = await group.task("onB")
-            return bool(task["Holder"] == "B" and task["Epoch"] > before["onB"])
+            return bool(task["Holder"] == "B" and int(task["Epoch"]) > before["onB"])
 
         await lab.wait_until(anew, "a new run on B")
         await goes_on(group, writer, "onB")

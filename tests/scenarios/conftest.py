@@ -93,7 +93,7 @@ class Group:
         async def moved() -> dict[str, int]:
             view = await self.cluster.view()
             tasks = [t for t in view["Databases"][self.name]["Tasks"] if t["TaskName"] in names] if view else []
-            epochs = {t["TaskName"]: t["Epoch"] for t in tasks if t["Holder"] not in (None, tag)}
+            epochs = {t["TaskName"]: int(t["Epoch"]) for t in tasks if t["Holder"] not in (None, tag)}
             return epochs if set(epochs) == names else {}
 
         epochs: dict[str, int] = await self.cluster.wait_until(moved, f"{sorted(names)} on others than {tag}")
@@ -103,7 +103,7 @@ class Group:
         """The epoch of each task, once settled."""
         await self.holders()
         view = await self.cluster.view()
-        return {t["TaskName"]: t["Epoch"] for t in view["Databases"][self.name]["Tasks"]}
+        return {t["TaskName"]: int(t["Epoch"]) for t in view["Databases"][self.name]["Tasks"]}
 
     async def is_member(self, tag: str) -> None:
         """Waits until the node is a Member."""

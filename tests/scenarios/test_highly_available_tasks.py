@@ -129,7 +129,7 @@ async def test_editing_key_fields_re_evaluates_the_task(cluster: Cluster, group:
     await cluster.put_etl(
         group.name, etl("orders", Transforms=[_transform("loadToItems({Value: this.Value * 1});")]), group.ids["orders"]
     )
-    await _epoch_changes(cluster, group, "orders", before["Epoch"])
+    await _epoch_changes(cluster, group, "orders", int(before["Epoch"]))
     assert (await group.task("orders"))["TaskKey"] == before["TaskKey"], "a script is no key field"
     renamed = etl("orders renamed") | {"ConnectionStringName": "orders"}
     await cluster.put_etl(group.name, renamed, group.ids["orders"])
@@ -169,7 +169,7 @@ async def test_a_pinned_task_waits_for_its_node_in_rehab_and_goes_on_from_its_pr
     await cluster.restart("B")
     await group.has_rows("pinned", 40)
     after = await group.held_by("pinned", "B")
-    assert after["Epoch"] > first["Epoch"]
+    assert int(after["Epoch"]) > int(first["Epoch"])
     await group.is_member("B")
     assert after["Progress"]["Generation"] == first["Progress"]["Generation"]
 
@@ -266,7 +266,7 @@ async def test_what_is_written_on_one_member_is_read_on_another(cluster: Cluster
 async def _epoch_changes(cluster: Cluster, group: Group, name: str, epoch: int) -> None:
     async def changed() -> bool:
         task = await group.task(name)
-        return bool(task["ClaimState"] == "Held" and task["Epoch"] > epoch)
+        return bool(task["ClaimState"] == "Held" and int(task["Epoch"]) > epoch)
 
     await cluster.wait_until(changed, f"a new run of {name}")
 

@@ -174,7 +174,7 @@ async def test_scenario_54_a_node_without_cpu_credits_is_in_rehab_until_it_has_s
         assert topology["PromotablesStatus"] == {"B": "OutOfCpuCredits"}
         assert topology["DemotionReasons"] == {"B": "B is short of a resource: OutOfCpuCredits"}
         await decided(group, r"B was moved to Rehab: B is short of a resource: OutOfCpuCredits\.")
-        assert (await group.held_elsewhere({"onB"}, "B"))["onB"] > first["Epoch"]
+        assert (await group.held_elsewhere({"onB"}, "B"))["onB"] > int(first["Epoch"])
     finally:
         await cluster.call("POST", "/admin/cluster/node/flags?nodeTag=B&flags=")
     topology = await has_members(group, "ABE")

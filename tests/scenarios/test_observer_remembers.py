@@ -50,7 +50,7 @@ async def test_scenario_58_a_suspended_observer_changes_nothing_until_it_is_resu
     finally:
         await cluster.call("POST", "/admin/cluster/observer/suspend?value=false")
     await decided(group, r"B was moved to Rehab: B has not been heard for (\d+) ms .*")
-    assert (await group.held_elsewhere({"onB"}, "B"))["onB"] > before["Epoch"]
+    assert (await group.held_elsewhere({"onB"}, "B"))["onB"] > int(before["Epoch"])
     assert (await log(cluster, "A"))["Suspended"] is False
 
 

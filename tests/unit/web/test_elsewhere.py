@@ -77,7 +77,7 @@ async def test_a_holder_that_does_not_answer_is_named(client: Client) -> None:
         (await client.get("/databases/Far/task?taskName=orders")).json,
         (await client.get("/databases/Far/tasks")).json["OngoingTasks"][0],
     ):
-        assert (info["Holder"], info["Epoch"], info["ClaimState"], info["Session"]) == ("B", epoch, "Held", 3)
+        assert (info["Holder"], info["Epoch"], info["ClaimState"], info["Session"]) == ("B", str(epoch), "Held", 3)
         assert info["Run"] is None
         assert "Node B holds the task, and its details are not known here" in info["Error"]
 

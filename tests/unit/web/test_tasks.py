@@ -221,17 +221,16 @@ async def test_why_tells_the_rule_the_ranking_the_cause_and_the_runs(client: Cli
         assert why["Because"] == "A has the highest score of the nodes that may run it."
         assert why["Cause"]["Index"] == placed_at
         assert why["Cause"]["Sentence"].startswith("Task 'orders' was put")
-        assert why["Grant"] == {"Index": why["Epoch"], "Generation": 0, "Node": "A", "Rule": "Hash"}
+        assert why["Grant"] == {"Index": int(why["Epoch"]), "Generation": 0, "Node": "A", "Rule": "Hash"}
         assert why["Decisions"] == []
         assert why["Runs"] == [{"Epoch": why["Epoch"], "Node": "A", "State": "Held", "Reason": None}]
 
 
 async def _held(client: Client, id: int, *, after: int = 0) -> int:
     async with asyncio.timeout(30):
-        while not ((info := (await client.get(f"{DB}/task?key={id}")).json)["Holder"] and info["Epoch"] > after):  # noqa: ASYNC110
+        while not ((info := (await client.get(f"{DB}/task?key={id}")).json)["Holder"] and int(info["Epoch"]) > after):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    epoch: int = info["Epoch"]
-    return epoch
+    return int(info["Epoch"])
 
 
 async def test_why_keeps_the_runs_that_ended_and_how(client: Client) -> None:
@@ -241,7 +240,7 @@ async def test_why_keeps_the_runs_that_ended_and_how(client: Client) -> None:
     assert (await client.put(f"{DB}/admin/etl?id={id}", edited)).status == 200
     second = await _held(client, id, after=first)
     why = (await client.get(f"{DB}/tasks/{id}/why")).json
-    assert [(run["Epoch"], run["State"]) for run in why["Runs"]] == [(second, "Held"), (first, "Released")]
+    assert [(int(run["Epoch"]), run["State"]) for run in why["Runs"]] == [(second, "Held"), (first, "Released")]
     assert why["Runs"][1]["Reason"]
     assert why["Cause"]["Index"] < first, "an edit that placement does not read moves nothing"
 
