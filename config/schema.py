@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta
 
 TAG_PATTERN = r"^[A-Z]{1,4}\Z"
-URL_PATTERN = r"^(https?://[^/\s:]+:\d+|https?://\[[0-9a-fA-F:]+\]:\d+)?\Z"
-ADDRESS_PATTERN = r"^([^/\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+)?\Z"
+HOST_PATTERN = r"[^/\s:.]{1,63}(?:\.[^/\s:.]{1,63})*\.?"
+URL_PATTERN = rf"^(https?://{HOST_PATTERN}:\d+|https?://\[[0-9a-fA-F:]+\]:\d+)?\Z"
+ADDRESS_PATTERN = rf"^({HOST_PATTERN}:\d+|\[[0-9a-fA-F:]+\]:\d+)?\Z"
 
 DAY_MS = 24 * 3600 * 1000
 MIB = 1024 * 1024

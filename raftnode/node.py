@@ -15,6 +15,7 @@ from config.access import admits
 from observer.rules.facts import Limits
 from raftnode import log as logging
 from raftnode.assembly import Assembly, Ports, Setup
+from raftnode.background import watched
 from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.forming import NodeRefused
 from raftnode.consensus.hello import Guard
@@ -196,7 +197,7 @@ class Node:
         await self.server.start()
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
-        self._run(stack, "forming", self.assembly.forming.run())
+        self._run(stack, "forming", self.assembly.forming.run(), may_end=True)
 
     async def _listen(self) -> None:
         host, port = self.settings.cluster.host, self.settings.cluster.port
@@ -208,23 +209,17 @@ class Node:
                 "program may use the port. End it, or choose another with cluster.host and cluster.port."
             ) from error
 
-    def _run(self, stack: AsyncExitStack, name: str, loop: Any) -> None:
+    def _run(self, stack: AsyncExitStack, name: str, loop: Any, *, may_end: bool = False) -> None:
         """Runs a loop until the stack is unwound; a loop that fails ends the node."""
-        task = asyncio.get_running_loop().create_task(loop, name=name)
 
         async def end() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-        def ended(task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
-            if isinstance(error, EXPECTED):
-                self.fail(str(error))
-            elif error is not None:
-                log.error("a part of the node failed", part=name, exc_info=error)
-                self.fail(f"The {name} failed ({error!r}); see the log.")
+        def failed(error: Exception) -> None:
+            self.fail(str(error) if isinstance(error, EXPECTED) else f"The {name} failed ({error!r}); see the log.")
 
-        task.add_done_callback(ended)
+        task = watched(loop, name, failed, may_end=may_end, expected=EXPECTED)
         stack.push_async_callback(end)
 
     def _tls(self) -> tuple[Tls | None, Tls | None]:

@@ -7,11 +7,12 @@ into coroutines.
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 
+from raftnode.background import watched
 from raftnode.consensus.disk import Disk, SystemDisk
 from raftnode.consensus.engine import Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
 from raftnode.consensus.model import (
@@ -309,9 +310,7 @@ class Raft(State):
         engine = self._running()
         if engine.handing_over:
             raise Refused("the leadership is being transferred already")
-        task = asyncio.ensure_future(self._hand_over(engine, tag))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._begin(self._hand_over(engine, tag), "hand-over")
 
     async def _hand_over(self, engine: RaftEngine, tag: str | None) -> None:
         """Takes no commands until the follower holds the whole log and was told, or the time is up."""
@@ -341,7 +340,13 @@ class Raft(State):
                 outcome = error
             done(outcome)
 
-        task = asyncio.ensure_future(run())
+        self._begin(run(), "raft's heavy work")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        def failed(error: Exception) -> None:
+            self.failed(ConsensusFailed(f"The {name} failed ({error!r}); see the log. Start the node again."))
+
+        task = watched(work, name, failed, may_end=True)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

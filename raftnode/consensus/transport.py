@@ -7,9 +7,11 @@ is how a node that was added or renamed reaches one that does not know its addre
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
+from raftnode.background import kept
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import Connection
 from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Guard, Hello, Refusal
@@ -190,7 +192,7 @@ class Transport:
             link = self._link(tag)
             link.address = address
             if link.keeper is None and self._server is not None:
-                link.keeper = self._loop.create_task(self._keep(link), name=f"connection to {tag}")
+                link.keeper = kept(partial(self._keep, link), f"connection to {tag}")
 
     def _link(self, tag: str) -> _Link:
         link = self._links.get(tag)
@@ -216,7 +218,7 @@ class Transport:
             try:
                 await self._dial(link)
                 pause_ms = self._config.retry_min_ms
-            except (OSError, TimeoutError) as error:
+            except (OSError, TimeoutError, ValueError) as error:  # ValueError: no host's name
                 self._complain(link, str(error) or "it did not answer in time")
             await self._comes_up(link, pause_ms)
             pause_ms = min(2 * pause_ms, self._config.retry_max_ms * (REMOVED_PATIENCE if self.removed_by else 1))

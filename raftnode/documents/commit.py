@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from raftnode.background import watched
 from raftnode.documents import sqlite
-from raftnode.documents.errors import StoreBusy, StoreClosed, StoreError, StoreFailed
+from raftnode.documents.errors import StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreFailed
 from raftnode.documents.presence import Presence
 from raftnode.documents.writes import Writer
 
@@ -45,9 +46,11 @@ class Commits:
         self._pending: deque[_Write] = deque()
         self._pending_bytes = 0
         self._wake = asyncio.Event()
+        self._working: list[_Write] = []
+        self._failed = ""
         self._closing = False
         self._stale = False
-        self._loop_task = asyncio.create_task(self._loop(), name=f"commits of {path.name}")
+        self._loop_task = watched(self._loop(), f"commits of {path.name}", self._give_up, may_end=True)
 
     async def submit(self, run: Callable[[Writer], T], size: int) -> T:
         """Have `run` called within a transaction; returns its result once the transaction is on the disk, or
@@ -56,6 +59,8 @@ class Commits:
         """
         if self._closing:
             raise StoreClosed(f"{self._path.name} is being closed")
+        if self._failed:
+            raise StoreFailed(self._failed)
         if len(self._pending) >= PENDING_WRITES_MAX or self._pending_bytes > PENDING_BYTES_MAX:
             raise StoreBusy(
                 f"{len(self._pending)} writes with {self._pending_bytes} bytes wait for {self._path.name}, the "
@@ -69,6 +74,8 @@ class Commits:
 
     def check_present(self) -> None:
         """Raises StoreDamaged when the file is no longer there. For a thread."""
+        if self._failed:
+            raise StoreDamaged(self._failed)
         with sqlite.errors(self._path):
             self._presence.check()
 
@@ -76,7 +83,7 @@ class Commits:
         """Make the writes that wait, then fold the log into the file and close it."""
         self._closing = True
         self._wake.set()
-        await self._loop_task
+        await asyncio.wait([self._loop_task])
         await asyncio.get_running_loop().run_in_executor(_writing, self._close_connection)
 
     def _close_connection(self) -> None:
@@ -93,16 +100,33 @@ class Commits:
                 await self._wake.wait()
                 continue
             group = self._take()
+            self._working = group
+            outcomes = await self._outcomes(group)
+            for write, outcome in zip(group, outcomes, strict=True):
+                _answer(write, outcome)
+            self._working = []
+
+    async def _outcomes(self, group: list[_Write]) -> list[Any]:
+        """What became of each. A failure of our own (no memory, say) fails these writes and not those that follow."""
+        outcomes: list[Any] = []
+        try:
             outcomes = await asyncio.get_running_loop().run_in_executor(_writing, self._commit, group)
             if any(not isinstance(outcome, BaseException) for outcome in outcomes):
                 self.on_commit()
-            for write, outcome in zip(group, outcomes, strict=True):
-                if write.future.done():
-                    continue
-                if isinstance(outcome, BaseException):
-                    write.future.set_exception(outcome)
-                else:
-                    write.future.set_result(outcome)
+        except Exception as error:
+            log.exception("writes failed for a reason of our own", file=str(self._path), count=len(group))
+            unknown = f"writing {self._path.name} failed ({error!r}); whether this was written is not known"
+            return outcomes or [StoreFailed(unknown) for _ in group]
+        return outcomes
+
+    def _give_up(self, error: Exception) -> None:
+        """The loop has ended: whoever waits is told, and so is whoever comes. The copy counts as faulted."""
+        self._failed = f"writing {self._path.name} has ended ({error!r}): start the node again"
+        for write in [*self._working, *self._pending]:
+            _answer(write, StoreFailed(self._failed))
+        self._working = []
+        self._pending.clear()
+        self._pending_bytes = 0
 
     def _take(self) -> list[_Write]:
         group: list[_Write] = []
@@ -160,3 +184,12 @@ class Commits:
                 log.exception("a write failed for a reason of our own", file=str(self._path))
         self._connection.execute("RELEASE step")
         return outcome
+
+
+def _answer(write: _Write, outcome: Any) -> None:
+    if write.future.done():
+        return
+    if isinstance(outcome, BaseException):
+        write.future.set_exception(outcome)
+    else:
+        write.future.set_result(outcome)

@@ -186,11 +186,20 @@ def _check(name: str, value: str, pattern: str, form: str) -> None:
     """Refuses an address that no node could be reached at: once in the cluster, every other node would try to."""
     port = value.rpartition(":")[2]
     fits = value and re.fullmatch(pattern, value) and len(value) <= ADDRESS_LENGTH_MAX
-    if not fits or (port.isdigit() and int(port) > PORT_MAX and ":" in value):
+    if not fits or not _may_be_looked_up(value) or (port.isdigit() and int(port) > PORT_MAX and ":" in value):
         shown = f"is {value[:80]!r}" if value else "is missing"
         raise bad_request(
             f"The joining node's '{name}' {shown}; it must be {form}. Start the node with: raftnode run --join URL."
         )
+
+
+def _may_be_looked_up(address: str) -> bool:
+    """Whether the host's name has the form of one: what is too long in DNS's own spelling raises when it is dialled."""
+    try:
+        address.removeprefix("https://").removeprefix("http://").rpartition(":")[0].encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _free_tag(record: Record) -> str:

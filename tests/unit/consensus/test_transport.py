@@ -117,6 +117,34 @@ async def test_the_other_side_dials_when_the_lower_tag_does_not_know_it_yet() ->
         await until(lambda: not a.is_up(b))
 
 
+@pytest.mark.parametrize("bad", [f"{'x' * 64}.example:1", "a..b:1", "host:65536", "host:port", ":1"])
+async def test_a_bad_address_is_said_and_a_later_good_one_is_dialled(bad: str) -> None:
+    a, b = End(identity("A")), End(identity("B"), patience_ms=60_000)
+    async with ends(a, b):
+        a.transport.set_peers({"B": bad}, 0)
+        await until(lambda: a.transport.complaint("B") != "")
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+
+
+async def test_a_link_whose_keeper_fails_by_a_defect_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = End(identity("A")), End(identity("B"), patience_ms=60_000)
+    dial, failures = Transport._dial, iter([KeyError("a defect"), asyncio.CancelledError()])
+
+    async def fails_twice(self: Transport, link: Any) -> None:
+        failure = next(failures, None)
+        if failure is not None:
+            raise failure
+        await dial(self, link)
+
+    monkeypatch.setattr(Transport, "_dial", fails_twice)
+    async with ends(a, b):
+        a.knows(b)
+        b.knows(a)
+        await until(lambda: a.is_up(b) and b.is_up(a))
+
+
 async def test_a_node_that_a_newer_membership_does_not_contain_learns_that_it_was_removed() -> None:
     a, b = End(identity("A")), End(identity("B"))
     async with ends(a, b):

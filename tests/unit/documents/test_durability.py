@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -212,3 +213,35 @@ async def _read_everything(path: Path) -> None:
         await store.page(size=100)
     finally:
         await store.close()
+
+
+async def test_a_failure_of_our_own_fails_its_writes_and_not_those_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await DocumentStore.open(tmp_path / "a.sqlite", tag="A", database="Shop")
+    commits, committed = store._commits, store._commits._commit
+
+    def no_memory(group: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(commits, "_commit", no_memory)
+    with pytest.raises(StoreFailed, match="MemoryError"):
+        await store.put("a", {"n": 1})
+    monkeypatch.setattr(commits, "_commit", committed)
+    monkeypatch.setattr(commits, "on_commit", no_memory)
+    await store.put("b", {"n": 1})
+    assert await store.get("b") is not None
+    await store.close()
+
+
+async def test_when_the_loop_of_a_files_writes_ends_everybody_is_told_and_the_copy_is_faulted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await DocumentStore.open(tmp_path / "a.sqlite", tag="A", database="Shop")
+    monkeypatch.setattr(store._commits, "_take", lambda: 1 // 0)
+    with pytest.raises(StoreFailed, match="start the node again"):
+        await store.put("a", {"n": 1})
+    with pytest.raises(StoreFailed, match="start the node again"):
+        await store.put("b", {"n": 1})
+    assert "start the node again" in await store.damage()
+    await store.close()

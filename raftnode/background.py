@@ -1,0 +1,77 @@
+"""Background tasks. None ends unseen: it is begun again (`kept`), or whoever is responsible is told (`watched`).
+
+Besides these a task may belong to a TaskGroup, which ends with it, or be awaited where it is made.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+PAUSE_MIN_S = 0.1
+PAUSE_MAX_S = 10.0
+CALM_S = 60.0
+"""After so long without a failure the pause is the shortest again."""
+
+
+class Ended(Exception):
+    """A task that must not end has ended."""
+
+
+def watched(
+    work: Coroutine[Any, Any, None],
+    name: str,
+    failed: Callable[[Exception], None],
+    *,
+    may_end: bool = False,
+    expected: tuple[type[Exception], ...] = (),
+) -> "asyncio.Task[None]":
+    """The work as a task. When it raises, or ends though it may not, and nobody has cancelled it, `failed` is told: it
+    ends what cannot go on without the task. All but what is `expected` is logged as a defect."""
+
+    def over(task: asyncio.Task[None]) -> None:
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()
+        elif task.cancelling():
+            return
+        if error is None:
+            if may_end and not task.cancelled():
+                return
+            error = Ended(f"the {name} ended by itself")
+        if not isinstance(error, expected):
+            log.error("a background task failed", task=name, exc_info=error)
+        failed(error if isinstance(error, Exception) else Ended(f"the {name} ended: {error!r}"))
+
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    task.add_done_callback(over)
+    return task
+
+
+def kept(work: Callable[[], Awaitable[None]], name: str) -> "asyncio.Task[None]":
+    """A task that does the work until it is cancelled: when that raises or returns, it says so and begins again after a
+    pause, which grows."""
+    return asyncio.get_running_loop().create_task(_again_and_again(work, name), name=name)
+
+
+async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> None:
+    pause_s = PAUSE_MIN_S
+    loop = asyncio.get_running_loop()
+    while True:
+        began_s, error = loop.time(), None
+        try:
+            await work()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+        except Exception as failure:
+            error = failure
+        if loop.time() - began_s > CALM_S:
+            pause_s = PAUSE_MIN_S
+        log.error("a background task ended and is begun again", task=name, after_s=pause_s, exc_info=error)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_MAX_S)
