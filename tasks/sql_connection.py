@@ -1,5 +1,6 @@
 """RavenDB's SQL connection strings: a factory name and a string in ADO style, or an SQLAlchemy URL."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,7 +84,7 @@ def _text(configuration: Mapping[str, Any], field: str) -> str:
 
 def _from_url(name: str, text: str, driver: str) -> SqlConnection:
     try:
-        url = make_url(text)
+        url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", text))
     except ArgumentError:
         raise ConfigurationError("ConnectionString", "is no valid URL") from None
     dialect = driver.split("+")[0]

@@ -15,8 +15,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, etl
+from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, TargetFailed, etl
 from raftnode.cli.local_cluster import LocalCluster, pids
+from raftnode.cli.session import CommandFailed
 from raftnode.cli.status_events import events
 from raftnode.decoding import from_python_json
 
@@ -36,13 +37,20 @@ class DemoFailed(Exception):
 
 @click.command()
 @click.option("--nodes", type=click.Choice(["1", "5"]), default="5", help="Five nodes, or one that is killed.")
-@click.option("--postgres", metavar="URL", help="Carry the orders into PostgreSQL instead of a SQLite file.")
+@click.option(
+    "--postgres",
+    metavar="URL",
+    help="Carry the orders into PostgreSQL, in a schema of its own, instead of a SQLite file.",
+)
 @click.option("--keep", is_flag=True, help="Leave the cluster up and print what to try next.")
 def demo(nodes: str, postgres: str | None, keep: bool) -> None:
     """Northwind's orders into a SQL database, exactly once, while the responsible node is frozen."""
     directory = Path(tempfile.mkdtemp(prefix="raftnode-demo-"))
     try:
         asyncio.run(_play(directory, nodes, postgres, keep))
+    except TargetFailed as failure:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise CommandFailed(f"The demo cannot begin: {failure}.") from None
     except DemoFailed as failure:
         click.echo(f"The demo failed: {failure}\nThe nodes' logs: {directory}", err=True)
         sys.exit(1)
@@ -56,6 +64,7 @@ async def _play(directory: Path, nodes: str, postgres: str | None, keep: bool) -
     flags = ("--tasks.batch-documents-max", str(BATCH))
     target = Target(directory, postgres)
     try:
+        await target.create()
         async with LocalCluster(directory / "nodes", tags, flags=flags) as cluster:
             story = Story(cluster, target)
             await (story.one_node() if nodes == "1" else story.five_nodes())
@@ -118,12 +127,11 @@ class Story:
             f"/admin/databases?name={DATABASE}",
             {"DatabaseName": DATABASE, "Topology": {"Members": list(group)}},
         )
-        await self.target.create()
         others = [d for d in self.documents if d["@metadata"]["@collection"] != "Orders"]
         await self.put(others + self.orders()[:FIRST_ORDERS], "A")
         self.say(f"{len(others)} documents and the first {FIRST_ORDERS} of {ORDERS} orders are written to A")
         await self.call("PUT", f"/databases/{DATABASE}/admin/connection-strings", self.target.connection_string("demo"))
-        await self.call("PUT", f"/databases/{DATABASE}/admin/etl", etl(TASK, "demo"))
+        await self.call("PUT", f"/databases/{DATABASE}/admin/etl", etl(TASK, "demo", self.target.schema))
         self.say(f"SQL ETL task [bold]{TASK}[/] is defined, with two tables in {self.target.where}")
 
     async def responsible(self) -> str:

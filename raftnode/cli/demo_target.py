@@ -1,21 +1,26 @@
 """The demo's target: two tables in SQLite or PostgreSQL, and the figures they must end with."""
 
+import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Float, Integer, MetaData, Numeric, String, Table, func, make_url, select
+from sqlalchemy import URL, Column, Float, Integer, MetaData, Numeric, String, Table, func, make_url, select
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from raftnode.masking import in_text
 
 ORDERS = 830
 LINES = 2155
 NET_SALES = Decimal("1265793.04")
 
 SCRIPT = """\
-loadToOrders({Company: this.Company, OrderedAt: this.OrderedAt, LineCount: this.Lines.length});
+loadTo("%(schema)sOrders", {Company: this.Company, OrderedAt: this.OrderedAt, LineCount: this.Lines.length});
 for (const line of this.Lines) {
-    loadToOrderLines({Product: line.Product, Quantity: line.Quantity,
+    loadTo("%(schema)sOrderLines", {Product: line.Product, Quantity: line.Quantity,
                       PricePerUnit: line.PricePerUnit, Discount: line.Discount});
 }
 """
@@ -56,19 +61,31 @@ class Figures:
         return (self.orders, self.distinct_orders, self.lines, self.net_sales) == (ORDERS, ORDERS, LINES, NET_SALES)
 
 
+class TargetFailed(Exception):
+    """The target cannot be used; the message says why."""
+
+
 class Target:
-    """The target database. `url` is a PostgreSQL URL, or None for a SQLite file in the directory."""
+    """The target database. `url` is a PostgreSQL URL, or None for a SQLite file in the directory.
+
+    In PostgreSQL the tables stand in a schema of their own, which nobody else has and which goes with `close`: the
+    database may be one with tables of these names.
+    """
 
     def __init__(self, directory: Path, url: str | None) -> None:
         self._file = directory / "target.sqlite"
         self._url = url
-        driver = make_url(url).set(drivername="postgresql+asyncpg") if url else f"sqlite+aiosqlite:///{self._file}"
-        self._engine: AsyncEngine = create_async_engine(driver)
+        self.schema = f"raftnode_demo_{uuid.uuid4().hex[:12]}" if url else None
+        self._created = False
+        driver = _address(url).set(drivername="postgresql+asyncpg") if url else f"sqlite+aiosqlite:///{self._file}"
+        self._engine: AsyncEngine = create_async_engine(
+            driver, execution_options={"schema_translate_map": {None: self.schema}}
+        )
 
     @property
     def where(self) -> str:
         """The target as a person would name it."""
-        return make_url(self._url).render_as_string() if self._url else str(self._file)
+        return f"{_address(self._url).render_as_string()}, schema {self.schema}" if self._url else str(self._file)
 
     def connection_string(self, name: str) -> dict[str, Any]:
         """The connection string in RavenDB's shape."""
@@ -77,10 +94,16 @@ class Target:
         return {"Name": name, "Type": "Sql", "FactoryName": factory, "ConnectionString": string}
 
     async def create(self) -> None:
-        """Makes the two tables, anew."""
-        async with self._engine.begin() as connection:
-            await connection.run_sync(_metadata.drop_all)
-            await connection.run_sync(_metadata.create_all)
+        """Makes the two tables. Raises TargetFailed."""
+        try:
+            async with self._engine.begin() as connection:
+                if self.schema:
+                    await connection.execute(CreateSchema(self.schema))
+                await connection.run_sync(_metadata.create_all)
+        except (SQLAlchemyError, OSError) as error:
+            reason = in_text(str(getattr(error, "orig", None) or error))
+            raise TargetFailed(f"the target {self.where} cannot be used: {reason}") from None
+        self._created = True
 
     async def figures(self) -> Figures:
         """Reads the figures."""
@@ -94,19 +117,32 @@ class Target:
         return Figures(orders=orders, distinct_orders=distinct, lines=lines, net_sales=rounded)
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._engine.dispose()
+        """Takes what `create` made away, and closes the connections."""
+        try:
+            if self._created and self.schema:
+                async with self._engine.begin() as connection:
+                    await connection.execute(DropSchema(self.schema, cascade=True))
+        finally:
+            await self._engine.dispose()
 
 
-def etl(name: str, connection_string: str) -> dict[str, Any]:
+def _address(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise TargetFailed("--postgres is no address like postgresql://user:password@host:5432/database") from None
+
+
+def etl(name: str, connection_string: str, schema: str | None = None) -> dict[str, Any]:
     """The demo's task in RavenDB's shape."""
+    prefix = f"{schema}." if schema else ""
     return {
         "EtlType": "Sql",
         "Name": name,
         "ConnectionStringName": connection_string,
         "SqlTables": [
-            {"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False},
-            {"TableName": "OrderLines", "DocumentIdColumn": "OrderId", "InsertOnlyMode": False},
+            {"TableName": f"{prefix}Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False},
+            {"TableName": f"{prefix}OrderLines", "DocumentIdColumn": "OrderId", "InsertOnlyMode": False},
         ],
-        "Transforms": [{"Name": "orders", "Collections": ["Orders"], "Script": SCRIPT}],
+        "Transforms": [{"Name": "orders", "Collections": ["Orders"], "Script": SCRIPT % {"schema": prefix}}],
     }
