@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from raftnode.documents.store import DocumentStore
 from raftnode.masking import in_text
 from raftnode.ports import Random
 from raftnode.record.model import Progress
@@ -45,12 +46,21 @@ class Body:
         self.since = now()
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
+        self.copy: DocumentStore | None = None
         self._settings, self._random, self._journal = settings, random, journal
 
     @property
     def partition_tolerant(self) -> bool:
         """Whether the body goes on without a lease."""
         return self.run.task.traits.partition_tolerant
+
+    @property
+    def behind(self) -> int | None:
+        """How many changes of this node's copy it has not looked at; None if it does not say how far it has looked, or
+        the copy is not open."""
+        if self.copy is None or self.info.seen_etag is None:
+            return None
+        return max(0, self.copy.last_etag - self.info.seen_etag)
 
     async def live(self, context: Callable[["Body"], Awaitable[TaskContext]]) -> None:
         """Run the kind's body, with a fresh context for every try, until cancelled or until the run is over."""

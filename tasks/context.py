@@ -125,6 +125,8 @@ class TaskContext:
 
     async def checkpoint(self, progress: Progress) -> None:
         """Replicate the progress; returns when it is on a majority of disks. Raises NotOwned if it was refused."""
+        if progress.last_etags:
+            self.info.seen_etag = progress.last_etags.get(self.documents.database_id, self.info.seen_etag)
         with self._checked():
             if not await self._save(self.run, self.info.told_with(progress)):
                 raise NotOwned(f"the cluster refused progress of epoch {self.run.epoch}: a newer run holds the task")

@@ -90,7 +90,10 @@ class _Runner:
 
     async def run(self) -> None:
         """Until cancelled or failed."""
-        run = self._context.run
+        run, info = self._context.run, self._context.info
+        if info.seen_etag is None:
+            known = run.progress.last_etags if run.progress else {}
+            info.seen_etag = known.get(self._context.documents.database_id, 0)
         sink = await SqlSink.open(
             self._target,
             self._etl.sql_tables,

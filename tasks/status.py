@@ -11,7 +11,8 @@ from tasks.plan import Wanted
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """What a node shows of one of its tasks. `reason` says why it is in this state, `error` what holds it up."""
+    """What a node shows of one of its tasks. `reason` says why it is in this state, `error` what holds it up;
+    `behind` counts the changes of the node's copy that it has not looked at, None where it looks at none."""
 
     database: str
     name: str
@@ -24,6 +25,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     session: int | None = None
     since: str | None = None
     error: str | None = None
+    behind: int | None = None
     progress: Progress | None = None
     info: Info | None = None
 
@@ -42,6 +44,7 @@ def of_body(tag: str, body: Body) -> Status:
         session=body.session,
         since=body.since,
         error=body.info.error,
+        behind=body.behind,
         progress=body.progress or body.run.progress,
         info=body.info,
     )

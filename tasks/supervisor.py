@@ -334,9 +334,10 @@ class Supervisor:
             body.progress = progress
             return self._checkpoints.save(run, progress)
 
+        body.copy = await self._databases.store(body.run.database)
         return TaskContext(
             body.run,
-            await self._databases.store(body.run.database),
+            body.copy,
             settings=self._settings,
             info=body.info,
             owned=lambda: self._owns(body),

@@ -4,6 +4,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 import click
+from rich.markup import escape
 
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
@@ -27,11 +28,27 @@ async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     definition = _definition(file)
     listed = await session.call("GET", f"/databases/{quote(database)}/tasks")
     name = str(definition.get("Name", ""))
-    known = next((t["TaskId"] for t in listed["OngoingTasks"] if t["TaskName"].lower() == name.lower()), None)
-    query = "" if known is None else f"?id={known}"
+    known = next((task for task in listed["OngoingTasks"] if task["TaskName"].lower() == name.lower()), None)
+    query = "" if known is None else f"?id={known['TaskId']}"
     answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", json=definition)
     done = "added" if known is None else "edited"
-    session.show(answer, f"Task {name} is {done}; {answer['ResponsibleNode'] or 'nobody'} is responsible for it.")
+    said = [f"Task {name} is {done}; {answer['ResponsibleNode'] or 'nobody'} is responsible for it."]
+    session.show(answer, "\n".join(said + (_undone(known, definition) if known else [])))
+
+
+def _undone(before: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """What an edit takes back of commands that were given before, one sentence each: a file may not know of them."""
+    name, mentor, said = before["TaskName"], before["MentorNode"], []
+    gone = {"MentorNode", "PinToMentorNode"} & given.keys() and mentor != (given.get("MentorNode") or None)
+    loose = before["PinToMentorNode"] and "PinToMentorNode" in given and not given["PinToMentorNode"]
+    if mentor and (gone or loose):
+        how, prefer = ("was pinned to", "") if before["PinToMentorNode"] else ("preferred", " --prefer")
+        said.append(
+            f"It {how} {mentor}, and the file takes that away: raftnode pin {name} {mentor}{prefer} sets it again."
+        )
+    if before["TaskState"] == "Disabled" and given.get("Disabled") is False:
+        said.append(f"It was disabled, and the file enables it: raftnode task disable {name} disables it again.")
+    return said
 
 
 @click.group("connection-string")
@@ -76,7 +93,7 @@ async def delete_connection_string(session: Session, name: str, kind: str, datab
 
 @click.group("task")
 def task_group() -> None:
-    """One task: enable, disable, reset, delete."""
+    """One task: enable, disable, reset, delete, failed, retry."""
 
 
 @task_group.command()
@@ -119,6 +136,49 @@ async def delete(session: Session, task: str, database: str | None) -> None:
     query = urlencode({"id": found["TaskId"], "type": found["TaskType"]})
     answer = await session.call("DELETE", f"/databases/{quote(name)}/admin/tasks?{query}")
     session.show(answer, f"Task {found['TaskName']} is deleted.")
+
+
+@task_group.command()
+@click.argument("task")
+@IN_DATABASE
+@talks
+async def failed(session: Session, task: str, database: str | None) -> None:
+    """List the documents that a task has passed over: which, when, why."""
+    name, found = await find_task(session, task, database)
+    given = found["TaskName"] if found["TaskType"] == "Update" else found["TaskId"]
+    path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/failed"
+    answer = await session.call("GET", f"{path}?type={found['TaskType']}")
+    session.show(answer, _show_failed)
+
+
+@task_group.command()
+@click.argument("task")
+@IN_DATABASE
+@talks
+async def retry(session: Session, task: str, database: str | None) -> None:
+    """Try the documents again that a task has passed over."""
+    name, found = await find_task(session, task, database)
+    query = urlencode({"key": found["TaskId"], "type": found["TaskType"]})
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}")
+    count = found["Failed"]
+    what = f"{count:,} document{'' if count == 1 else 's'}" if count else "no document, as none is passed over"
+    session.show(answer, f"Task {found['TaskName']} tries {what} again.")
+
+
+def _show_failed(answer: dict[str, Any]) -> None:
+    rows = [
+        (escape(one["DocumentId"]), one["At"][:19], escape(one["Transform"]), escape(one["Error"]))
+        for one in answer["Documents"]
+    ]
+    none = "No document is passed over." if not answer["Failed"] else "The documents are not known here."
+    print_table("", ("document", "passed over", "transform", "why"), rows, empty=none)
+    if answer["Unknown"]:
+        click.echo(answer["Unknown"])
+    if answer["Unlisted"]:
+        name = answer["TaskName"]
+        click.echo(
+            f"{answer['Unlisted']:,} more are not listed; `raftnode task reset {name}` carries everything again."
+        )
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:

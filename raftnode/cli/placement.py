@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
+from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
 from raftnode.cli.tables import console, print_table
 
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
@@ -50,7 +51,9 @@ async def why(session: Session, task: str, database: str | None) -> None:
     name, found = await find_task(session, task, database)
     given = found["TaskName"] if found["TaskType"] == "Update" else found["TaskId"]
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/why"
-    session.show(await session.call("GET", f"{path}?type={found['TaskType']}"), _show_why)
+    answer = await session.call("GET", f"{path}?type={found['TaskType']}")
+    session.show(answer, _show_why)
+    end_by(answer["Quorum"], [answer])
 
 
 @click.command("what-if")
@@ -83,7 +86,9 @@ async def what_if(
     }
     if databases:
         supposed["Databases"] = databases
-    session.show(await session.call("POST", "/cluster/what-if", json=supposed), _show_forecast)
+    answer = await session.call("POST", "/cluster/what-if", json=supposed)
+    session.show(answer, _show_forecast)
+    end_by(answer["Quorum"], [])
 
 
 @click.command()
@@ -129,7 +134,11 @@ def _labels(given: str) -> list[str]:
 def _show_why(answer: dict[str, Any]) -> None:
     placement, cause = answer["Placement"], answer["Cause"]
     out = console()
+    show_quorum(answer["Quorum"])
     out.print(f"[bold]{escape(answer['TaskName'])}[/] ({placement['Rule']}): {escape(answer['Because'])}")
+    out.print(", ".join(part for part in (coloured(answer["State"]), fares(answer)) if part))
+    for reason in trouble(answer):
+        out.print(f"  {reason}")
     out.print(escape(cause["Sentence"]))
     for decision in answer["Decisions"]:
         out.print(f"  {decision['At']} {escape(decision['Message'])}")
@@ -140,6 +149,7 @@ def _show_why(answer: dict[str, Any]) -> None:
 
 
 def _show_forecast(answer: dict[str, Any]) -> None:
+    show_quorum(answer.get("Quorum") or {"Sentence": None})
     moves = [
         (escape(fate["Database"]), escape(fate["TaskName"]), fate["From"] or "nobody", fate["To"], fate["Rule"])
         for fate in answer["Moves"]

@@ -49,6 +49,10 @@ class NotNow(CommandFailed):
     exit_code = 5
 
 
+FAILING = 6
+"""Something that was asked about fails: a task, or a document that a task has passed over."""
+
+
 class Session:
     """Talks to the first of the nodes that answers. `as_json` prints answers as JSON instead of tables."""
 

@@ -12,12 +12,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from raftnode.cli.session import CommandFailed, NotFound, Session, talks
+from raftnode.cli.session import FAILING, CommandFailed, NotFound, NotNow, Session, talks
 from raftnode.cli.tables import console, table
 
 PERIOD_SEC = 0.5
-COLOURS = {"Held": "green", "Released": "yellow", "Void": "red", "Running": "green", "Member": "green", "Rehab": "red"}
+COLOURS = {
+    "Running": "green", "Error": "red", "Quarantined": "red", "NoNode": "red", "NotRunning": "red", "Unknown": "yellow",
+    "NotClaimed": "yellow", "Disabled": "yellow", "Member": "green", "Rehab": "red",
+}  # fmt: skip
 TASK_COLUMNS = ("task", "kind", "responsible", "rule", "holder", "epoch", "state", "progress")
+FAULTS = ("Error", "Quarantined", "NoNode", "NotRunning")
+"""States of a task that is not well. One that is only being moved, or whose node does not answer at once, may be."""
 
 
 @click.command()
@@ -27,7 +32,9 @@ TASK_COLUMNS = ("task", "kind", "responsible", "rule", "holder", "epoch", "state
 async def status(session: Session, watch: bool, database: str | None) -> None:
     """Show the node, the cluster, the databases and their tasks, with reasons."""
     if not watch:
-        session.show(await _status(session, database), lambda answer: console().print(_everything(answer, session.url)))
+        answer = await _status(session, database)
+        session.show(answer, lambda answer: console().print(_everything(answer, session.url)))
+        end_by(answer["Cluster"]["Quorum"], _all_tasks(answer))
         return
     with contextlib.suppress(asyncio.CancelledError):
         await (_stream(session, database) if session.as_json else _watch(session, database))
@@ -42,10 +49,40 @@ async def tasks(session: Session, database: str | None) -> None:
     if session.as_json:
         shown = {name: found["Tasks"] for name, found in answer["Databases"].items()}
         session.show(shown, "")
-        return
-    databases = answer["Databases"].values()
-    parts = [_tasks(found, title=found["Name"]) for found in databases if found["Tasks"]]
-    console().print(Group(*parts) if parts else "No tasks.")
+    else:
+        databases = answer["Databases"].values()
+        parts = [_tasks(found, title=found["Name"]) for found in databases if found["Tasks"]]
+        console().print(Group(*_quorum(answer["Cluster"]["Quorum"]), *(parts or ["No tasks."])))
+    end_by(answer["Cluster"]["Quorum"], _all_tasks(answer))
+
+
+def end_by(quorum: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
+    """End the command with a code for scripts when there is no leader, or one of the tasks fails."""
+    if quorum["Leader"] is None:
+        if click.get_current_context().params.get("as_json"):
+            click.echo(f"raftnode: {quorum['Sentence']}", err=True)
+        raise click.exceptions.Exit(NotNow.exit_code)
+    if any(fails(task) for task in tasks):
+        raise click.exceptions.Exit(FAILING)
+
+
+def fails(task: dict[str, Any]) -> bool:
+    """Whether a task is held up, or has passed documents over."""
+    return task["State"] in FAULTS or bool(task["Failed"])
+
+
+def _all_tasks(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    return [task for database in answer["Databases"].values() for task in database["Tasks"]]
+
+
+def show_quorum(quorum: dict[str, Any]) -> None:
+    """Say that there is no leader, and what that means, if so."""
+    for line in _quorum(quorum):
+        console().print(line)
+
+
+def _quorum(quorum: dict[str, Any]) -> list[RenderableType]:
+    return [f"[bold red]{escape(quorum['Sentence'])}[/]"] if quorum["Sentence"] else []
 
 
 async def _status(session: Session, database: str | None) -> dict[str, Any]:
@@ -75,7 +112,8 @@ async def _stream(session: Session, database: str | None) -> None:
 
 def _everything(answer: dict[str, Any], url: str) -> RenderableType:
     databases = answer["Databases"].values()
-    return Group(_node(answer["Node"], url), _nodes(answer), *(_database(database) for database in databases))
+    head = (*_quorum(answer["Cluster"]["Quorum"]), _node(answer["Node"], url), _nodes(answer))
+    return Group(*head, *(_database(database) for database in databases))
 
 
 def _node(node: dict[str, Any], url: str) -> RenderableType:
@@ -83,7 +121,7 @@ def _node(node: dict[str, Any], url: str) -> RenderableType:
     lease = "lease without end" if left is None else f"lease {left} ms" if node["HasLease"] else "[red]no lease[/]"
     leader = node["Leader"] or "none known"
     head = (
-        f"[bold]{node['Tag']}[/] at {url}: {_coloured(node['Role'])}, leader {leader}, term {node['Term']}, {lease},"
+        f"[bold]{node['Tag']}[/] at {url}: {coloured(node['Role'])}, leader {leader}, term {node['Term']}, {lease},"
         f" applied {node['AppliedIndex']} of {node['CommitIndex']}"
     )
     return Group(head, *(f"  [yellow]{escape(reason)}[/]" for reason in node["NotReady"]))
@@ -109,26 +147,53 @@ def _database(database: dict[str, Any]) -> RenderableType:
             status = topology["PromotablesStatus"].get(tag, "")
             filled = f"filled by {mentor}" if mentor and state != "Members" else ""
             why = "; ".join(part for part in (topology["DemotionReasons"].get(tag, ""), status, filled) if part)
-            rows.append((tag, _coloured(state.removesuffix("s")), escape(why)))
+            rows.append((tag, coloured(state.removesuffix("s")), escape(why)))
     disabled = "  [yellow]disabled[/]" if database["Disabled"] else ""
     group = table(f"\ndatabase [bold]{escape(database['Name'])}[/]{disabled}", ("node", "state", "why"), rows)
     return Group(group, _tasks(database)) if database["Tasks"] else group
 
 
-def _tasks(database: dict[str, Any], title: str = "") -> Table:
-    return table(escape(title), TASK_COLUMNS, [_task_row(task) for task in database["Tasks"]])
+def _tasks(database: dict[str, Any], title: str = "") -> RenderableType:
+    """The table, and below it why tasks are not well."""
+    found = database["Tasks"]
+    below = [f"  {escape(task['TaskName'])}: {reason}" for task in found for reason in trouble(task)]
+    return Group(table(escape(title), TASK_COLUMNS, [_task_row(task) for task in found]), *below)
+
+
+def trouble(task: dict[str, Any]) -> list[str]:
+    """Why the task is not well, one line each, as markup."""
+    on = f" on {task['Holder']}" if task["Holder"] else ""
+    told = "" if task["State"] == "Error" else " when it last told"
+    return [
+        *([f"[red]{escape(task['Error'])}[/]{on}{told}"] if task["Error"] else []),
+        *([f"[yellow]{escape(task['Unknown'])}[/]"] if task["Unknown"] else []),
+        *([f"[yellow]{_failed(task)}[/]; raftnode task failed {escape(task['TaskName'])}"] if task["Failed"] else []),
+    ]
+
+
+def fares(task: dict[str, Any]) -> str:
+    """How far a task is: "up to date", "12 behind", "up to date, 1 failed"."""
+    behind, progress = task["Behind"], task["Progress"]
+    if task["TaskState"] == "Disabled" or (behind is None and not progress):
+        parts = []
+    elif behind is None:
+        parts = [f"{progress['Processed']:,} documents"]
+    else:
+        parts = [f"{behind:,} behind" if behind else "up to date"]
+    return ", ".join([*parts, *([f"{task['Failed']:,} failed"] if task["Failed"] else [])])
+
+
+def _failed(task: dict[str, Any]) -> str:
+    count = task["Failed"]
+    return f"{count:,} document{'s are' if count > 1 else ' is'} passed over"
 
 
 def _task_row(task: dict[str, Any]) -> tuple[str, ...]:
-    placement, run = task["Placement"], task["RunHere"]
+    placement = task["Placement"]
     holder = task["Holder"] or (f"({task['LastHolder']} before)" if task["LastHolder"] else "")
-    state = _coloured(task["ClaimState"] or "NotClaimed")
-    if task["TaskState"] != "Enabled":
-        state = f"[yellow]{task['TaskState']}[/]"
-    if run is not None:
-        state += f", {_coloured(str(run['State']))} here"
-    progress = task["Progress"]
-    done = f"{progress['Processed']:,} documents" if progress else ""
+    state = coloured(task["State"])
+    if task["TaskState"] == "PartiallyEnabled":
+        state += ", [yellow]in part[/]"
     return (
         escape(task["TaskName"]),
         task["TaskType"],
@@ -137,10 +202,10 @@ def _task_row(task: dict[str, Any]) -> tuple[str, ...]:
         holder,
         str(task["Epoch"] or ""),
         state,
-        done,
+        fares(task),
     )
 
 
-def _coloured(word: str) -> str:
+def coloured(word: str) -> str:
     colour = COLOURS.get(word)
     return f"[{colour}]{word}[/]" if colour else word

@@ -13,6 +13,7 @@ from raftnode.web import (
     databases,
     documents,
     etl,
+    failed,
     groups,
     imports,
     indexes,
@@ -32,8 +33,8 @@ from raftnode.web.parts import PARTS, Parts
 from raftnode.web.slices import SLICES, Slices
 
 AREAS = (
-    bulk, cluster, connection_strings, databases, documents, etl, groups, imports, indexes, observer, replication, runs,
-    snapshots, status, tasks, topology, traits, whatif, why,
+    bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
+    replication, runs, snapshots, status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 
@@ -45,6 +46,7 @@ def application(parts: Parts) -> web.Application:
         middlewares=[topology.announce, errors, admission, readable, options, deadline],
     )
     app[PARTS] = parts
+    app[runs.SILENT] = runs.Silent()
     etag = topology.ClusterEtag(parts.replica.record)
     parts.replica.subscribe(etag)
     app[SLICES] = Slices()

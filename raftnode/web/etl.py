@@ -34,6 +34,7 @@ async def put(request: web.Request) -> web.Response:
     id = query.integer("id", _task_id(given))
     present = database.tasks.get(id)
     given = with_secrets(given, present.configuration if present else None)
+    given = _with_what_stands(given, present)
     definition = await checked_by_kind(lambda: load(f"{kind}Etl").parse(given, database))
     check_mentor(request, database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))
@@ -64,6 +65,16 @@ async def reset(request: web.Request) -> web.Response:
 def _again(database: Database, task: Task) -> PutTask:
     fields = {f: getattr(task, f) for f in PutTask.__struct_fields__ if f in Task.__struct_fields__}
     return PutTask(database=database.name, reset=True, **fields)
+
+
+def _with_what_stands(given: dict[str, Any], present: Task | None) -> dict[str, Any]:
+    """An edit that does not speak of a pin, or of being disabled, leaves it: both are set by commands of their own."""
+    if present is None:
+        return given
+    stands: dict[str, Any] = {"Disabled": present.disabled}
+    if "MentorNode" not in given and "PinToMentorNode" not in given:
+        stands |= {"MentorNode": present.mentor, "PinToMentorNode": present.pinned}
+    return stands | given
 
 
 def _task_id(given: dict[str, Any]) -> int:

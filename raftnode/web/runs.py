@@ -1,4 +1,9 @@
-"""What runs on which node: this node's runs, and those of others, asked for with a short timeout."""
+"""What runs on which node: this node's runs, and those of others, asked for with a short timeout.
+
+A task's state, error and lag are the holder's to tell, and any node may be asked for them: it asks the holders. A node
+that has just not answered is not asked again for a moment, so that a frozen one does not slow every answer down. What
+every node knows by itself stands in the record: see `record.model.Progress`.
+"""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -17,7 +22,9 @@ from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import PAGE_MAX, Query
 from raftnode.web.slices import SLICES, Object
 
-ASK_TIMEOUT_S = 1.0
+ASK_TIMEOUT_S = 0.5
+SILENT_S = 2.0
+"""A node that did not answer is taken not to answer for so long."""
 RUNS_PAGE = 500
 
 
@@ -45,9 +52,32 @@ class Runs:
         if holder is None:
             return None, None
         if holder == self.parts.tag:
-            return run_here(self.parts, key), None
+            return run_here(self.parts, key, details=True), None
         run = self.by_node.get(holder, {}).get(key)
         return None if run is None else from_json(bytes(run)), self.unknown.get(holder)
+
+
+class Silent:
+    """The nodes that did not answer lately: why, and until when, in s of the loop's clock, that is believed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str]] = {}
+
+    def why(self, tag: str) -> str | None:
+        """Why a node would not answer now; None if it may."""
+        until_s, reason = self._known.get(tag, (0.0, ""))
+        return reason if asyncio.get_running_loop().time() < until_s else None
+
+    def heard(self, tag: str) -> None:
+        """The node has answered."""
+        self._known.pop(tag, None)
+
+    def missed(self, tag: str, reason: str) -> None:
+        """The node has not answered."""
+        self._known[tag] = (asyncio.get_running_loop().time() + SILENT_S, reason)
+
+
+SILENT = web.AppKey("silent", Silent)
 
 
 def routes() -> list[web.RouteDef]:
@@ -57,8 +87,15 @@ def routes() -> list[web.RouteDef]:
 
 async def own_runs(request: web.Request) -> web.Response:
     """This node's runs by claim key: the first `take` of those after the key `after`. `Next` is where the following
-    page begins, null on the last one."""
+    page begins, null on the last one. With `key` the one of that task, with all that it has passed over."""
     parts, query = request.app[PARTS], Query(request)
+    key = query.text("key")
+    if key is not None:
+        run = run_here(parts, key, details=True)
+        found = [] if run is None else [(key, run)]
+        return await request.app[SLICES].answer(
+            Object([("NodeTag", parts.tag), ("Runs", Object(found)), ("Next", None)])
+        )
     after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
     left = sorted(key for key in parts.supervisor.claim_keys() if key > after)
     page = left[:take]
@@ -67,19 +104,39 @@ async def own_runs(request: web.Request) -> web.Response:
     return await request.app[SLICES].answer(Object([("NodeTag", parts.tag), ("Runs", runs), ("Next", next_page)]))
 
 
-async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task]]) -> Runs:
-    """The runs of these tasks' holders; a holder that does not answer in time is named."""
+async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task]], *, key: str | None = None) -> Runs:
+    """The runs of these tasks' holders, or the one under `key` with all its details; a holder that does not answer in
+    time is named."""
     parts = request.app[PARTS]
     runs = Runs(parts)
     holders = await request.app[SLICES].all(_holders(parts.replica.record, tasks))
     others = {tag for tag in holders if tag not in (None, parts.tag)}
-    await asyncio.gather(*(_ask(parts, tag, runs) for tag in sorted(others)))
+    await asyncio.gather(*(_ask(request, tag, key, runs) for tag in sorted(others)))
     return runs
 
 
-def run_here(parts: Parts, key: str) -> Any:
-    """This node's run of the task of that claim key, as JSON; None if there is none."""
-    return views.run(parts.supervisor.status_of(key))
+async def answers(request: web.Request, tag: str) -> bool:
+    """Whether another node answers at all."""
+    parts, silent = request.app[PARTS], request.app[SILENT]
+    node = parts.replica.record.nodes.get(tag)
+    if node is None or silent.why(tag) is not None:
+        return False
+    try:
+        await parts.http.request("GET", f"{node.url}/health/live", timeout_s=ASK_TIMEOUT_S)
+    except HttpError as error:
+        silent.missed(tag, str(error))
+        return False
+    silent.heard(tag)
+    return True
+
+
+def run_here(parts: Parts, key: str, *, details: bool = False) -> Any:
+    """This node's run of the task of that claim key, as JSON; None if there is none. The documents that it has passed
+    over, which may be many, are details."""
+    run = views.run(parts.supervisor.status_of(key))
+    if run and run["Info"] and not details:
+        del run["Info"]["Errors"]
+    return run
 
 
 def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
@@ -96,26 +153,36 @@ def _holders(record: Record, tasks: Iterable[tuple[Database, Task]]) -> Iterator
         yield claim.tag if claim is not None and claim.state == "Held" else None
 
 
-async def _ask(parts: Parts, tag: str, runs: Runs) -> None:
+async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> None:
+    parts, silent = request.app[PARTS], request.app[SILENT]
     node = parts.replica.record.nodes.get(tag)
     if node is None:
         runs.unknown[tag] = f"Node {tag} holds the task and is not in the cluster any more."
         return
+    if (reason := silent.why(tag)) is not None:
+        runs.unknown[tag] = reason
+        return
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            runs.by_node[tag] = await _pages(parts.http, f"{node.url}/status/runs")
+            runs.by_node[tag] = await _pages(parts.http, f"{node.url}/status/runs", key)
     except TimeoutError:
         runs.unknown[tag] = f"Node {tag} holds the task, and did not say within {ASK_TIMEOUT_S:g} s how that is."
     except (HttpError, *UNREADABLE) as error:
         runs.unknown[tag] = f"Node {tag} holds the task, and its details are not known here: {error}."
+    if tag in runs.unknown:
+        silent.missed(tag, runs.unknown[tag])
+    else:
+        silent.heard(tag)
 
 
-async def _pages(http: Http, url: str) -> dict[str, msgspec.Raw]:
-    """All runs of another node, a page at a time: reading one of any size at once would hold the loop."""
+async def _pages(http: Http, url: str, key: str | None) -> dict[str, msgspec.Raw]:
+    """All runs of another node, or the one under the key, a page at a time: reading one of any size at once would hold
+    the loop."""
     runs: dict[str, msgspec.Raw] = {}
-    after = ""
+    after, one = "", "" if key is None else f"&key={quote(key, safe='')}"
     while True:
-        reply = await http.request("GET", f"{url}?after={quote(after)}&take={RUNS_PAGE}", timeout_s=ASK_TIMEOUT_S)
+        page_of = f"{url}?after={quote(after, safe='')}&take={RUNS_PAGE}{one}"
+        reply = await http.request("GET", page_of, timeout_s=ASK_TIMEOUT_S)
         page = _decoder.decode(reply.body)
         runs |= page.runs
         if page.next is None or page.next <= after:

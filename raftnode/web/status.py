@@ -1,5 +1,6 @@
 """This node's view of everything, and whether it is fit to serve."""
 
+import asyncio
 import shutil
 from typing import Any
 
@@ -11,9 +12,11 @@ from raftnode.record.ownership import Group, mentor_of, tasks_of
 from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
 from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
+from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
-from raftnode.web.runs import run_here
+from raftnode.web.runs import Runs, gather_runs, run_here
 from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.task_state import add_state
 from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
@@ -38,9 +41,12 @@ async def status(request: web.Request) -> web.Response:
     name = Query(request).text("database")
     databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
     copies = parts.databases.status()
-    shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower())).items())) for d in databases)
+    tasks = ((database, task) for database in databases for task in tasks_of(record, database))
+    runs, known = await asyncio.gather(gather_runs(request, tasks), quorum(request))
+    shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower()), runs).items())) for d in databases)
+    cluster = _cluster(parts, record) | {"Quorum": known}
     return await request.app[SLICES].answer(
-        Object([("Node", _node(parts, record)), ("Cluster", _cluster(parts, record)), ("Databases", Object(shown))])
+        Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])
     )
 
 
@@ -153,7 +159,7 @@ def _cluster(parts: Parts, record: Record) -> dict[str, Any]:
     }
 
 
-def _database(parts: Parts, record: Record, database: Database, copy: Copy | None) -> dict[str, Any]:
+def _database(parts: Parts, record: Record, database: Database, copy: Copy | None, runs: Runs) -> dict[str, Any]:
     topology = database.topology
     group = Group(record, database)
     filled = {tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)}
@@ -167,11 +173,12 @@ def _database(parts: Parts, record: Record, database: Database, copy: Copy | Non
         "Mentors": filled,
         "StateHere": topology.state_of(parts.tag),
         "Copy": copy,
-        "Tasks": Array(_task(parts, record, database, group, task) for task in tasks_of(record, database)),
+        "Tasks": Array(_task(record, database, group, task, runs) for task in tasks_of(record, database)),
     }
 
 
-def _task(parts: Parts, record: Record, database: Database, group: Group, task: Task) -> dict[str, Any]:
+def _task(record: Record, database: Database, group: Group, task: Task, runs: Runs) -> dict[str, Any]:
     shown = views.task(record, database, group, task)
-    shown["RunHere"] = run_here(parts, claim_key(database.name, task.kind, task.name))
+    shown["RunHere"] = run_here(runs.parts, claim_key(database.name, task.kind, task.name))
+    add_state(database, task, shown, runs)
     return shown

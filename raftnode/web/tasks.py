@@ -8,7 +8,7 @@ from aiohttp import web
 
 from raftnode.record.commands import DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, Record, Task, claim_key
-from raftnode.record.ownership import Group, responsible_node
+from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
 from raftnode.web import views
 from raftnode.web.cluster import the_node
 from raftnode.web.commit import commit, is_repeat
@@ -18,6 +18,7 @@ from raftnode.web.requests import Query, answer
 from raftnode.web.runs import Runs, gather_runs
 from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.stores import existing_database
+from raftnode.web.task_state import add_state
 from tasks.kinds import ConfigurationError
 
 Checked = TypeVar("Checked")
@@ -53,7 +54,7 @@ async def get_task(request: web.Request) -> web.Response:
     """One task, by `key` or `taskName`. Details of its run are asked of the node that holds it."""
     database = existing_database(request)
     task = the_task(database, Query(request))
-    runs = await gather_runs(request, [(database, task)])
+    runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
     record = request.app[PARTS].replica.record
     return answer(task_info(request, record, database, Group(record, database), task, runs))
 
@@ -101,6 +102,22 @@ def the_task(database: Database, query: Query) -> Task:
     return task
 
 
+def named_task(request: web.Request, record: Record, database: Database) -> Task:
+    """The task that the path names by id or name, of kind `type` if that is given; answers 404 if there is none."""
+    given = request.match_info["task"]
+    kind = Query(request).text("type") or ""
+    task: Task | None
+    if kind.lower() == UPDATE_KIND.lower():
+        task = task_named(record, database, UPDATE_KIND, given)
+    elif given.isascii() and given.isdigit() and len(given) <= 19:
+        task = database.tasks.get(int(given))
+    else:
+        task = database.task_named(given)
+    if task is None or (kind and task.kind.lower() != kind.lower()):
+        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
+    return task
+
+
 def check_mentor(request: web.Request, database: Database, mentor: str | None, pinned: bool) -> None:
     """Refuses a mentor outside the cluster or the group, and a pin without a mentor."""
     group = database.topology.all_nodes
@@ -135,13 +152,13 @@ def modified(request: web.Request, id: int, index: int, *, status: int = 200) ->
 def task_info(
     request: web.Request, record: Record, database: Database, group: Group, task: Task, runs: Runs
 ) -> dict[str, Any]:
-    """RavenDB's task info, with our placement, claim, progress and run beside it."""
+    """RavenDB's task info, with our placement, claim, progress, state and run beside it."""
     parts = request.app[PARTS]
     shown = views.task(record, database, group, task)
-    run, unknown = runs.of(claim_key(database.name, task.kind, task.name), shown["Holder"])
-    shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run)
-    shown["Error"] = (run or {}).get("Error") or unknown
-    shown["Run"] = run
+    run = add_state(database, task, shown, runs)
+    shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run if shown["Holder"] else None)
+    shown["Error"] = shown["Error"] or shown["Unknown"]
+    shown["Run"] = run if shown["Holder"] else None
     shown["Configuration"] = views.configuration(task)
     return shown
 

@@ -12,6 +12,7 @@ from raftnode.record.model import DATABASES_MAX, Record, to_json
 from raftnode.record.whatif import Supposition, what_if
 from raftnode.web.errors import of_result
 from raftnode.web.parts import PARTS
+from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer, body
 from raftnode.web.stores import existing_database
 
@@ -33,14 +34,20 @@ def routes() -> list[web.RouteDef]:
 async def of_cluster(request: web.Request) -> web.Response:
     """What would become of the tasks of all databases, or of those that the body names."""
     supposed = await body(request, OfDatabases)
-    return answer(await forecast(request.app[PARTS].replica.record, supposed, supposed.databases))
+    known, shown = await asyncio.gather(
+        quorum(request), forecast(request.app[PARTS].replica.record, supposed, supposed.databases)
+    )
+    return answer(shown | {"Quorum": known})
 
 
 async def of_database(request: web.Request) -> web.Response:
     """What would become of the tasks of one database."""
     database = existing_database(request)
     supposed = await body(request, Supposition)
-    return answer(await forecast(request.app[PARTS].replica.record, supposed, [database.name]))
+    known, shown = await asyncio.gather(
+        quorum(request), forecast(request.app[PARTS].replica.record, supposed, [database.name])
+    )
+    return answer(shown | {"Quorum": known})
 
 
 async def forecast(

@@ -1,17 +1,21 @@
 """Why a task is where it is: the rule, the ranking, the log entry and decision that put it there, and its runs."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
 
 from raftnode.record.cause import cause_of
-from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Record, Task, claim_key, to_json
-from raftnode.record.ownership import UPDATE_KIND, Placement, responsible_node, task_named
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key, to_json
+from raftnode.record.ownership import Group, Placement, responsible_node
 from raftnode.web import views
-from raftnode.web.errors import ApiError
 from raftnode.web.parts import PARTS
-from raftnode.web.requests import Query, answer
+from raftnode.web.quorum import quorum
+from raftnode.web.requests import answer
+from raftnode.web.runs import gather_runs
 from raftnode.web.stores import existing_database
+from raftnode.web.task_state import add_state
+from raftnode.web.tasks import named_task
 
 
 def routes() -> list[web.RouteDef]:
@@ -24,10 +28,14 @@ async def why(request: web.Request) -> web.Response:
     Promotable of that tag."""
     record = request.app[PARTS].replica.record
     database = existing_database(request)
-    task = _asked(request, record, database)
+    task = named_task(request, record, database)
     placement = responsible_node(record, database, task)
     claim = record.claims.get(claim_key(database.name, task.kind, task.name))
     cause = cause_of(record, database, task, placement.rule, placement.node, claim)
+    shown = views.task(record, database, Group(record, database), task)
+    key = claim_key(database.name, task.kind, task.name)
+    known, runs = await asyncio.gather(quorum(request), gather_runs(request, [(database, task)], key=key))
+    add_state(database, task, shown, runs)
     return answer(
         {
             "Database": database.name,
@@ -35,6 +43,14 @@ async def why(request: web.Request) -> web.Response:
             "TaskName": task.name,
             "TaskType": task.kind,
             "Because": _because(database, task, placement, claim),
+            "Quorum": known,
+            "TaskState": shown["TaskState"],
+            "State": shown["State"],
+            "Error": shown["Error"],
+            "Failed": shown["Failed"],
+            "Behind": shown["Behind"],
+            "Unknown": shown["Unknown"],
+            "Progress": shown["Progress"],
             "Placement": views.placement(placement),
             **views.claim(record, database, task),
             "Grant": _grant(claim),
@@ -47,21 +63,6 @@ async def why(request: web.Request) -> web.Response:
             "Runs": _runs(claim),
         }
     )
-
-
-def _asked(request: web.Request, record: Record, database: Database) -> Task:
-    given = request.match_info["task"]
-    kind = Query(request).text("type") or ""
-    task: Task | None
-    if kind.lower() == UPDATE_KIND.lower():
-        task = task_named(record, database, UPDATE_KIND, given)
-    elif given.isascii() and given.isdigit() and len(given) <= 19:
-        task = database.tasks.get(int(given))
-    else:
-        task = database.task_named(given)
-    if task is None or (kind and task.kind.lower() != kind.lower()):
-        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
-    return task
 
 
 def _because(database: Database, task: Task, placement: Placement, claim: Claim | None) -> str:

@@ -1,12 +1,16 @@
 """Any node answers: two real nodes, one of which joined the other."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raftnode.cli.main import cli
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 
@@ -148,10 +152,16 @@ async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_
         assert (info["Holder"], info["Run"]["Node"], info["TaskConnectionStatus"]) == ("A", "A", status)
         assert "Orders" in info["Error"]
         assert info["Epoch"] == info["Run"]["Epoch"]
-    [task] = (await a.get("/status")).json["Databases"]["Shop"]["Tasks"]
-    assert task["RunHere"]["Error"]
-    [task] = (await b.get("/status")).json["Databases"]["Shop"]["Tasks"]
-    assert (task["RunHere"], task["Holder"]) == (None, "A")
+    for node, here in ((a, "Error"), (b, None)):
+        [task] = (await node.get("/status")).json["Databases"]["Shop"]["Tasks"]
+        assert (task["RunHere"] or {}).get("State") == here
+        assert (task["Holder"], task["State"], task["Failed"], task["Behind"]) == ("A", "Error", 0, 1)
+        assert "Orders" in task["Error"]
+        why = (await node.get("/databases/Shop/tasks/orders/why")).json
+        assert (why["State"], why["Error"], why["Behind"]) == ("Error", task["Error"], 1)
+    # What the record tells would do if A did not answer.
+    [told] = b.node.replica.record.databases["shop"].progress.values()
+    assert "Orders" in told.error
     assert (await b.delete(f"/databases/Shop/admin/tasks?id={reply.json['TaskId']}&type=SqlEtl")).status == 200
 
     async def ended() -> bool:
@@ -159,6 +169,53 @@ async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_
         return not runs
 
     await eventually("the deleted task's run ends", ended)
+
+
+async def test_what_a_holder_has_passed_over_is_told_by_any_node_also_when_it_has_gone(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "target.sqlite"
+    with contextlib.closing(sqlite3.connect(target)) as connection:
+        connection.execute("CREATE TABLE Orders (Id TEXT, N INT CHECK (N < 100))")
+    place = {"FactoryName": "Microsoft.Data.Sqlite", "ConnectionString": f"Data Source={target}"}
+    etl = {
+        "EtlType": "Sql",
+        "Name": "orders",
+        "ConnectionStringName": "target",
+        "MentorNode": "A",
+        "PinToMentorNode": True,
+        "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id"}],
+        "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({N: this.N})"}],
+    }
+    path = "/databases/Shop/tasks/orders/failed"
+    async with running(settings_in(tmp_path / "b", node__tag="B")) as b:
+        async with running(settings_in(tmp_path / "a", node__tag="A"), join=b.url) as a:
+            await eventually("the node that joined is a voter", lambda: _votes(b, "A"))
+            await b.put("/admin/databases?name=Shop&replicationFactor=2", {})
+            await b.put("/databases/Shop/admin/connection-strings", {"Type": "Sql", "Name": "target"} | place)
+            assert (await b.put("/databases/Shop/admin/etl", etl)).status == 201
+            for n in range(12):
+                document = {"N": 500 if n else 1, "@metadata": {"@collection": "Orders"}}
+                await a.put(f"/databases/Shop/docs?id=o/{n:02}", document)
+
+            async def listed() -> Any:
+                shown = (await b.get(path)).json
+                return shown if shown["Failed"] == 11 and shown["ToldBy"] else None
+
+            shown = await eventually("eleven documents have failed", listed)
+            assert (len(shown["Documents"]), shown["ToldBy"], shown["Unknown"]) == (11, "A", None)
+            assert (await a.get(path)).json == shown
+            [task] = (await b.get("/status")).json["Databases"]["Shop"]["Tasks"]
+            assert (task["State"], task["Failed"], task["Behind"]) == ("Running", 11, 0)
+            await eventually("every node is told", lambda: _told(b, 11))
+        shown = (await b.get(path)).json
+    assert (shown["Failed"], shown["Unlisted"], shown["ToldBy"]) == (11, 1, None)
+    assert [one["DocumentId"] for one in shown["Documents"]] == [f"o/{n:02}" for n in range(2, 12)]
+    assert "CHECK constraint failed" in shown["Documents"][0]["Error"]
+
+
+async def _told(node: Client, failed: int) -> bool:
+    return [made.failed for made in node.node.replica.record.databases["shop"].progress.values()] == [failed]
 
 
 async def test_leadership_is_handed_over_from_any_node(pair: tuple[Client, Client]) -> None:
@@ -209,6 +266,17 @@ async def test_without_a_majority_the_node_says_so_and_documents_go_on(tmp_path:
         assert "has no lease" in why["Reasons"][0]
         node = (await a.get("/status")).json["Node"]
         assert (node["Role"], node["HasLease"], node["LeaseLeftMs"], node["Leader"]) == ("Candidate", False, 0, None)
+        supposed = await a.post("/cluster/what-if", {"Lost": ["B"]})
+        for quorum in ((await a.get("/status")).json["Cluster"]["Quorum"], supposed.json["Quorum"]):
+            assert quorum == {
+                "Leader": None,
+                "Voters": ["A", "B"],
+                "Answering": ["A"],
+                "Sentence": "No leader: nothing runs; 1 of 2 voters answers.",
+            }
+        for command in (["status"], ["tasks"], ["what-if", "--lost", "B"]):
+            done = await asyncio.to_thread(CliRunner().invoke, cli, [*command, "--url", a.url])
+            assert (done.exit_code, "No leader: nothing runs; 1 of 2 voters answers." in done.output) == (5, True)
         refused = await a.put("/admin/databases?name=Other", {})
         assert refused.status == 503
         assert refused.json["Type"] == "Raven.Client.Exceptions.Cluster.NoLeaderException"
