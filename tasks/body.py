@@ -8,12 +8,11 @@ from typing import Literal
 
 import structlog
 
-from raftnode.documents.store import DocumentStore
 from raftnode.masking import in_text
 from raftnode.ports import Random
 from raftnode.record.model import Progress
 from tasks import kinds
-from tasks.context import Info, NotOwned, Run, RunSettings, TaskContext, now
+from tasks.context import Documents, Info, NotOwned, Run, RunSettings, TaskContext, now
 from tasks.kinds import Superseded
 from tasks.plan import Fingerprint
 from tasks.run_journal import RunJournal, machine_ns
@@ -46,7 +45,7 @@ class Body:
         self.since = now()
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
-        self.copy: DocumentStore | None = None
+        self.copy: Documents | None = None
         self._settings, self._random, self._journal = settings, random, journal
 
     @property
@@ -77,6 +76,7 @@ class Body:
             present: TaskContext | None = None
             try:
                 present = await context(self)
+                self.copy = present.documents
                 await self._once(present)
                 error: Exception = kinds.TaskFailed("the body ended by itself")
             except NotOwned as gone:

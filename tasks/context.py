@@ -190,6 +190,11 @@ class Documents:
         return self._store.database_id
 
     @property
+    def last_etag(self) -> int:
+        """How far the database on this node goes."""
+        return self._store.last_etag
+
+    @property
     def change_vector(self) -> str:
         """All that the database on this node knows."""
         return self._store.change_vector

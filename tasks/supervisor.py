@@ -334,10 +334,9 @@ class Supervisor:
             body.progress = progress
             return self._checkpoints.save(run, progress)
 
-        body.copy = await self._databases.store(body.run.database)
         return TaskContext(
             body.run,
-            body.copy,
+            await self._databases.store(body.run.database),
             settings=self._settings,
             info=body.info,
             owned=lambda: self._owns(body),

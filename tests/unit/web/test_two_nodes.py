@@ -159,9 +159,13 @@ async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_
         assert "Orders" in task["Error"]
         why = (await node.get("/databases/Shop/tasks/orders/why")).json
         assert (why["State"], why["Error"], why["Behind"]) == ("Error", task["Error"], 1)
+
     # What the record tells would do if A did not answer.
-    [told] = b.node.replica.record.databases["shop"].progress.values()
-    assert "Orders" in told.error
+    async def told() -> bool:
+        [made] = b.node.replica.record.databases["shop"].progress.values()
+        return "Orders" in made.error
+
+    await eventually("the record tells of the error", told)
     assert (await b.delete(f"/databases/Shop/admin/tasks?id={reply.json['TaskId']}&type=SqlEtl")).status == 200
 
     async def ended() -> bool:
