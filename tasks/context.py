@@ -6,8 +6,8 @@ runs beside it has no effects.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,6 +19,7 @@ from raftnode.http import Http
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import FailedDocument, Progress, Task
 from raftnode.record.progress import bounded
+from tasks.offspring import offspring
 from tasks.run_journal import Pulse, RunJournal, machine_ns
 
 ERRORS_MAX = 100
@@ -140,6 +141,24 @@ class TaskContext:
         """Wait; the body is at rest meanwhile."""
         with self._checked():
             await asyncio.sleep(seconds)
+
+    @asynccontextmanager
+    async def subprocess(
+        self,
+        *command: str,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The command as a process that ends, with all that it has started itself, when the block is left, and when the
+        node ends, however it ends. The other arguments are those of `asyncio.create_subprocess_exec`; without `stdin`
+        it reads nothing. A command that cannot be started exits with 127 (not found) or 126. Raises NotOwned.
+        """
+        self.check()
+        async with offspring(*command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as process:
+            yield process
 
     @contextmanager
     def _checked(self) -> Iterator[None]:
