@@ -39,7 +39,8 @@ from tasks.context import RunSettings
 log = structlog.get_logger(__name__)
 
 STOP_TASKS_S = 10.0
-GC_THRESHOLDS = (10_000, 20, 20)
+GC_THRESHOLDS = (10_000, 20, 1_000_000)
+GC_PERIOD_S = 3600.0
 DESCRIPTORS_MIN = 2 * DESCRIPTORS_KEPT
 EXPECTED = (IdentityError, JoinRefused, ConsensusFailed, BindFailed, WatchdogUnavailable, NodeRefused)
 
@@ -74,7 +75,6 @@ class Node:
         try:
             async with AsyncExitStack() as stack:
                 await self._start(stack)
-                _spare_the_collector()
                 self.ready.set()
                 await self._told.wait()
         except EXPECTED as error:
@@ -198,6 +198,7 @@ class Node:
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
         self._run(stack, "forming", self.assembly.forming.run(), may_end=True)
+        self._run(stack, "garbage collection", _collect_garbage())
 
     async def _listen(self) -> None:
         host, port = self.settings.cluster.host, self.settings.cluster.port
@@ -239,12 +240,17 @@ class Node:
         return node, http
 
 
-def _spare_the_collector() -> None:
-    """A full garbage collection holds the event loop for as long as it looks at everything: a third of a second with
-    5,000 tasks. What start-up has made stays for good and need not be looked at; young objects are, less often."""
+async def _collect_garbage() -> None:
+    """A full collection holds the event loop for as long as it looks at everything, a third of a second with 5,000
+    tasks: enough to lose a lease, or to be ended for stopping too slowly. So it comes once an hour and not, as the
+    interpreter has it, just when thousands of tasks start or stop; what start-up has made is never looked at. Young
+    objects are collected as they come."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    while True:
+        await asyncio.sleep(GC_PERIOD_S)
+        gc.collect()
 
 
 def _limits(settings: Settings) -> Limits:

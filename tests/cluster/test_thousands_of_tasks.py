@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.harness import hostile_tasks
 from tests.harness.cluster import Cluster
 from tests.harness.plugins import install
 
 DATABASE = "Many"
 PUT_AT_ONCE = 16
+TASKS = 5000
 
 
 def a_cluster(directory: Path, tags: Sequence[str] = "ABC", profile: str = "default") -> Cluster:
@@ -58,21 +61,23 @@ class Runs:
         return self._counted["start"] - self._counted["end"]
 
 
+@pytest.mark.timeout(400)
 async def test_a_node_that_loses_its_lease_stops_five_thousand_bodies_in_time(tmp_path: Path) -> None:
     async with a_cluster(tmp_path) as cluster:
         await cluster.create_database(DATABASE, "ABC")
-        await put_tasks(cluster, 5000, mentor="A")
+        await put_tasks(cluster, TASKS, mentor="A")
         runs = Runs(cluster, "A")
-        await cluster.wait_until(lambda: runs.live() == 5000, "A to run every task", timeout_sec=120)
+        await cluster.wait_until(lambda: runs.live() == TASKS, "A to run every task", timeout_sec=120)
         await cluster.kill("B")
         await cluster.kill("C")
         await cluster.wait_until(lambda: runs.live() == 0, "every body of A to end", timeout_sec=60)
         cluster.start("B")
         cluster.start("C")
-        await cluster.wait_until(lambda: runs.live() == 5000, "A to run every task again", timeout_sec=120)
+        await cluster.wait_until(lambda: runs.live() == TASKS, "A to run every task again", timeout_sec=120)
         assert cluster.ended("A") is None, "A was killed by its watchdog"
 
 
+@pytest.mark.timeout(400)
 async def test_the_loss_of_a_leader_with_many_tasks_on_three_nodes_settles_without_watchdog_kills(
     tmp_path: Path,
 ) -> None:
