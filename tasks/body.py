@@ -47,6 +47,7 @@ class Body:
         self.task: asyncio.Task[None] | None = None
         self.copy: Documents | None = None
         self._settings, self._random, self._journal = settings, random, journal
+        self._failure: str | None = None
 
     @property
     def partition_tolerant(self) -> bool:
@@ -85,7 +86,8 @@ class Body:
             except Exception as failure:
                 error = failure
             failures = 1 if time.monotonic() - began_s > STABLE_S else failures + 1
-            self.info.error = in_text(str(error)) or type(error).__name__
+            expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
+            self.info.error = in_text(" ".join(str(error).split()) if expected else kinds.described(error))
             self._tell(present)
             await self._back_off(error, failures)
             if isinstance(error, Superseded):
@@ -109,14 +111,17 @@ class Body:
         wait_s = wait_ms * (1 + self._random.random()) / 2 / 1000
         if self.state == "Running":
             self.state = "Error"
-        expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
+        # A traceback once: a body that fails for the same reason for hours says so in one line each time.
+        failure = None if isinstance(error, kinds.TaskFailed | kinds.ConfigurationError) else self.info.error
+        fresh = failure is not None and failure != self._failure
+        self._failure = failure
         log.warning(
             "A task has failed and is tried again.",
             task=self.run.claim_key,
             epoch=self.run.epoch,
             reason=self.info.error,
             wait_s=round(wait_s, 3),
-            exc_info=None if expected else error,
+            exc_info=error if fresh else None,
         )
         await asyncio.sleep(wait_s)
 

@@ -10,11 +10,14 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import structlog
 
 from raftnode.record.model import Database, Traits
 
 if TYPE_CHECKING:
     from tasks.context import TaskContext
+
+log = structlog.get_logger(__name__)
 
 GROUP = "raftnode.tasks"
 BUILT_IN = {"update": "tasks.mentor:KIND"}
@@ -88,7 +91,47 @@ def load(name: str) -> TaskKind:
     if point is None:
         known = ", ".join(kinds())
         raise ConfigurationError("TaskType", f"this node has no task kind '{name[:40]}'; it knows: {known}")
-    return _imported(point)
+    try:
+        return _imported(point)
+    except Exception as error:
+        raise ConfigurationError(
+            "TaskType",
+            f"the task kind '{name[:40]}' ({point.value}) cannot be loaded on this node: {described(error)}. Correct "
+            "its package, or remove it, and start the node again",
+        ) from error
+
+
+def known(name: str) -> bool:
+    """Whether this node has the kind of that name, loaded or not."""
+    return _plain(name) in _entry_points()
+
+
+def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> Definition:
+    """What the kind of that name makes of a configuration. Raises ConfigurationError, also where a plug-in fails in
+    another way: it must not look like a defect of the node."""
+    kind = load(name)
+    try:
+        definition = kind.parse(configuration, database)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        log.warning("A task kind failed to read a configuration.", kind=name, reason=described(error), exc_info=error)
+        missing = isinstance(error, KeyError) and error.args and error.args[0] not in configuration
+        remedy = "Is that field missing? Add it" if missing else "Correct the configuration, or the kind"
+        raise ConfigurationError(
+            "Configuration", f"the kind {name} cannot read it: {described(error)}. {remedy}"
+        ) from error
+    if not isinstance(definition, Definition):
+        raise ConfigurationError(
+            "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.Definition"
+        )
+    return definition
+
+
+def described(error: Exception) -> str:
+    """An error nobody expected, in one line. A bare message of a KeyError says nothing without its type."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @cache

@@ -11,10 +11,11 @@ from raftnode.record.model import Database, Task
 from raftnode.web.commit import commit
 from raftnode.web.connection_strings import with_secrets
 from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.forwarding import by_one_that_knows
 from raftnode.web.requests import Query, answer, body, etag_of
 from raftnode.web.stores import existing_database
 from raftnode.web.tasks import check_mentor, checked_by_kind, modified
-from tasks.kinds import Definition, load
+from tasks.kinds import Definition, parsed
 
 
 def routes() -> list[web.RouteDef]:
@@ -31,11 +32,14 @@ async def put(request: web.Request) -> web.Response:
     kind = given.get("EtlType")
     if not isinstance(kind, str) or not kind:
         raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
+    elsewhere = await by_one_that_knows(request, f"{kind}Etl")
+    if elsewhere is not None:
+        return elsewhere
     id = query.integer("id", _task_id(given))
     present = database.tasks.get(id)
     given = with_secrets(given, present.configuration if present else None)
     given = _with_what_stands(given, present)
-    definition = await checked_by_kind(lambda: load(f"{kind}Etl").parse(given, database))
+    definition = await checked_by_kind(lambda: parsed(f"{kind}Etl", given, database))
     check_mentor(request, database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))
     command = PutTask(

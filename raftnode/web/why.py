@@ -92,8 +92,15 @@ def _of_rule(task: Task, placement: Placement) -> str:
         case "Hash":
             return f"{node} has the highest score of the nodes that may run it{f'; {out}' if out else ''}."
         case "NoRunner":
-            return f"No node of the group can run this kind: {out}."
+            return (
+                f"No node of the group can run the kind {task.kind}: {out}. Install the package that has it "
+                f"on {_without_runner(placement)} and start it again, or delete the task."
+            )
     return f"No node of the group may run it: {out or 'the group is empty'}."
+
+
+def _without_runner(placement: Placement) -> str:
+    return " or ".join(ranked.node for ranked in placement.ranking if ranked.ruled_out == "NoRunner")
 
 
 def _grant(claim: Claim | None) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from raftnode.documents.replication import Replication
 from raftnode.documents.store import DocumentStore
@@ -433,7 +434,7 @@ async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(n
         node.task()
         await until(lambda: node.state() == "Error")
         status = node.supervisor.status()["northwind/Probe/t"]
-        assert status.error in ("the target is down", "boom")
+        assert status.error in ("the target is down", "ValueError: boom")
         await until(lambda: tries == 4)
         assert node.state() == "Running"
         assert node.supervisor.status()["northwind/Probe/t"].error is None
@@ -464,6 +465,28 @@ async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node
         node.task()
         await until(lambda: told[-1:] == [""] and len(told) > 1)
     assert told == ["", "the password is wrong", "the disk is full", ""]
+
+
+async def test_the_same_failure_again_and_again_is_one_traceback_and_a_line_each_without_secrets(node: Node) -> None:
+    tries = 0
+
+    async def failing(context: TaskContext) -> None:
+        nonlocal tries
+        tries += 1
+        raise KeyError("Host=h;Password=s3cret\nsecond line")
+
+    PROBE.behave = failing
+    with capture_logs() as logs:
+        async with node.running():
+            node.task()
+            await until(lambda: tries == 5)
+            error = node.supervisor.status()["northwind/Probe/t"].error
+    failed = [line for line in logs if line["event"] == "A task has failed and is tried again."]
+    assert len(failed) >= 4
+    assert [line["exc_info"] is not None for line in failed[:4]] == [True, False, False, False]
+    assert error is not None
+    assert error.startswith("KeyError: ")
+    assert all("s3cret" not in line["reason"] and "\n" not in line["reason"] for line in failed)
 
 
 async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: Node) -> None:

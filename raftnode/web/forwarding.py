@@ -1,0 +1,61 @@
+"""A request whose task kind this node lacks goes to a node that has it: only a kind can validate its configuration."""
+
+import structlog
+from aiohttp import web
+
+from raftnode.http import HttpFailed, HttpUnreachable
+from raftnode.record.model import Record
+from raftnode.web.bodies import whole
+from raftnode.web.errors import bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import answer
+from tasks.kinds import kinds, known
+
+log = structlog.get_logger(__name__)
+
+FORWARDED = "raftnode-forwarded-by"
+_KEPT = ("If-Match", "raft-request-id")
+
+
+async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | None:
+    """The answer of another node that can run the kind, None if this one can. Refuses what no node of the cluster can
+    run, or none that answers."""
+    if known(kind):
+        return None
+    parts = request.app[PARTS]
+    record, failures = parts.replica.record, []
+    able = [n for n in _able(record, kind) if n != parts.tag] if FORWARDED not in request.headers else []
+    headers = {name: request.headers[name] for name in _KEPT if name in request.headers} | {FORWARDED: parts.tag}
+    content = await whole(request)
+    for tag in able:
+        url = record.nodes[tag].url + request.path_qs
+        try:
+            reply = await parts.http.request(request.method, url, body=content, headers=headers)
+        except HttpFailed as refused:
+            return answer(refused.answer, status=refused.status)
+        except HttpUnreachable as error:
+            failures.append(f"{tag}: {error}")
+            continue
+        log.info("A task's definition was checked by another node, as this one lacks its kind.", kind=kind, by=tag)
+        return web.Response(status=reply.status, body=reply.body, content_type="application/json")
+    if failures:
+        raise bad_request(
+            f"TaskType: this node has no task kind '{kind[:40]}', and the nodes that have it do not answer: "
+            f"{'; '.join(failures)}. Try again when they do, or install the kind's package here."
+        )
+    raise bad_request(f"TaskType: {_nobody(record, kind, parts.tag)}")
+
+
+def _able(record: Record, kind: str) -> list[str]:
+    return [
+        tag for tag, node in sorted(record.nodes.items()) if kind.lower() in (one.lower() for one in node.kinds or ())
+    ]
+
+
+def _nobody(record: Record, kind: str, here: str) -> str:
+    return (
+        f"no node of the cluster has the task kind '{kind[:40]}'; {here} knows: {', '.join(kinds())}. Correct the "
+        "kind, or install the package that has it on the nodes that are to run it "
+        f"({', '.join(sorted(record.nodes))}: pip install it there, under the entry-point group raftnode.tasks), and "
+        "start them again."
+    )
