@@ -179,6 +179,19 @@ class Tasks(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_ms: Annotated[int, _ms(1, 60_000, "How long progress is collected before it is replicated")] = 50
     script_time_ms_max: Annotated[int, _ms(1, 600_000, "Longest run of a script over one batch")] = 10_000
     script_memory_bytes_max: Annotated[int, _bytes(8 * MIB, 4 * GIB, "Most memory of a script")] = 128 * MIB
+    sql_connections_max: Annotated[
+        int,
+        _number(1, 1000, "connections", "Most connections of this node to one SQL target; tasks take them in turn"),
+    ] = 4
+    sql_statement_timeout_ms: Annotated[
+        int,
+        _ms(
+            100,
+            DAY_MS,
+            "Longest run of one statement in a PostgreSQL target. The longest, too, that a node which has died or is"
+            " cut off can keep a task's next run waiting there",
+        ),
+    ] = 30_000
     run_journal_bytes_max: Annotated[
         int, _bytes(64 * 1024, GIB, "Size at which the journal of task runs begins a new file; one old file is kept")
     ] = 16 * MIB

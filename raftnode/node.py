@@ -34,7 +34,7 @@ from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.watchdog import KillTimer, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
-from tasks.context import RunSettings
+from tasks.context import RunSettings, SqlLimits
 
 log = structlog.get_logger(__name__)
 
@@ -270,6 +270,7 @@ def _run_settings(settings: Settings) -> RunSettings:
         batch_bytes_max=tasks.batch_bytes_max,
         backoff_min_ms=tasks.backoff_min_ms,
         backoff_max_ms=tasks.backoff_max_ms,
+        sql=SqlLimits(connections_max=tasks.sql_connections_max, statement_timeout_ms=tasks.sql_statement_timeout_ms),
         script=ScriptLimits(time_ms_max=tasks.script_time_ms_max, memory_bytes_max=tasks.script_memory_bytes_max),
     )
 

@@ -21,12 +21,20 @@ from raftnode.record.model import FailedDocument, Progress, Task
 from raftnode.record.progress import bounded
 from tasks.offspring import offspring
 from tasks.run_journal import Pulse, RunJournal, machine_ns
+from tasks.shared import Shared
 
 ERRORS_MAX = 100
 
 
 class NotOwned(Exception):
     """The lease or the claim of this run has gone: the body must end without a further effect."""
+
+
+class SqlLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many connections a node has to one SQL target, and how long one statement may take there."""
+
+    connections_max: int = 4
+    statement_timeout_ms: int = 30_000
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +45,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_min_ms: int = 500
     backoff_max_ms: int = 30_000
     script: ScriptLimits = ScriptLimits()
+    sql: SqlLimits = SqlLimits()
 
 
 class Info(msgspec.Struct, rename="pascal"):
@@ -90,7 +99,8 @@ class TaskContext:
     """The body's side of one run. `owned` looks at lease, session and claim; `save` replicates progress.
 
     `http` is the node's client, `node_url` the address of another node by its tag, None if it is not in the cluster;
-    `sending` shows a sender of documents to a node beside those of the group, None when it has ended.
+    `sending` shows a sender of documents to a node beside those of the group, None when it has ended. `shared` has what
+    the bodies of this node use together.
     """
 
     def __init__(
@@ -107,10 +117,12 @@ class TaskContext:
         http: Http | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
         sending: Callable[[str, Replication | None], None] = lambda tag, sender: None,
+        shared: Shared | None = None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
         self.http, self.node_url, self.sending = http, node_url, sending
+        self.shared = shared or Shared()
         self._active_since: int | None = None
         self.documents = Documents(self, store)
 

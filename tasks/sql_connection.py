@@ -25,11 +25,13 @@ _PG_KEYS = {
     "username": "username", "user name": "username", "user id": "username", "userid": "username", "user": "username",
     "uid": "username", "password": "password", "pwd": "password", "psw": "password",
     "ssl mode": "ssl", "sslmode": "ssl",
+    "target session attributes": "session", "targetsessionattributes": "session",
 }  # fmt: skip
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
     "application name", "keepalive", "include error detail", "version", "cache", "mode", "foreign keys",
     "default timeout", "journal mode", "persist security info", "trust server certificate",
+    "load balance hosts", "host recheck seconds", "max auto prepare", "no reset on close",
 }  # fmt: skip
 _SSL_MODES = {
     "disable": "disable", "allow": "allow", "prefer": "prefer", "require": "require",
@@ -37,15 +39,36 @@ _SSL_MODES = {
 }  # fmt: skip
 
 
+_SESSIONS = ("read-write", "primary", "any")
+_SEVERAL_HOSTS = re.compile(r"^(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^/?#]*,[^/?#]*)(?P<after>.*)$")
+PORT = "5432"
+
+
 class SqlConnection(msgspec.Struct, frozen=True):
-    """Where an SQL target is. `url` holds the password; show `str(connection)`, which does not."""
+    """Where an SQL target is. `url` holds the password; show `str(connection)`, which does not.
+
+    `hosts` are all (host, port) when there are several, tried in order; `url` names the first. `session` is what the
+    one that is taken must allow: "read-write", "primary" or "any".
+    """
 
     name: str
     url: URL
     ssl: str | None = None
+    hosts: tuple[tuple[str, int], ...] = ()
+    session: str = "read-write"
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        text = self.url.render_as_string(hide_password=True)
+        if not self.hosts:
+            return text
+        assert self.url.host is not None
+        first = URL.create("x", host=self.url.host, port=self.url.port).render_as_string()[len("x://") :]
+        return text.replace(first, ",".join(f"{host}:{port}" for host, port in self.hosts), 1)
+
+    @property
+    def address(self) -> tuple[object, ...]:
+        """What tells one target from another: the same for connection strings that lead to the same place."""
+        return (self.url, self.ssl, self.hosts, self.session)
 
     def __repr__(self) -> str:
         return f"SqlConnection({self.name!r}, {self})"
@@ -83,19 +106,29 @@ def _text(configuration: Mapping[str, Any], field: str) -> str:
 
 
 def _from_url(name: str, text: str, driver: str) -> SqlConnection:
+    several = _SEVERAL_HOSTS.match(text)
+    hosts = _hosts(several["hosts"], PORT) if several else ()
+    if several:
+        text = f"{several['before']}{several['hosts'].partition(',')[0]}{several['after']}"
     try:
         url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", text))
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ConfigurationError("ConnectionString", "is no valid URL") from None
     dialect = driver.split("+")[0]
     if url.get_backend_name() != dialect:
         raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
     if not url.database:
         raise ConfigurationError("ConnectionString", f"names no database, as in {dialect}://.../target")
-    if unknown := set(url.query) - {"ssl", "sslmode"}:
+    if unknown := set(url.query) - {"ssl", "sslmode", "target_session_attrs"}:
         raise ConfigurationError("ConnectionString", f"has unknown parameters: {', '.join(sorted(unknown))}")
-    ssl = url.query.get("ssl", url.query.get("sslmode"))
-    return SqlConnection(name, url.set(drivername=driver, query={}), _ssl(str(ssl)) if ssl else None)
+    ssl, session = url.query.get("ssl", url.query.get("sslmode")), url.query.get("target_session_attrs")
+    return SqlConnection(
+        name,
+        url.set(drivername=driver, query={}),
+        _ssl(str(ssl)) if ssl else None,
+        hosts,
+        _session(str(session) if session else ""),
+    )
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -145,18 +178,51 @@ def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
     for field in ("host", "database"):
         if not given.get(field):
             raise ConfigurationError("ConnectionString", f"has no {field.title()}=; name the {field}")
-    port = given.get("port", "5432")
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigurationError("ConnectionString", f"Port={port} is no port number")
+    hosts = _hosts(given["host"], given.get("port", PORT))
     url = URL.create(
         POSTGRES,
         username=given.get("username"),
         password=given.get("password"),
-        host=given["host"],
-        port=int(port),
+        host=hosts[0][0],
+        port=hosts[0][1],
         database=given["database"],
     )
-    return SqlConnection(name, url, _ssl(given["ssl"]) if given.get("ssl") else None)
+    return SqlConnection(
+        name,
+        url,
+        _ssl(given["ssl"]) if given.get("ssl") else None,
+        hosts if len(hosts) > 1 else (),
+        _session(given.get("session", "")),
+    )
+
+
+def _hosts(text: str, port: str) -> tuple[tuple[str, int], ...]:
+    """(host, port) of each in `a,b:5433,[::1]:5434`; `port` is that of those that name none."""
+    hosts = []
+    for part in text.split(","):
+        host, colon, own = part.strip().rpartition(":")
+        if not colon or part.strip().endswith("]") or "/" in part or (":" in host and not host.endswith("]")):
+            host, own = part.strip(), port
+        host = host.removeprefix("[").removesuffix("]")
+        if not host:
+            raise ConfigurationError("ConnectionString", f"Host={text} names an empty host; write Host=a,b:5433")
+        hosts.append((host, _port(own)))
+    return tuple(hosts)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ConfigurationError("ConnectionString", f"Port={text} is no port number")
+    return int(text)
+
+
+def _session(text: str) -> str:
+    """What the chosen one of several hosts must allow; one that takes no rows is of no use."""
+    folded = text.lower() or _SESSIONS[0]
+    if folded not in _SESSIONS:
+        known = ", ".join(_SESSIONS)
+        raise ConfigurationError("ConnectionString", f"Target Session Attributes={text} is not one of {known}")
+    return folded
 
 
 def _ssl(mode: str) -> str:

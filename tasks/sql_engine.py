@@ -4,24 +4,40 @@ import logging
 from contextlib import suppress
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DataError as DataErrorOfDriver
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tasks.kinds import TaskFailed
 from tasks.sql_connection import SQLITE, SqlConnection
 
 CONNECT_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 0.1
 """A target that does not answer a goodbye in this time does not get one: a body must end when it is told to."""
-STATEMENT_TIMEOUT_S = 60
+ANSWER_TIMEOUT_S = 10
+"""How much longer than the server's limit for a statement its answer is waited for."""
 BUSY_TIMEOUT_S = 10.0
 """How long a runner waits for the lock of an SQLite file."""
 BUSY_ATTEMPT_S = 0.05
 """How long one attempt at it lasts: a thread that waits for a lock cannot be interrupted."""
-IDLE_IN_TRANSACTION_TIMEOUT_MS = 3_000
-"""After this PostgreSQL ends a transaction whose runner is frozen or cut off, and with it the lock on the fence."""
+FENCE_TIMEOUT_MS = 5_000
+"""How long a runner waits for its task's row in PostgreSQL before it says who has it, and tries again."""
+TRANSACTION_SETTINGS = {
+    "idle_in_transaction_session_timeout": 3_000,
+    "tcp_keepalives_idle": 3,
+    "tcp_keepalives_interval": 1,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "client_connection_check_interval": 1_000,
+}
+"""With these PostgreSQL ends a transaction whose runner is frozen, dead or cut off, and with it the lock on the fence:
+when it waits for the next statement, when it sends an answer, and (from version 14) while it works on a statement. They
+are set in each transaction, as behind PgBouncer a session is not ours and its start takes no parameters. What only an
+older server lacks is left out (`_SINCE`)."""
+_SINCE = {"tcp_user_timeout": 12, "client_connection_check_interval": 14}
 
 _REFUSING_CLASSES = {"22", "23", "44", "P0"}
 """SQLSTATE classes that blame the data: data exception, constraint, check option, exception raised by a trigger."""
@@ -30,35 +46,78 @@ _REFUSING_CLASSES = {"22", "23", "44", "P0"}
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
-def create(connection: SqlConnection, application: str) -> AsyncEngine:
-    """An engine without a pool: a sink is one connection."""
-    if connection.url.drivername == SQLITE:
+def is_sqlite(target: SqlConnection) -> bool:
+    """Whether the target is a file of SQLite."""
+    return target.url.drivername == SQLITE
+
+
+def create(target: SqlConnection, application: str, statement_timeout_ms: int) -> AsyncEngine:
+    """An engine without a pool: `sql_pool` is the pool."""
+    if is_sqlite(target):
         engine = create_async_engine(
-            connection.url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": BUSY_ATTEMPT_S}
+            target.url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": BUSY_ATTEMPT_S}
         )
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
+    # No statement is prepared for later: behind PgBouncer the next transaction may be on another server connection.
     arguments: dict[str, Any] = {
         "timeout": CONNECT_TIMEOUT_S,
-        "command_timeout": STATEMENT_TIMEOUT_S,
-        "server_settings": {
-            "application_name": application[:63],
-            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
-            "tcp_keepalives_idle": "3",
-            "tcp_keepalives_interval": "1",
-            "tcp_keepalives_count": "3",
-        },
+        "command_timeout": statement_timeout_ms / 1000 + ANSWER_TIMEOUT_S,
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "server_settings": {"application_name": application[:63]},
     }
-    if connection.ssl is not None:
-        arguments["ssl"] = connection.ssl
+    if target.ssl is not None:
+        arguments["ssl"] = target.ssl
+    if target.hosts:
+        arguments["host"] = [host for host, _ in target.hosts]
+        arguments["port"] = [port for _, port in target.hosts]
+        arguments["target_session_attrs"] = target.session
     return create_async_engine(
-        connection.url,
+        target.url,
         poolclass=NullPool,
         hide_parameters=True,
         isolation_level="READ COMMITTED",
         connect_args=arguments,
     )
+
+
+async def limit_transaction(connection: AsyncConnection, application: str, statement_timeout_ms: int) -> None:
+    """The first words of a transaction in PostgreSQL: bounds on how long it can hold what it has locked, and a name by
+    which others see it. Ends with the transaction."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    version = driver.get_server_version().major if driver is not None else 0
+    values = {k: v for k, v in TRANSACTION_SETTINGS.items() if version >= _SINCE.get(k, 0)} | {
+        "statement_timeout": statement_timeout_ms,
+        "lock_timeout": min(FENCE_TIMEOUT_MS, statement_timeout_ms // 2),
+        "application_name": application[:63],
+    }
+    await connection.execute(sa.select(*(_setting(name, value) for name, value in values.items())))
+
+
+def lock_timeout_ends() -> sa.ColumnElement[str]:
+    """An expression that lifts the limit on waiting for locks for the rest of the transaction: rows of the user's own
+    tables may be locked for as long as a statement may take."""
+    return _setting("lock_timeout", 0)
+
+
+def _setting(name: str, value: object) -> sa.ColumnElement[str]:
+    return sa.func.set_config(name, str(value), sa.true())
+
+
+async def who_has_it(connection: AsyncConnection, application: str) -> str:
+    """The transactions of other runs of this task that are open in PostgreSQL, for an error message. The task is what
+    `application` names after the node."""
+    found = await connection.execute(
+        sa.text(
+            "SELECT pid, application_name, state, extract(epoch FROM now() - xact_start) AS open_s "
+            "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL "
+            "AND left(regexp_replace(application_name, '^raftnode [A-Z]+ ', ''), 48) = left(:task, 48) LIMIT 3"
+        ),
+        {"task": application.split(" ", 2)[-1]},
+    )
+    return ", ".join(f"'{r.application_name}' (process {r.pid}, open for {r.open_s:.0f} s)" for r in found)
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
@@ -88,6 +147,11 @@ def is_locked(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorname", "") == "SQLITE_BUSY"
 
 
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether PostgreSQL gave up waiting for a lock."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "55P03"
+
+
 def blames_data(error: BaseException) -> bool:
     """Whether the database refused what it was given, and not the statement, the connection or everything."""
     if isinstance(error, OverflowError):
@@ -109,3 +173,8 @@ def said(error: BaseException) -> str:
     origin = getattr(error, "orig", None) or error
     text = str(getattr(origin, "__cause__", None) or origin).strip()
     return " ".join(text.split()) or type(origin).__name__
+
+
+def unusable(error: BaseException, target: SqlConnection) -> TaskFailed:
+    """The failure of a task whose target cannot be used, without the password."""
+    return TaskFailed(target.redacted(f"the target {target} is not usable: {said(error)}"))

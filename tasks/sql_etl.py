@@ -23,6 +23,7 @@ from tasks import sql_configuration, sql_connection
 from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
 from tasks.sql_fence import FencedTask
+from tasks.sql_pool import SqlPools
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_stream import Stream, TransformFailed, TransformProgress
@@ -94,8 +95,10 @@ class _Runner:
         if info.seen_etag is None:
             known = run.progress.last_etags if run.progress else {}
             info.seen_etag = known.get(self._context.documents.database_id, 0)
+        settings = self._context.settings
+        pools = self._context.shared.get(SqlPools, lambda: SqlPools(settings.sql, f"raftnode {run.node}"))
         sink = await SqlSink.open(
-            self._target,
+            pools.pool(self._target),
             self._etl.sql_tables,
             task=FencedTask(
                 cluster=run.cluster_id,
@@ -122,7 +125,6 @@ class _Runner:
                     await self._rest(sink)
         finally:
             await self._sandbox.close()
-            await sink.close()
 
     async def _rest(self, sink: SqlSink) -> None:
         """Wait for documents, or for a transform to be tried again. After a while without any, store what was only

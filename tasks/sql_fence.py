@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tasks import sql_engine
 from tasks.kinds import Superseded
 
 FENCE = sa.Table(
@@ -29,6 +30,8 @@ FENCE = sa.Table(
 )
 CLOSED_EPOCH = 2**63 - 1
 """Of a row that was carried over: no run of a version that knows tasks by their names passes it any more."""
+CREATING = 0x7261_6674  # "raft"
+"""PostgreSQL's advisory lock under which the table is created."""
 
 
 class StaleEpoch(Superseded):
@@ -65,7 +68,9 @@ class Fence:
 
     async def make(self, connection: AsyncConnection) -> None:
         """See that the row is there, and the table. Raises StaleEpoch."""
-        if not await connection.run_sync(lambda c: sa.inspect(c).has_table(FENCE.name)):
+        if not await connection.run_sync(_has_table):
+            if connection.dialect.name == "postgresql":  # where two that create it at once fail
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATING)))
             await connection.run_sync(FENCE.create, checkfirst=True)
         if (await connection.execute(sa.select(FENCE.c.epoch).where(self._mine))).first() is not None:
             return
@@ -82,8 +87,10 @@ class Fence:
 
     async def raise_epoch(self, connection: AsyncConnection) -> None:
         """The first statement of every transaction. Raises StaleEpoch, and nothing of the run may be written then."""
-        mine = sa.update(FENCE).where(self._mine, FENCE.c.epoch <= self._epoch)
-        result = await connection.execute(mine.values(epoch=self._epoch))
+        raised = sa.update(FENCE).where(self._mine, FENCE.c.epoch <= self._epoch).values(epoch=self._epoch)
+        if connection.dialect.name == "postgresql":
+            raised = raised.returning(sql_engine.lock_timeout_ends())
+        result = await connection.execute(raised)
         if result.rowcount != 1:
             raise StaleEpoch(f"a newer run than epoch {self._epoch} has reached the target")
 
@@ -125,6 +132,10 @@ class Fence:
         closed = sa.update(FENCE).where(FENCE.c.task == row.task)
         await connection.execute(closed.values(epoch=CLOSED_EPOCH, updated_at=_now()))
         return str(row.progress)
+
+
+def _has_table(connection: sa.Connection) -> bool:
+    return sa.inspect(connection).has_table(FENCE.name)
 
 
 def _now() -> str:

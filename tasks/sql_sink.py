@@ -1,43 +1,39 @@
 """The SQL sink: rows, progress and epoch in one transaction of the target, so that a task's effects happen once.
 
-`sql_fence` keeps stale runners out, `sql_rows` writes; here is the connection and its transactions.
+`sql_fence` keeps stale runners out, `sql_rows` writes, `sql_pool` has the connections; here are the transactions.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tasks import sql_engine
 from tasks.kinds import TaskFailed
-from tasks.sql_connection import SqlConnection
 from tasks.sql_fence import Fence, FencedTask
+from tasks.sql_pool import Pooled, SqlPool
 from tasks.sql_rows import DocumentRows, Refusal, Verdict, Writing
 from tasks.sql_tables import SqlTable, Target, reflect
 
 T = TypeVar("T")
 
 
-class SqlSink:
-    """One runner's connection to its target. After any error it is closed and a new one opened.
+class _FenceHeld(Exception):
+    """Another transaction has held the task's row for longer than this one may wait."""
 
-    A cancelled call aborts the connection, so that a target that has fallen silent cannot keep a body from ending.
+
+class SqlSink:
+    """One runner's way into its target. It holds a connection only while it writes.
+
+    A cancelled call aborts its connection, so that a target that has fallen silent cannot keep a body from ending.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        connection: AsyncConnection,
-        driver: object,
-        fence: Fence,
-        guard: Callable[[], None],
-    ) -> None:
-        self._engine, self._connection, self._driver = engine, connection, driver
-        self._fence, self._guard = fence, guard
+    def __init__(self, pool: SqlPool, fence: Fence, guard: Callable[[], None], application: str) -> None:
+        self._pool, self._fence, self._guard, self._application = pool, fence, guard, application
         self._aborted = False
         self._targets: dict[str, Target] = {}
         self.progress = b"{}"
@@ -45,7 +41,7 @@ class SqlSink:
     @classmethod
     async def open(
         cls,
-        target: SqlConnection,
+        pool: SqlPool,
         tables: Sequence[SqlTable],
         *,
         task: FencedTask,
@@ -53,37 +49,17 @@ class SqlSink:
         guard: Callable[[], None],
         application: str = "raftnode",
     ) -> "SqlSink":
-        """Connect, raise the epoch, and read the task's progress into `progress` (JSON, b"{}" if none).
+        """Raise the epoch, and read the task's progress into `progress` (JSON, b"{}" if none).
 
-        `guard` raises when the runner has lost its lease. Raises StaleEpoch,
-        TaskFailed.
+        `guard` raises when the runner has lost its lease. `application`, "raftnode A db/kind/task", names its
+        transactions in PostgreSQL. Raises StaleEpoch, TaskFailed.
         """
-        engine = sql_engine.create(target, application)
+        sink = cls(pool, Fence(task, epoch), guard, application)
         try:
-            connection = await engine.connect()
+            await sink._with_connection(lambda connection: sink._prepare(connection, tables))
         except (SQLAlchemyError, OSError) as error:
-            raise _unusable(error, target) from error
-        driver = (await connection.get_raw_connection()).driver_connection
-        sink = cls(engine, connection, driver, Fence(task, epoch), guard)
-        try:
-            await sink._abortable(sink._prepare(tables))
-        except BaseException as error:
-            await sink.close()
-            if isinstance(error, SQLAlchemyError | OSError):
-                raise _unusable(error, target) from error
-            raise
+            raise sql_engine.unusable(error, pool.target) from error
         return sink
-
-    async def close(self) -> None:
-        """Give the connection back; its threads have ended when this returns."""
-        try:
-            async with asyncio.timeout(sql_engine.CLOSE_TIMEOUT_S):
-                await self._connection.close()
-        except (SQLAlchemyError, OSError):
-            await sql_engine.abort(self._driver)
-            with suppress(SQLAlchemyError, OSError):
-                await self._connection.invalidate()
-        await self._engine.dispose()
 
     async def write(
         self, documents: Sequence[DocumentRows], progress: Callable[[Sequence[Refusal]], bytes], verdict: Verdict
@@ -94,14 +70,18 @@ class SqlSink:
         themselves: their old rows stay. Raises StaleEpoch, TaskFailed.
         """
         try:
-            return await self._abortable(self._write(documents, progress, verdict))
+            return await self._with_connection(lambda c: self._write(c, documents, progress, verdict))
         except (SQLAlchemyError, OSError) as error:
             raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
 
     async def _write(
-        self, documents: Sequence[DocumentRows], progress: Callable[[Sequence[Refusal]], bytes], verdict: Verdict
+        self,
+        connection: AsyncConnection,
+        documents: Sequence[DocumentRows],
+        progress: Callable[[Sequence[Refusal]], bytes],
+        verdict: Verdict,
     ) -> list[Refusal]:
-        async with self._transaction() as connection:
+        async with self._transaction(connection):
             writing = Writing(connection, self._targets, verdict, self._check)
             await writing.write(documents)
             self._guard()
@@ -113,7 +93,18 @@ class SqlSink:
         if self._aborted:
             raise TaskFailed("the write was given up")
 
-    async def _abortable(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _with_connection(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+        self._aborted = False
+        async with self._pool.connection(self._application) as pooled:
+            return await self._abortable(pooled, self._told(pooled.connection, work))
+
+    async def _told(self, connection: AsyncConnection, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work(connection)
+        except _FenceHeld:
+            raise await self._who_holds(connection) from None
+
+    async def _abortable(self, pooled: Pooled, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns. Cancelled, it fails at once and has ended, its thread too, when this raises."""
         task = asyncio.create_task(work)
         try:
@@ -121,38 +112,56 @@ class SqlSink:
         except asyncio.CancelledError:
             self._aborted = True
             while not task.done():
-                await sql_engine.abort(self._driver)
+                await pooled.abort()
                 await asyncio.wait([task], timeout=sql_engine.BUSY_ATTEMPT_S)
             task.exception()
             raise
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._begun():
-            await self._fence.raise_epoch(self._connection)
-            yield self._connection
+    async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
+        """A transaction of this run, behind the fence."""
+        async with self._begun(connection):
+            await self._at_fence(self._fence.raise_epoch(connection))
+            yield
 
     @asynccontextmanager
-    async def _begun(self) -> AsyncIterator[None]:
+    async def _begun(self, connection: AsyncConnection) -> AsyncIterator[None]:
         """A transaction. An SQLite file that others write to is waited for here, where the wait can be cancelled."""
         until_s = time.monotonic() + sql_engine.BUSY_TIMEOUT_S
         async with AsyncExitStack() as stack:
             while True:
                 try:
-                    await stack.enter_async_context(self._connection.begin())
+                    await stack.enter_async_context(connection.begin())
                     break
                 except OperationalError as error:
                     if not sql_engine.is_locked(error) or self._aborted or time.monotonic() > until_s:
                         raise
+            if connection.dialect.name == "postgresql":
+                timeout_ms = self._pool.limits.statement_timeout_ms
+                await sql_engine.limit_transaction(connection, self._application, timeout_ms)
             yield
 
-    async def _prepare(self, tables: Sequence[SqlTable]) -> None:
-        async with self._begun():
-            await self._fence.make(self._connection)
-        async with self._transaction() as connection:
+    async def _at_fence(self, step: Coroutine[Any, Any, None]) -> None:
+        """A step that waits for others' transactions: one of a run that is over may still be open."""
+        try:
+            await step
+        except SQLAlchemyError as error:
+            if not sql_engine.is_lock_timeout(error):
+                raise
+            raise _FenceHeld from error
+
+    async def _who_holds(self, connection: AsyncConnection) -> TaskFailed:
+        async with connection.begin():
+            others = await sql_engine.who_has_it(connection, self._application)
+        return TaskFailed(
+            f"an earlier transaction still holds this task's row in the target: {others or 'of somebody else'}; the "
+            f"server ends it by itself when its runner is gone, after one statement has taken "
+            f"{self._pool.limits.statement_timeout_ms} ms at the latest"
+        )
+
+    async def _prepare(self, connection: AsyncConnection, tables: Sequence[SqlTable]) -> None:
+        async with self._begun(connection):
+            await self._at_fence(self._fence.make(connection))
+        async with self._transaction(connection):
             self.progress = await self._fence.progress(connection)
             self._targets = await connection.run_sync(reflect, tables)
-
-
-def _unusable(error: BaseException, target: SqlConnection) -> TaskFailed:
-    return TaskFailed(target.redacted(f"the target {target} is not usable: {sql_engine.said(error)}"))

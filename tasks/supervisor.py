@@ -7,26 +7,25 @@ something begun here is done. What waits (proposals, bodies) are tasks of one gr
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
-from raftnode.documents.replication import Replication
-from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
 from raftnode.ports import Random, SystemRandom
-from raftnode.record.commands import Changes, ClaimTask, Command, ProgressMade, ReleaseTask
-from raftnode.record.model import Progress, Record, Result
+from raftnode.record.commands import Changes, ClaimTask, ProgressMade, ReleaseTask
+from raftnode.record.model import Progress, Record
 from tasks import plan as planning
 from tasks.attention import Attention
 from tasks.bodies import Bodies
 from tasks.body import Body
 from tasks.checkpoints import Checkpoints
 from tasks.context import Info, Run, RunSettings, TaskContext, now
+from tasks.parts import Databases, Lease, Replica
 from tasks.plan import Action, Claiming, Own, Release, Sight, Start, Stop, Wait, Wanted
 from tasks.proposals import Claim, Proposal, Proposals, UnderWay
 from tasks.run_journal import BYTES_MAX, Pulse, RunJournal
 from tasks.said import Said
+from tasks.shared import Shared
 from tasks.status import Status, of_body, of_wanted
 from tasks.wanted import WantedHere
 
@@ -36,29 +35,6 @@ PULSE_S = 0.1
 CANCEL_AGAIN_S = 1.0
 SLICE_MAX = 100
 """So many tasks are decided about before the event loop has a turn at everything else."""
-
-
-class Replica(Protocol):
-    """The record and how to change it; see `raftnode.consensus.replica.Replica`."""
-
-    @property
-    def record(self) -> Record: ...
-    async def propose(self, command: Command) -> Result: ...
-
-
-class Lease(Protocol):
-    """This node's lease; see `raftnode.heartbeat.Heartbeat`."""
-
-    @property
-    def session(self) -> int | None: ...
-    def has_lease(self, session: int | None = None) -> bool: ...
-
-
-class Databases(Protocol):
-    """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
-
-    async def store(self, name: str) -> DocumentStore: ...
-    def sends(self, folded: str, tag: str, sender: Replication | None) -> None: ...
 
 
 class Supervisor:
@@ -89,6 +65,7 @@ class Supervisor:
         self._random = random or SystemRandom()
         self._journal = RunJournal(directory, own.tag, bytes_max=journal_bytes_max)
         self._pulse = Pulse()
+        self._shared = Shared()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self._proposals = Proposals(replica.propose, self._random)
         self._wanted = WantedHere(own)
@@ -121,6 +98,7 @@ class Supervisor:
                     self._group = None
         finally:
             self._said.flush()
+            await self._shared.close()
             self._journal.close()
 
     async def stop(self, timeout_s: float) -> None:
@@ -343,6 +321,7 @@ class Supervisor:
             save=save,
             journal=self._journal,
             pulse=self._pulse,
+            shared=self._shared,
             http=self._http,
             sending=lambda tag, sender: self._databases.sends(body.run.database.lower(), tag, sender),
             node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,

@@ -24,6 +24,7 @@ from raftnode.record.model import ConnectionString, Database, Progress, Task, To
 from tasks import sql_connection
 from tasks.context import Info, Run, RunSettings, TaskContext
 from tasks.run_journal import Pulse, RunJournal
+from tasks.shared import Shared
 from tests import postgres
 
 NORTHWIND = Path(__file__).parents[3] / "raftnode" / "demo" / "northwind.jsonl"
@@ -50,6 +51,14 @@ class SqlTarget:
                 return [tuple(row) for row in await connection.execute(sa.text(query))]
         finally:
             await engine.dispose()
+
+    async def shows(self, query: str, rows: list[tuple[Any, ...]]) -> None:
+        """Wait until the query gives these rows."""
+        async with asyncio.timeout(60):
+            while True:
+                if await self.rows(query) == rows:
+                    return
+                await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +122,7 @@ class Bench:
         self.store, self.target = store, target
         self.journal = RunJournal(directory, "A")
         self.owned = True
+        self.shared = Shared()
         self.saved: list[Progress] = []
 
     def context(self, task: Task, epoch: int, generation: int = 1, **settings: Any) -> TaskContext:
@@ -136,6 +146,7 @@ class Bench:
             save=self._save,
             journal=self.journal,
             pulse=Pulse(),
+            shared=self.shared,
         )
 
     def _save(self, run: Run, progress: Progress) -> "asyncio.Future[bool]":
@@ -146,9 +157,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: DocumentStore, target: SqlTarget, tmp_path: Path) -> Iterator[Bench]:
+async def bench(store: DocumentStore, target: SqlTarget, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(store, target, tmp_path)
     yield bench
+    await bench.shared.close()
     bench.journal.close()
 
 

@@ -57,6 +57,9 @@ def test_the_ssl_mode_reaches_the_driver(text: str, ssl: str | None) -> None:
         (configuration("Database=d"), "ConnectionString", "name the host"),
         (configuration("Host=db;Database=d;Port=x"), "ConnectionString", "no port number"),
         (configuration("Host=db;Database=d;SSL Mode=maybe"), "ConnectionString", "is not one of"),
+        (configuration("Host=a,,b;Database=d"), "ConnectionString", "names an empty host"),
+        (configuration("Host=a:0,b;Database=d"), "ConnectionString", "Port=0 is no port number"),
+        (configuration("Host=a,b;Database=d;Target Session Attributes=standby"), "ConnectionString", "read-write"),
         (configuration("Host=db;Database=d;Hots=x"), "ConnectionString", "key 'hots' is not known; it takes Host"),
         (configuration("Host"), "ConnectionString", "has a part without '='"),
         (configuration("Password=a;s3cret"), "ConnectionString", "a part without '=', after 'password'"),
@@ -80,3 +83,32 @@ def test_the_password_is_in_no_text_of_the_connection() -> None:
     assert "s3cret" not in f"{connection} {connection!r}"
     assert connection.redacted("tried s3cret") == "tried ***"
     assert parse(configuration("Host=db;Database=d")).redacted("as it was") == "as it was"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts", "session"),
+    [
+        ("Host=a,b;Database=d", (("a", 5432), ("b", 5432)), "read-write"),
+        (
+            "Host=a:1, b ,[::1]:2,[::2];Port=6432;Database=d",
+            (("a", 1), ("b", 6432), ("::1", 2), ("::2", 6432)),
+            "read-write",
+        ),
+        ("Host=a,b:2;Database=d;Target Session Attributes=Primary", (("a", 5432), ("b", 2)), "primary"),
+        ("postgresql://me:pw@a:1,b,[::1]:2/d?target_session_attrs=any", (("a", 1), ("b", 5432), ("::1", 2)), "any"),
+        ("Host=::1;Database=d", (), "read-write"),
+        ("Host=/run/postgresql;Database=d", (), "read-write"),
+    ],
+)
+def test_several_hosts_each_with_a_port_of_its_own(text: str, hosts: object, session: str) -> None:
+    connection = parse(configuration(text))
+    assert (connection.hosts, connection.session) == (hosts, session)
+    if connection.hosts:
+        assert (connection.url.host, connection.url.port) == connection.hosts[0]
+        assert ",".join(f"{host}:{port}" for host, port in connection.hosts) in str(connection)
+        assert "pw" not in str(connection)
+
+
+def test_a_single_host_may_have_its_port_beside_it() -> None:
+    url = parse(configuration("Host=db:6432;Database=d")).url
+    assert (url.host, url.port) == ("db", 6432)

@@ -5,15 +5,17 @@ import re
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from tasks import sql_engine
+from tasks.context import SqlLimits
 from tasks.kinds import TaskFailed
 from tasks.sql_fence import FENCE, FencedTask, StaleEpoch
+from tasks.sql_pool import SqlPool
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_tables import SqlTable
@@ -48,18 +50,34 @@ async def sink(
     id: int = 1,
     tables: Sequence[SqlTable] = (ORDERS, LINES),
     guard: Callable[[], None] = lambda: None,
+    limits: SqlLimits | None = None,
 ) -> AsyncIterator[SqlSink]:
-    opened = await SqlSink.open(target.connection, tables, task=fenced(generation, id), epoch=epoch, guard=guard)
+    """A sink on a node of its own."""
+    pool = SqlPool(target.connection, limits or SqlLimits())
     try:
-        yield opened
+        yield await SqlSink.open(pool, tables, task=fenced(generation, id), epoch=epoch, guard=guard)
     finally:
-        await opened.close()
+        await pool.close()
 
 
 def order(id: str, company: str | None = "c", quantities: Sequence[Any] = (), total: Any = 1) -> DocumentRows:
     rows: list[tuple[str, dict[str, Any]]] = [("orders", {"Company": company, "Total": total})]
     rows += [("lines", {"Quantity": q}) for q in quantities]
     return DocumentRows(id, ("orders", "lines"), rows)
+
+
+async def next_run(target: SqlTarget, limits: SqlLimits) -> None:
+    """Another run that tries until it gets in, as a body does, and writes a row."""
+    while True:
+        with suppress(TaskFailed):
+            async with sink(target, epoch=11, tables=(ORDERS,), limits=limits) as new:
+                await write(new, DocumentRows("o/2", ("orders",), [("orders", {"Company": "new"})]))
+                return
+
+
+def writes(opened: SqlSink) -> bool:
+    """Whether a write is under way."""
+    return any(pooled.connection.in_transaction() for pooled in opened._pool.held)
 
 
 def gone(id: str) -> DocumentRows:
@@ -135,15 +153,15 @@ async def test_an_old_runner_that_wakes_late_is_refused(tables: SqlTarget) -> No
 async def test_a_runner_frozen_inside_its_transaction_does_not_block_its_successor(postgres_target: SqlTarget) -> None:
     await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Company" text, "Total" int)')
     async with sink(postgres_target, epoch=10, tables=(ORDERS,)) as frozen:
-        transaction = await frozen._connection.begin()
-        await frozen._fence.raise_epoch(frozen._connection)
-        await frozen._connection.execute(sa.text("INSERT INTO \"Orders\" VALUES ('o/1', 'frozen', 1)"))
-        await frozen._connection.execute(sa.text("SET idle_in_transaction_session_timeout = 300"))
-        async with sink(postgres_target, epoch=11, tables=(ORDERS,)) as new:
-            await write(new, DocumentRows("o/2", ("orders",), [("orders", {"Company": "new"})]))
+
+        async def freeze() -> None:
+            async with frozen._pool.connection("frozen") as held, frozen._transaction(held.connection):
+                await held.connection.execute(sa.text("INSERT INTO \"Orders\" VALUES ('o/1', 'frozen', 1)"))
+                await held.connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 300"))
+                await next_run(postgres_target, SqlLimits())
+
         with pytest.raises(Exception, match="closed"):
-            await transaction.commit()
-        await transaction.close()
+            await freeze()
     assert await postgres_target.rows('SELECT "Company" FROM "Orders"') == [("new",)]
 
 
@@ -255,7 +273,7 @@ async def test_a_dead_target_is_a_failure_that_shows_no_password() -> None:
         }
     )
     with pytest.raises(TaskFailed, match="is not usable") as caught:
-        await SqlSink.open(dead, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
+        await SqlSink.open(SqlPool(dead, SqlLimits()), (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
     assert "s3cret" not in str(caught.value)
 
 
@@ -264,7 +282,7 @@ async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) 
     async with sink(tables) as opened:
         many = [order(f"o/{n}", quantities=range(1, 10)) for n in range(2000)]
         writing = asyncio.create_task(write(opened, *many))
-        await until(opened._connection.in_transaction)
+        await until(lambda: writes(opened))
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
@@ -274,8 +292,8 @@ async def test_a_cancelled_write_leaves_no_thread_and_no_row(tables: SqlTarget) 
 
 async def test_two_tasks_of_one_target_have_fences_of_their_own(tables: SqlTarget) -> None:
     async with sink(tables, epoch=10) as first:
-        second = await SqlSink.open(tables.connection, (ORDERS,), task=fenced(2, id=2), epoch=99, guard=lambda: None)
-        await second.close()
+        async with sink(tables, epoch=99, generation=2, id=2):
+            pass
         await write(first, order("o/1"))
     rows = await tables.rows("SELECT task, epoch FROM raftnode_tasks ORDER BY epoch")
     assert rows == [(KEY, 10), ("cluster/northwind/2", 99)]
@@ -329,17 +347,15 @@ async def far_target(postgres_target: SqlTarget) -> AsyncIterator[tuple[Proxy, S
 @pytest.mark.postgres
 async def test_a_body_ends_at_once_when_its_target_has_fallen_silent(far_target: tuple[Proxy, SqlTarget]) -> None:
     proxy, far = far_target
-    opened = await SqlSink.open(far.connection, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
+    pool = SqlPool(far.connection, SqlLimits())
+    opened = await SqlSink.open(pool, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
 
     async def body() -> None:
-        try:
-            await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
-        finally:
-            await opened.close()
+        await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
 
     proxy.cut = True
     running = asyncio.create_task(body())
-    await until(opened._connection.in_transaction)
+    await until(lambda: writes(opened))
     for _ in range(10):
         await asyncio.sleep(0)
     running.cancel()
@@ -353,13 +369,85 @@ async def test_a_body_ends_at_once_when_its_target_has_fallen_silent(far_target:
 async def test_a_silent_target_is_given_up_after_the_statement_s_time(
     far_target: tuple[Proxy, SqlTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_engine, "STATEMENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sql_engine, "ANSWER_TIMEOUT_S", 1)
     proxy, far = far_target
-    opened = await SqlSink.open(far.connection, (ORDERS,), task=fenced(), epoch=1, guard=lambda: None)
-    proxy.cut = True
-    with pytest.raises(TaskFailed):
-        await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
-    await opened.close()
+    async with sink(far, tables=(ORDERS,), limits=SqlLimits(statement_timeout_ms=100)) as opened:
+        proxy.cut = True
+        with pytest.raises(TaskFailed):
+            await write(opened, DocumentRows("o/1", ("orders",), [("orders", {"Company": "c"})]))
+
+
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW."Company" = 'slow' THEN PERFORM pg_sleep(3600); END IF;
+  RETURN NEW;
+END $$"""
+
+
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+
+
+async def slow_table(target: SqlTarget) -> None:
+    await target.execute(SLOW, 'CREATE TRIGGER slow BEFORE INSERT ON "Orders" FOR EACH ROW EXECUTE FUNCTION slow()')
+
+
+@pytest.mark.postgres
+async def test_a_runner_that_is_cut_off_while_its_statement_runs_keeps_the_next_one_waiting_no_longer_than_a_statement(
+    far_target: tuple[Proxy, SqlTarget], postgres_target: SqlTarget
+) -> None:
+    """Neither side hears of the cut, and the statement would take an hour."""
+    proxy, far = far_target
+    await slow_table(postgres_target)
+    limits = SqlLimits(statement_timeout_ms=5_000)
+    async with sink(far, epoch=10, tables=(ORDERS,), limits=limits) as cut:
+        writing = asyncio.create_task(write(cut, DocumentRows("o/1", ("orders",), [("orders", {"Company": "slow"})])))
+        await postgres_target.shows(SLEEPING, [(1,)])
+        proxy.cut = True
+        await next_run(postgres_target, limits)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    assert await postgres_target.rows('SELECT "Company" FROM "Orders"') == [("new",)]
+
+
+@pytest.mark.postgres
+async def test_a_runner_that_dies_while_its_statement_runs_is_noticed_by_the_server(
+    far_target: tuple[Proxy, SqlTarget], postgres_target: SqlTarget
+) -> None:
+    """Its connection ends and nothing else: the statement would take an hour, and so may a statement here."""
+    await slow_table(postgres_target)
+    limits = SqlLimits(statement_timeout_ms=3_600_000)
+    async with sink(postgres_target, epoch=10, tables=(ORDERS,), limits=limits) as dead:
+        writing = asyncio.create_task(write(dead, DocumentRows("o/1", ("orders",), [("orders", {"Company": "slow"})])))
+        await postgres_target.shows(SLEEPING, [(1,)])
+        for pooled in dead._pool.held:
+            await pooled.abort()
+        await asyncio.gather(writing, return_exceptions=True)
+        await next_run(postgres_target, limits)
+    assert await postgres_target.rows('SELECT "Company" FROM "Orders"') == [("new",)]
+
+
+@pytest.mark.postgres
+async def test_a_runner_that_waits_for_its_row_says_who_has_it(
+    postgres_target: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engine, "FENCE_TIMEOUT_MS", 100)
+    monkeypatch.setitem(sql_engine.TRANSACTION_SETTINGS, "idle_in_transaction_session_timeout", 3_600_000)
+    pool = SqlPool(postgres_target.connection, SqlLimits(), "raftnode A")
+    old, new = [
+        await SqlSink.open(
+            pool, (), task=fenced(), epoch=epoch, guard=lambda: None, application=f"raftnode {node} n/S/o"
+        )
+        for node, epoch in (("A", 10), ("B", 10))
+    ]
+    async with pool.connection("A") as held, old._transaction(held.connection):
+        with pytest.raises(TaskFailed, match=r"still holds .* 'raftnode A n/S/o' \(process \d+, open for 0 s\)"):
+            await write(new)
+        async with pool.connection("psql") as other, other.connection.begin():
+            name = await other.connection.execute(sa.text("SHOW application_name"))
+            assert name.scalar() == "raftnode A"
+    await write(new)
+    await pool.close()
 
 
 async def test_an_sqlite_file_that_others_write_to_is_waited_for_and_the_wait_can_be_cancelled(
