@@ -27,7 +27,7 @@ from raftnode.ports import NS_PER_MS, Clock, Random
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
 from raftnode.watchdog import Timer, Watchdog
-from tasks import supervisor
+from tasks import parts
 from tasks.context import RunSettings
 from tasks.kinds import kinds
 from tasks.plan import Own
@@ -46,7 +46,7 @@ class ClusterTransport(Transport, Protocol):
     def complaint(self, tag: str) -> str: ...
 
 
-class Databases(supervisor.Databases, Protocol):
+class Databases(parts.Databases, Protocol):
     """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
 
     def changed(self, record: Record, changes: Changes) -> None: ...
