@@ -43,10 +43,11 @@ class MsgpackDecoder(Generic[Kind]):
 
 
 class JsonDecoder(Generic[Kind]):
-    """JSON as values of one type."""
+    """JSON as values of one type. `float_hook` makes a value of the text of a number that is no integer, where the
+    type says nothing about it."""
 
-    def __init__(self, kind: type[Kind] | Any = Any) -> None:
-        self._decoder = msgspec.json.Decoder(kind)
+    def __init__(self, kind: type[Kind] | Any = Any, float_hook: Callable[[str], Any] | None = None) -> None:
+        self._decoder = msgspec.json.Decoder(kind, float_hook=float_hook)
 
     def decode(self, data: bytes | str | msgspec.Raw) -> Kind:
         """The value. Raises one of `UNREADABLE`."""

@@ -39,6 +39,8 @@ def main() -> None:
     """Answer requests until stdin ends. `argv[1]` is the limit of the scripts' heap in bytes."""
     _die_with_parent()
     heap_bytes_max = int(sys.argv[1])
+    # What a script makes of a date or a number must not depend on the node it runs on.
+    os.environ |= {"TZ": "UTC", "LC_ALL": "C", "LANG": "C", "LC_MESSAGES": "C"}
     from py_mini_racer import MiniRacer, init_mini_racer
 
     heap = f"--max-heap-size={heap_bytes_max >> 20}"

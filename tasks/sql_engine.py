@@ -2,12 +2,11 @@
 
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DataError as DataErrorOfDriver
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -39,8 +38,14 @@ are set in each transaction, as behind PgBouncer a session is not ours and its s
 older server lacks is left out (`_SINCE`)."""
 _SINCE = {"tcp_user_timeout": 12, "client_connection_check_interval": 14}
 
-_REFUSING_CLASSES = {"22", "23", "44", "P0"}
-"""SQLSTATE classes that blame the data: data exception, constraint, check option, exception raised by a trigger."""
+_TARGET_CLASSES = {"08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "F0", "HV", "XX001", "XX002"}
+"""SQLSTATE classes that have nothing to do with what is written: connection, transaction, login, lack of resources,
+locks, an operator, the system. All others may be about one row: types, constraints, triggers, row level security."""
+_STATEMENT_CLASSES = {"0A", "42", "XX"}
+"""Classes of what is wrong with a statement, whatever its values; or with a value that is read as a statement is, or
+by an extension that has no better code than that of an internal error (hstore)."""
+
+_ROW_ERRORS_OF_SQLITE = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_RANGE")
 
 # All the pool has to say is that a connection ended badly; one cut short on purpose does, others fail in the sink.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
@@ -152,20 +157,20 @@ def is_lock_timeout(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "55P03"
 
 
-def blames_data(error: BaseException) -> bool:
-    """Whether the database refused what it was given, and not the statement, the connection or everything."""
-    if isinstance(error, OverflowError):
-        return True
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return False
-        state = str(getattr(error.orig, "sqlstate", None) or "")
-        if state:
-            return state[:2] in _REFUSING_CLASSES
-        return isinstance(error, IntegrityError | DataErrorOfDriver) or isinstance(
-            getattr(error.orig, "__cause__", None), ValueError
-        )
-    return isinstance(error, StatementError) and isinstance(error.orig, ValueError | TypeError | LookupError)
+def blame(error: BaseException) -> Literal["target", "row", "either"]:
+    """Whose fault an error is: the connection's and its server's, or that of what was written. "either" means that the
+    statement itself may be at fault: see whether it stands without its values."""
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return "target"
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if state:
+        if {state, state[:2]} & _TARGET_CLASSES:
+            return "target"
+        return "either" if state[:2] in _STATEMENT_CLASSES else "row"
+    name = getattr(error.orig, "sqlite_errorname", "")
+    if name == "SQLITE_ERROR":
+        return "either"
+    return "row" if name.startswith(_ROW_ERRORS_OF_SQLITE) else "target"
 
 
 def said(error: BaseException) -> str:

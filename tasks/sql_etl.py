@@ -27,6 +27,7 @@ from tasks.sql_pool import SqlPools
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_stream import Stream, TransformFailed, TransformProgress
+from tasks.sql_tables import ColumnMissing
 from tasks.transform import Loaded
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ class _Runner:
         try:
             await self._retry(sink, stream)
             return await self._advance(sink, stream)
-        except (TransformFailed, ScriptError) as error:
+        except (TransformFailed, ColumnMissing, ScriptError) as error:
             wait_s = stream.hold_up(error, self._context.settings, _now_s())
             if all(other.error is not None for other in self._streams):
                 raise TransformFailed(self._held_up()) from None

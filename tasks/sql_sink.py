@@ -17,7 +17,7 @@ from tasks.kinds import TaskFailed
 from tasks.sql_fence import Fence, FencedTask
 from tasks.sql_pool import Pooled, SqlPool
 from tasks.sql_rows import DocumentRows, Refusal, Verdict, Writing
-from tasks.sql_tables import SqlTable, Target, reflect
+from tasks.sql_tables import Schema, SqlTable, reflect
 
 T = TypeVar("T")
 
@@ -32,10 +32,18 @@ class SqlSink:
     A cancelled call aborts its connection, so that a target that has fallen silent cannot keep a body from ending.
     """
 
-    def __init__(self, pool: SqlPool, fence: Fence, guard: Callable[[], None], application: str) -> None:
-        self._pool, self._fence, self._guard, self._application = pool, fence, guard, application
+    def __init__(
+        self,
+        pool: SqlPool,
+        tables: Sequence[SqlTable],
+        fence: Fence,
+        guard: Callable[[], None],
+        application: str,
+    ) -> None:
+        self._pool, self._tables, self._fence, self._guard = pool, tables, fence, guard
+        self._application = application
         self._aborted = False
-        self._targets: dict[str, Target] = {}
+        self._schema = Schema({})
         self.progress = b"{}"
 
     @classmethod
@@ -54,9 +62,9 @@ class SqlSink:
         `guard` raises when the runner has lost its lease. `application`, "raftnode A db/kind/task", names its
         transactions in PostgreSQL. Raises StaleEpoch, TaskFailed.
         """
-        sink = cls(pool, Fence(task, epoch), guard, application)
+        sink = cls(pool, tables, Fence(task, epoch), guard, application)
         try:
-            await sink._with_connection(lambda connection: sink._prepare(connection, tables))
+            await sink._with_connection(sink._prepare)
         except (SQLAlchemyError, OSError) as error:
             raise sql_engine.unusable(error, pool.target) from error
         return sink
@@ -82,8 +90,9 @@ class SqlSink:
         verdict: Verdict,
     ) -> list[Refusal]:
         async with self._transaction(connection):
-            writing = Writing(connection, self._targets, verdict, self._check)
+            writing = Writing(connection, self._schema, lambda: self._read_schema(connection), verdict, self._check)
             await writing.write(documents)
+            self._schema = writing.schema
             self._guard()
             self._check()
             await self._fence.store(connection, progress(writing.refused))
@@ -159,9 +168,12 @@ class SqlSink:
             f"{self._pool.limits.statement_timeout_ms} ms at the latest"
         )
 
-    async def _prepare(self, connection: AsyncConnection, tables: Sequence[SqlTable]) -> None:
+    async def _prepare(self, connection: AsyncConnection) -> None:
         async with self._begun(connection):
             await self._at_fence(self._fence.make(connection))
         async with self._transaction(connection):
             self.progress = await self._fence.progress(connection)
-            self._targets = await connection.run_sync(reflect, tables)
+            self._schema = await self._read_schema(connection)
+
+    async def _read_schema(self, connection: AsyncConnection) -> Schema:
+        return await connection.run_sync(reflect, self._tables)

@@ -1,4 +1,4 @@
-"""The user's own tables in a target. Their columns are read from the database; names may differ by case."""
+"""The user's own tables in a target, as they are there. Names may differ by case."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from tasks import sql_postgres, sql_sqlite
 from tasks.kinds import TaskFailed
-from tasks.sql_types import Converter, DoesNotFit, converter
+from tasks.sql_types import Column, DoesNotFit
+
+Row = tuple[Any, ...]
 
 
 class SqlTable(msgspec.Struct, frozen=True, rename="pascal"):
@@ -19,54 +22,121 @@ class SqlTable(msgspec.Struct, frozen=True, rename="pascal"):
     insert_only_mode: bool = False
 
 
-class Target:
-    """A table as it is in the database."""
+class ColumnMissing(TaskFailed):
+    """Rows are for a column that the target has not: a fault of the target or the script, and of no document."""
 
-    def __init__(self, definition: SqlTable, table: sa.Table, dialect: sa.Dialect) -> None:
+
+class Target:
+    """A table as it is in the database. `rank` is 0 for a table that refers to no other of the task's, above that of
+    all it refers to otherwise."""
+
+    def __init__(self, definition: SqlTable, name: str, columns: Sequence[Column], dialect: sa.Dialect) -> None:
         self.name = definition.table_name
-        self.table = table
         self.insert_only = definition.insert_only_mode
-        self.columns = [column.name for column in table.columns]
-        try:
-            self.id_column = table.columns[self._column(definition.document_id_column)]
-        except DoesNotFit as error:
-            raise TaskFailed(str(error)) from None
-        self._converters: dict[str, Converter] = {c.name: converter(c.type, dialect) for c in table.columns}
+        self.columns = {column.name: column for column in columns}
+        self.rank = 0
+        self._quote = dialect.identifier_preparer.quote_identifier
+        self._place = "${}" if dialect.name == "postgresql" else "?"
+        schema = definition.table_name.rpartition(".")[0]
+        self.table = ".".join(self._quote(part) for part in (schema, name) if part)
+        self.id_column = self.columns[self._column(definition.document_id_column)]
         self._found: dict[str, str] = {}
 
+    @property
+    def shape(self) -> object:
+        """Equal for tables that take the same."""
+        return self.table, self.rank, [(column.name, column.type) for column in self.columns.values()]
+
     def convert(self, id: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row as the table takes it; the document's id goes into its column. Raises DoesNotFit."""
+        """A row as the driver takes it; the document's id goes into its column. Raises DoesNotFit, ColumnMissing."""
         converted = {}
         for given, value in row.items():
             column = self._found.get(given) or self._found.setdefault(given, self._column(given))
-            try:
-                converted[column] = self._converters[column](value)
-            except DoesNotFit as error:
-                raise DoesNotFit(f"{self.name}.{column}: {error}") from None
-        converted[self.id_column.name] = self._converters[self.id_column.name](id)
+            converted[column] = self._taken(self.columns[column], value)
+        converted[self.id_column.name] = self._taken(self.id_column, id)
         return converted
+
+    def convert_ids(self, ids: Iterable[str]) -> list[Any]:
+        """Document ids as the id column has them, without those that it cannot have."""
+        taken = []
+        for id in ids:
+            try:
+                taken.append(self.id_column.take(id))
+            except DoesNotFit:
+                continue
+        return taken
+
+    def insert(self, columns: Sequence[str]) -> str:
+        """The statement that inserts a row of these columns."""
+        names = ", ".join(self._quote(column) for column in columns)
+        return f"INSERT INTO {self.table} ({names}) VALUES ({self._parameters(self.columns[c] for c in columns)})"
+
+    def delete(self, count: int) -> str:
+        """The statement that deletes the rows of so many document ids."""
+        ids = self._parameters([self.id_column] * count)
+        return f"DELETE FROM {self.table} WHERE {self._quote(self.id_column.name)} IN ({ids})"
+
+    def _parameters(self, columns: Iterable[Column]) -> str:
+        return ", ".join(c.parameter.format(self._place.format(n)) for n, c in enumerate(columns, 1))
+
+    def _taken(self, column: Column, value: Any) -> Any:
+        try:
+            return column.take(value)
+        except DoesNotFit as error:
+            raise DoesNotFit(f"{self.name}.{column.name}: {error}") from None
 
     def _column(self, name: str) -> str:
         found = _match(name, self.columns)
         if found is None:
             known = ", ".join(self.columns)
-            raise DoesNotFit(f"table '{self.name}' has no column '{name}'; add it, or load to one of: {known}")
+            raise ColumnMissing(f"table '{self.name}' has no column '{name}'; add it, or load to one of: {known}")
         return found
 
 
-def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> dict[str, Target]:
-    """The targets by folded table name. Raises TaskFailed for a table or id column that is missing."""
-    targets = {}
-    inspector = sa.inspect(connection)
+class Schema(msgspec.Struct, frozen=True):
+    """The targets by folded table name. `deferrable`: some constraints may be checked as late as at the commit."""
+
+    targets: Mapping[str, Target]
+    deferrable: bool = False
+
+    def same_as(self, other: "Schema") -> bool:
+        """Whether both take the same rows."""
+        return [t.shape for t in self.targets.values()] == [t.shape for t in other.targets.values()]
+
+
+def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
+    """The tables as they are now. Raises TaskFailed for a table or id column that is missing."""
+    postgres = connection.dialect.name == "postgresql"
+    targets, oids = {}, {}
     for definition in tables:
         schema, _, name = definition.table_name.rpartition(".")
-        known = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
+        known: Mapping[str, Any] = (
+            sql_postgres.relations(connection, schema or None)
+            if postgres
+            else sql_sqlite.relations(connection, schema or None)
+        )
         found = _match(name, known)
         if found is None:
             raise TaskFailed(f"the target has no table '{definition.table_name}'; create it in the target")
-        table = sa.Table(found, sa.MetaData(), schema=schema or None, autoload_with=connection, resolve_fks=False)
-        targets[definition.table_name.lower()] = Target(definition, table, connection.dialect)
-    return targets
+        columns = (
+            sql_postgres.columns(connection, known[found])
+            if postgres
+            else sql_sqlite.columns(connection, schema or None, found)
+        )
+        folded = definition.table_name.lower()
+        targets[folded], oids[folded] = Target(definition, found, columns, connection.dialect), known[found]
+    if postgres:
+        _rank(targets, oids, sql_postgres.references(connection))
+    return Schema(targets, postgres and sql_postgres.has_deferrable(connection))
+
+
+def _rank(targets: Mapping[str, Target], oids: Mapping[str, int], references: Iterable[tuple[int, int]]) -> None:
+    """Tables that refer to others come after them; in a circle they stay as they are."""
+    by_oid = {oids[name]: target for name, target in targets.items()}
+    edges = [(by_oid[a], by_oid[b]) for a, b in references if a in by_oid and b in by_oid]
+    for _ in targets:
+        for target, parent in edges:
+            target.rank = min(max(target.rank, parent.rank + 1), len(targets))
 
 
 def _match(name: str, known: Iterable[str]) -> str | None:

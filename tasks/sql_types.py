@@ -1,21 +1,26 @@
-"""JSON values as what a column takes. A value that does not fit is refused with the column's name."""
+"""JSON values as what columns take: what both databases have in common. A value that does not fit is refused.
+
+Numbers come as int and Decimal, so that no digit of a document is lost on the way. A column keeps
+all of them, or the value is refused; only to what a column itself declares (the scale of a numeric, a real) is rounded.
+"""
 
 import base64
 import re
+import struct
 import uuid
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
-from sqlalchemy import types
-from sqlalchemy.engine import Dialect
 
-INT64_MAX = (1 << 63) - 1
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _FRACTION = re.compile(r"(\.\d{6})\d+")
-_TIME_SPAN = re.compile(r"(-)?(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,7})?)")
+_TIME_SPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,7}))?)?")
 _TRUE, _FALSE = {"true", "1"}, {"false", "0"}
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
 
 _T = TypeVar("_T")
 Converter = Callable[[Any], Any]
@@ -25,107 +30,171 @@ class DoesNotFit(ValueError):
     """A value is nothing that its column could store."""
 
 
-def converter(column_type: types.TypeEngine[Any], dialect: Dialect) -> Converter:
-    """What makes a JSON value fit the column; None (NULL) always fits. Raises DoesNotFit."""
-    convert = _converter(column_type, dialect)
-    return lambda value: None if value is None else convert(value)
+class Column(msgspec.Struct, frozen=True):
+    """A column of a target. `type` is as the database writes it; `parameter` is what stands for a value in a statement,
+    with {} for the placeholder; `convert` takes any JSON value but null and raises DoesNotFit."""
+
+    name: str
+    type: str
+    convert: Converter
+    parameter: str = "{}"
+
+    def take(self, value: Any) -> Any:
+        """What the driver takes for a JSON value; null is NULL in every type."""
+        if value is None:
+            return None
+        try:
+            return self.convert(value)
+        except DoesNotFit:
+            raise
+        except (ValueError, ArithmeticError, TypeError, RecursionError) as error:
+            raise DoesNotFit(f"{shown(value)} is nothing for type {self.type}: {error}") from None
 
 
-def _converter(column_type: types.TypeEngine[Any], dialect: Dialect) -> Converter:
-    if isinstance(column_type, types.DateTime):
-        # SQLite has no zones; its dialect stores what the clock says, and that is to be UTC.
-        zoned = bool(column_type.timezone) and dialect.name != "sqlite"
-        return lambda value: _datetime(value, zoned)
-    if isinstance(column_type, types.Numeric) and not isinstance(column_type, types.Float):
-        return _float if dialect.name == "sqlite" else _decimal
-    for kind, convert in _BY_TYPE:
-        if isinstance(column_type, kind):
-            return convert
-    return _plain
+def boolean(value: Any) -> bool:
+    """True and false, as such, as text, or as 1 and 0."""
+    found = str(value).lower()
+    if found in _TRUE | _FALSE:
+        return found in _TRUE
+    raise DoesNotFit(f"{shown(value)} is neither true nor false")
 
 
-def _boolean(value: Any) -> bool:
-    text = str(value).lower()
-    if text in _TRUE | _FALSE:
-        return text in _TRUE
-    raise DoesNotFit(f"{_shown(value)} is neither true nor false")
-
-
-def _integer(value: Any) -> int:
-    number = _decimal(value)
+def integer(value: Any, least: int = INT64_MIN, most: int = INT64_MAX) -> int:
+    """A whole number between two bounds, also as text or as 5.0."""
+    number = decimal(value)
+    if number and number.adjusted() > 40:  # 1E9999999 would need all its digits to be compared
+        raise DoesNotFit(f"{shown(value)} is not between {least} and {most}")
     if number != number.to_integral_value():
-        raise DoesNotFit(f"{_shown(value)} is no whole number")
-    if abs(number) > INT64_MAX:
-        raise DoesNotFit(f"{_shown(value)} needs more than 64 bits")
+        raise DoesNotFit(f"{shown(value)} is no whole number")
+    if not least <= number <= most:
+        raise DoesNotFit(f"{shown(value)} is not between {least} and {most}")
     return int(number)
 
 
-def _decimal(value: Any) -> Decimal:
+def decimal(value: Any) -> Decimal:
+    """A finite number of any length, also as text; true is 1."""
     if isinstance(value, bool):
         return Decimal(int(value))
+    if isinstance(value, Decimal):
+        return value
     try:
-        # repr of a float is the shortest decimal that reads as the same number: what the document says.
+        # repr of a float is the shortest decimal that reads as the same number.
         number = Decimal(value if isinstance(value, str) else repr(value))
     except (InvalidOperation, ValueError):
-        raise DoesNotFit(f"{_shown(value)} is no number") from None
+        raise DoesNotFit(f"{shown(value)} is no number") from None
     if not number.is_finite():
-        raise DoesNotFit(f"{_shown(value)} is no finite number")
+        raise DoesNotFit(f"{shown(value)} is no finite number")
     return number
 
 
-def _float(value: Any) -> float:
-    return float(_decimal(value))
+def binary_float(value: Any, width: Literal[32, 64] = 64) -> float:
+    """A number that a column of binary floats keeps. A fraction is rounded to 32 bits, as the column declares."""
+    number = decimal(value)
+    rounded = float(number)
+    if width == 32:
+        if number.adjusted() < 38 and number != number.to_integral_value():
+            return rounded
+        rounded = _single(rounded)
+    if not _reads_as(rounded, number, 17 if width == 64 else 9):
+        raise DoesNotFit(
+            f"{shown(value)} has digits that a binary float of {width} bits does not keep; make the column numeric or "
+            "text, or round in the script: Number(...)"
+        )
+    return rounded
 
 
-def _datetime(value: Any, zoned: bool) -> datetime:
-    moment = _parse(value, lambda text: datetime.fromisoformat(_FRACTION.sub(r"\1", text)), "date and time")
-    if zoned:
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+def _single(number: float) -> float:
+    try:
+        (rounded,) = struct.unpack("f", struct.pack("f", number))
+    except OverflowError:
+        return float("inf")
+    return float(rounded)
 
 
-def _date(value: Any) -> date:
-    return _datetime(value, zoned=False).date()
+def _reads_as(rounded: float, number: Decimal, digits_max: int) -> bool:
+    """Whether a float says all that the decimal says, written with as many digits."""
+    digits = len("".join(map(str, number.as_tuple().digits)).strip("0")) or 1
+    if abs(rounded) == float("inf"):
+        return False
+    return Decimal(rounded) == number or (
+        digits <= digits_max and Decimal(f"{rounded:.{digits - 1}e}").compare(number) == 0
+    )
 
 
-def _time(value: Any) -> time:
+def moment(value: Any) -> datetime:
+    """A date and time in ISO 8601, with or without an offset; beyond the microsecond it is cut."""
+    return _parse(value, lambda text: datetime.fromisoformat(_FRACTION.sub(r"\1", text)), "date and time")
+
+
+def utc(value: Any) -> datetime:
+    """A date and time as UTC has it, without an offset."""
+    found = moment(value)
+    try:
+        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except OverflowError:
+        raise DoesNotFit(f"{shown(value)} is outside of the years 1 to 9999 in UTC") from None
+
+
+def day(value: Any) -> date:
+    """The date of a date and time, in UTC."""
+    return utc(value).date()
+
+
+def time_of_day(value: Any) -> time:
+    """A time without an offset."""
+    found = zoned_time_of_day(value)
+    if found.tzinfo is not None:
+        raise DoesNotFit(f"{shown(value)} has an offset, and the column has none")
+    return found
+
+
+def zoned_time_of_day(value: Any) -> time:
+    """A time with or without an offset."""
     return _parse(value, lambda text: time.fromisoformat(_FRACTION.sub(r"\1", text)), "time of day")
 
 
-def _interval(value: Any) -> timedelta:
-    match = _TIME_SPAN.fullmatch(value) if isinstance(value, str) else None
+def time_span(value: Any) -> str | None:
+    """A time span of .NET ([-][d.]hh:mm[:ss[.fffffff]]) as days and time that PostgreSQL reads; None for another text.
+    Beyond the microsecond it is cut."""
+    if not isinstance(value, str):
+        raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
+    match = _TIME_SPAN.fullmatch(value)
     if match is None:
-        raise DoesNotFit(f"{_shown(value)} is no time span like 1.02:03:04.5")
-    sign, days, hours, minutes, seconds = match.groups()
-    span = timedelta(days=int(days or 0), hours=int(hours), minutes=int(minutes), seconds=float(seconds))
-    return -span if sign else span
+        return None
+    sign, days, hours, minutes, seconds, fraction = match.groups()
+    if int(hours) > 23 or int(minutes) > 59 or int(seconds or 0) > 59:
+        raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
+    sign = sign or ""
+    return f"{sign}{days or 0} days {sign}{hours}:{minutes}:{seconds or '00'}.{(fraction or '0')[:6]}"
 
 
-def _uuid(value: Any) -> uuid.UUID:
-    return _parse(value, uuid.UUID, "UUID")
+def guid(value: Any) -> str:
+    """A UUID in lower case with hyphens."""
+    return str(_parse(value, uuid.UUID, "UUID"))
 
 
-def _bytes(value: Any) -> bytes:
-    return _parse(value, lambda text: base64.b64decode(text, validate=True), "text in base64")
+def octets(value: Any) -> bytes:
+    """Bytes, given as text in base64."""
+    return _parse(value, lambda given: base64.b64decode(given, validate=True), "text in base64")
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise DoesNotFit("a text with a NUL character is no text for a database")
-        return value
-    return msgspec.json.encode(value).decode()
+def text(value: Any) -> str:
+    """Text as it is; anything else as its JSON."""
+    found = value if isinstance(value, str) else json(value)
+    if "\x00" in found:
+        raise DoesNotFit("a text with a NUL character is no text for a database")
+    return found
 
 
-def _json(value: Any) -> Any:
-    return value
+def json(value: Any) -> str:
+    """The JSON of a value, with every digit of its numbers."""
+    return _encoder.encode(value).decode()
 
 
-def _plain(value: Any) -> Any:
-    """For columns of a type nobody knows: scalars as they are, anything else as JSON text."""
-    if isinstance(value, int) and abs(value) > INT64_MAX:
-        raise DoesNotFit(f"{_shown(value)} needs more than 64 bits")
-    return value if isinstance(value, str | int | float | bool) else _text(value)
+def shown(value: Any) -> str:
+    """A value as errors show it."""
+    found = json(value)
+    return found if len(found) <= 60 else found[:60] + "..."
 
 
 def _parse(value: Any, read: Callable[[str], _T], what: str) -> _T:
@@ -134,24 +203,4 @@ def _parse(value: Any, read: Callable[[str], _T], what: str) -> _T:
             return read(value)
         except ValueError:
             pass
-    raise DoesNotFit(f"{_shown(value)} is no {what}")
-
-
-def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else text[:60] + "..."
-
-
-_BY_TYPE: tuple[tuple[type[types.TypeEngine[Any]], Converter], ...] = (
-    (types.Boolean, _boolean),
-    (types.Integer, _integer),
-    (types.Float, _float),
-    (types.Date, _date),
-    (types.Time, _time),
-    (types.Interval, _interval),
-    (types.Uuid, _uuid),
-    (types.LargeBinary, _bytes),
-    (types.JSON, _json),
-    (types.ARRAY, _json),
-    (types.String, _text),
-)
+    raise DoesNotFit(f"{shown(value)} is no {what}")

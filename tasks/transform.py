@@ -3,10 +3,14 @@
 A script runs once for each document, which is its `this`. It calls `loadTo<Table>({...})`, or
 `loadTo("table", {...})` for names that are no identifiers, any number of times; `id(this)`, `getMetadata(this)` and
 `this['@metadata']` give what the system knows of the document. A document whose script throws fails alone.
+
+Numbers keep the digits that the document has: whole numbers that a number of JavaScript cannot hold are BigInts, other
+such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is no whole number.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -23,16 +27,50 @@ _CALL = re.compile(
 
 _PRELUDE = """
 globalThis.__raftnode ??= (() => {
-  const stringify = JSON.stringify, text = String, keys = Object.keys, isArray = Array.isArray;
-  const {isFinite} = Number, {defineProperty} = Object;
-  let current, currentId, rows;
+  const {stringify, parse, rawJSON} = JSON, text = String, keys = Object.keys, isArray = Array.isArray;
+  const {isFinite} = Number, {defineProperty} = Object, big = BigInt, {toPrimitive} = Symbol, real = Number;
+  let current, currentId, rows, long;
+  // A number of the document whose digits a number of JavaScript cannot hold, and that is no integer.
+  class LongNumber extends Number {
+    #source; #name;
+    constructor(source, name) { super(source); this.#source = source; this.#name = name; }
+    [toPrimitive](hint) {
+      if (hint === "string") return this.#source;
+      if (hint === "number") return super.valueOf();
+      throw new TypeError(`'${this.#name}' is ${this.#source}, more digits than a number of JavaScript holds: ` +
+        "load it as it is, or write Number(...) to calculate with the nearest number, String(...) for its text");
+    }
+    toString(radix) { return radix === undefined ? this.#source : super.toString(radix); }
+    toJSON() { return rawJSON(this.#source); }
+  }
+  const digits = source => {
+    const [, whole, fraction = "", exponent = "0"] = /^-?(\\d+)(?:\\.(\\d+))?(?:[eE]([+-]?\\d+))?$/.exec(source);
+    const all = (whole + fraction).replace(/^0+/, ""), significant = all.replace(/0+$/, "");
+    return [significant, significant && real(exponent) - fraction.length + all.length - significant.length];
+  };
+  const exact = (name, value, {source}) => {
+    if (typeof value !== "number" || (source.length < 16 && !/[eE]/.test(source))) return value;
+    if (isFinite(value)) {
+      const [written, power] = digits(source), [held, heldPower] = digits(text(value));
+      if (written === held && power === heldPower) return value;
+    }
+    if (/[eE][+-]?\\d{6}/.test(source)) throw new Error(`'${name}' is ${source}, which no database can store`);
+    long[long.length] = `'${name}' is ${source}`;
+    return /[.eE]/.test(source) ? new LongNumber(source, name) : big(source);
+  };
+  // What JSON cannot say would become null, or fail without a name.
+  const plainly = (name, value) => {
+    if (typeof value === "bigint") return rawJSON(text(value));
+    if (typeof value === "number" && !isFinite(value))
+      throw new Error(`'${name}' is ${value}, which no database can store`);
+    return value;
+  };
   const plain = (name, value) => {
     switch (typeof value) {
       case "undefined": return null;
       case "number":
         if (!isFinite(value)) throw new Error(`${name} is ${value}, which no database can store`);
         return value;
-      case "bigint": return value.toString();
       case "function": case "symbol": throw new Error(`${name} is a ${typeof value}`);
       default: return value;
     }
@@ -48,17 +86,20 @@ globalThis.__raftnode ??= (() => {
   };
   const failure = error => {
     try {
-      return stringify({error: text(error), stack: text(error?.stack ?? "")});
+      const names = long.length && /BigInt/.test(text(error)) ? ` (BigInts here: ${long.slice(0, 5).join(", ")})` : "";
+      return stringify({error: text(error) + names, stack: text(error?.stack ?? "")});
     } catch {
       return '{"error": "it threw something that cannot be shown"}';
     }
   };
   const one = (transform, metadata, document) => {
     try {
+      long = [];
+      if (typeof document === "string") document = parse(document, exact);
       document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
       current = document; currentId = metadata["@id"]; rows = [];
       transform.call(document);
-      return stringify({rows});
+      return stringify({rows}, plainly);
     } catch (error) {
       return failure(error);
     }
@@ -91,7 +132,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 _lines: JsonDecoder[str] = JsonDecoder(str)
-_decoder: JsonDecoder[Loaded] = JsonDecoder(Loaded)
+_decoder: JsonDecoder[Loaded] = JsonDecoder(Loaded, float_hook=lambda text: _decimal(text))
+_MAY_BE_LONG = re.compile(rb"\d[\d.]{15}|\d[eE][+-]?\d{3}")
 
 
 def targets(script: str) -> list[str]:
@@ -127,7 +169,7 @@ class Transform:
         Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
         a limit on this batch.
         """
-        items = (b"[" + _metadata(d) + b"," + (d.body or b"{}") + b"]" for d in documents)
+        items = (b"[" + _metadata(d) + b"," + _read_by_script(d.body or b"{}") + b"]" for d in documents)
         answer = await sandbox.call(self._program, b"[" + b",".join(items) + b"]")
         try:
             lines = _lines.decode(answer).split("\n")[:-1]
@@ -152,6 +194,18 @@ class Transform:
 
 def _identifiers(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.isidentifier() or re.fullmatch(r"\w+", name)]
+
+
+def _decimal(text: str) -> Decimal | str:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all measure, which only a script can make up
+        return text
+
+
+def _read_by_script(body: bytes) -> bytes:
+    """The body as JSON, or as a text with it if a number in it may have more digits than JavaScript's numbers."""
+    return msgspec.json.encode(body.decode()) if _MAY_BE_LONG.search(body) else body
 
 
 def _metadata(document: Document) -> bytes:

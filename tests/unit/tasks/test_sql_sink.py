@@ -190,10 +190,6 @@ async def test_what_the_guard_refuses_before_the_commit_never_happened(tables: S
         (order("o/7", company=None), "(?i)not.null|null value"),
         (order("o/7", quantities=[1, -1]), "(?i)check"),
         (order("o/7", total="a lot"), 'Orders.Total: "a lot" is no number'),
-        (
-            DocumentRows("o/7", ("orders",), [("orders", {"Company": "x", "Colour": 1})]),
-            "has no column 'Colour'; add it",
-        ),
     ],
 )
 async def test_a_document_the_database_refuses_by_itself_is_listed_and_the_rest_goes_on(
@@ -257,7 +253,7 @@ async def test_names_may_differ_by_case(target: SqlTarget) -> None:
 async def test_a_table_that_is_dropped_while_the_sink_is_open_is_the_target_s_fault(tables: SqlTarget) -> None:
     async with sink(tables) as opened:
         await tables.execute('DROP TABLE "Lines"')
-        with pytest.raises(TaskFailed, match=r"the target failed: .*Lines"):
+        with pytest.raises(TaskFailed, match="the target has no table 'Lines'; create it"):
             await write(opened, order("o/1", quantities=[1]))
 
 

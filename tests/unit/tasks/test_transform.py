@@ -1,10 +1,13 @@
 """Transform scripts, run by the real engine."""
 
 import json
+import re
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from raftnode.documents.model import Document
 from raftnode.javascript import Sandbox, ScriptEnded, ScriptError, ScriptLimits
@@ -79,7 +82,7 @@ async def test_values_are_what_json_can_say(sandbox: Sandbox) -> None:
     script = "loadToT({u: undefined, n: null, d: new Date(0), b: 12345678901234567890n, o: {a: [1]}, s: 'é'})"
     (loaded,) = await run(sandbox, script)
     assert loaded.rows[0][1] == {
-        "u": None, "n": None, "d": "1970-01-01T00:00:00.000Z", "b": "12345678901234567890", "o": {"a": [1]}, "s": "é",
+        "u": None, "n": None, "d": "1970-01-01T00:00:00.000Z", "b": 12345678901234567890, "o": {"a": [1]}, "s": "é",
     }  # fmt: skip
 
 
@@ -181,3 +184,86 @@ async def test_the_same_document_gives_the_same_rows_whatever_came_before(sandbo
         {"Id": "a/1", "other": "x/1", "none": None},
         {"Id": "a/2", "other": "x/1", "none": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "script", "loaded"),
+    [
+        ("9007199254740993", "loadToT({v: this.v})", 9007199254740993),
+        ("-1161888007138312193", "loadToT({v: this.v})", -1161888007138312193),
+        ("9007199254740993", "loadToT({v: `no. ${this.v}`})", "no. 9007199254740993"),
+        ("9007199254740993", "loadToT({v: this.v + 1n})", 9007199254740994),
+        ("9007199254740993", "loadToT({v: Number(this.v)})", 9007199254740992),
+        ("9007199254740993", "loadToT({v: {deep: [this.v]}})", {"deep": [9007199254740993]}),
+        ("9007199254740992", "loadToT({v: this.v + 0})", 9007199254740992),
+        ("1152921504606846976", "loadToT({v: typeof this.v})", "bigint"),
+        ("0.1234567890123456789", "loadToT({v: this.v})", Decimal("0.1234567890123456789")),
+        ("0.1234567890123456789", "loadToT({v: {deep: [this.v]}})", {"deep": [Decimal("0.1234567890123456789")]}),
+        ("0.1234567890123456789", "loadToT({v: String(this.v)})", "0.1234567890123456789"),
+        ("0.1234567890123456789", "loadToT({v: Number(this.v)})", Decimal("0.12345678901234568")),
+        ("0.1234567890123456789", "loadToT({v: this.v * 2 < 1})", True),
+        ("0.1234567890123456789", "loadToT({v: this.v.toFixed(2)})", "0.12"),
+        ("9007199254740993.0", "loadToT({v: this.v})", Decimal("9007199254740993.0")),
+        ("1e400", "loadToT({v: this.v})", Decimal("1E+400")),
+        ("1e-400", "loadToT({v: this.v})", Decimal("1E-400")),
+        ("0.1", "loadToT({v: this.v + 0.2})", Decimal("0.30000000000000004")),
+        ("1e22", "loadToT({v: typeof this.v})", "number"),
+        ("0.30000000000000004", "loadToT({v: typeof this.v})", "number"),
+        ("1234567890.1234560", "loadToT({v: typeof this.v})", "number"),
+        ("0e999", "loadToT({v: typeof this.v})", "number"),
+    ],
+)
+async def test_a_number_keeps_its_digits(sandbox: Sandbox, number: str, script: str, loaded: Any) -> None:
+    (result,) = await run(sandbox, script, replace(document(), body=b'{"v": %s, "t": "\\"1e400"}' % number.encode()))
+    assert result == Loaded(rows=[("T", {"v": loaded})])
+    assert type(result.rows[0][1]["v"]) is type(loaded)
+
+
+@pytest.mark.parametrize(
+    ("number", "script", "error"),
+    [
+        ("9007199254740993", "loadToT({v: this.v + 1})", "Cannot mix BigInt.*'v' is 9007199254740993"),
+        ("9007199254740993", "loadToT({v: JSON.stringify(this)})", "serialize a BigInt.*'v' is 9007199254740993"),
+        (
+            "0.1234567890123456789",
+            "loadToT({v: this.v + 1})",
+            r"line 1: .*'v' is 0.12345678.*, .*write Number",
+        ),
+        ("0.1234567890123456789", "loadToT({v: 'x' + this.v})", "'v' is 0.1234567890123456789"),
+        ("1e400", "loadToT({v: Number(this.v)})", "v is Infinity, which no database can store"),
+        ("1e1000000", "loadToT({v: this.v})", "'v' is 1e1000000, which no database can store"),
+        ("1", "loadToT({v: {deep: [0 / 0]}})", "'0' is NaN, which no database can store"),
+    ],
+)
+async def test_a_number_that_would_lose_digits_is_refused_by_name(
+    sandbox: Sandbox, number: str, script: str, error: str
+) -> None:
+    (result,) = await run(sandbox, script, replace(document(), body=b'{"v": %s}' % number.encode()))
+    assert re.search(error, str(result.error))
+    assert result.rows == []
+
+
+async def test_a_number_beyond_all_measure_that_a_script_makes_up_is_text(sandbox: Sandbox) -> None:
+    (result,) = await run(sandbox, "loadToT({v: JSON.rawJSON('1e99999999999999999999')})")
+    assert result.rows == [("T", {"v": "1e99999999999999999999"})]
+
+
+async def test_what_a_script_makes_of_dates_and_numbers_does_not_depend_on_the_node(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    for name in ("LANG", "LC_ALL", "LC_MESSAGES"):
+        monkeypatch.setenv(name, "de_DE.UTF-8")
+    script = """
+      const day = new Date(2024, 0, 31);
+      loadToT({day, text: String(day), zone: Intl.DateTimeFormat().resolvedOptions().timeZone,
+               offset: new Date(2024, 6, 1).getTimezoneOffset(), number: (1234567.5).toLocaleString()});
+    """
+    (result,) = await run(sandbox, script)
+    assert result.rows[0][1] == {
+        "day": "2024-01-31T00:00:00.000Z",
+        "text": "Wed Jan 31 2024 00:00:00 GMT+0000 (Coordinated Universal Time)",
+        "zone": "UTC",
+        "offset": 0,
+        "number": "1,234,567.5",
+    }
