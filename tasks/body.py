@@ -47,6 +47,7 @@ class Body:
         self.task: asyncio.Task[None] | None = None
         self.copy: Documents | None = None
         self._settings, self._random, self._journal = settings, random, journal
+        self.superseded = False
         self._failure: str | None = None
 
     @property
@@ -85,12 +86,17 @@ class Body:
                 return
             except Exception as failure:
                 error = failure
-            failures = 1 if time.monotonic() - began_s > STABLE_S else failures + 1
+            stable = time.monotonic() - began_s > STABLE_S
+            failures = 1 if stable else failures + 1
             expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
             self.info.error = in_text(" ".join(str(error).split()) if expected else kinds.described(error))
+            if isinstance(error, Superseded):
+                failures = self.info.superseded = 1 if stable else self.info.superseded + 1
+                self.info.error += f"; refused {failures} times in a row, and claimed again after a growing pause"
             self._tell(present)
             await self._back_off(error, failures)
             if isinstance(error, Superseded):
+                self.superseded = True
                 return
 
     async def _once(self, context: TaskContext) -> None:

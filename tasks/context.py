@@ -51,7 +51,8 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Info(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
     run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
-    what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown."""
+    what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
+    `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale."""
 
     processed: int = 0
     failed: int = 0
@@ -61,6 +62,7 @@ class Info(msgspec.Struct, rename="pascal"):
     last_batch_at: str | None = None
     errors: list[FailedDocument] = []
     seen_etag: int | None = None
+    superseded: int = 0
 
     def document_failed(self, id: str, error: str) -> None:
         """List a document that failed by itself."""
@@ -77,6 +79,7 @@ class Info(msgspec.Struct, rename="pascal"):
     def batch_done(self) -> None:
         """A batch was stored: whatever was wrong before is over."""
         self.batches += 1
+        self.superseded = 0
         self.error = None
         self.last_batch_at = now()
 

@@ -92,7 +92,9 @@ class Fence:
             raised = raised.returning(sql_engine.lock_timeout_ends())
         result = await connection.execute(raised)
         if result.rowcount != 1:
-            raise StaleEpoch(f"a newer run than epoch {self._epoch} has reached the target")
+            row = (await connection.execute(sa.select(FENCE).where(self._mine))).first()
+            newer = f": epoch {row.epoch}, which last wrote at {row.updated_at}" if row else ""
+            raise StaleEpoch(f"a newer run than epoch {self._epoch} has reached the target{newer}")
 
     async def progress(self, connection: AsyncConnection) -> bytes:
         """The task's progress, JSON, b"{}" if there is none; that of before a reset is dropped.

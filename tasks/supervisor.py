@@ -349,7 +349,8 @@ class Supervisor:
 
     def _ended(self, body: Body) -> None:
         if body.state != "Stopping":
-            body.reason = "the run was found to be over"
+            refused = "the target refused the run: a newer one has reached it"
+            body.reason = refused if body.superseded else "the run was found to be over"
         self._bodies.end(body)
         self._bodies_running(self._bodies.leased)
         self._touch(body.run.claim_key)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -521,6 +522,26 @@ async def test_a_run_that_is_superseded_at_its_sink_ends_and_only_a_new_claim_go
         node.task()
         await until(lambda: len(PROBE.events) == 3)
         assert PROBE.events[2][2] > PROBE.events[0][2]
+
+
+async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_time_and_says_so(node: Node) -> None:
+    async def refused(context: TaskContext) -> None:
+        raise Superseded("a newer run has reached the target")
+
+    PROBE.behave = refused
+    with structlog.testing.capture_logs() as logs:
+        async with node.running():
+            node.task()
+
+            def waits() -> list[float]:
+                return [e["wait_s"] for e in logs if e["event"] == "A task has failed and is tried again."]
+
+            await until(lambda: len(waits()) == 6)
+            status = node.supervisor.status()["northwind/Probe/t"]
+            assert "refused 6 times in a row" in str(status.error)
+    # FAST begins with 5 ms and ends with 20 ms; each wait is random between half of it and all.
+    assert waits()[0] <= 0.005
+    assert all(0.01 <= wait_s <= 0.02 for wait_s in waits()[2:])
 
 
 async def test_the_context_refuses_a_body_that_has_lost_its_run(node: Node) -> None:
