@@ -62,4 +62,4 @@ async def test_a_nodes_weight_and_labels_are_set(client: Client) -> None:
     shown = await run(client, "node", "traits", "A", "--weight", "3", "--labels", "ssd,eu")
     assert "weight 3 and the labels ssd, eu" in shown.output
     assert "(none)" in (await run(client, "node", "traits", "A", "--labels", "")).output
-    assert (await run(client, "node", "traits", "A")).exit_code == 1
+    assert (await run(client, "node", "traits", "A")).exit_code == 2
