@@ -64,6 +64,13 @@ class Info(msgspec.Struct, rename="pascal"):
     seen_etag: int | None = None
     superseded: int = 0
 
+    @classmethod
+    def after(cls, progress: Progress | None) -> "Info":
+        """What a run that goes on from there knows at its beginning of those before it."""
+        if progress is None:
+            return cls()
+        return cls(processed=progress.processed, failed=progress.failed, errors=list(progress.failures))
+
     def document_failed(self, id: str, error: str) -> None:
         """List a document that failed by itself."""
         self.failed += 1

@@ -286,8 +286,8 @@ class Supervisor:
             connection=string.configuration if string else None,
             progress=progress,
         )
-        known_id, info = self._infos.get(action.key, (task.id, Info()))
-        info = info if known_id == task.id else Info()
+        known_id, info = self._infos.get(action.key, (task.id, Info.after(progress)))
+        info = info if known_id == task.id else Info.after(progress)
         self._infos[action.key] = (task.id, info)
         body = Body(
             run,

@@ -67,8 +67,10 @@ def end_by(quorum: dict[str, Any], tasks: list[dict[str, Any]]) -> None:
 
 
 def fails(task: dict[str, Any]) -> bool:
-    """Whether a task is held up, or has passed documents over."""
-    return task["State"] in FAULTS or bool(task["Failed"])
+    """Whether a task is held up, was when it last told, or has passed documents over. One that is off on purpose is
+    well."""
+    held_up = task["State"] in FAULTS or task["Error"] or task["Failed"]
+    return task["State"] != "Disabled" and bool(held_up)
 
 
 def _all_tasks(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -490,6 +490,31 @@ async def test_the_same_failure_again_and_again_is_one_traceback_and_a_line_each
     assert all("s3cret" not in line["reason"] and "\n" not in line["reason"] for line in failed)
 
 
+async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_failed_documents(node: Node) -> None:
+    async def works(context: TaskContext) -> None:
+        context.info.document_failed("orders/1", "no")
+        context.report(Progress(generation=context.run.generation, processed=3))
+        await asyncio.Event().wait()
+
+    async def fails(context: TaskContext) -> None:
+        raise TaskFailed("the password is wrong")
+
+    def told() -> Progress:
+        return node.cluster.record.databases["northwind"].progress[task_id]
+
+    PROBE.behave = works
+    async with node.running():
+        task_id = node.task()
+        await until(lambda: told().failed == 1)
+    PROBE.behave = fails
+    node.edit()
+    later = Node(node.supervisor._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
+    later.lease.renew(2)
+    async with later.running():
+        await until(lambda: told().error == "the password is wrong")
+        assert (told().failed, told().processed, told().failures[0].document_id) == (1, 3, "orders/1")
+
+
 async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: Node) -> None:
     async def short(context: TaskContext) -> None:
         return
