@@ -7,6 +7,7 @@ import msgspec
 
 from config.table import Setting, sections, settings_table
 from config.timings import PROFILES
+from raftnode.margins import FACTOR_TEXT, MARGIN_MS
 
 HEAD = """# Settings
 
@@ -18,12 +19,13 @@ default. An unknown name, a value out of range and timings that do not fit each 
 all of them at once, each with its rule and its remedy. Empty environment variables count as not given.
 """
 
-TIMING_RULES = """
+TIMING_RULES = f"""
 The timings must fit each other:
 
 - `election_min_ms` >= 2 x `heartbeat_ms`, and `election_max_ms` > `election_min_ms`;
 - `lease_ms` >= `election_max_ms` + 3 x `heartbeat_ms`, so that a leader's crash stops nobody else's tasks;
-- `time_before_moving_to_rehab_ms` >= (`lease_ms` + `task_stop_timeout_ms`) x 1.05 + 100, so that a silent node's
+- `time_before_moving_to_rehab_ms` >= (`lease_ms` + `task_stop_timeout_ms`) x {FACTOR_TEXT} + {MARGIN_MS}, so that a \
+silent node's
   tasks have ended before another node starts them.
 """
 

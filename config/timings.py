@@ -1,13 +1,11 @@
 """The rules that bind the timings to each other, and the profiles that keep them.
 
-The proof that no two nodes run one task rests on these inequalities; docs/guarantees.md carries it.
+The proof that no two nodes run one task at once rests on these inequalities; docs/guarantees.md carries it.
 """
 
 from config.errors import Problem
 from config.schema import Cluster
-
-MARGIN_MS = 100
-"""Added to every span that one clock judges about another, for scheduling and the resolution of clocks."""
+from raftnode.margins import FACTOR_TEXT, MARGIN_MS, judged
 
 PROFILES: dict[str, dict[str, int]] = {
     "default": {
@@ -44,11 +42,9 @@ PROFILES: dict[str, dict[str, int]] = {
 
 
 def rehab_ms_min(lease_ms: int, task_stop_timeout_ms: int) -> int:
-    """The least `time_before_moving_to_rehab_ms`: (L + stop) x 1.05 + 100 ms, rounded up.
-
-    The factor covers clocks that run up to one per cent wrong in either direction, with room to spare.
-    """
-    return -(-(lease_ms + task_stop_timeout_ms) * 105 // 100) + MARGIN_MS
+    """The least `time_before_moving_to_rehab_ms`: the longest that a silent node's tasks may still run, as another
+    node's clock judges it."""
+    return judged(lease_ms + task_stop_timeout_ms, MARGIN_MS)
 
 
 def timing_problems(cluster: Cluster) -> list[Problem]:
@@ -87,7 +83,7 @@ def timing_problems(cluster: Cluster) -> list[Problem]:
             rehab,
             rehab_min,
             "a silent node's tasks must have ended before others start them: time_before_moving_to_rehab_ms >="
-            f" (lease_ms ({lease}) + task_stop_timeout_ms ({stop})) x 1.05 + {MARGIN_MS}",
+            f" (lease_ms ({lease}) + task_stop_timeout_ms ({stop})) x {FACTOR_TEXT} + {MARGIN_MS}",
             ("lease_ms", "task_stop_timeout_ms"),
         ),
     ]

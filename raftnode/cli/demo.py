@@ -44,7 +44,7 @@ class DemoFailed(Exception):
 )
 @click.option("--keep", is_flag=True, help="Leave the cluster up and print what to try next.")
 def demo(nodes: str, postgres: str | None, keep: bool) -> None:
-    """Northwind's orders into a SQL database, exactly once, while the responsible node is frozen."""
+    """Northwind's orders into a SQL database, each exactly once, while the responsible node is frozen."""
     directory = Path(tempfile.mkdtemp(prefix="raftnode-demo-"))
     try:
         asyncio.run(_play(directory, nodes, postgres, keep))

@@ -41,7 +41,8 @@ class Commands(click.Group):
 @click.option("--url", metavar="URL", help="A node to ask; see each command.")
 @click.pass_context
 def cli(context: click.Context, url: str | None) -> None:
-    """Highly available tasks: every node decides for itself which ongoing tasks are its own.
+    """Highly available tasks: every node decides for itself which ongoing tasks are its own. One runner at a time,
+    and effects exactly once in targets that are fenced.
 
     Without a command: runs a node. Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node
     answers, 4 no such thing, 5 not now (no leader, not in time): try again.

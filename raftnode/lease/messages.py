@@ -4,11 +4,10 @@ from typing import Literal
 
 import msgspec
 
+from raftnode.margins import MARGIN_MS, judged
 from raftnode.record.model import Timings
 
 NS_PER_MS = 1_000_000
-MARGIN_NS = 100 * NS_PER_MS
-"""Scheduling and the resolution of clocks, added to every span that one clock judges about another."""
 FOREVER_NS = 1 << 62
 """The end of a lease that nobody can take away: a cluster of one voter."""
 
@@ -91,10 +90,10 @@ def silence_ns(timings: Timings) -> int:
 
 
 def void_wait_ns(timings: Timings) -> int:
-    """How long after its election a leader voids nothing: (2 L + stop) x 1.05 + 100 ms.
+    """How long after its election a leader voids nothing: 2 L + stop, as its own clock judges that span of others'.
 
     A lease that an earlier leader granted ends within 2 L of the election that deposed it, and its bodies
-    within `stop` of that; the factor covers clocks one per cent wrong in either direction.
+    within `stop` of that.
     """
     span_ms = 2 * timings.lease_ms + timings.task_stop_timeout_ms
-    return span_ms * NS_PER_MS * 105 // 100 + MARGIN_NS
+    return judged(span_ms * NS_PER_MS, MARGIN_MS * NS_PER_MS)

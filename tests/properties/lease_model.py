@@ -1,26 +1,30 @@
 """A randomised model of a cluster that runs one task under the real lease: small Raft, bad network, bad
 clocks.
 
-Time goes in steps of 10 ms of true time; every node's clock runs up to one per cent wrong. Raft is reduced
-to terms, votes and whole logs; claims, sessions and voids follow the rules of the record. Bodies stop as
-late as they may. The things checked are that no two bodies exist at once and that no claim is void while
-its body lives, whatever the network, pauses, crashes and elections do.
+Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as `raftnode.margins` allows.
+Raft is reduced to terms, votes and whole logs; claims, sessions and voids follow the rules of the record.
+Bodies stop as late as they may. The things checked are that no two bodies exist at once and that no claim is
+void while its body lives, whatever the network, pauses, crashes and elections do.
 """
 
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.timings import rehab_ms_min
 from raftnode import lease as rules
 from raftnode.lease import Lease, Now, View
 from raftnode.record.model import Timings
+from tests.clocks import FASTEST, SLOWEST
 
 STEP_MS = 10
 MS = 1_000_000
-TIMINGS = Timings(heartbeat_ms=40, lease_ms=800, task_stop_timeout_ms=100, time_before_moving_to_rehab_ms=1045)
+TIMINGS = Timings(
+    heartbeat_ms=40, lease_ms=800, task_stop_timeout_ms=100, time_before_moving_to_rehab_ms=rehab_ms_min(800, 100)
+)
 STOP_NS = TIMINGS.task_stop_timeout_ms * MS
 ELECTION_MS = (100, 200)
-RATES = (0.99, 1.0, 1.01)
+RATES = (SLOWEST, 1.0, FASTEST)
 
 
 class Broken(Exception):

@@ -6,6 +6,7 @@ from typing import Any
 from raftnode.consensus.engine.members import REGULAR
 from raftnode.consensus.messages import TimeoutNow, encode
 from raftnode.record.commands import Decide, decode
+from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.node import Machine
 from tests.simulation.schedules import PACE, _follows, _lag, _pin, as_it_comes, every
 from tests.simulation.world import World
@@ -56,7 +57,7 @@ def handed_over(world: World) -> None:
     world.group = ("A", "B", "C")
     world.faults.strike = lambda: None  # type: ignore[method-assign]
     for machine in world.machines.values():
-        machine.rate = 0.99 if machine.tag in "AB" else 1.01
+        machine.rate = SLOWEST if machine.tag in "AB" else FASTEST
     every(world, 0.4, 0.6, lambda: _towards(world))
     every(world, 11.0, 12.0, lambda: _hand_over_and_cut(world))
 

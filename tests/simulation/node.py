@@ -21,6 +21,7 @@ from raftnode.documents.databases import Copy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, Record, Result, Timings
+from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.disk import MemoryDisk
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.network import Transport
@@ -122,7 +123,7 @@ class Machine:
         self.boot = 0
         self.booted = 0
         self.disk = MemoryDisk()
-        self.rate = world.chance.uniform(0.99, 1.01)
+        self.rate = world.chance.choice((SLOWEST, FASTEST, world.chance.uniform(SLOWEST, FASTEST)))
         self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
         self.flipped = self.damaged = self.starved = False

@@ -10,6 +10,7 @@ from config.timings import PROFILES, rehab_ms_min
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.record.commands import Command, Decide, DeleteTask, PutTask, ReleaseTask, SetTaskPin, decode, encode
 from raftnode.record.ownership import task_key
+from tests.clocks import FASTEST, SLOWEST
 from tests.simulation import body
 from tests.simulation.body import NAME
 from tests.simulation.node import Machine
@@ -218,7 +219,7 @@ def slow_holders(world: World) -> None:
     world.pace = PACE | {"observer_period_ms": 10}
     slow = world.group[0]
     for machine in world.machines.values():
-        machine.rate = 0.99 if machine.tag == slow else 1.01
+        machine.rate = SLOWEST if machine.tag == slow else FASTEST
     world.faults.strike = lambda: None  # type: ignore[method-assign]
     every(world, 0.4, 0.6, lambda: _pin(world, slow))
     every(world, 9.0, 10.0, lambda: _silence_and_freeze(world, slow))

@@ -1,0 +1,9 @@
+"""The slowest and the fastest clock that the guarantee allows together: the model and the simulator run both."""
+
+import math
+
+from raftnode.margins import RATES_APART_PERCENT
+
+FASTEST = math.sqrt(1 + RATES_APART_PERCENT / 100)
+"""How many of its seconds pass in a true one."""
+SLOWEST = 1 / FASTEST
