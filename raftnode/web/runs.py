@@ -89,6 +89,7 @@ async def own_runs(request: web.Request) -> web.Response:
     """This node's runs by claim key: the first `take` of those after the key `after`. `Next` is where the following
     page begins, null on the last one. With `key` the one of that task, with all that it has passed over."""
     parts, query = request.app[PARTS], Query(request)
+    after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
     key = query.text("key")
     if key is not None:
         run = run_here(parts, key, details=True)
@@ -96,7 +97,6 @@ async def own_runs(request: web.Request) -> web.Response:
         return await request.app[SLICES].answer(
             Object([("NodeTag", parts.tag), ("Runs", Object(found)), ("Next", None)])
         )
-    after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
     left = sorted(key for key in parts.supervisor.claim_keys() if key > after)
     page = left[:take]
     runs = Object(_runs(parts, page))
