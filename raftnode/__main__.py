@@ -3,8 +3,8 @@
 import os
 import sys
 
-if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
-    # Python puts the directory one stands in first. Its own tasks.py or config.py must not take the place of ours.
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+    # Python puts the directory one stands in first. Its modules must not take the place of those that we use.
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if os.path.realpath(sys.path[0] or os.getcwd()) != os.path.realpath(home):
         del sys.path[0]
@@ -12,6 +12,9 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
 
 def main() -> None:
     """Runs the command line; ends the process with its exit code."""
+    from raftnode import neighbours
+
+    neighbours.install()
     from raftnode.cli.main import cli
 
     cli(prog_name="raftnode")

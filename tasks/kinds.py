@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
+from raftnode.neighbours import theirs
 from raftnode.record.model import Database, Traits
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ def described(error: Exception) -> str:
 
 @cache
 def _imported(point: EntryPoint) -> TaskKind:
+    if point.dist is not None and point.dist.name != "raftnode":
+        # A user's package may have a module that is called as one of ours.
+        point = EntryPoint(point.name, theirs(point.module) + point.value.removeprefix(point.module), point.group)
     kind: TaskKind = point.load()
     _LOADED[_plain(point.name)] = kind
     return kind
