@@ -15,6 +15,12 @@ def main() -> None:
     from raftnode import neighbours
 
     neighbours.install()
+    from raftnode.cli.streams import guarded
+
+    guarded(_command)
+
+
+def _command() -> None:
     from raftnode.cli.main import cli
 
     cli(prog_name="raftnode")

@@ -72,7 +72,10 @@ async def _send(session: Session, members: list[str], path: str, batch: _Batch, 
     """To the first member that takes it; one that does not answer goes to the end. Puts may be repeated."""
     reason: Exception | None = None
     body = b"\n".join(batch.items)
-    for url in tuple(members):
+    for place, url in enumerate(tuple(members), 1):
+        if place < len(members) and not await session.answers(url):
+            members.append(members.pop(0))
+            continue
         try:
             return await session.call_at(url, "POST", path, body=body)
         except HttpFailed as error:

@@ -53,11 +53,15 @@ def run(config: Path | None, join: str | None, watcher: bool, **values: Any) -> 
     if watcher and not join:
         raise click.UsageError("--watcher says how to join: give --join URL too.")
     settings = settings_of(config, values)
-    # Imported late: the other commands start faster without the daemon.
-    from raftnode.node import run_node
+    try:
+        # Imported late: the other commands start faster without the daemon.
+        from raftnode.node import run_node
 
-    _greet(settings, join)
-    sys.exit(asyncio.run(run_node(settings, join=join, watcher=watcher)))
+        _greet(settings, join)
+        sys.exit(asyncio.run(run_node(settings, join=join, watcher=watcher)))
+    except KeyboardInterrupt:
+        # It came before the node listens for signals, and means the same.
+        sys.exit(0)
 
 
 def _greet(settings: Settings, join: str | None) -> None:

@@ -17,7 +17,11 @@ from raftnode.masking import in_text
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0
+PROBE_SEC = 2.0
+"""For how long a node that may be frozen is waited for while there are others to ask."""
 INTERRUPTED = 130
+FROM_PROXIES = (502, 503, 504)
+SERVER_HEADER = "Raven-Server-Version"
 MISSING = ("DoesNotExistException", "NotFoundException")
 
 
@@ -71,7 +75,10 @@ class Session:
     ) -> Any:
         """The answer as JSON, None if it is empty. Ends the command when there is none, or an error."""
         answer = await self._first(method, path, json, body, timeout_sec)
-        return answer.json() if answer.body else None
+        try:
+            return answer.json() if answer.body else None
+        except HttpUnreachable as error:
+            raise _stranger(self.url, str(error)) from None
 
     async def fetch(self, path: str) -> bytes:
         """The answer's bytes."""
@@ -85,6 +92,7 @@ class Session:
         # A node that was asked and did not answer may have acted: under one id, a repeat elsewhere acts once.
         headers = {} if method == "GET" else {"raft-request-id": str(uuid.uuid4())}
         reasons = []
+        await self._frozen_last()
         for url in tuple(self._urls):
             try:
                 answer = await self._http.request(
@@ -94,12 +102,31 @@ class Session:
                 reasons.append(str(error))
                 self._urls.append(self._urls.pop(0))
             except HttpFailed as error:
-                raise _failure(error) from None
+                raise _failure(url, error) from None
             else:
+                if SERVER_HEADER not in answer.headers:
+                    raise _stranger(url, f"its answer has no header {SERVER_HEADER}")
                 return answer
         raise Unreachable(
             f"{'; '.join(reasons)}. Start a node (raftnode run), or name one that runs: --url or RAFTNODE_URL."
         )
+
+    async def _frozen_last(self) -> None:
+        """Puts those at the end that do not answer a short question, up to the first that does."""
+        for _ in self._urls[1:]:
+            if await self.answers(self._urls[0]):
+                return
+            self._urls.append(self._urls.pop(0))
+
+    async def answers(self, url: str) -> bool:
+        """Whether something answers there, at once."""
+        try:
+            await self._http.request("GET", f"{url}/health/live", timeout_s=PROBE_SEC)
+        except HttpFailed:
+            return True
+        except HttpUnreachable:
+            return False
+        return True
 
     def show(self, answer: Any, text: Callable[[Any], None] | str) -> None:
         """Prints the answer as JSON if that was asked for, else as the text, or by calling it with the answer."""
@@ -111,7 +138,18 @@ class Session:
             text(answer)
 
 
-def _failure(error: HttpFailed) -> CommandFailed:
+def _stranger(url: str, reason: str) -> CommandFailed:
+    return CommandFailed(
+        f"What answers at {in_text(url)} is no raftnode node: {reason}. Give a node's HTTP address: --url or "
+        "RAFTNODE_URL."
+    )
+
+
+def _failure(url: str, error: HttpFailed) -> CommandFailed:
+    if not error.type and error.status in FROM_PROXIES:
+        return NotNow(f"{in_text(url)} says {error.status} {error.message}. Try again.")
+    if not error.type:
+        return _stranger(url, f"it says {error.status} {error.message}")
     if error.status == 404 or error.type.endswith(MISSING):
         return NotFound(error.message)
     return NotNow(error.message) if error.status in (408, 503) else CommandFailed(error.message)

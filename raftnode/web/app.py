@@ -51,6 +51,7 @@ def application(parts: Parts) -> web.Application:
     parts.replica.subscribe(etag)
     app[SLICES] = Slices()
     app[topology.CLUSTER_ETAG] = etag
+    app.on_response_prepare.append(topology.versioned)
     for area in AREAS:
         routes = area.routes()
         app.add_routes(routes)

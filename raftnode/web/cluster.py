@@ -16,6 +16,7 @@ from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
 from raftnode.record.ownership import Group, task_of
 from raftnode.web.commit import commit, settled
 from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.forwarding import by_another
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.slices import SLICES
@@ -99,8 +100,8 @@ async def remove_node(request: web.Request) -> web.Response:
     the_node(parts.replica.record, tag)
     _refuse_last_voter(parts.replica.record, tag, "Watcher")
     if tag == parts.tag:
-        others = ", ".join(node.url for other, node in sorted(parts.replica.record.nodes.items()) if other != tag)
-        raise bad_request(f"Node '{tag}' cannot see its own removal. Ask another node: {others}.")
+        # A node cannot see its own removal.
+        return await by_another(request)
     if not force:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
         await _drained(request, tag)

@@ -1,12 +1,14 @@
 """A request whose task kind this node lacks goes to a node that has it: only a kind can validate its configuration."""
 
+import uuid
+
 import structlog
 from aiohttp import web
 
 from raftnode.http import HttpFailed, HttpUnreachable
 from raftnode.record.model import Record
 from raftnode.web.bodies import whole
-from raftnode.web.errors import bad_request
+from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import answer
 from tasks.kinds import kinds, known
@@ -44,6 +46,30 @@ async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | N
             f"{'; '.join(failures)}. Try again when they do, or install the kind's package here."
         )
     raise bad_request(f"TaskType: {_nobody(record, kind, parts.tag)}")
+
+
+async def by_another(request: web.Request) -> web.Response:
+    """The answer of another node, the leader if that is another, else a voter, to what this one cannot do itself."""
+    parts = request.app[PARTS]
+    nodes = [node for tag, node in sorted(parts.replica.record.nodes.items()) if tag != parts.tag]
+    nodes.sort(key=lambda node: (node.tag != parts.raft.leader, node.kind != "Member"))
+    headers = {FORWARDED: parts.tag, "raft-request-id": str(uuid.uuid4())}
+    headers |= {name: request.headers[name] for name in _KEPT if name in request.headers}
+    timeout_s = parts.settings.http.request_timeout_ms / 1000
+    failures = []
+    for node in nodes if FORWARDED not in request.headers else []:
+        try:
+            reply = await parts.http.request(
+                request.method, node.url + request.path_qs, headers=headers, timeout_s=timeout_s
+            )
+        except HttpFailed as refused:
+            return answer(refused.answer, status=refused.status)
+        except HttpUnreachable as error:
+            failures.append(f"{node.tag}: {error}")
+        else:
+            return web.Response(status=reply.status, body=reply.body, content_type="application/json")
+    tried = "; ".join(failures) or "there is none"
+    raise ApiError("NoLeaderException", f"Only another node can do this, and none answers: {tried}. Try again.")
 
 
 def _able(record: Record, kind: str) -> list[str]:

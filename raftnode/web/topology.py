@@ -127,13 +127,17 @@ def database_missing(name: str) -> ApiError:
     )
 
 
+async def versioned(_: web.Request, response: web.StreamResponse) -> None:
+    """Adds the server's version to every reply, before its first byte."""
+    response.headers[VERSION_HEADER] = SERVER_VERSION
+
+
 @web.middleware
 async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Adds the server's version to every reply, and Refresh-Topology where the caller's topology is old."""
+    """Adds Refresh-Topology where the caller's topology is old."""
     response = await handler(request)
     if response.prepared:
         return response
-    response.headers[VERSION_HEADER] = SERVER_VERSION
     etag = etag_of(request.headers.get("Topology-Etag"))
     if (
         etag is not None
