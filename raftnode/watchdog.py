@@ -119,10 +119,9 @@ class Watchdog:
 
     def bodies_running(self, count: int) -> None:
         """How many task bodies have not yet ended, threads and subprocesses included."""
-        if count == self._bodies:
-            return
-        self._bodies = count
-        self._set()
+        before, self._bodies = self._bodies, count
+        if (before == 0) != (count == 0):
+            self._set()
 
     def _set(self) -> None:
         if self._bodies == 0 or self._deadline_ns is None:

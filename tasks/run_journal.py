@@ -9,7 +9,6 @@ Lines are written through and not synced: they must survive the process, not the
 import asyncio
 import contextlib
 import errno
-import json
 import os
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import structlog
 
 log = structlog.get_logger(__name__)
@@ -54,8 +54,8 @@ class RunJournal:
         if self._file is None:
             return
         line = {"task": task, "epoch": epoch, "node": self._node, "event": event, "from_ns": from_ns, "to_ns": to_ns}
-        text = json.dumps(line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}) + "\n"
-        self._waiting.append(text.encode())
+        line["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._waiting.append(msgspec.json.encode(line) + b"\n")
         if not soon:
             self.flush()
         elif len(self._waiting) == 1:
