@@ -28,6 +28,7 @@ from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, For
 from raftnode.record.model import Record, ResourceFlag
 from raftnode.watchdog import Timer, Watchdog
 from tasks import parts
+from tasks.blame import Blameless
 from tasks.context import RunSettings
 from tasks.kinds import kinds
 from tasks.plan import Own
@@ -64,7 +65,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
 
     `transport` is made from what tells which node id the cluster has a tag under; `databases` from what gives the
     newest record, and from what is awaited with a database's name once its copy is gone. `flags` tells what the machine
-    is short of. `failed` ends the process, with a reason for the operator.
+    is short of. `failed` ends the process, with a reason for the operator. `blame` finds out which task has ended one.
     """
 
     clock: Clock
@@ -76,6 +77,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     flags: Callable[[], Sequence[ResourceFlag]]
     failed: Callable[[str], None]
     http: Http | None = None
+    blame: Blameless | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             checkpoint_ms=setup.checkpoint_ms,
             journal_bytes_max=setup.run_journal_bytes_max,
             random=ports.random,
+            blame=ports.blame,
         )
         self.health = Health(
             tag=setup.tag,

@@ -34,6 +34,7 @@ from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.watchdog import KillTimer, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
+from tasks.blame import Blame
 from tasks.context import RunSettings, SqlLimits
 
 log = structlog.get_logger(__name__)
@@ -159,6 +160,8 @@ class Node:
 
         timer = KillTimer()
         stack.callback(timer.close)
+        blame = Blame(self._data_dir)
+        stack.callback(blame.close)
         return Ports(
             clock=SystemClock(),
             random=SystemRandom(),
@@ -169,6 +172,7 @@ class Node:
             flags=Memory(settings.node.memory_available_bytes_min).flags,
             failed=self.fail,
             http=http,
+            blame=blame,
         )
 
     def _parts(self, identity: Identity, formation: Formation) -> Parts:

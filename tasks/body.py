@@ -12,6 +12,7 @@ from raftnode.masking import in_text
 from raftnode.ports import Random
 from raftnode.record.model import Progress
 from tasks import kinds
+from tasks.blame import Blameless
 from tasks.context import Documents, Info, NotOwned, Run, RunSettings, TaskContext, now
 from tasks.kinds import Superseded
 from tasks.plan import Fingerprint
@@ -38,6 +39,7 @@ class Body:
         settings: RunSettings,
         random: Random,
         journal: RunJournal,
+        blame: Blameless,
     ) -> None:
         self.run, self.session, self.fingerprint, self.info = run, session, fingerprint, info
         self.state: State = "Running"
@@ -49,6 +51,7 @@ class Body:
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
         self._failure: str | None = None
+        self._blame = blame
 
     @property
     def partition_tolerant(self) -> bool:
@@ -107,7 +110,7 @@ class Body:
         try:
             if self.state == "Error":
                 self.state = "Running"
-            await kind.run(context)
+            await self._blame.steps(self.run.claim_key, self.run.epoch, kind.run(context))
         finally:
             context.rest(soon=True)
 

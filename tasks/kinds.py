@@ -4,7 +4,7 @@ A kind is an object under the entry-point group `raftnode.tasks`. It is imported
 defined or run here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +69,7 @@ class TaskKind(Protocol):
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:
         """Validate the JSON of a connection string of this kind. Raises ConfigurationError."""
 
-    async def run(self, context: "TaskContext") -> None:
+    def run(self, context: "TaskContext") -> Coroutine[Any, Any, None]:
         """The body: runs until cancelled, and ends with all its threads and subprocesses gone. After an error it is
         called again a while later."""
 

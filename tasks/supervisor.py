@@ -16,6 +16,7 @@ from raftnode.record.commands import Changes, ClaimTask, ProgressMade, ReleaseTa
 from raftnode.record.model import Progress, Record
 from tasks import plan as planning
 from tasks.attention import Attention
+from tasks.blame import Blameless
 from tasks.bodies import Bodies
 from tasks.body import Body
 from tasks.checkpoints import Checkpoints
@@ -58,7 +59,9 @@ class Supervisor:
         checkpoint_ms: int = 50,
         journal_bytes_max: int = BYTES_MAX,
         random: Random | None = None,
+        blame: Blameless | None = None,
     ) -> None:
+        self._blame = blame or Blameless()
         self._own, self._replica, self._lease, self._databases = own, replica, lease, databases
         self._bodies_running, self._http = bodies_running, http
         self._settings = settings or RunSettings()
@@ -92,6 +95,7 @@ class Supervisor:
                 group.create_task(self._checkpoints.run())
                 self._attention.call(planning.held_here(self._replica.record, self._own))
                 self._step()
+                group.create_task(self._report())
                 try:
                     await self._beat()
                 finally:
@@ -123,9 +127,20 @@ class Supervisor:
         """The pulse tells freezes of the process, for the journal; it beats only while bodies run."""
         while True:
             if not self._bodies:
+                self._blame.rest()
                 await self._changed.wait()
             self._pulse.beat()
+            timings = self._replica.record.timings
+            if timings is not None:
+                self._blame.beat(timings.lease_ms / 2000)
             await asyncio.sleep(PULSE_S)
+
+    async def _report(self) -> None:
+        self._touch(
+            *await self._blame.report(
+                self._own.tag, lambda command: self._proposals.answer(command, Proposal(), lambda: True)
+            )
+        )
 
     # ---- decisions
 
@@ -169,7 +184,7 @@ class Supervisor:
         for key in self._attention.take(SLICE_MAX):
             self._waits.pop(key, None)
             action = planning.action(sight, key, self._bodies.planned(key), wanted.get(key))
-            if action is not None:
+            if action is not None and not (isinstance(action, Claiming | Start) and self._blame.accuses(key)):
                 self._do(action)
         if self._said:
             asyncio.get_running_loop().call_soon(self._said.flush)
@@ -297,6 +312,7 @@ class Supervisor:
             settings=self._settings,
             random=self._random,
             journal=self._journal,
+            blame=self._blame,
         )
         self._refused.pop(action.key, None)
         self._spent.add(action.epoch)

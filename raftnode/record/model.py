@@ -34,13 +34,12 @@ GENERATION_STRIDE = 1 << 40
 NodeKind = Literal["Member", "Promotable", "Watcher"]
 NodeState = Literal["Member", "Promotable", "Rehab"]
 ClaimState = Literal["Held", "Released", "Void"]
-RunEnd = Literal["Released", "Void", "ClaimedAgain"]
+RunEnd = Literal["Released", "Void", "ClaimedAgain", "EndedItsNode"]
 LockMode = Literal["Unlock", "PreventDeletesIgnore", "PreventDeletesError"]
 ResourceFlag = Literal["OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory"]
 PromotionStatus = Literal[
-    "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged",
-    "WaitingForResponse", "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate",
-]  # fmt: skip
+    "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged", "WaitingForResponse",
+    "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate"]  # fmt: skip
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=False):
@@ -159,7 +158,7 @@ class Task(Value, frozen=True, kw_only=True):
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
     of the last edit, `placement_index` that of the last one which placement reads. `connection_string` names the one
-    it uses, if any. `retry` is the log index at which it was last asked to try failed documents again.
+    it uses. `retry` is the log index at which it was asked to try failed documents again. `endings`: see `held_back`.
     """
 
     id: int
@@ -176,6 +175,7 @@ class Task(Value, frozen=True, kw_only=True):
     etag: int = 0
     placement_index: int = 0
     retry: int = 0
+    endings: tuple["EndedRun", ...] = ()
 
 
 class FailedDocument(Value, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ import xxhash
 
 from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task, claim_key
 
-Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember"]
+Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember", "HeldBack"]
 
+ENDINGS_MAX = 2
 UPDATE_KIND = "Update"
 """The kind of the synthetic task in which a mentor fills a Promotable. Every node can run it."""
 
@@ -82,6 +83,8 @@ class Group:
 
     def place(self, task: Task) -> tuple[str | None, Rule]:
         """The node that is responsible for the task, by the first rule that answers; total and deterministic."""
+        if held_back(task):
+            return None, "HeldBack"
         placed = self._by_mentor(task) or self._by_history(task)
         if placed is not None:
             return placed
@@ -153,6 +156,12 @@ class Group:
         reason = self.ruled_out(task)[claim.tag]
         stays = reason is None or (reason == "Rehab" and not claim.grace_ended)
         return (claim.tag, "StickyHolder") if stays else None
+
+
+def held_back(task: Task) -> bool:
+    """Whether runs of the task have ended so many nodes that it would end the next one too. It stays so until it is
+    edited or enabled by hand."""
+    return len(task.endings) >= ENDINGS_MAX
 
 
 def responsible_node(record: Record, database: Database, task: Task) -> Placement:

@@ -91,6 +91,12 @@ def _of_rule(task: Task, placement: Placement) -> str:
             return f"Its kind stays with its last holder, {node}, for {task.traits.grace_min} min after its loss."
         case "Hash":
             return f"{node} has the highest score of the nodes that may run it{f'; {out}' if out else ''}."
+        case "HeldBack":
+            ended = "; ".join(f"epoch {run.epoch} on {run.tag}: {run.reason}" for run in task.endings)
+            return (
+                f"It is held back, as {len(task.endings)} of its runs have ended their nodes ({ended}). Correct it and "
+                "put it again, or let it go as it is: raftnode task enable."
+            )
         case "NoRunner":
             return (
                 f"No node of the group can run the kind {task.kind}: {out}. Install the package that has it "

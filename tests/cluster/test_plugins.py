@@ -1,5 +1,6 @@
 """A kind of task that only some nodes have, on real processes."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,39 @@ async def test_any_node_takes_a_task_of_a_kind_that_another_has_and_the_others_s
         assert answer["ResponsibleNode"] is None
         why = await cluster.call("GET", "/databases/Alone/tasks/t/why", None, "B")
         assert "Install the package that has it on B" in str(why)
+
+
+async def test_a_task_whose_runs_have_ended_two_nodes_is_named_and_held_back_until_it_is_enabled_by_hand(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path, "ABC", flags=PATIENT)
+    found = install(tmp_path / "packages", Path(hostile_tasks.__file__), "hostile_etl")
+    for node in cluster.nodes.values():
+        node.prefix += found
+    async with cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        await cluster.put_etl(DATABASE, {"EtlType": "Hostile", "Name": "t", "Does": "block"})
+
+        def dead() -> list[str]:
+            return [tag for tag in "ABC" if cluster.ended(tag) is not None]
+
+        for _ in range(2):
+            [tag] = await cluster.wait_until(dead, "the task to end a node")
+            assert await cluster.died(tag) == -signal.SIGKILL
+            cluster.start(tag)
+
+        async def rule() -> str:
+            return str((await cluster.task(DATABASE, "t"))["Placement"]["Rule"])
+
+        async def held_back() -> bool:
+            return await rule() == "HeldBack"
+
+        await cluster.wait_until(held_back, "the task to be held back")
+        why = str(await cluster.call("GET", f"/databases/{DATABASE}/tasks/t/why"))
+        assert "in _block" in why
+        assert "raftnode task enable" in why
+        assert dead() == []
+        named = [n.tag for n in cluster.nodes.values() if b"A task has ended this node" in n.log_file.read_bytes()]
+        assert named
+        await cluster.call("POST", f"/databases/{DATABASE}/admin/tasks/state?taskName=t&disable=false")
+        assert await rule() == "Hash"

@@ -32,6 +32,7 @@ from raftnode.record.commands.databases import (
 )
 from raftnode.record.commands.observer import Decide, GraceEnd, NewTopology, SuspendObserver, VoidClaim
 from raftnode.record.commands.tasks import (
+    BlameTask,
     Checkpoint,
     DeleteConnectionString,
     DeleteTask,
@@ -45,7 +46,7 @@ from raftnode.record.commands.tasks import (
 from raftnode.record.model import SCHEMA_VERSION, dec_hook, enc_hook
 
 AnyCommand = (
-    AddDatabaseNode | AddNode | AnnounceNode | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
+    AddDatabaseNode | AddNode | AnnounceNode | BlameTask | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
     | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
     | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeFlags
@@ -79,7 +80,8 @@ def decode(data: bytes) -> Envelope:
 
 
 __all__ = [
-    "AddDatabaseNode", "AddNode", "AnnounceNode", "AnyCommand", "Changes", "Checkpoint", "ClaimTask", "Command",
+    "AddDatabaseNode", "AddNode", "AnnounceNode", "AnyCommand", "BlameTask", "Changes", "Checkpoint",
+    "ClaimTask", "Command",
     "ConfirmDeletion", "CreateDatabase", "Decide", "DeleteConnectionString", "DeleteDatabase", "DeleteIndex",
     "DeleteTask", "Entry", "Envelope", "FormCluster", "GraceEnd", "NewTopology", "Outcome", "ProgressMade",
     "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",

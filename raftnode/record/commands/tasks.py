@@ -20,18 +20,23 @@ from raftnode.record.commands.base import (
 )
 from raftnode.record.model import (
     CONNECTION_STRINGS_MAX,
+    GENERATION_STRIDE,
     KEY_MAX,
+    RUNS_KEPT_MAX,
     TASKS_PER_DATABASE_MAX,
     ConnectionString,
     Database,
+    EndedRun,
     Progress,
     Record,
     Task,
     Traits,
     claim_key,
 )
-from raftnode.record.ownership import UPDATE_KIND
+from raftnode.record.ownership import UPDATE_KIND, task_of
 from raftnode.record.progress import bounded
+
+REASON_LENGTH_MAX = 2000
 
 
 class PutConnectionString(Command, frozen=True, kw_only=True, tag="PutConnectionString"):
@@ -180,10 +185,32 @@ class SetTaskState(Command, frozen=True, kw_only=True, tag="SetTaskState"):
     disabled: bool
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses an unknown task."""
+        """Refuses an unknown task. Enabling one that is held back lets it go."""
         database = the_database(record, self.database)
-        task = replace(_the_task(database, self.id), disabled=self.disabled, etag=entry.index)
+        task = _the_task(database, self.id)
+        endings = task.endings if self.disabled else ()
+        task = replace(task, disabled=self.disabled, endings=endings, etag=entry.index)
         return with_database(record, database.with_task(task), entry, value=task.id)
+
+
+class BlameTask(Command, frozen=True, kw_only=True, tag="BlameTask"):
+    """A run of the task has ended its node, as that has found when it started again: it held the event loop."""
+
+    key: str
+    epoch: int
+    tag: str
+    reason: str
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """The value says whether it counts: once for each run, and not after an edit of the task."""
+        found = task_of(record, self.key)
+        task = found[0].tasks.get(found[1].id) if found else None
+        known = task is None or any(run.epoch == self.epoch for run in task.endings)
+        if found is None or task is None or known or self.epoch % GENERATION_STRIDE < task.etag:
+            return Outcome(record=record, value=False)
+        ended = EndedRun(epoch=self.epoch, tag=self.tag, state="EndedItsNode", reason=self.reason[:REASON_LENGTH_MAX])
+        task = replace(task, endings=(*task.endings, ended)[-RUNS_KEPT_MAX:], placement_index=entry.index)
+        return with_database(record, found[0].with_task(task), entry, value=True)
 
 
 class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
