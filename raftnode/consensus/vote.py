@@ -21,11 +21,13 @@ REMEDY = "Remove the node from the cluster and add it again under a new, empty d
 
 class Vote(msgspec.Struct, frozen=True):
     """The current term, whom this node voted for in it, and the index below which it may not vote, because it lost
-    what it had acknowledged (0: it may)."""
+    what it had acknowledged (0: it may). `wiping`: the log and the snapshot are being thrown away; a start goes on with
+    that."""
 
     term: int = 0
     voted_for: str | None = None
     recover_to: int = 0
+    wiping: bool = False
 
 
 class SmallFiles:

@@ -28,6 +28,7 @@ class Faults:
             (1, self.disk_full),
             (1, self.crash_all),
             (1, self.out_of_memory),
+            (1, self.power_at_a_write),
             (1, self.bit_flip),
             (1, self.replace),
         ]
@@ -111,6 +112,18 @@ class Faults:
         self._world.machines[tag].disk.full = True
         self._again(tag, 1, 6)
 
+    def power_at_a_write(self) -> None:
+        """The power fails between two steps of something: while the process starts, or while it runs."""
+        tag, steps = self._tag(), self._chance.randrange(40)
+        machine = self._world.machines[tag]
+        starts = self._chance.random() < 0.5
+        self._world.note(f"{tag} loses its power at its {steps}th write {'of a start' if starts else 'from now'}")
+        if starts:
+            machine.die()
+        machine.disk.steps_left = steps
+        machine.start()
+        self._again(tag, 1, 6)
+
     def out_of_memory(self) -> None:
         """The process ends by itself, or by chance before that."""
         tag = self._tag()
@@ -145,6 +158,7 @@ class Faults:
 
         def start() -> None:
             machine.disk.full = machine.starved = False
+            machine.disk.steps_left = None
             machine.start()
 
         self._world.later(self._span_s(low_s, high_s), start)

@@ -21,8 +21,12 @@ from raftnode.documents.databases import Copy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, Record, Result, Timings
+<<<<<<< HEAD
 from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.disk import MemoryDisk
+=======
+from tests.simulation.disk import MemoryDisk, PowerLost
+>>>>>>> 9066b3f (A crash inside a wipe is gone on with: the vote says that it has begun; the power fails at every step on the disk)
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.network import Transport
 
@@ -177,7 +181,7 @@ class Machine:
             self.world.note(f"{self.tag} ends: {error!r}")
             self.damaged = self.damaged or isinstance(error, StorageDamaged)
             removed = isinstance(error, BaseExceptionGroup) and error.subgroup(NodeRefused) and not self.wanted
-            if not isinstance(error, ConsensusFailed) and not removed:
+            if not isinstance(error, ConsensusFailed | PowerLost) and not removed:
                 self.world.breach(f"DEFECT {self.tag} ended by {error!r}")
             self.die()
 

@@ -170,6 +170,7 @@ class World:
         self.network.heal()
         for machine in self.machines.values():
             machine.disk.full = machine.starved = False
+            machine.disk.steps_left = None
             machine.thaw()
             machine.start()
 

@@ -386,9 +386,10 @@ class Engine(Reading):
         reason = f"{reason}: this node throws its log and state away and takes the leader's."
         log.critical("this node starts over from the leader's state", reason=reason)
         vote = self._log.vote
-        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
+        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to, wiping=True))
         self._snapshots.forget()
         self._journal.reset((NO_OP, 1, 0))
+        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
         self._members = Members(self.peers)
         self._around.machine.restore(iter(self._empty_state))
         self._core.rewind(1, 1)

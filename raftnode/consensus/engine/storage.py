@@ -11,7 +11,7 @@ from raftnode.consensus.engine.package_log import PackageLog
 from raftnode.consensus.journal import REMEDY, Journal
 from raftnode.consensus.model import JournalFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.snapshot import Description, SnapshotStore
-from raftnode.consensus.vote import COMMIT, VOTE, SmallFiles
+from raftnode.consensus.vote import COMMIT, VOTE, SmallFiles, Vote
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,8 @@ def open_storage(disk: Disk, config: RaftConfig, peers: tuple[Peer, ...]) -> Sto
         raise StorageDamaged(
             f"{directory} has the file {VOTE!r} but no journal: acknowledged entries are gone. {REMEDY}"
         )
+    if vote.wiping or _half_wiped(vote, journal, description):
+        description, vote = None, _wiped(vote, files, snapshots, journal)
     commit_index = files.load_commit()
     _align(journal, description, directory)
     last_index = journal.last_index if len(journal) else 0
@@ -57,6 +59,24 @@ def open_storage(disk: Disk, config: RaftConfig, peers: tuple[Peer, ...]) -> Sto
     members = _members(journal, description, files.load_peers(peers))
     package_log = PackageLog(journal, files, vote, max(base, min(commit_index, last_index)))
     return Storage(package_log, snapshots, description, members)
+
+
+def _half_wiped(vote: Vote, journal: Journal, description: Description | None) -> bool:
+    """What a crash on the way left when the vote did not yet say `wiping`."""
+    return bool(vote.recover_to) and description is None and len(journal) > 0 and journal.first_index != 1
+
+
+def _wiped(vote: Vote, files: SmallFiles, snapshots: SnapshotStore, journal: Journal) -> Vote:
+    """Goes on with throwing everything away, and gives the vote as it is then. See `Engine._wipe`."""
+    log.warning("this node goes on throwing its log and state away, as it crashed on the way")
+    vouched = journal.last_index if len(journal) else 0
+    begun = Vote(vote.term, vote.voted_for, max(vote.recover_to, vouched), wiping=True)
+    files.store_vote(begun)
+    snapshots.remove()
+    journal.reset((NO_OP, 1, 0))
+    done = Vote(begun.term, begun.voted_for, begun.recover_to)
+    files.store_vote(done)
+    return done
 
 
 def _align(journal: Journal, description: Description | None, directory: Path) -> None:
