@@ -21,12 +21,8 @@ from raftnode.documents.databases import Copy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, Record, Result, Timings
-<<<<<<< HEAD
 from tests.clocks import FASTEST, SLOWEST
-from tests.simulation.disk import MemoryDisk
-=======
 from tests.simulation.disk import MemoryDisk, PowerLost
->>>>>>> 9066b3f (A crash inside a wipe is gone on with: the vote says that it has begun; the power fails at every step on the disk)
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.network import Transport
 
