@@ -2,17 +2,19 @@
 
 import sys
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
-from raftnode.cli.session import Session, talks
+from raftnode.cli.cluster import Tag
+from raftnode.cli.session import NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
+from raftnode.http import HttpUnreachable
 
 
 @click.group()
 def db() -> None:
-    """Databases: create, delete, list."""
+    """Databases: create, delete, list, and what was deleted softly: removed, restore."""
 
 
 @db.command()
@@ -48,7 +50,8 @@ async def delete(session: Session, name: str, nodes: str | None, soft: bool, yes
     answer = await session.call("DELETE", "/admin/databases", json=body)
     pending = ", ".join(answer["PendingDeletes"])
     rest = f"; {pending} will follow when reachable" if pending else ""
-    session.show(answer, f"{where[0].upper()}{where[1:]} is deleted{rest}.")
+    kept = " Its files are kept: `raftnode db removed` lists them." if soft else ""
+    session.show(answer, f"{where[0].upper()}{where[1:]} is deleted{rest}.{kept}")
 
 
 @db.command("list")
@@ -65,3 +68,57 @@ async def list_databases(session: Session) -> None:
         print_table("", ("database", "members", "rehabs", "promotables", "tasks", ""), rows, empty="No databases.")
 
     session.show(await session.call("GET", "/databases"), show)
+
+
+@db.command("removed")
+@talks
+async def list_removed(session: Session) -> None:
+    """List the copies of softly deleted databases: on which node and where their files are."""
+    nodes = (await session.call("GET", "/cluster/topology"))["Topology"]["AllNodes"]
+    found, silent = [], []
+    for tag, url in sorted(nodes.items()):
+        if not await session.answers(url):
+            silent.append(tag)
+            continue
+        answer = await session.ask_at(url, "GET", "/admin/databases/removed")
+        found += [{"NodeTag": tag} | copy for copy in answer["Removed"]]
+
+    def show(_: Any) -> None:
+        rows = [
+            (
+                one["NodeTag"],
+                one["Database"],
+                f"{one['Documents']:,}",
+                one["DeletedAt"][:19],
+                one["Folder"],
+                one["Path"],
+            )
+            for one in found
+        ]
+        columns = ("node", "database", "documents", "deleted at (UTC)", "folder", "file")
+        print_table("", columns, rows, empty="No copies of softly deleted databases.")
+        if silent:
+            click.echo(f"Not asked, as they do not answer: {', '.join(silent)}.")
+
+    session.show({"Removed": found, "Silent": silent}, show)
+
+
+@db.command()
+@click.argument("folder")
+@click.option("--node", "tag", type=Tag(), required=True, help="The node that has it.")
+@click.option("--name", metavar="NAME", help="The database's new name. Default: its name before.")
+@talks
+async def restore(session: Session, folder: str, tag: str, name: str | None) -> None:
+    """Make a database of a softly deleted copy again, on its node; `raftnode db removed` lists the FOLDERs.
+
+    Its tasks, connection strings and indexes were deleted with it.
+    """
+    nodes = (await session.call("GET", "/cluster/topology"))["Topology"]["AllNodes"]
+    if tag not in nodes:
+        raise NotFound(f"Node '{tag}' is not in the cluster. Known nodes: {', '.join(sorted(nodes))}.")
+    query = urlencode({"folder": folder} | ({"name": name} if name else {}))
+    try:
+        answer = await session.ask_at(nodes[tag], "POST", f"/admin/databases/restore?{query}")
+    except HttpUnreachable as error:
+        raise NotNow(f"{error}. The files are on node {tag} only; try again when it answers.") from None
+    session.show(answer, f"Database {answer['Name']} is there again, on {tag}.")

@@ -84,6 +84,13 @@ class Session:
         """The answer's bytes."""
         return (await self._first("GET", path, None, None, TIMEOUT_SEC)).body
 
+    async def ask_at(self, url: str, method: str, path: str) -> Any:
+        """The answer of one node as JSON. Ends the command with its refusal. Raises HttpUnreachable."""
+        try:
+            return (await self._http.request(method, url + path, timeout_s=TIMEOUT_SEC)).json()
+        except HttpFailed as error:
+            raise _failure(url, error) from None
+
     async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:
         """One request to one node. Raises HttpError."""
         await self._http.request(method, url + path, body=body, timeout_s=TIMEOUT_SEC)

@@ -79,7 +79,7 @@ class Databases:
         batch_bytes_max: int = 8 * 1024 * 1024,
         clean_s: float = CLEAN_S,
     ) -> None:
-        self._directory, self._tag, self._record, self._http = directory, tag, record, http
+        self.directory, self._tag, self._record, self._http = directory, tag, record, http
         self._deleted = deleted
         self._batch = (batch_documents_max, batch_bytes_max)
         self._clean_s = clean_s
@@ -182,7 +182,7 @@ class Databases:
         folded, path = database.name.lower(), self._path(database)
         copy = self._open.get(folded)
         if copy is None:
-            mark = self._directory / MADE / folder(folded) / path.stem
+            mark = self.directory / MADE / folder(folded) / path.stem
             copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
         if copy.path != path:
             raise StoreClosed(f"Database '{database.name}' was made anew; node {self._tag} still closes the old one.")
@@ -190,7 +190,7 @@ class Databases:
 
     def _path(self, database: Database) -> Path:
         file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
-        return self._directory / folder(database.name) / f"{file}.sqlite"
+        return self.directory / folder(database.name) / f"{file}.sqlite"
 
     async def _opened(self, copy: _Open) -> DocumentStore:
         async with copy.opening:
@@ -276,12 +276,12 @@ class Databases:
         """Removes the files (a soft delete moves them away) and says so. False: the record still waits for it."""
         hard = database.deletion_in_progress[self._tag] == "HardDelete"
         try:
-            files = self._directory / folder(folded)
+            files = self.directory / folder(folded)
             if hard:
                 await asyncio.to_thread(_remove, files)
             else:
-                await asyncio.to_thread(_move_away, files, away(self._directory, folded))
-            await asyncio.to_thread(_remove, self._directory / MADE / folder(folded))
+                await asyncio.to_thread(_move_away, files, away(self.directory, folded))
+            await asyncio.to_thread(_remove, self.directory / MADE / folder(folded))
         except OSError as error:
             log.error("a database cannot be deleted", database=database.name, reason=str(error))
             return False

@@ -18,6 +18,7 @@ from raftnode.web import (
     imports,
     indexes,
     observer,
+    removed,
     replication,
     runs,
     snapshots,
@@ -34,7 +35,7 @@ from raftnode.web.slices import SLICES, Slices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
-    replication, runs, snapshots, status, tasks, topology, traits, whatif, why,
+    removed, replication, runs, snapshots, status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

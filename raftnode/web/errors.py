@@ -37,6 +37,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "ClientVersionMismatchException": (400, f"{RAVEN}.ClientVersionMismatchException"),
     "ConcurrencyException": (409, f"{RAVEN}.ConcurrencyException"),
     "ConnectionStringDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
+    "CopyDoesNotExistException": (404, f"{RAVEN}.BadRequestException"),
     "DatabaseDisabledException": (503, f"{RAVEN}.Database.DatabaseDisabledException"),
     "DatabaseDoesNotExistException": (404, f"{RAVEN}.Database.DatabaseDoesNotExistException"),
     "DatabaseLoadFailureException": (503, f"{RAVEN}.Database.DatabaseLoadFailureException"),

@@ -107,6 +107,8 @@ ROUTES = (
     Route("POST", "/admin/databases/enable", body=_NAMES),
     Route("POST", "/admin/databases/disable", body=_NAMES),
     Route("POST", "/admin/databases/set-lock", body={**_NAMES, "Mode": "Unlock"}),
+    Route("GET", "/admin/databases/removed"),
+    Route("POST", "/admin/databases/restore", {"folder": "name", "name": "text"}),
     Route("GET", "/databases", {**_PAGE, "namesOnly": "flag"}),
     Route("PUT", "/admin/databases/node", {"name": "database", "node": "node", "mentor": "text"}),
     Route("POST", "/admin/databases/promote", {"name": "database", "node": "node"}),

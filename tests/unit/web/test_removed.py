@@ -1,0 +1,63 @@
+"""Softly deleted databases: found with their files, and restored with every document."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tests.unit.web.client import Client
+
+REMOVED = "/admin/databases/removed"
+
+
+def size_bytes(shown: dict[str, Any]) -> int | None:
+    file = Path(shown["Path"])
+    return file.stat().st_size if file.exists() else None
+
+
+async def deleted(client: Client, name: str = "Shop") -> dict[str, Any]:
+    """A database with three documents, one of them deleted, that is deleted softly; what is shown of it."""
+    await client.database(name)
+    for id in ("a", "b", "c"):
+        assert (await client.put(f"/databases/{name}/docs?id={id}", {"of": name})).status == 201
+    assert (await client.delete(f"/databases/{name}/docs?id=c")).status == 204
+    reply = await client.delete("/admin/databases", {"DatabaseNames": [name], "HardDelete": False})
+    assert reply.json["PendingDeletes"] == []
+    shown: dict[str, Any] = (await client.get(REMOVED)).json["Removed"][-1]
+    return shown
+
+
+async def test_a_softly_deleted_database_is_listed_and_restored(client: Client) -> None:
+    shown = await deleted(client)
+    assert (shown["Database"], shown["Documents"]) == ("Shop", 2)
+    assert size_bytes(shown) == shown["SizeBytes"]
+    assert f"/.removed/{shown['Folder']}/" in shown["Path"]
+    reply = await client.post(f"/admin/databases/restore?folder={quote(shown['Folder'])}")
+    assert (reply.status, reply.json["Name"]) == (201, "Shop"), reply.text
+    [document] = (await client.get("/databases/Shop/docs?id=b")).json["Results"]
+    assert document["of"] == "Shop"
+    assert (await client.put("/databases/Shop/docs?id=d", {})).status == 201
+    assert (await client.get("/databases/Shop/stats")).json["CountOfDocuments"] == 3
+    assert (await client.get(REMOVED)).json["Removed"] == []
+    assert size_bytes(shown) is None
+    assert (await client.get("/health/ready")).status == 200
+
+
+async def test_what_cannot_be_restored_is_refused_and_stays(client: Client) -> None:
+    first, second = await deleted(client), await deleted(client)
+    assert first["Folder"] != second["Folder"]
+    path = f"/admin/databases/restore?folder={quote(first['Folder'])}"
+    bad = await client.post(f"{path}&name={quote('a/b')}")
+    assert bad.status == 400
+    assert "may hold only letters" in bad.message
+    assert (await client.post(path)).status == 201
+    taken = await client.post(f"/admin/databases/restore?folder={quote(second['Folder'])}")
+    assert taken.status == 409
+    assert "Give another name" in taken.message
+    for folder in ("nothing", "../raft", "", "."):
+        reply = await client.post(f"/admin/databases/restore?folder={quote(folder)}")
+        assert reply.status == (404 if folder else 400)
+        assert "'folder'" in reply.message
+    assert [one["Folder"] for one in (await client.get(REMOVED)).json["Removed"]] == [second["Folder"]]
+    reply = await client.post(f"/admin/databases/restore?folder={quote(second['Folder'])}&name=Other")
+    assert reply.status == 201, reply.text
+    assert (await client.get("/databases/Other/stats")).json["CountOfDocuments"] == 2
