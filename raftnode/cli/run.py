@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from config import Settings, SettingsError, load, settings_table
+from raftnode.cli.advertised import unreachable
 from raftnode.masking import in_text
 
 SETTING = "setting__"
@@ -53,6 +54,9 @@ def run(config: Path | None, join: str | None, watcher: bool, **values: Any) -> 
     if watcher and not join:
         raise click.UsageError("--watcher says how to join: give --join URL too.")
     settings = settings_of(config, values)
+    if join and (problem := unreachable(settings, join)):
+        click.echo(f"raftnode: {problem}", err=True)
+        sys.exit(2)
     try:
         # Imported late: the other commands start faster without the daemon.
         from raftnode.node import run_node

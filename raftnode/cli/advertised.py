@@ -1,0 +1,49 @@
+"""What a node that joins calls itself: an address that is good on this machine only is of no use to others."""
+
+import socket
+from urllib.parse import urlsplit
+
+from config import Settings
+from config.access import is_loopback
+from raftnode.masking import in_text
+
+
+def unreachable(settings: Settings, join: str) -> str | None:
+    """Why the cluster at `join` could not reach this node, with the remedy; None if it may. Looks the host up."""
+    host = urlsplit(join).hostname or ""
+    if is_loopback(host) or _is_here(host):
+        return None
+    own = {
+        "http.host": (settings.url, urlsplit(settings.url).hostname),
+        "cluster.host": (settings.cluster_address, settings.cluster_address.rpartition(":")[0].strip("[]")),
+    }
+    bad = {key: address for key, (address, named) in own.items() if is_loopback(named or "")}
+    if not bad:
+        return None
+    flags = " ".join(f"--{key} ADDRESS" for key in bad)
+    trust = (
+        "" if settings.secured else " and, in a network you trust, --security.unsecured-access-allowed private_network"
+    )
+    return (
+        f"This node would call itself {' and '.join(bad.values())}, where the cluster at {in_text(join)}, on another "
+        f"machine, cannot reach it. Give this machine's address in that network: {flags}{trust}; README.md "
+        "has a whole example."
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether it is an address of this machine. A name that cannot be looked up is not."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(_binds(family, address) for family, _, _, _, address in found)
+
+
+def _binds(family: int, address: tuple[object, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address[0], 0, *address[2:]))
+    except OSError:
+        return False
+    return True
