@@ -179,6 +179,10 @@ class Tasks(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_ms: Annotated[int, _ms(1, 60_000, "How long progress is collected before it is replicated")] = 50
     script_time_ms_max: Annotated[int, _ms(1, 600_000, "Longest run of a script over one batch")] = 10_000
     script_memory_bytes_max: Annotated[int, _bytes(8 * MIB, 4 * GIB, "Most memory of a script")] = 128 * MIB
+    script_processes_max: Annotated[
+        int,
+        _number(0, 1000, "processes", "Most processes of this node for scripts; its tasks take turns. 0: one a core"),
+    ] = 0
     sql_connections_max: Annotated[
         int,
         _number(1, 1000, "connections", "Most connections of this node to one SQL target; tasks take them in turn"),

@@ -1,17 +1,14 @@
-"""The one JavaScript sandbox: a batch of work per call, off the event loop, with limits that hold.
+"""JavaScript: a batch of work per call, off the event loop, with limits that hold. `sandbox` runs it.
 
-The engine is V8 (mini-racer) in a worker process, started at the first call and again after a script had to be
-ended; `javascript_worker` says why it is a process. Scripts have the language and nothing else: no timers, no
-buffers (they escape the engine's memory limit), no `eval` or `Function` from strings, no files, no network.
+The engine is V8 (mini-racer) in worker processes; `javascript_worker` says why they are processes. Scripts have the
+language and nothing else: no timers, no buffers (they escape the engine's memory limit), no `eval` or `Function` from
+strings, no files, no network.
 """
 
-import asyncio
-import contextlib
-import io
 import json
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +19,15 @@ import structlog
 import xxhash
 
 from raftnode import javascript_worker as worker
-from raftnode.decoding import from_python_json
 
 log = structlog.get_logger(__name__)
 
 SCRIPT_BYTES_MAX = 256 * 1024
 START_TIMEOUT_S = 30.0
-_WORKER = Path(worker.__file__)
-_NOT_STARTED = "the JavaScript engine did not start; see whether `python -c 'import py_mini_racer'` works here"
-_ENDED_BY_V8 = {-signal.SIGTRAP, -signal.SIGABRT, -signal.SIGILL, -signal.SIGSEGV}
-"""V8 ends its process by a trap or an abort when memory runs out, and differently on different processors."""
+CHECKER_IDLE_S = 10.0
+"""The process for compile checks is ended when there has been none for so long."""
+WORKER = Path(worker.__file__)
+NOT_STARTED = "the JavaScript engine did not start; see whether `python -c 'import py_mini_racer'` works here"
 
 
 class ScriptLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,135 +85,96 @@ def url_of(name: str) -> str:
     return quote(name, safe="")
 
 
-class Sandbox:
-    """Runs programs in one worker process. Calls wait for one another; a cancelled call ends the worker.
+class _Checker:
+    """The worker process for compile checks, one after the other, from any thread. It is kept for a while, as starting
+    one takes longer than most checks; each check has an engine of its own in it."""
 
-    `close` may be called at any time, also to free the memory of an idle sandbox: the next call starts anew.
-    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._memory_bytes_max = 0
+        self._checks = 0
+        self._idle = threading.Timer(CHECKER_IDLE_S, self._end_idle, (0,))
 
-    def __init__(self, limits: ScriptLimits) -> None:
-        self.limits = limits
-        self._lock = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
-        self._loaded: set[str] = set()
+    def check(self, program: Program, limits: ScriptLimits) -> None:
+        """See `check`."""
+        with self._lock:
+            kept = self._process
+            answer = self._answer(program, limits)
+            if answer is None and kept is not None:  # it may have ended before this check
+                answer = self._answer(program, limits)
+            if answer is None:
+                raise ScriptEnded(program.blame, "memory", "could not be compiled within the memory and time allowed")
+            program.raise_error(answer)
 
-    async def call(self, program: Program, argument: bytes) -> bytes:
-        """The program's function applied to a JSON value; its result as JSON.
-
-        Raises ScriptError when a script does not compile or throws, ScriptEnded when it exceeds a limit,
-        SandboxFailed when there is no engine.
-        """
-        async with self._lock:
-            process = await self._started()
-            try:
-                async with asyncio.timeout(self.limits.time_ms_max / 1000):
-                    if program.id not in self._loaded:
-                        load = {"op": "load", "program": program.id, "scripts": program.wire}
-                        await self._exchange(process, load, b"", program)
-                        self._loaded.add(program.id)
-                    return await self._exchange(process, {"op": "call", "program": program.id}, argument, program)
-            except TimeoutError:
-                await self._end()
-                message = f"did not end within {self.limits.time_ms_max} ms and was ended"
-                raise ScriptEnded(program.blame, "time", message) from None
-            except (asyncio.IncompleteReadError, ConnectionError):
-                raise await self._why_gone(process, program) from None
-            except (ScriptEnded, asyncio.CancelledError):
-                await self._end()
-                raise
-
-    async def close(self) -> None:
-        """End the worker and wait until it is gone."""
-        async with self._lock:
-            await self._end()
-
-    async def _started(self) -> asyncio.subprocess.Process:
-        if self._process is not None and self._process.returncode is None:
-            return self._process
-        await self._end()
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", str(_WORKER), str(self.limits.memory_bytes_max),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+    def _answer(self, program: Program, limits: ScriptLimits) -> dict[str, Any] | None:
+        """What the worker says; None if it has ended."""
+        process = self._started(limits)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._checks += 1
+        self._idle.cancel()
+        header = {"op": "load", "program": program.id, "scripts": program.wire}
+        late = threading.Timer(START_TIMEOUT_S, process.kill)
+        late.start()
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await self._answer(process, None)
-        except (TimeoutError, asyncio.IncompleteReadError):
-            await self._end()
-            raise SandboxFailed(_NOT_STARTED) from None
-        except asyncio.CancelledError:
-            await self._end()
-            raise
-        log.debug("a JavaScript worker was started for the scripts of a task", pid=process.pid)
+            worker.write(process.stdin, header | {"engine": self._checks, "drop": [self._checks - 1]}, b"")
+            frame = worker.read(process.stdout)
+        except OSError:
+            frame = None
+        finally:
+            late.cancel()
+        if frame is None:
+            self._end()
+            return None
+        self._idle = threading.Timer(CHECKER_IDLE_S, self._end_idle, (self._checks,))
+        self._idle.daemon = True
+        self._idle.start()
+        return frame[0]
+
+    def _started(self, limits: ScriptLimits) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._memory_bytes_max == limits.memory_bytes_max:
+            return self._process
+        self._end()
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(WORKER), str(limits.memory_bytes_max)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._process, self._memory_bytes_max = process, limits.memory_bytes_max
+        assert process.stdout is not None
+        late = threading.Timer(START_TIMEOUT_S, process.kill)
+        late.start()
+        greeting = worker.read(process.stdout)
+        late.cancel()
+        if greeting is None:
+            self._end()
+            raise SandboxFailed(NOT_STARTED)
         return process
 
-    async def _exchange(
-        self, process: asyncio.subprocess.Process, header: Mapping[str, Any], payload: bytes, program: Program
-    ) -> bytes:
-        assert process.stdin is not None
-        text = json.dumps(header).encode()
-        process.stdin.writelines([worker.FRAME.pack(len(text), len(payload)), text, payload])
-        await process.stdin.drain()
-        return await self._answer(process, program)
+    def _end_idle(self, checks: int) -> None:
+        """End the worker unless there has been another check by then."""
+        with self._lock:
+            if self._checks == checks:
+                self._end()
 
-    async def _answer(self, process: asyncio.subprocess.Process, program: Program | None) -> bytes:
-        assert process.stdout is not None
-        header_bytes, result_bytes = worker.FRAME.unpack(await process.stdout.readexactly(worker.FRAME.size))
-        blame = program.blame if program else ""
-        if result_bytes > (limit := self.limits.result_bytes_max):
-            message = f"returned {result_bytes} bytes; the limit is {limit} bytes; return less for each document"
-            raise ScriptEnded(blame, "result", message)
-        answer = from_python_json(await process.stdout.readexactly(header_bytes))
-        if program is not None:
-            program.raise_error(answer)
-        return await process.stdout.readexactly(result_bytes)
-
-    async def _why_gone(self, process: asyncio.subprocess.Process, program: Program) -> Exception:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await process.wait()
-        await self._end()
-        if process.returncode in _ENDED_BY_V8:
-            message = f"needed more than {self.limits.memory_bytes_max >> 20} MiB of memory and was ended"
-            return ScriptEnded(program.blame, "memory", message)
-        ended = f"the JavaScript worker was ended from outside (code {process.returncode})"
-        return SandboxFailed(f"{ended}; has the machine run out of memory?")
-
-    async def _end(self) -> None:
-        """Kill the worker, if there is one, and wait until the system has reaped it."""
+    def _end(self) -> None:
         process, self._process = self._process, None
-        self._loaded.clear()
-        if process is None:
-            return
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        # asyncio counts a process as gone only when its pipes are, and a pipe that nobody reads stays.
-        assert process.stdout is not None
-        await process.stdout.read()
-        await process.wait()
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+_checker = _Checker()
 
 
 def check(program: Program, limits: ScriptLimits) -> None:
-    """Compile a program's scripts in a worker of their own, and wait for it: not for an event loop's thread.
+    """Compile a program's scripts, and wait for it: not for an event loop's thread.
 
     Raises ScriptError when one does not compile, SandboxFailed when there is no engine.
     """
-    text = json.dumps({"op": "load", "program": program.id, "scripts": program.wire}).encode()
-    ended = subprocess.run(
-        [sys.executable, "-P", str(_WORKER), str(limits.memory_bytes_max)],
-        input=worker.FRAME.pack(len(text), 0) + text,
-        capture_output=True,
-        timeout=START_TIMEOUT_S,
-        check=False,
-    )
-    answers = io.BytesIO(ended.stdout)
-    if worker.read(answers) is None:
-        raise SandboxFailed(_NOT_STARTED)
-    frame = worker.read(answers)
-    if frame is None:
-        raise ScriptEnded(program.blame, "memory", "could not be compiled within the memory limit")
-    program.raise_error(frame[0])
+    _checker.check(program, limits)
 
 
 class SandboxFailed(Exception):

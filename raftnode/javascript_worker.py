@@ -6,7 +6,8 @@ batch; inside the daemon it would cost every task of the node, and of the next n
 
 A request or a reply is a header (JSON) and a payload (bytes), each with its length in front. Requests: `load` (the
 scripts of a program; the value of the last one is its function) and `call` (the payload is the function's argument
-as JSON, the reply's payload its result as JSON).
+as JSON, the reply's payload its result as JSON), each for the engine of an owner. Either may name owners whose engine
+is not needed any more (`drop`), and a reply may say that the owner's engine is gone as it kept too much (`full`).
 """
 
 import ctypes
@@ -17,11 +18,14 @@ import resource
 import signal
 import struct
 import sys
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 FRAME = struct.Struct(">II")
 OFF_HEAP_BYTES = 128 << 20
 """What V8 and the interpreter may use besides the scripts' heap: code, compiler and collector."""
+
+ENGINES_MAX = 8
+"""So many owners have an engine in one process; of others it is made again when they call."""
 
 _FORBIDDEN = """
 for (const name of ["ArrayBuffer", "SharedArrayBuffer", "DataView", "Atomics", "WebAssembly", "Int8Array",
@@ -45,12 +49,10 @@ def main() -> None:
 
     heap = f"--max-heap-size={heap_bytes_max >> 20}"
     init_mini_racer(flags=("--single-threaded", "--disallow-code-generation-from-strings", heap))
-    engine = MiniRacer()
-    _check(engine, heap_bytes_max)
-    engine.eval(_FORBIDDEN)
-    _limit_memory(heap_bytes_max)
+    spare = MiniRacer()
+    _check(spare, heap_bytes_max)
     write(sys.stdout.buffer, {}, b"")
-    serve(engine, sys.stdin.buffer, sys.stdout.buffer)
+    serve(Engines(MiniRacer, spare, heap_bytes_max), sys.stdin.buffer, sys.stdout.buffer)
     # The engine's own way out waits for its threads, at times for ever; everything written has been flushed.
     os._exit(0)
 
@@ -64,12 +66,46 @@ def _check(engine: Any, heap_bytes_max: int) -> None:
         sys.exit("V8 makes code from strings: it did not take its flags")
 
 
-def serve(engine: Any, requests: BinaryIO, replies: BinaryIO) -> None:
+class Engines:
+    """An engine, and the programs it has loaded, for each owner; nothing of one reaches another."""
+
+    def __init__(self, make: Any, spare: Any, heap_bytes_max: int) -> None:
+        self._make, self._spare, self._heap_bytes_max = make, spare, heap_bytes_max
+        self._engines: dict[int, tuple[Any, dict[str, Any]]] = {}
+
+    def of(self, owner: int) -> tuple[Any, dict[str, Any]]:
+        """The owner's engine and its programs; a new one at first."""
+        if owner not in self._engines:
+            engine, self._spare = self._spare or self._make(), None
+            engine.eval(_FORBIDDEN)
+            self._engines[owner] = engine, {}
+        limit_memory(self._heap_bytes_max)
+        return self._engines[owner]
+
+    def drop(self, owner: int) -> None:
+        """End the owner's engine, if it has one."""
+        if (found := self._engines.pop(owner, None)) is not None:
+            found[1].clear()
+            found[0].close()
+
+    def full(self, owner: int) -> bool:
+        """Whether what the owner's scripts have left is more than the heaps of all may keep; then it has gone."""
+        found = self._engines.get(owner)
+        if found is None or found[0].heap_stats()["used_heap_size"] * ENGINES_MAX <= 2 * self._heap_bytes_max:
+            return False
+        self.drop(owner)
+        return True
+
+
+def serve(engines: Engines, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer each request in turn."""
-    programs: dict[str, Any] = {}
     while (frame := read(requests)) is not None:
         header, payload = frame
+        for gone in header.get("drop", ()):
+            engines.drop(gone)
+        owner = header.get("engine", 0)
         try:
+            engine, programs = engines.of(owner)
             if header["op"] == "load":
                 programs[header["program"]] = load(engine, header["scripts"])
                 answer: tuple[dict[str, Any], bytes] = {}, b""
@@ -77,6 +113,8 @@ def serve(engine: Any, requests: BinaryIO, replies: BinaryIO) -> None:
                 answer = {}, programs[header["program"]](payload.decode()).encode("utf-8", "surrogatepass")
         except Exception as error:
             answer = describe(error, header.get("scripts") or [["", ""]]), b""
+        if header["op"] == "call" and engines.full(owner):
+            answer[0]["full"] = True
         write(replies, *answer)
 
 
@@ -103,7 +141,7 @@ def describe(error: Exception, scripts: list[list[str]]) -> dict[str, Any]:
     return {"error": place["message"], "script": known, "line": int(place["line"])}
 
 
-def read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+def read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     """The next frame, None at the end of the stream."""
     sizes = stream.read(FRAME.size)
     if len(sizes) < FRAME.size:
@@ -113,7 +151,7 @@ def read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(stream.read(header_bytes)), stream.read(payload_bytes)  # noqa: TID251
 
 
-def write(stream: BinaryIO, header: dict[str, Any], payload: bytes) -> None:
+def write(stream: IO[bytes], header: dict[str, Any], payload: bytes) -> None:
     """Send one frame."""
     text = json.dumps(header).encode()
     stream.write(FRAME.pack(len(text), len(payload)) + text + payload)
@@ -126,12 +164,13 @@ def _die_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _limit_memory(heap_bytes_max: int) -> None:
-    """Bound the data segment, for what V8 keeps outside its heap; and leave no core file behind."""
+def limit_memory(heap_bytes_max: int) -> None:
+    """Bound the data segment, for what V8 keeps outside its heap during one call; and leave no core file behind."""
     with open("/proc/self/status", encoding="ascii") as status:
         used_kib = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
     limit = used_kib * 1024 + heap_bytes_max + OFF_HEAP_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

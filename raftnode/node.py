@@ -275,6 +275,7 @@ def _run_settings(settings: Settings) -> RunSettings:
         backoff_min_ms=tasks.backoff_min_ms,
         backoff_max_ms=tasks.backoff_max_ms,
         sql=SqlLimits(connections_max=tasks.sql_connections_max, statement_timeout_ms=tasks.sql_statement_timeout_ms),
+        script_processes_max=tasks.script_processes_max,
         script=ScriptLimits(time_ms_max=tasks.script_time_ms_max, memory_bytes_max=tasks.script_memory_bytes_max),
     )
 

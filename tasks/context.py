@@ -45,6 +45,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     backoff_min_ms: int = 500
     backoff_max_ms: int = 30_000
     script: ScriptLimits = ScriptLimits()
+    script_processes_max: int = 0
     sql: SqlLimits = SqlLimits()
 
 

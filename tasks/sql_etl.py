@@ -16,9 +16,10 @@ from immutables import Map
 from raftnode.decoding import JsonDecoder, from_json
 from raftnode.documents import change_vector
 from raftnode.documents.model import Batch, Document
-from raftnode.javascript import Sandbox, ScriptEnded, ScriptError
+from raftnode.javascript import ScriptEnded, ScriptError
 from raftnode.record.model import Database, Progress
 from raftnode.record.ownership import task_key
+from raftnode.sandbox import Engines, Sandbox
 from tasks import sql_configuration, sql_connection
 from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
@@ -86,7 +87,8 @@ class _Runner:
         if context.run.connection is None:
             raise TaskFailed(f"connection string '{context.run.task.connection_string}' is gone; create it again")
         self._target = sql_connection.parse(from_json(context.run.connection))
-        self._sandbox = Sandbox(context.settings.script)
+        limits, processes_max = context.settings.script, context.settings.script_processes_max
+        self._sandbox = Sandbox(context.shared.get(Engines, lambda: Engines(limits, processes_max)))
         self._stored: dict[str, TransformProgress] = {}
         self._streams: list[Stream] = []
 

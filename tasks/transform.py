@@ -17,7 +17,8 @@ import msgspec
 
 from raftnode.decoding import UNREADABLE, JsonDecoder
 from raftnode.documents.model import Document
-from raftnode.javascript import Program, Sandbox, Script, ScriptError, ScriptLimits, check, url_of
+from raftnode.javascript import Program, Script, ScriptError, ScriptLimits, check, url_of
+from raftnode.sandbox import Sandbox
 
 _REMEDY = "load text without halves of surrogate pairs, and objects that are not nested beyond measure"
 _BENT = "leave the functions of the language as they are"

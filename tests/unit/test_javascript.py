@@ -1,6 +1,7 @@
 """The JavaScript sandbox, with the real engine."""
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from raftnode.javascript import Program, Sandbox, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits, check
+from raftnode import javascript
+from raftnode.javascript import Program, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits, check
+from raftnode.javascript_worker import ENGINES_MAX
+from raftnode.sandbox import Engines, Sandbox
 
 LIMITS = ScriptLimits(time_ms_max=1_000, memory_bytes_max=48 << 20, result_bytes_max=1 << 20)
 
@@ -23,9 +27,15 @@ def program(text: str, name: str = "test") -> Program:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    sandbox = Sandbox(LIMITS)
-    yield sandbox
-    await sandbox.close()
+    engines = Engines(LIMITS, 1)
+    yield Sandbox(engines)
+    await engines.close()
+
+
+def process_of(sandbox: Sandbox) -> asyncio.subprocess.Process:
+    (worker,) = sandbox._engines.workers
+    assert worker.process is not None
+    return worker.process
 
 
 async def run(sandbox: Sandbox, text: str, argument: Any = None) -> Any:
@@ -125,7 +135,7 @@ async def test_a_script_that_does_not_end_is_ended_even_inside_a_builtin(sandbox
     ],
 )
 async def test_a_script_that_eats_memory_is_ended_and_the_next_call_works(sandbox: Sandbox, greed: str) -> None:
-    sandbox.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
+    sandbox._engines.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
     with pytest.raises(ScriptEnded, match="more than 48 MiB of memory") as caught:
         await run(sandbox, f"x => {{ {greed} }}")
     assert caught.value.limit == "memory"
@@ -133,16 +143,16 @@ async def test_a_script_that_eats_memory_is_ended_and_the_next_call_works(sandbo
 
 
 async def test_a_script_may_make_garbage_far_beyond_the_limit(sandbox: Sandbox) -> None:
-    sandbox.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
+    sandbox._engines.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
     text = "x => { let n = 0; for (let i = 0; i < 3e6; i++) n += ({a: 'x' + i, b: [i]}).a.length; return n; }"
     assert await run(sandbox, text) > 0
 
 
 async def test_a_result_that_is_too_large_is_refused_by_its_limit(sandbox: Sandbox) -> None:
     assert await run(sandbox, "x => 1") == 1
-    assert sandbox._process is not None
-    assert sandbox._process.stdout is not None
-    sandbox._process.stdout._limit = 1  # type: ignore[attr-defined] # so that nobody reads the pipe to its end
+    stdout = process_of(sandbox).stdout
+    assert stdout is not None
+    stdout._limit = 1  # type: ignore[attr-defined] # so that nobody reads the pipe to its end
     with pytest.raises(ScriptEnded, match="the limit is 1048576 bytes"):
         await run(sandbox, "x => 'y'.repeat(2e7)")
     assert await run(sandbox, "x => 1") == 1
@@ -177,8 +187,7 @@ async def test_a_script_that_is_too_long_is_refused_before_it_runs() -> None:
 
 async def test_a_cancelled_call_ends_its_worker_and_the_next_call_works(sandbox: Sandbox) -> None:
     assert await run(sandbox, "x => 1") == 1
-    process = sandbox._process
-    assert process is not None
+    process = process_of(sandbox)
     call = asyncio.create_task(run(sandbox, "x => { while (true); }"))
     await asyncio.sleep(0)
     call.cancel()
@@ -201,18 +210,109 @@ async def test_the_loop_goes_on_while_a_script_runs(sandbox: Sandbox) -> None:
 
 async def test_a_worker_that_is_killed_from_outside_is_no_fault_of_the_script(sandbox: Sandbox) -> None:
     assert await run(sandbox, "x => 1") == 1
-    assert sandbox._process is not None
-    os.kill(sandbox._process.pid, signal.SIGKILL)
+    os.kill(process_of(sandbox).pid, signal.SIGKILL)
     with pytest.raises(SandboxFailed, match="ended from outside"):
         await run(sandbox, "x => 2")
     assert await run(sandbox, "x => 3") == 3
 
 
-async def test_closing_frees_the_worker_and_a_later_call_starts_anew(sandbox: Sandbox) -> None:
+async def test_closing_frees_the_processes_and_a_later_call_starts_anew(sandbox: Sandbox) -> None:
     assert await run(sandbox, "x => 1") == 1
-    await sandbox.close()
-    assert sandbox._process is None
+    await sandbox._engines.close()
+    assert sandbox._engines.workers == []
     assert await run(sandbox, "x => 2") == 2
+
+
+async def test_a_process_that_no_task_uses_is_ended(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raftnode.sandbox.IDLE_S", 0.01)
+    assert await run(sandbox, "x => 1") == 1
+    process = process_of(sandbox)
+    await process.wait()
+    assert await run(sandbox, "x => 2") == 2
+
+
+async def test_nothing_that_a_script_leaves_behind_reaches_another_task_in_the_same_process() -> None:
+    engines = Engines(LIMITS, 1)
+    one, other = Sandbox(engines), Sandbox(engines)
+    leave = "(globalThis.left = 1, Array.prototype.map = () => 'bent', Object.prototype.toJSON = () => 7, x => 1)"
+    await run(one, leave)
+    process = process_of(one)
+    assert await run(other, "x => [typeof left, [1].map(n => n + 1), {}]") == ["undefined", [2], {}]
+    assert await run(one, "x => typeof left") == "number"
+    await one.close()
+    assert await run(one, "x => typeof left") == "undefined"
+    assert process_of(other) is process
+    await engines.close()
+
+
+async def test_tasks_share_no_more_processes_than_allowed_and_take_turns() -> None:
+    engines = Engines(LIMITS, 2)
+    ended: list[int] = []
+
+    async def task(number: int, script: str) -> None:
+        sandbox = Sandbox(engines)
+        for _ in range(3):
+            with contextlib.suppress(ScriptEnded):
+                await run(sandbox, script)
+            ended.append(number)
+            assert len(engines.workers) <= 2
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(task(number, "x => { while (true); }" if number == 0 else "x => 1"))
+    # One process is busy with the script that does not end; of the others each had a turn before any had another.
+    assert {number for number in ended[:13] if number} == set(range(1, 12))
+    await engines.close()
+
+
+async def test_a_process_that_has_to_be_ended_costs_the_other_tasks_nothing() -> None:
+    engines = Engines(ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20), 1)
+    greedy, good = Sandbox(engines), Sandbox(engines)
+    assert await run(good, "x => 1") == 1
+    with pytest.raises(ScriptEnded, match="memory"):
+        await run(greedy, "x => { const all = []; while (true) all.push(new Array(1e5).fill({})); }")
+    assert await run(good, "x => 1") == 1
+    assert await run(greedy, "x => 2") == 2
+    await engines.close()
+
+
+async def test_more_tasks_than_a_process_has_engines_for_are_served_all_the_same() -> None:
+    engines = Engines(LIMITS, 1)
+    sandboxes = [Sandbox(engines) for _ in range(ENGINES_MAX + 5)]
+    for _ in range(2):
+        assert [await run(s, f"x => {n}") for n, s in enumerate(sandboxes)] == list(range(len(sandboxes)))
+    process = process_of(sandboxes[0])
+    assert len(engines.workers[0].engines) == ENGINES_MAX
+    for sandbox in sandboxes:
+        await sandbox.close()
+    assert await run(sandboxes[0], "x => 1") == 1
+    assert process_of(sandboxes[0]) is process
+    await engines.close()
+
+
+async def test_what_scripts_keep_between_calls_is_bounded(sandbox: Sandbox) -> None:
+    keep = "x => { globalThis.kept ??= []; kept.push(new Array(1e6).fill(1.5)); return kept.length; }"
+    lengths = [await run(sandbox, keep) for _ in range(20)]
+    assert lengths[0] == 1
+    assert max(lengths) < 20
+
+
+def test_compile_checks_share_a_process_for_a_while_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(program("(globalThis.left = 1, x => 1)"), LIMITS)
+    process = javascript._checker._process
+    assert process is not None
+    with pytest.raises(ScriptError, match="left"):
+        check(program("left"), LIMITS)
+    with pytest.raises(ScriptError):
+        check(program("x =>"), LIMITS)
+    assert javascript._checker._process is process
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(javascript, "CHECKER_IDLE_S", 0.01)
+    check(program("x => 1"), LIMITS)
+    second = javascript._checker._process
+    if second is not None:
+        second.wait()
 
 
 def test_a_worker_whose_v8_has_ignored_its_flags_refuses_to_serve() -> None:
@@ -233,7 +333,8 @@ def test_a_worker_whose_v8_has_ignored_its_flags_refuses_to_serve() -> None:
 async def test_an_engine_that_does_not_start_is_no_fault_of_the_script(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raftnode.javascript._WORKER", "/nowhere/worker.py")
+    monkeypatch.setattr(javascript, "WORKER", "/nowhere/worker.py")
+    javascript._checker._end()
     with pytest.raises(SandboxFailed, match="py_mini_racer"):
         await run(sandbox, "x => 1")
     with pytest.raises(SandboxFailed, match="py_mini_racer"):
@@ -244,10 +345,12 @@ def test_the_worker_dies_with_its_daemon_even_in_an_endless_script() -> None:
     code = (
         "import asyncio\n"
         "from raftnode.javascript import *\n"
+        "from raftnode.sandbox import *\n"
         "async def main():\n"
-        "    sandbox = Sandbox(ScriptLimits(time_ms_max=600_000))\n"
+        "    engines = Engines(ScriptLimits(time_ms_max=600_000))\n"
+        "    sandbox = Sandbox(engines)\n"
         "    await sandbox.call(Program(Script('a', 'x => 1'), blame='a'), b'1')\n"
-        "    print('pid', sandbox._process.pid, flush=True)\n"
+        "    print('pid', engines.workers[0].process.pid, flush=True)\n"
         "    await sandbox.call(Program(Script('b', 'x => { while (true); }'), blame='b'), b'1')\n"
         "asyncio.run(main())\n"
     )

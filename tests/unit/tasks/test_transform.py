@@ -10,15 +10,16 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode.documents.model import Document
-from raftnode.javascript import Sandbox, ScriptEnded, ScriptError, ScriptLimits
+from raftnode.javascript import ScriptEnded, ScriptError, ScriptLimits
+from raftnode.sandbox import Engines, Sandbox
 from tasks.transform import Loaded, Transform, targets
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    sandbox = Sandbox(ScriptLimits(time_ms_max=1_000))
-    yield sandbox
-    await sandbox.close()
+    engines = Engines(ScriptLimits(time_ms_max=1_000), 1)
+    yield Sandbox(engines)
+    await engines.close()
 
 
 def document(id: str = "orders/1-A", **fields: Any) -> Document:
