@@ -52,10 +52,14 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _Seen:
-    """One node, in this leadership. `payload` is the one the newest sample was made of."""
+    """One node, in this leadership. `payload` is the one the newest sample was made of, `samples` its number,
+    `databases` those of the record at that time, and `read` what it said of each copy."""
 
     heard_ns: int
     payload: object = None
+    samples: int = 0
+    databases: object = None
+    read: dict[str, CopyReport] = field(default_factory=dict)
     node_id: str = ""
     node_id_since_ns: int = 0
     current: Mapping[str, DatabaseReport] = field(default_factory=dict)
@@ -152,23 +156,32 @@ class Health:
         heard = self._heartbeat.reports.get(tag)
         if heard is not None:
             seen.heard_ns = heard.heard_ns
-            if heard.payload is not seen.payload:
+            if heard.samples != seen.samples:
+                seen.samples = heard.samples
                 self._take(tag, seen, heard.payload, record, now_ns)
         if self._heartbeat.is_silent(tag):
-            seen.copies = {}
+            seen.copies, seen.payload = {}, None
 
     def _take(self, tag: str, seen: _Seen, payload: dict[str, Any], record: Record, now_ns: int) -> None:
-        """One more sample. A report that cannot be read leaves the one before in place and is complained of once."""
-        seen.payload = payload
+        """One more sample. A report that cannot be read leaves the one before in place and is complained of once. The
+        same report again costs next to nothing, and what it says of a copy stays the same object while it is the same.
+        """
+        if payload is seen.payload and record.databases is seen.databases and not seen.complaint:
+            seen.previous, seen.previous_ns, seen.current_ns = seen.current, seen.current_ns, now_ns
+            return
+        seen.payload, seen.databases = payload, record.databases
         try:
             read = msgspec.convert(payload, Payload)
-            reports = {name.lower(): _report(copy) for name, copy in read.databases.items()}
+            reports = {
+                name.lower(): seen.current[name.lower()] if seen.read.get(name) == copy else _report(copy)
+                for name, copy in read.databases.items()
+            }
         except (msgspec.ValidationError, ChangeVectorInvalid) as error:
             if str(error) != seen.complaint:
                 _log.warning("The report of a node cannot be read.", node=tag, error=str(error))
                 seen.complaint = str(error)
             return
-        seen.complaint = ""
+        seen.complaint, seen.read = "", read.databases
         if read.node_id and read.node_id != seen.node_id:
             seen.node_id, seen.node_id_since_ns = read.node_id, now_ns
         seen.flags = read.flags

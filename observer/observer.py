@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from observer.health import Health, Leadership
 from observer.rules.decide import Said, Verdict, decide
 from observer.rules.facts import Facts, Limits
+from observer.rules.rest import RESTLESS, at_rest
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.lease import Role
 from raftnode.ports import NS_PER_MS, Clock
@@ -66,6 +67,7 @@ class Observer:
         self._limits = limits
         self._iteration = 0
         self._term = -1
+        self._rest = RESTLESS
         self._standing: frozenset[Said] = frozenset()
         self._quiet: tuple[str, tuple[str, ...]] | None = None
         self._wake = asyncio.Event()
@@ -110,11 +112,12 @@ class Observer:
             self._term = -1
             return self._period_ms
         if self._heartbeat.term != self._term:
-            self._term, self._iteration = self._heartbeat.term, 0
+            self._term, self._iteration, self._rest = self._heartbeat.term, 0, RESTLESS
             self._standing, self._quiet = frozenset(), None
         self._iteration += 1
         facts = self._health.facts(record, timings, self._limits)
-        verdict = decide(record, facts)
+        verdict = decide(record, facts, self._rest)
+        self._rest = at_rest(record, facts, (said.database for said in verdict.said), self._rest)
         fresh = replace(
             verdict, said=tuple(s for s in verdict.said if s.key is None or _keyed(s) not in self._standing)
         )

@@ -113,6 +113,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
     ) -> None:
         self._setup, self._ports = setup, ports
+        self._reported: tuple[Mapping[str, Copy], tuple[ResourceFlag, ...], dict[str, Any]] | None = None
         self.replica = replica or Replica()
         self.transport = ports.transport(self.replica.node_id_of)
         self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
@@ -212,7 +213,10 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self.heartbeat.subscribe(self.supervisor.on_lease)
 
     def _report(self) -> dict[str, Any]:
-        """What the observer is told of this node."""
+        """What the observer is told of this node; the same object as long as it is the same."""
+        copies, flags = self.databases.status(), tuple(self._ports.flags())
+        if self._reported is not None and self._reported[0] is copies and self._reported[1] == flags:
+            return self._reported[2]
         shown = {
             name: {
                 "status": copy.status,
@@ -222,9 +226,11 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
                 "sent": dict(copy.sent),
                 "error": copy.error,
             }
-            for name, copy in self.databases.status().items()
+            for name, copy in copies.items()
         }
-        return {"node_id": self._setup.node_id, "flags": self._ports.flags(), "databases": shown}
+        report = {"node_id": self._setup.node_id, "flags": flags, "databases": shown}
+        self._reported = copies, flags, report
+        return report
 
     def _lease_until(self, until_ns: int) -> None:
         timings = self.replica.record.timings

@@ -70,7 +70,8 @@ class Raft(Protocol):
 
 @dataclass(frozen=True)
 class Heard:
-    """A node's last report, as the leader knows it. `heard_ns` is a judge reading."""
+    """A node's last report, as the leader knows it. `heard_ns` is a judge reading. `payload` is the same object as long
+    as the node reports the same, `samples` counts how often it has done so, and `encoded` is how it came."""
 
     tag: str
     boot: int
@@ -78,6 +79,8 @@ class Heard:
     applied_index: int
     heard_ns: int
     payload: dict[str, Any]
+    samples: int = 0
+    encoded: bytes = b""
 
 
 class Heartbeat:
@@ -85,7 +88,7 @@ class Heartbeat:
 
     `timings` gives the record's, None before the cluster is formed; until then beats go out every
     `heartbeat_ms` and grant nothing. `report_payload` is asked for what the observer is to know of this
-    node.
+    node; it gives the same object as long as that is the same.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Heartbeat:
         self._subscribers: list[Callable[[], None]] = []
         self._reports: dict[str, Heard] = {}
         self._payload_sent: tuple[int, int] | None = None
+        self._payload_encoded: tuple[object, bytes] = (None, b"")
         self._wake = asyncio.Event()
         self._members: Collection[Tagged] | None = None
         self._peers: frozenset[str] = frozenset()
@@ -248,7 +252,10 @@ class Heartbeat:
         if sent_term == term and now_ns - sent_ns < PAYLOAD_PERIOD_MS * NS_PER_MS:
             return b""
         self._payload_sent = (term, now_ns)
-        payload = msgspec.msgpack.encode(self._report_payload())
+        report, (before, payload) = self._report_payload(), self._payload_encoded
+        if report is not before:
+            payload = msgspec.msgpack.encode(report)
+            self._payload_encoded = report, payload
         if len(payload) <= PAYLOAD_BYTES_MAX:
             return payload
         _log.error("The report is too large and goes without its payload.", bytes=len(payload), most=PAYLOAD_BYTES_MAX)
@@ -259,14 +266,21 @@ class Heartbeat:
         self._take(*rules.on_report(self._lease, tag, report, view, now))
         if self._lease.authority is None or tag not in view.peers:
             return
-        known = self._reports.get(tag)
+        known = self._reports.get(tag) or Heard(tag, 0, False, 0, 0, {})
+        payload, encoded, samples = known.payload, known.encoded, known.samples
+        if report.payload == encoded:
+            samples += bool(encoded)
+        elif decoded := _decoded(tag, report.payload):
+            payload, encoded, samples = decoded, report.payload, samples + 1
         self._reports[tag] = Heard(
             tag=tag,
             boot=report.stamp.boot,
             has_lease=report.has_lease,
             applied_index=report.applied_index,
             heard_ns=now.judge_ns,
-            payload=_decoded(tag, report.payload) or (known.payload if known else {}),
+            payload=payload,
+            samples=samples,
+            encoded=encoded,
         )
 
     # ---- state

@@ -14,6 +14,7 @@ from observer.rules.note import note
 from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
+from observer.rules.rest import RESTLESS, AtRest, all_rest, resting, rests
 from observer.rules.void import void_silent
 from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim
 from raftnode.record.model import Database, Record
@@ -43,8 +44,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     said: tuple[Said, ...] = ()
 
 
-def decide(record: Record, facts: Facts) -> Verdict:
-    """What is to be changed now, and why. Total, and the same for the same input.
+def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
+    """What is to be changed now, and why. Total, and the same for the same input. What was at rest `before`, and still
+    is, is passed over: the verdict is the same as without that.
 
     A suspended observer decides nothing at all: no topology, and no void either. A void alone would move nothing that
     a topology keeps in place, and the maintenance for which the observer is suspended expects things to stay put.
@@ -52,14 +54,18 @@ def decide(record: Record, facts: Facts) -> Verdict:
     if record.observer.suspended:
         return Verdict()
     topologies, said = [], []
-    for _, database in sorted(record.databases.items()):
+    rest = resting(record, facts, before)
+    quiet = all_rest(rest, record, facts)
+    for folded, database in () if quiet else sorted(record.databases.items()):
+        if rests(rest, facts, folded, database):
+            continue
         change, alerts = _topology(Case(record=record, database=database, facts=facts))
         said += [Said(database.name, alert.why, alert.key) for alert in alerts]
         if change is not None:
             topologies.append(_new(database, change))
             said.append(Said(database.name, change.why))
-    voided = void_silent(record, facts)
-    waiting = graces(record, facts)
+    voided = () if rest.claims is record.claims else void_silent(record, facts)
+    waiting = () if quiet else graces(record, facts)
     return Verdict(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),

@@ -23,9 +23,8 @@ class Grace(msgspec.Struct, frozen=True):
 def graces(record: Record, facts: Facts) -> tuple[Grace, ...]:
     """Every task that waits for its holder, by database and id. A holder that is only short of a resource keeps it."""
     found = []
-    for _, database in sorted(record.databases.items()):
-        if database.disabled:
-            continue
+    waiting = {folded: d for folded, d in record.databases.items() if d.topology.rehabs and not d.disabled}
+    for _, database in sorted(waiting.items()):
         for id in sorted(database.tasks):
             task = database.tasks[id]
             claim = last_claim(record, database, task) if task.traits.sticky and not task.disabled else None

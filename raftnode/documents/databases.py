@@ -5,6 +5,7 @@ One loop compares the record with what is open. A change that does not concern a
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ log = structlog.get_logger(__name__)
 RETRY_S = 2.0
 CLEAN_S = 60.0
 WATCH_S = 1.0
+WATCHED_MAX = 100
+"""So many files are looked at in one go: of a thousand databases each has its turn within ten seconds."""
+TOLD_S = 5.0
+"""What is said of the copies is looked up anew after this, even if nobody has told of a change."""
 
 CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 
@@ -61,6 +66,15 @@ class _Open:
     senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What `status` said last, of which databases and when."""
+
+    databases: Mapping[str, Database]
+    at_s: float
+    shown: Mapping[str, Copy]
+
+
 class Databases:
     """The copies of one node. `run` must be running; `record` gives the newest record.
 
@@ -87,6 +101,8 @@ class Databases:
         self._wake = asyncio.Event()
         self._extra: dict[str, Replication] = {}
         self._handed_over: set[str] = set()
+        self._moved = True
+        self._told = _Told({}, 0.0, {})
 
     def changed(self, record: Record, changes: Changes) -> None:
         """The record has changed; see `raftnode.consensus.replica.Listener`."""
@@ -102,6 +118,7 @@ class Databases:
                 while True:
                     self._wake.clear()
                     settled = await self._reconcile(self._record(), group)
+                    self._has_moved()
                     try:
                         async with asyncio.timeout(None if settled else RETRY_S):
                             await self._wake.wait()
@@ -119,8 +136,14 @@ class Databases:
 
     def status(self) -> Mapping[str, Copy]:
         """The copies by folded name."""
-        record = self._record()
-        return {folded: self._shown(folded) for folded, d in record.databases.items() if self._holds(d)}
+        databases, told, now_s = self._record().databases, self._told, time.monotonic()
+        if not self._moved and told.databases is databases and now_s - told.at_s < TOLD_S:
+            return told.shown
+        self._moved = False
+        shown = {folded: self._shown(folded) for folded, d in databases.items() if self._holds(d)}
+        # The same answer is the same object: whoever passes it on sees that nothing has changed.
+        self._told = _Told(databases, now_s, told.shown if told.shown == shown else shown)
+        return self._told.shown
 
     def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
         """A mentor's filling of a Promotable begins, or has ended (None): its place is shown with the others."""
@@ -128,11 +151,18 @@ class Databases:
         if sender is None:
             self._extra.pop(key, None)
         else:
+            sender.on_moved = self._has_moved
             self._extra[key] = sender
+        self._has_moved()
+
+    def _has_moved(self) -> None:
+        """What `status` says may be another."""
+        self._moved = True
 
     async def _reconcile(self, record: Record, group: asyncio.TaskGroup) -> bool:
         """One pass. False: something failed, or is waited for, and must be looked at again."""
         settled = True
+        self._has_moved()
         self._handed_over &= {folded for folded, d in record.databases.items() if _leaves(d, self._tag)}
         held = {folded: d for folded, d in record.databases.items() if self._holds(d)}
         for folded, copy in list(self._open.items()):
@@ -201,12 +231,15 @@ class Databases:
             if copy.store is None:
                 try:
                     copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name, mark=copy.mark)
+                    copy.store.on_moved = self._has_moved
                     copy.error = ""
                 except StoreError as error:
                     if str(error) != copy.error:
                         log.error("a database cannot be opened", database=copy.name, reason=str(error))
                     copy.error = str(error)
                     raise
+                finally:
+                    self._has_moved()
             return copy.store
 
     async def _aim(
@@ -225,6 +258,7 @@ class Databases:
                 batch_bytes_max=bytes_max,
                 heard=store.heard_of,
             )
+            sender.on_moved = self._has_moved
             copy.senders[destination] = (sender, group.create_task(sender.run()))
 
     async def _close(self, folded: str) -> None:
@@ -242,18 +276,26 @@ class Databases:
             if copy.store is not None:
                 await copy.store.close()
                 copy.store = None
+                self._has_moved()
 
     async def _watch(self) -> None:
-        """Finds copies whose file was damaged or deleted under this node; the next pass closes them."""
+        """Finds copies whose file was damaged or deleted under this node; the next pass closes them. Of very many only
+        so many are looked at at a time."""
+        place = 0
         while True:
             await asyncio.sleep(WATCH_S)
-            for copy in list(self._open.values()):
-                if copy.store is None or copy.lost:
+            watched = [(copy, copy.store) for copy in self._open.values() if copy.store is not None and not copy.lost]
+            place = place if place < len(watched) else 0
+            turn, place = watched[place : place + WATCHED_MAX], place + WATCHED_MAX
+            seen = await asyncio.to_thread(lambda stores: [store.look() for store in stores], [s for _, s in turn])
+            for (copy, store), found in zip(turn, seen, strict=True):
+                if copy.store is not store or copy.lost:
                     continue
-                copy.error = await copy.store.damage()
-                if copy.error:
-                    log.error("a copy is given up, as its file fails", database=copy.name, reason=copy.error)
-                    copy.lost = True
+                error = store.damage(found)
+                if error:
+                    log.error("a copy is given up, as its file fails", database=copy.name, reason=error)
+                    copy.error, copy.lost = error, True
+                    self._has_moved()
                     self._wake.set()
 
     async def _clean(self) -> None:
@@ -294,7 +336,8 @@ class Databases:
             error = copy.error if copy else ""
             return Copy(status="Faulted" if error else "Loading", error=error)
         senders = [(destination.tag, sender) for destination, (sender, _) in copy.senders.items()]
-        extra = [(key.partition("/")[2], s) for key, s in self._extra.items() if key.startswith(f"{folded}/")]
+        prefix = f"{folded}/"
+        extra = [(key.removeprefix(prefix), s) for key, s in self._extra.items() if key.startswith(prefix)]
         return Copy(
             status="Loaded",
             database_id=copy.store.database_id,

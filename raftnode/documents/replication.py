@@ -105,6 +105,8 @@ class Replication:
         self._theirs = Accepted(database_id="", accepted_etag=0, change_vector="")
         self._ahead: dict[str, int] = {}
         self.status = Status(destination=destination.tag, url=destination.url)
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called when `status` has changed."""
 
     async def run(self) -> None:
         """Until cancelled. A failure is shown in `status`, said once, and tried again after a growing while."""
@@ -210,6 +212,7 @@ class Replication:
         status.last_sent_etag = etag
         status.sent += sent
         status.at = _now()
+        self.on_moved()
 
     def _failed(self, error: str) -> None:
         if error != self.status.error:
@@ -217,6 +220,7 @@ class Replication:
             log.info("replication waits", destination=self.status.destination, database=database, reason=error)
         self.status.error = error
         self.status.at = _now()
+        self.on_moved()
 
 
 def _answered(response: Response) -> Accepted:

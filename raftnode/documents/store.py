@@ -49,6 +49,8 @@ class DocumentStore:
         self._damage = ""
         self._heard: dict[str, str] = {}
         commits.on_commit = self._committed
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called after every commit."""
         self._changed = asyncio.Event()
         self.last_etag = writer.state.last_etag
         self.change_vector = writer.database_change_vector
@@ -228,17 +230,25 @@ class DocumentStore:
         self.documents = self._writer.documents
         self._changed.set()
         self._changed = asyncio.Event()
+        self.on_moved()
 
-    async def damage(self) -> str:
-        """Why this file can serve no longer: a read or write met damage, or the file is gone. Empty while it can."""
+    def look(self) -> StoreDamaged | StoreFailed | None:
+        """A look at the disk, for a thread: what is wrong with the file, if anything. `damage` takes it."""
         try:
-            await asyncio.get_running_loop().run_in_executor(_reading, self._commits.check_present)
-        except StoreDamaged as error:
+            self._commits.check_present()
+        except (StoreDamaged, StoreFailed) as error:
+            return error
+        return None
+
+    def damage(self, seen: StoreDamaged | StoreFailed | None) -> str:
+        """Why this file can serve no longer: a read or write met damage, or the file is gone, as a look at the disk has
+        `seen`. Empty while it can."""
+        if isinstance(seen, StoreDamaged):
             # Closing takes the write-ahead log away.
             if not self._closed:
-                self._damage = self._damage or str(error)
-        except StoreFailed as error:
-            log.warning("a database file cannot be looked at", database=self.database, reason=str(error))
+                self._damage = self._damage or str(seen)
+        elif seen is not None:
+            log.warning("a database file cannot be looked at", database=self.database, reason=str(seen))
         return self._damage
 
     async def _write(self, run: Callable[[Writer], T], size: int) -> T:

@@ -370,3 +370,19 @@ async def test_the_loop_beats_at_once_when_elected_and_notices_a_lapse_by_itself
             loop.cancel()
         ended = await asyncio.gather(*loops, return_exceptions=True)
     assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+
+
+def test_the_same_report_is_read_once_and_counts_each_time() -> None:
+    cluster = Cluster("AB")
+    cluster.elect("A")
+    cluster.go(500)
+    first = cluster.nodes["A"].reports["B"]
+    cluster.go(1000)
+    second = cluster.nodes["A"].reports["B"]
+    assert second.payload is first.payload
+    assert second.samples > first.samples
+    cluster.payload = {"kinds": ["Other"]}
+    cluster.go(1000)
+    third = cluster.nodes["A"].reports["B"]
+    assert third.payload == {"kinds": ["Other"]}
+    assert third.samples > second.samples

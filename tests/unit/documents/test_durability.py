@@ -243,5 +243,5 @@ async def test_when_the_loop_of_a_files_writes_ends_everybody_is_told_and_the_co
         await store.put("a", {"n": 1})
     with pytest.raises(StoreFailed, match="start the node again"):
         await store.put("b", {"n": 1})
-    assert "start the node again" in await store.damage()
+    assert "start the node again" in store.damage(store.look())
     await store.close()
