@@ -1,6 +1,8 @@
 """A kind of task that only some nodes have, on real processes."""
 
+import asyncio
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from raftnode.http import HttpFailed
 from tests.harness import hostile_tasks
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.plugins import install
+from tests.unit.tasks.test_offspring import HIDING, sleeping
 
 DATABASE = "Plugged"
 
@@ -74,3 +77,27 @@ async def test_a_task_whose_runs_have_ended_two_nodes_is_named_and_held_back_unt
         assert named
         await cluster.call("POST", f"/databases/{DATABASE}/admin/tasks/state?taskName=t&disable=false")
         assert await rule() == "Hash"
+
+
+async def test_what_a_task_has_started_ends_with_its_node_before_the_task_runs_elsewhere(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "ABC", flags=PATIENT)
+    found = install(tmp_path / "packages", Path(hostile_tasks.__file__), "hostile_etl")
+    for node in cluster.nodes.values():
+        node.prefix += found
+    seconds = f"3600.{uuid.uuid4().int % 10**12:012}"
+    async with cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        task = {"EtlType": "Hostile", "Name": "t", "Does": "spawn", "Command": HIDING.format(seconds)}
+        await cluster.put_etl(DATABASE, task)
+        holder = await cluster.wait_until(lambda: cluster.holder(DATABASE, "t"), "the task to run")
+        first = await cluster.wait_until(lambda: len(sleeping(seconds)) == 3 and sleeping(seconds), "its processes")
+        await cluster.kill(holder)
+        await cluster.wait_until(lambda: not set(first) & set(sleeping(seconds)), "all of them to be gone")
+        left = [tag for tag in "ABC" if tag != holder]
+
+        async def elsewhere() -> bool:
+            return await cluster.holder(DATABASE, "t", left) in left
+
+        await cluster.wait_until(elsewhere, "the task to run elsewhere")
+        await cluster.wait_until(lambda: len(sleeping(seconds)) == 3, "its processes there")
+    assert await asyncio.to_thread(sleeping, seconds) == []

@@ -2,15 +2,19 @@
 over, and no watchdog kills anybody on the way."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.harness import hostile_tasks
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import PATIENT as SHORT
+from tests.harness.cluster import Cluster, northwind
 from tests.harness.plugins import install
 
 DATABASE = "Many"
@@ -83,6 +87,40 @@ async def test_a_node_that_loses_its_lease_stops_five_thousand_bodies_in_time(tm
         cluster.start("C")
         await cluster.wait_until(lambda: runs.live() == TASKS, "A to run every task again", timeout_sec=120)
         assert cluster.ended("A") is None, "A was killed by its watchdog"
+
+
+@pytest.mark.timeout(400)
+async def test_a_node_that_loses_its_lease_stops_dozens_of_sql_tasks_at_work_in_time(tmp_path: Path) -> None:
+    count = 40
+    async with Cluster(tmp_path, "ABC", flags=SHORT) as cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        for n in range(count):
+            file = tmp_path / f"target{n}.db"
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("CREATE TABLE Orders (Id text, Company text)")
+            string = {"Name": f"s{n}", "Type": "Sql", "FactoryName": "System.Data.SQLite"}
+            await cluster.put_connection_string(DATABASE, string | {"ConnectionString": f"Data Source={file}"})
+            await cluster.put_etl(DATABASE, sql_etl(n))
+        runs = Runs(cluster, "A")
+        await cluster.wait_until(lambda: runs.live() == count, "A to run every task", timeout_sec=60)
+        orders = [d for d in northwind() if d["@metadata"]["@collection"] == "Orders"]
+        await cluster.import_documents(DATABASE, orders, "A")
+        await cluster.kill("B")
+        await cluster.kill("C")
+        await cluster.wait_until(lambda: runs.live() == 0, "every body of A to end", timeout_sec=60)
+        cluster.start("B")
+        cluster.start("C")
+        await cluster.wait_until(lambda: runs.live() == count, "A to run every task again", timeout_sec=120)
+        assert cluster.ended("A") is None, "A was killed by its watchdog"
+
+
+def sql_etl(n: int) -> dict[str, Any]:
+    """A task of A's with a target of its own."""
+    return {
+        "EtlType": "Sql", "Name": f"orders{n}", "ConnectionStringName": f"s{n}", "MentorNode": "A",
+        "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False}],
+        "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company})"}],
+    }  # fmt: skip
 
 
 @pytest.mark.timeout(400)

@@ -15,8 +15,8 @@ NAME = "HostileEtl"
 
 
 class Hostile:
-    """See `tasks.kinds.TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spin" (the same
-    with the interpreter lock), "spawn" (starts a subprocess that appends to `File`, with one of its own)."""
+    """See `tasks.kinds.TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spawn" (runs the
+    shell's `Command`)."""
 
     name = NAME
     etl_type = "Hostile"
@@ -46,6 +46,10 @@ class Hostile:
     async def _block(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
         await context.sleep(0.2)
         time.sleep(3600)  # noqa: ASYNC251 - that is what it is for
+
+    async def _spawn(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
+        async with context.subprocess("sh", "-c", configuration["Command"]) as process:
+            await process.wait()
 
 
 KIND = Hostile()

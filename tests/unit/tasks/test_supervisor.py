@@ -215,6 +215,26 @@ async def test_thousands_are_stopped_in_slices_between_which_the_loop_has_a_turn
         assert [b - a for a, b in pairwise([0, *stopping])] == [SLICE_MAX, SLICE_MAX]
 
 
+async def test_bodies_that_take_long_to_end_do_so_side_by_side(node: Node) -> None:
+    count = SLICE_MAX + 20
+    all_are_told = asyncio.Barrier(count)
+
+    async def ends_when_all_others_are_told(context: TaskContext) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await all_are_told.wait()
+
+    PROBE.behave = ends_when_all_others_are_told
+    async with node.running():
+        for n in range(count):
+            node.task(f"t{n}")
+        await until(lambda: len(PROBE.live) == count)
+        node.log.reachable = False
+        node.lease.lapse()
+        await until(lambda: not PROBE.live)
+
+
 async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> None:
     under_way, answers = 0, asyncio.Event()
     propose = node.log.propose
