@@ -34,7 +34,7 @@ from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.watchdog import KillTimer, WatchdogUnavailable
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
-from tasks.blame import Blame
+from tasks.blame import blame_in
 from tasks.context import RunSettings, SqlLimits
 
 log = structlog.get_logger(__name__)
@@ -160,7 +160,7 @@ class Node:
 
         timer = KillTimer()
         stack.callback(timer.close)
-        blame = Blame(self._data_dir)
+        blame = blame_in(self._data_dir)
         stack.callback(blame.close)
         return Ports(
             clock=SystemClock(),

@@ -57,6 +57,18 @@ class Blameless:
         """Has the cluster know; the keys of the tasks."""
         return []
 
+    def close(self) -> None:
+        """The process ends in order: nobody is to blame."""
+
+
+def blame_in(directory: Path) -> Blameless:
+    """What finds out, by files in that directory; on a disk that takes none, a node does without."""
+    try:
+        return Blame(directory)
+    except OSError as error:
+        log.warning("A task that ends this node will not be named: its files cannot be made.", reason=str(error))
+        return Blameless()
+
 
 class Blame(Blameless):
     """The files of one process, and the accusations that the processes before have left."""
@@ -69,7 +81,9 @@ class Blame(Blameless):
             self._keep()
         self._stack_file = self._stack.open("w+b", buffering=0)
         with self._name.open("w+b") as file:
-            file.truncate(PAGE_BYTES)
+            # Written, not only made so long: on a full disk the first use of a page without a place ends the process.
+            file.write(bytes(PAGE_BYTES))
+            file.flush()
             self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
         self._armed = False
 
@@ -126,7 +140,6 @@ class Blame(Blameless):
             self._armed = False
 
     def close(self) -> None:
-        """The process ends in order: nobody is to blame."""
         self.rest()
         self._stack_file.close()
         self._page.close()

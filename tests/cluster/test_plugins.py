@@ -1,6 +1,7 @@
 """A kind of task that only some nodes have, on real processes."""
 
 import asyncio
+import json
 import signal
 import uuid
 from pathlib import Path
@@ -11,6 +12,7 @@ from raftnode.http import HttpFailed
 from tests.harness import hostile_tasks
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.plugins import install
+from tests.harness.runs import machine_ns
 from tests.unit.tasks.test_offspring import HIDING, sleeping
 
 DATABASE = "Plugged"
@@ -101,3 +103,31 @@ async def test_what_a_task_has_started_ends_with_its_node_before_the_task_runs_e
         await cluster.wait_until(elsewhere, "the task to run elsewhere")
         await cluster.wait_until(lambda: len(sleeping(seconds)) == 3, "its processes there")
     assert await asyncio.to_thread(sleeping, seconds) == []
+
+
+async def test_a_partition_tolerant_task_goes_on_without_a_lease_and_its_node_is_not_ended(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "ABC", flags=PATIENT)
+    found = install(tmp_path / "packages", Path(hostile_tasks.__file__), "hostile_etl")
+    for node in cluster.nodes.values():
+        node.prefix += found
+    async with cluster:
+        await cluster.create_database(DATABASE, "ABC")
+        await cluster.put_etl(DATABASE, {"EtlType": "Hostile", "Name": "t", "MentorNode": "A", "Tolerant": True})
+
+        def runs() -> int:
+            file = cluster.nodes["A"].data_dir / "runs.jsonl"
+            events = [json.loads(line)["event"] for line in file.read_text().splitlines()] if file.exists() else []
+            return events.count("start") - events.count("end")
+
+        await cluster.wait_until(lambda: runs() == 1, "A to run the task")
+        await cluster.kill("B")
+        await cluster.kill("C")
+
+        async def without_lease() -> bool:
+            status = await cluster.status("A")
+            return status is not None and not status["Node"]["HasLease"]
+
+        await cluster.wait_until(without_lease, "A to lose its lease")
+        over_ns = machine_ns() + 3 * 10**9
+        await cluster.wait_until(lambda: machine_ns() > over_ns, "all the time that bodies with a lease had")
+        assert (cluster.ended("A"), runs()) == (None, 1)

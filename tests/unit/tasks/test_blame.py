@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from raftnode.record.commands import BlameTask
-from tasks.blame import Blame
+from tasks.blame import Blame, Blameless, blame_in
 from tests.unit.tasks.conftest import until
 
 PROCESS = """
@@ -126,3 +126,13 @@ async def test_a_body_that_holds_the_loop_and_lets_it_go_is_named_in_the_log(
     blame.close()
     assert logs[0]["task"] == "db/Kind/t"
     assert "held the event loop" in logs[0]["event"]
+
+
+async def test_a_disk_that_takes_no_file_costs_the_name_and_not_the_node(tmp_path: Path) -> None:
+    blame = blame_in(tmp_path / "gone")
+    assert type(blame) is Blameless
+    blame.beat(1)
+    blame.rest()
+    assert not blame.accuses("k")
+    await blame.steps("k", 1, asyncio.sleep(0))
+    blame.close()
