@@ -93,6 +93,7 @@ async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> N
             log.append("timeout")
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.sleep(0))
+        log.append("waiting")
         try:
             await asyncio.Event().wait()
         finally:
@@ -102,7 +103,7 @@ async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> N
         await blame.steps("k", 1, body())
 
     task = asyncio.create_task(run())
-    await until(lambda: log == ["value", "timeout"])
+    await until(lambda: log == ["value", "timeout", "waiting"])
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
