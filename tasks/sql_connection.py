@@ -98,6 +98,19 @@ def parse(configuration: Mapping[str, Any]) -> SqlConnection:
     return _sqlite(name, pairs) if driver == SQLITE else _postgres(name, pairs)
 
 
+def check_path(target: SqlConnection) -> None:
+    """Refuses a file that every node would look for in another place. Asked of new connection strings only. Raises
+    ConfigurationError."""
+    file = target.url.database or ""
+    if target.url.drivername == SQLITE and not file.startswith("/"):
+        raise ConfigurationError(
+            "ConnectionString",
+            f"names the file '{file}', which depends on where a node was started; write an absolute path, as in "
+            "Data Source=/var/lib/shop/target.db. Every node has a file of its own there: it does not follow a task "
+            "that moves to another machine",
+        )
+
+
 def _text(configuration: Mapping[str, Any], field: str) -> str:
     value = configuration.get(field)
     if not isinstance(value, str) or not value.strip():

@@ -20,7 +20,7 @@ from raftnode.javascript import ScriptEnded, ScriptError
 from raftnode.record.model import Database, Progress
 from raftnode.record.ownership import task_key
 from raftnode.sandbox import Engines, Sandbox
-from tasks import sql_configuration, sql_connection
+from tasks import sql_configuration, sql_connection, sql_owners
 from tasks.context import TaskContext, now
 from tasks.kinds import Definition, TaskFailed
 from tasks.sql_fence import FencedTask
@@ -50,6 +50,8 @@ class SqlEtlKind:
     def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
         etl = sql_configuration.parse(configuration, database)
+        sql_owners.check_transforms(etl)
+        sql_owners.check_tasks(etl, configuration.get("TaskId") or 0, database)
         return Definition(
             name=etl.name,
             kind=NAME,
@@ -64,7 +66,7 @@ class SqlEtlKind:
 
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:
         """See `TaskKind.parse_connection`."""
-        sql_connection.parse(configuration)
+        sql_connection.check_path(sql_connection.parse(configuration))
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

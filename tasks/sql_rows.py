@@ -115,7 +115,8 @@ class Writing:
                 break
             # The rest counts as accepted: the verdict at the end knows.
             self._verdict(len(left), [*self.refused, *_refusals(refused)], final=False)
-        self.refused += _refusals(await self._again(refused))
+        reasons = {refusal.id: refusal for refusal in (*self.refused, *_refusals(await self._again(refused)))}
+        self.refused = [reasons[document.id] for document in documents if document.id in reasons]
         self.accepted = len(documents) - len(self.refused)
 
     def _converted(self, document: DocumentRows) -> _Document:

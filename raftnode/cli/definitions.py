@@ -33,7 +33,8 @@ async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", json=definition)
     done = "added" if known is None else "edited"
     said = [f"Task {name} is {done}; {answer['ResponsibleNode'] or 'nobody'} is responsible for it."]
-    session.show(answer, "\n".join(said + (_undone(known, definition) if known else [])))
+    warnings = [f"Warning: {warning}" for warning in answer.get("Warnings", ())]
+    session.show(answer, "\n".join([*said, *(_undone(known, definition) if known else []), *warnings]))
 
 
 def _undone(before: dict[str, Any], given: dict[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ async def put(request: web.Request) -> web.Response:
     header = fitting(given, Header)
     stored = database.connection_strings.get(header.name.lower())
     given = with_secrets(given, stored.configuration if stored else None)
-    await _check(header.type, given)
+    await _check(header.type, given, database)
     configuration = msgspec.json.encode(given)
     command = PutConnectionString(
         database=database.name, name=header.name, type=header.type, configuration=configuration
@@ -104,11 +104,18 @@ def _users(database: Database, name: str) -> list[dict[str, object]]:
     ]
 
 
-async def _check(kind: str, given: dict[str, Any]) -> None:
+async def _check(kind: str, given: dict[str, Any], database: Database) -> None:
     if kind == "Raven":
         if not fitting(given, Raven).topology_discovery_urls:
             raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
     elif kind == "Sql":
-        await checked_by_kind(lambda: load("SqlEtl").parse_connection(given))
+        await checked_by_kind(lambda: _check_sql(given, database))
     else:
         raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")
+
+
+def _check_sql(given: dict[str, Any], database: Database) -> None:
+    from tasks import sql_owners  # with the heavy libraries of its kind
+
+    load("SqlEtl").parse_connection(given)
+    sql_owners.check_connection(given, database)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from raftnode.decoding import from_json
@@ -13,9 +14,11 @@ from raftnode.web.connection_strings import with_secrets
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_one_that_knows
 from raftnode.web.requests import Query, answer, body, etag_of
-from raftnode.web.stores import existing_database
+from raftnode.web.stores import existing_database, store_to_read
 from raftnode.web.tasks import check_mentor, checked_by_kind, modified
 from tasks.kinds import Definition, parsed
+
+log = structlog.get_logger(__name__)
 
 
 def routes() -> list[web.RouteDef]:
@@ -39,7 +42,7 @@ async def put(request: web.Request) -> web.Response:
     present = database.tasks.get(id)
     given = with_secrets(given, present.configuration if present else None)
     given = _with_what_stands(given, present)
-    definition = await checked_by_kind(lambda: parsed(f"{kind}Etl", given, database))
+    definition = await checked_by_kind(lambda: parsed(f"{kind}Etl", given | {"TaskId": id}, database))
     check_mentor(request, database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))
     command = PutTask(
@@ -50,7 +53,8 @@ async def put(request: web.Request) -> web.Response:
         **msgspec.structs.asdict(definition),
     )
     result = await commit(request, command)
-    return modified(request, int(result.value), result.index, status=201 if id == 0 else 200)
+    warnings = await _unknown_collections(request, definition)
+    return modified(request, int(result.value), result.index, status=201 if id == 0 else 200, warnings=warnings)
 
 
 async def reset(request: web.Request) -> web.Response:
@@ -64,6 +68,22 @@ async def reset(request: web.Request) -> web.Response:
     _check_transform(task, Query(request).text("transformationName"))
     result = await commit(request, _again(database, task))
     return answer({"TaskId": task.id, "RaftCommandIndex": result.index})
+
+
+async def _unknown_collections(request: web.Request, definition: Definition) -> list[str]:
+    """A sentence for each collection that has no document here: it may be misspelt, or come later."""
+    transforms = from_json(definition.configuration).get("Transforms") or []
+    named = {str(name) for transform in transforms for name in transform.get("Collections") or []}
+    try:
+        known = (await (await store_to_read(request)).stats()).collections
+    except ApiError:  # this node has no copy to look into
+        return []
+    missing = sorted(named - {name for name in named if name.lower() in {one.lower() for one in known}})
+    shown = ", ".join(sorted(name for name in known if not name.startswith("@"))[:20]) or "none"
+    found = [f"Collection '{name}' of task '{definition.name}' has no documents. Known: {shown}." for name in missing]
+    for warning in found:
+        log.warning(warning, database=request.match_info["database"])
+    return found
 
 
 def _again(database: Database, task: Task) -> PutTask:

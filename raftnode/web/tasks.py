@@ -1,7 +1,7 @@
 """Ongoing tasks: who is responsible, by which rule, who holds them, and how far they are; and changing them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -140,13 +140,16 @@ async def checked_by_kind(check: Callable[[], Checked]) -> Checked:
         raise bad_request(str(error)) from None
 
 
-def modified(request: web.Request, id: int, index: int, *, status: int = 200) -> web.Response:
-    """The answer to a change of a task."""
+def modified(
+    request: web.Request, id: int, index: int, *, status: int = 200, warnings: Sequence[str] = ()
+) -> web.Response:
+    """The answer to a change of a task. `warnings` are of what was done, but may not be meant."""
     record = request.app[PARTS].replica.record
     database = record.database(request.match_info["database"])
     task = database.tasks.get(id) if database else None
     responsible = responsible_node(record, database, task).node if database and task else None
-    return answer({"TaskId": id, "RaftCommandIndex": index, "ResponsibleNode": responsible}, status=status)
+    done = {"TaskId": id, "RaftCommandIndex": index, "ResponsibleNode": responsible, "Warnings": list(warnings)}
+    return answer(done, status=status)
 
 
 def task_info(

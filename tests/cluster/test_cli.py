@@ -275,7 +275,12 @@ def test_failures_are_listed_and_tried_again_and_scripts_are_told(shop: Shell) -
 
 
 def test_a_task_is_disabled_enabled_reset_and_deleted(shop: Shell) -> None:
-    shop.json("etl", "put", "-", "--database", "Shop", given=json.dumps(etl("other", "target")))
+    other = etl("other", "target") | {
+        "SqlTables": [{"TableName": "Others", "DocumentIdColumn": "Id"}],
+        "Transforms": [{"Name": "t", "Collections": ["Oders"], "Script": "loadToOthers({})"}],
+    }
+    put = shop.run("etl", "put", "-", "--database", "Shop", given=json.dumps(other))
+    assert "Warning: Collection 'Oders' of task 'other' has no documents. Known:" in put.stdout
     states = []
     for verb in ("disable", "enable", "reset"):
         shop.json("task", verb, "other")

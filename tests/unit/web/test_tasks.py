@@ -22,6 +22,14 @@ ETL: dict[str, Any] = {
 }
 
 
+OTHER: dict[str, Any] = ETL | {
+    "Name": "other",
+    "SqlTables": [{"TableName": "Others", "DocumentIdColumn": "Id"}],
+    "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOthers({})"}],
+}
+"""It has a table of its own: no two tasks may write the same."""
+
+
 @pytest.fixture(autouse=True)
 async def shop(client: Client, tmp_path: Path) -> None:
     await client.database()
@@ -142,7 +150,7 @@ async def test_an_edit_keeps_the_id_and_a_stale_one_is_refused(client: Client) -
     assert (info["MentorNode"], info["PinToMentorNode"], info["Placement"]["Rule"]) == ("A", True, "PinnedMentor")
     assert (await client.put(path, edited, **{"If-Match": f'"{etag}"'})).status == 409
     assert (await client.put(path, edited, **{"If-Match": '"x"'})).status == 400
-    assert (await client.put(f"{DB}/admin/etl?id=999", ETL | {"Name": "other"})).status == 404
+    assert (await client.put(f"{DB}/admin/etl?id=999", OTHER)).status == 404
 
 
 async def test_a_reset_raises_the_generation_of_the_progress(client: Client) -> None:
@@ -391,7 +399,7 @@ async def test_a_node_that_is_not_in_the_cluster_is_a_404_wherever_it_is_named(c
     id = await _etl(client)
     for method, path, body in [
         ("POST", f"{DB}/admin/tasks/pin?key={id}&node=Z", None),
-        ("PUT", f"{DB}/admin/etl", ETL | {"Name": "other", "MentorNode": "Z"}),
+        ("PUT", f"{DB}/admin/etl", OTHER | {"MentorNode": "Z"}),
         ("PUT", "/admin/databases/node?name=Shop&node=Z", None),
         ("PUT", "/admin/databases/node?name=Shop&node=A&mentor=Z", None),
         ("POST", "/admin/databases/promote?name=Shop&node=Z", None),
@@ -401,3 +409,35 @@ async def test_a_node_that_is_not_in_the_cluster_is_a_404_wherever_it_is_named(c
         reply = await client.send(method, path, body)
         assert reply.status == 404, (path, reply.text)
         assert "ode 'Z' is not in the cluster. Known nodes: A." in reply.message
+
+
+async def test_a_collection_without_documents_is_warned_of_with_those_there_are(client: Client) -> None:
+    metadata = {"@metadata": {"@collection": "Orders"}}
+    assert (await client.put(f"{DB}/docs?id=orders/1", metadata)).status == 201
+    assert (await client.put(f"{DB}/admin/etl", ETL)).json["Warnings"] == []
+    misspelt = [ETL["Transforms"][0] | {"Collections": ["orders", "Oders"]}]
+    id = (await client.get(f"{DB}/tasks")).json["OngoingTasks"][0]["TaskId"]
+    reply = await client.put(f"{DB}/admin/etl?id={id}", ETL | {"Transforms": misspelt})
+    assert reply.json["Warnings"] == ["Collection 'Oders' of task 'orders' has no documents. Known: Orders."]
+
+
+@pytest.mark.parametrize("text", ["Data Source=target.db", "sqlite:///target.db"])
+async def test_a_file_that_depends_on_where_a_node_was_started_is_refused(client: Client, text: str) -> None:
+    given = {"Type": "Sql", "Name": "file", "FactoryName": "System.Data.SQLite", "ConnectionString": text}
+    reply = await client.put(f"{DB}/admin/connection-strings", given)
+    assert reply.status == 400
+    assert "names the file 'target.db'" in reply.message
+    assert "write an absolute path" in reply.message
+
+
+async def test_a_table_of_another_task_is_refused_at_every_door(client: Client, tmp_path: Path) -> None:
+    await _etl(client)
+    other = _target(tmp_path) | {"Name": "other", "ConnectionString": f"Data Source={tmp_path}/other.sqlite"}
+    assert (await client.put(f"{DB}/admin/connection-strings", other)).status == 200
+    refused = await client.put(f"{DB}/admin/etl", ETL | {"Name": "two"})
+    assert refused.status == 400
+    assert "'Orders' is written by task 'orders' in the same target" in refused.message
+    await _etl(client, Name="two", ConnectionStringName="other")
+    refused = await client.put(f"{DB}/admin/connection-strings", _target(tmp_path) | {"Name": "other"})
+    assert refused.status == 400
+    assert "is written by task" in refused.message

@@ -1,0 +1,122 @@
+"""Who writes a table: two writers of the rows of one document would delete each other's, as a new version of a document
+replaces all rows with its id.
+
+Within a task, transforms may share a table if no document is both's: each leaves to the other what has moved there.
+Two tasks know nothing of each other, so a table that is not only inserted into belongs to one of them.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import msgspec
+
+from raftnode.decoding import UNREADABLE, from_json
+from raftnode.record.model import Database, Task
+from tasks import sql_connection
+from tasks.kinds import ConfigurationError
+from tasks.sql_configuration import SqlEtlConfiguration, TransformConfiguration
+from tasks.sql_tables import SqlTable
+from tasks.transform import targets
+
+KIND = "SqlEtl"
+_REMEDY = "set InsertOnlyMode for it"
+
+
+def check_transforms(etl: SqlEtlConfiguration) -> None:
+    """Refuses transforms that write a table for the same documents. Raises ConfigurationError."""
+    deleting = {table.table_name.lower() for table in etl.sql_tables if not table.insert_only_mode}
+    for one, other in combinations([t for t in etl.transforms if not t.disabled], 2):
+        shared = sorted(_tables(one) & _tables(other) & deleting)
+        if shared and (both := _documents_of_both(one, other)):
+            raise ConfigurationError(
+                "Transforms",
+                f"'{one.name}' and '{other.name}' both write table '{shared[0]}' for {both}, so each would delete the "
+                f"rows of the other; load to it from one script, give them collections of their own, or {_REMEDY}",
+            )
+
+
+def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
+    """Refuses a table that another task of the database writes in the same target. `id` is the task's own, 0 for a new
+    one. Raises ConfigurationError."""
+    address = _address(database, etl.connection_string_name)
+    for task in sorted(database.tasks.values(), key=lambda task: task.id):
+        if task.kind != KIND or task.id == id or task.name.lower() == etl.name.lower():
+            continue
+        other = _configuration(task)
+        if other is not None and _address(database, other.connection_string_name) == address is not None:
+            _check_pair(etl, other)
+
+
+def check_connection(given: Mapping[str, Any], database: Database) -> None:
+    """Refuses a connection string that leads tasks which use it to a table that others write. Raises
+    ConfigurationError."""
+    name = str(given.get("Name", "")).lower()
+    strings = {key: from_json(string.configuration) for key, string in database.connection_strings.items()}
+    strings[name] = dict(given)
+    tasks = [(task, other) for task in database.tasks.values() if task.kind == KIND and (other := _configuration(task))]
+    for (_, one), (_, other) in combinations(sorted(tasks, key=lambda pair: pair[0].id), 2):
+        names = {one.connection_string_name.lower(), other.connection_string_name.lower()}
+        if name in names and len(names) == 2:
+            first, second = (_parsed(strings.get(n)) for n in names)
+            if first is not None and first == second:
+                _check_pair(one, other)
+
+
+def _check_pair(etl: SqlEtlConfiguration, other: SqlEtlConfiguration) -> None:
+    mine, theirs = _written(etl), _written(other)
+    for name in sorted(mine.keys() & theirs.keys()):
+        one, two = mine[name], theirs[name]
+        same_ids = one.document_id_column.lower() == two.document_id_column.lower()
+        if same_ids and not (one.insert_only_mode and two.insert_only_mode):
+            raise ConfigurationError(
+                "SqlTables.TableName",
+                f"'{one.table_name}' is written by task '{other.name}' in the same target as by '{etl.name}', so each "
+                f"would delete rows of the other; make both one task with several transforms, give each a table or a "
+                f"DocumentIdColumn of its own, or {_REMEDY} in both",
+            )
+
+
+def _written(etl: SqlEtlConfiguration) -> dict[str, SqlTable]:
+    """The tables that a task writes, by a name that is the same for all spellings."""
+    names = {name for transform in etl.transforms if not transform.disabled for name in _tables(transform)}
+    return {
+        table.table_name.lower().removeprefix("public.").removeprefix("main."): table
+        for table in etl.sql_tables
+        if table.table_name.lower() in names
+    }
+
+
+def _tables(transform: TransformConfiguration) -> set[str]:
+    return {table.lower() for table in targets(transform.script)}
+
+
+def _documents_of_both(one: TransformConfiguration, other: TransformConfiguration) -> str | None:
+    if one.apply_to_all_documents or other.apply_to_all_documents:
+        return "the same documents"
+    folded = {name.lower() for name in other.collections}
+    shared = [name for name in one.collections if name.lower() in folded]
+    return f"documents of '{shared[0]}'" if shared else None
+
+
+def _configuration(task: Task) -> SqlEtlConfiguration | None:
+    try:
+        return from_json(task.configuration, SqlEtlConfiguration)
+    except (msgspec.ValidationError, *UNREADABLE):
+        return None
+
+
+def _address(database: Database, name: str) -> object:
+    string = database.connection_strings.get(name.lower())
+    return None if string is None else _parsed(from_json(string.configuration))
+
+
+def _parsed(configuration: Mapping[str, Any] | None) -> object:
+    """Where a connection string leads, whoever logs in; None for one that leads nowhere."""
+    try:
+        target = sql_connection.parse(configuration or {})
+    except ConfigurationError:
+        return None
+    url = target.url
+    hosts = target.hosts or ((str(url.host).lower(), url.port),)
+    return url.get_backend_name(), sorted(map(str, hosts)), url.database
