@@ -145,7 +145,7 @@ class Observer:
 
     async def _propose(self, command: Decide, verdict: Verdict) -> bool:
         """Whether all of it was applied."""
-        applied = True
+        stale: set[str] = set()
         for part in parts(command):
             try:
                 result = await self._replica.decide(part)
@@ -155,12 +155,14 @@ class Observer:
             if result.error is not None:
                 _log.warning("A decision was refused and will be made anew.", reason=result.error.message)
                 return False
-            for database in result.value:
-                _log.warning("A topology was not changed: its record was edited meanwhile.", database=database)
-                applied = False
-        for said in verdict.said:
+            stale.update(result.value)
+        for database in sorted(stale):
+            _log.warning(
+                "A topology was not changed: its record was edited meanwhile. It is decided anew.", database=database
+            )
+        for said in (said for said in verdict.said if said.database not in stale):
             _log.info(said.message, database=said.database, iteration=command.iteration, term=command.term)
-        return applied
+        return not stale
 
     def _nothing(self, record: Record, facts: Facts) -> None:
         """The sentence of a turn without a decision; a repeat of the last one is not logged again."""

@@ -43,6 +43,7 @@ class ClusterTransport(Transport, Protocol):
 
     on_impostor: list[Callable[[str, str], None]]
     on_removed: list[Callable[[str], None]]
+    removed_by: str | None
 
     def complaint(self, tag: str) -> str: ...
 
@@ -152,7 +153,9 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             cluster_address=setup.cluster_address,
             kinds=kinds(),
         )
-        self.forming = Forming(self.replica, self.raft, setup.form, announcement)
+        self.forming = Forming(
+            self.replica, self.raft, setup.form, announcement, lambda: self.transport.removed_by is not None
+        )
 
     def _build_lease(self) -> None:
         setup, ports = self._setup, self._ports

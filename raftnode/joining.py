@@ -1,6 +1,7 @@
 """How a new node joins a running cluster: it asks any node of it, over HTTP, to be taken in."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -25,6 +26,7 @@ async def join(
     cannot answer. Raises JoinRefused.
     """
     shown = in_text(cluster_url)
+    _check_url(cluster_url, secured=url.startswith("https://"))
     said = {"Tag": tag, "NodeId": node_id, "Url": url, "ClusterAddress": address, "Watcher": watcher}
     reason = ""
     try:
@@ -52,3 +54,19 @@ async def join(
     ]
     log.info("joined the cluster", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
     return str(joined["WireId"]), peers
+
+
+def _check_url(cluster_url: str, *, secured: bool) -> None:
+    """Refuses at once what no attempt can make good."""
+    given, wanted = urlsplit(cluster_url), "https" if secured else "http"
+    if given.scheme not in ("http", "https") or not given.hostname:
+        raise JoinRefused(
+            f"--join is {in_text(cluster_url)!r}; it must be the address of a node of the cluster, like "
+            f"{wanted}://host:8080."
+        )
+    if given.scheme != wanted:
+        have = "has certificates" if secured else "has no certificates (security.certificate_file)"
+        raise JoinRefused(
+            f"--join is {in_text(cluster_url)!r}, but this node {have}: the address must begin with {wanted}://, like "
+            "those of all nodes of one cluster."
+        )

@@ -60,11 +60,14 @@ class Node:
         self._join, self._watcher = join, watcher
         self._told = asyncio.Event()
         self._failure: str | None = None
+        self._waiting: asyncio.Timeout | None = None
         self.ready = asyncio.Event()
 
     def stop(self) -> None:
         """Ends `run` in order."""
         self._told.set()
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def fail(self, reason: str) -> None:
         """Ends `run` with NodeFailed."""
@@ -80,6 +83,9 @@ class Node:
                 await self._told.wait()
         except EXPECTED as error:
             raise NodeFailed(str(error)) from error
+        except TimeoutError:
+            if not self._told.is_set():
+                raise
         except OSError as error:
             raise NodeFailed(f"The operating system refuses: {error}.") from error
         if self._failure is not None:
@@ -95,14 +101,24 @@ class Node:
         stack.callback(identity.release)
         node_tls, http_tls = self._tls()
         self.http = await stack.enter_async_context(Http(tls=http_tls.client if http_tls else None))
-        formation = await formation_of(
-            self.settings, self._data_dir, identity, self.http, join_url=self._join, watcher=self._watcher
-        )
+        self.server = Server(self.settings, tls=http_tls.server if http_tls else None)
+        stack.push_async_callback(self.server.stop)
+        await self.server.bind()
+        formation = await self._formation(identity)
         setup, ports = self._setup(identity, formation), self._ports(identity, formation, node_tls, stack)
         self.assembly = Assembly(setup, ports)
         self.replica, self.raft = self.assembly.replica, self.assembly.raft
-        self.server = Server(self._parts(identity, formation), tls=http_tls.server if http_tls else None)
-        await self._open(stack, identity)
+        await self._open(stack, identity, self._parts(identity, formation))
+
+    async def _formation(self, identity: Identity) -> Formation:
+        """With whom this node starts. It may wait for a cluster to join; being told to stop ends that."""
+        try:
+            async with asyncio.timeout(0 if self._told.is_set() else None) as self._waiting:
+                return await formation_of(
+                    self.settings, self._data_dir, identity, self.http, join_url=self._join, watcher=self._watcher
+                )
+        finally:
+            self._waiting = None
 
     def _setup(self, identity: Identity, formation: Formation) -> Setup:
         cluster, tasks = self.settings.cluster, self.settings.tasks
@@ -190,7 +206,7 @@ class Node:
             http=self.http,
         )
 
-    async def _open(self, stack: AsyncExitStack, identity: Identity) -> None:
+    async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Parts) -> None:
         await self._listen()
         stack.push_async_callback(self.assembly.transport.stop)
         await self.raft.start()
@@ -198,7 +214,7 @@ class Node:
         await asyncio.to_thread(note_took_part, self._data_dir, identity)
         for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
-        await self.server.start()
+        await self.server.start(parts)
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
         self._run(stack, "forming", self.assembly.forming.run(), may_end=True)

@@ -1,6 +1,7 @@
 """The one door to the disk for consensus, so that a simulator can put its own disk behind it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class Disk(Protocol):
 
     def remove(self, path: Path) -> None:
         """Removes the file, durably. A missing file is no error."""
+
+    def missing(self, paths: Iterable[Path]) -> list[Path]:
+        """Those that are no longer there, in order."""
 
     def sync_directory(self, directory: Path) -> None:
         """Makes the directory's names durable."""
@@ -104,6 +108,9 @@ class SystemDisk:
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self.sync_directory(path.parent)
+
+    def missing(self, paths: Iterable[Path]) -> list[Path]:
+        return sorted(path for path in paths if not path.exists())
 
     def sync_directory(self, directory: Path) -> None:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -9,6 +9,7 @@ votes wait for it.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import structlog
@@ -20,6 +21,8 @@ from raftnode.record.model import Record
 
 log = structlog.get_logger(__name__)
 
+REMOVED_POLL_S = 0.5
+
 
 class NodeRefused(Exception):
     """The cluster does not take this node; the message says why and what to do."""
@@ -28,7 +31,16 @@ class NodeRefused(Exception):
 class Forming:
     """Forms the cluster if this node is the first to lead it, then announces the node."""
 
-    def __init__(self, replica: Replica, raft: Raft, form: FormCluster, announcement: AnnounceNode) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        raft: Raft,
+        form: FormCluster,
+        announcement: AnnounceNode,
+        removed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`removed`: whether another node has said that the cluster goes on without this one."""
+        self._removed = removed
         self._replica = replica
         self._raft = raft
         self._form = form
@@ -41,7 +53,11 @@ class Forming:
         await self._formed()
         await self._replica.until(lambda record: self._announcement.tag in record.nodes)
         while not self._announced(self._replica.record):
-            await self._announce()
+            if self._removed():
+                # Said when it was learnt. Whoever is let in again goes on.
+                await asyncio.sleep(REMOVED_POLL_S)
+            else:
+                await self._announce()
         while (peer := self._moved()) is not None:
             await self._move(peer)
         while self._is_promotable(self._replica.record):
@@ -81,7 +97,8 @@ class Forming:
         try:
             result = await self._replica.propose(self._announcement)
         except Unavailable as error:
-            log.info("announcing this node is tried again", reason=str(error))
+            if not self._removed():
+                log.info("announcing this node is tried again", reason=str(error))
             return
         if result.error is not None:
             raise NodeRefused(result.error.message)

@@ -74,6 +74,11 @@ class Journal:
         return self._entries[-1][2]
 
     @property
+    def paths(self) -> list[Path]:
+        """The segments' files."""
+        return [segment.path for segment in self._segments]
+
+    @property
     def size_bytes(self) -> int:
         """The bytes of all segments."""
         return sum(segment.size_bytes for segment in self._segments)

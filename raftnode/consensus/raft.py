@@ -58,6 +58,7 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 TICK_MS_MAX = 250
+WATCH_S = 1.0
 
 
 class Raft(State):
@@ -106,6 +107,7 @@ class Raft(State):
         self._joined = False
         self._ticked = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.Task[None] | None = None
 
     # life
 
@@ -126,6 +128,24 @@ class Raft(State):
         for tag in sorted(self._transport.connected_tags()):
             self._connection(tag, True)
         self._on_timer()
+        self._watch = watched(self._watch_files(self._engine), "watch over raft's files", self._defect, may_end=True)
+
+    async def _watch_files(self, engine: RaftEngine) -> None:
+        """Ends this node when a file is gone that it rests on. An open file is written and synced all the same, and
+        would be missed at the next start."""
+        while engine.failure is None:
+            await asyncio.sleep(WATCH_S)
+            gone = await asyncio.to_thread(self._disk.missing, engine.files)
+            # What is gone for a reason, as the journal was cut meanwhile, is not asked for any more.
+            gone = [path for path in gone if path in engine.files]
+            if gone and engine.failure is None:
+                engine.fail(
+                    StorageDamaged(
+                        f"{gone[0]} was deleted under this node ({len(gone)} files of its log are gone): what it "
+                        "acknowledges would be lost. Remove the node from the cluster and let it join again with an "
+                        "empty directory, or restore the directory from this node's backup."
+                    )
+                )
 
     def _open(self) -> Storage:
         storage = open_storage(self._disk, self._config, self._first_peers)
@@ -143,6 +163,8 @@ class Raft(State):
         self._timer = self._kicked = None
         self._fail_waiters("Raft was stopped.")
         self._transport.on_connection.remove(self._connection)
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         self._engine.close()
 
@@ -310,6 +332,7 @@ class Raft(State):
         engine = self._running()
         if engine.handing_over:
             raise Refused("the leadership is being transferred already")
+        engine.check_heir(tag)
         self._begin(self._hand_over(engine, tag), "hand-over")
 
     async def _hand_over(self, engine: RaftEngine, tag: str | None) -> None:
@@ -342,11 +365,11 @@ class Raft(State):
 
         self._begin(run(), "raft's heavy work")
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        def failed(error: Exception) -> None:
-            self.failed(ConsensusFailed(f"The {name} failed ({error!r}); see the log. Start the node again."))
+    def _defect(self, error: Exception) -> None:
+        self.failed(ConsensusFailed(f"A part of Raft failed ({error!r}); see the log. Start the node again."))
 
-        task = watched(work, name, failed, may_end=True)
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = watched(work, name, self._defect, may_end=True)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

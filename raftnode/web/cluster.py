@@ -14,7 +14,7 @@ from raftnode.consensus.raft import Add, Peer, Remove
 from raftnode.record.commands import AddNode, Command, RemoveNode, SetDraining, SetNodeKind
 from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
 from raftnode.record.ownership import Group, task_of
-from raftnode.web.commit import commit, settled
+from raftnode.web.commit import APPLY_TIMEOUT_MS, commit, settled
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_another
 from raftnode.web.parts import PARTS, Parts
@@ -245,6 +245,12 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
     parts = request.app[PARTS]
     tag = Query(request).required("nodeTag")
     node = the_node(parts.replica.record, tag)
+    if node.kind == kind:
+        # This node may only not have heard yet that it is another by now.
+        await parts.raft.wait_applied(await parts.raft.barrier(), APPLY_TIMEOUT_MS)
+        node = the_node(parts.replica.record, tag)
+    if node.kind == kind:
+        return answer({"RaftCommandIndex": parts.replica.record.index, "Topology": _topology(request)})
     change = Add(Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id))
     _refuse_last_voter(parts.replica.record, tag, kind)
     if kind != "Member":

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from config import Settings
 from raftnode.web.app import application
 from raftnode.web.crowd import Crowd
 from raftnode.web.errors import ApiError, render
@@ -36,37 +39,59 @@ class BindFailed(Exception):
 class Server:
     """The HTTP server of a node."""
 
-    def __init__(self, parts: Parts, *, tls: ssl.SSLContext | None = None) -> None:
-        self._parts = parts
+    def __init__(self, settings: Settings, *, tls: ssl.SSLContext | None = None) -> None:
+        self._settings = settings
         self._tls = tls
-        self._runner = web.AppRunner(application(parts), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._crowd = Crowd()
 
-    async def start(self) -> None:
-        """Listens on http.host and http.port. Raises BindFailed."""
-        host, port = self._parts.settings.http.host, self._parts.settings.http.port
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        try:
-            self._listener = await loop.create_server(
-                self._protocol, host, port, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_S if self._tls else None
+    async def bind(self) -> None:
+        """Takes http.host and http.port, and answers nobody yet: a node whose port is taken must not join or lead
+        before it ends. Raises BindFailed."""
+        http = self._settings.http
+        with self._binding():
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._protocol,
+                http.host,
+                http.port,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                start_serving=False,
             )
+
+    async def start(self, parts: Parts) -> None:
+        """Answers with what the parts say. Raises BindFailed."""
+        assert self._listener is not None, "bind() comes first"
+        self._runner = web.AppRunner(application(parts), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        with self._binding():
+            await self._listener.start_serving()
+        http = self._settings.http
+        log.info("answering HTTP", url=self._settings.url, host=http.host, port=http.port)
+
+    async def stop(self) -> None:
+        """Takes no new connections, lets answers finish for a short time, then closes."""
+        listener, runner = self._listener, self._runner
+        self._listener = None
+        if listener is not None:
+            listener.close()
+            if runner is not None:
+                await runner.cleanup()
+
+    @contextmanager
+    def _binding(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            await self._runner.cleanup()
+            host, port = self._settings.http.host, self._settings.http.port
             raise BindFailed(
                 f"cannot listen on {host}, port {port} ({error.strerror or error}): another program may use the port. "
                 "End it, or choose another with http.host and http.port"
             ) from error
-        log.info("answering HTTP", url=self._parts.settings.url, host=host, port=port)
-
-    async def stop(self) -> None:
-        """Takes no new connections, lets answers finish for a short time, then closes."""
-        if self._listener is not None:
-            self._listener.close()
-        await self._runner.cleanup()
 
     def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None
         assert self._runner.server is not None
         return ResetAsPost(
             Http(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -91,6 +92,9 @@ class MemoryDisk:
     def remove(self, path: Path) -> None:
         self.step()
         self.files.pop(path, None)
+
+    def missing(self, paths: Iterable[Path]) -> list[Path]:
+        return sorted(path for path in paths if path not in self.files)
 
     def sync_directory(self, directory: Path) -> None:
         """Names are durable at once."""

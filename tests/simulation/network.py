@@ -28,6 +28,7 @@ class Transport:
         self.on_connection: list[Callable[[str, bool], None]] = []
         self.on_impostor: list[Callable[[str, str], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
+        self.removed_by: str | None = None
         self.tag = who.tag
         self.process = process
         self.peers: frozenset[str] = frozenset()

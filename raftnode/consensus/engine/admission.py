@@ -48,17 +48,28 @@ class Admission:
             self._check_caught_up(voter)
         return peers
 
-    def heir(self, tag: str | None, voters: frozenset[str]) -> str:
-        """Who is to take the leadership: the named voter, or the most advanced one."""
+    def heir(self, tag: str | None, voters: frozenset[str], now_s: float) -> str:
+        """Who is to take the leadership: the named voter, or the most advanced one of those that are heard."""
         self._check_leading()
         candidates = voters & self._replication.connected_tags - {self._tag}
         if not candidates:
             raise Refused("no other voter is connected")
         if tag is None:
-            return max(candidates, key=lambda candidate: (self._core.match_index(candidate), candidate))
+            heard = {one for one in candidates if self._silent_ms(one, now_s) <= self._config.election_min_ms}
+            return max(heard or candidates, key=lambda one: (self._core.match_index(one), one))
         if tag not in candidates:
             raise Refused(f"{tag} is not another connected voter")
         return tag
+
+    def check_heir(self, tag: str | None, voters: frozenset[str], now_s: float) -> None:
+        """Refuses a hand-over to nobody, and to a voter that is not heard: the cluster takes no command meanwhile."""
+        heir = self.heir(tag, voters, now_s)
+        silent_ms = self._silent_ms(heir, now_s)
+        if silent_ms > self._config.election_min_ms:
+            raise Refused(f"{heir} has not answered for {silent_ms} ms: it cannot take the leadership")
+
+    def _silent_ms(self, tag: str, now_s: float) -> int:
+        return round((now_s - self._core.response_s(tag)) * 1000)
 
     def _check_leading(self) -> None:
         if not self._core.is_leader:

@@ -16,7 +16,7 @@ from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Members, Refused
-from raftnode.consensus.engine.reading import Reading
+from raftnode.consensus.engine.reading import NS_PER_S, Reading
 from raftnode.consensus.engine.replication import Replication
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
@@ -28,8 +28,6 @@ from raftnode.consensus.snapshot import Description
 from raftnode.consensus.vote import Vote
 
 log = structlog.get_logger(__name__)
-
-NS_PER_S = 1_000_000_000
 
 
 class Engine(Reading):
@@ -106,7 +104,7 @@ class Engine(Reading):
         """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
         Refused when it does not hold the whole log (yet)."""
         self._check_alive()
-        heir = self._admission.heir(tag, self.voters)
+        heir = self._admission.heir(tag, self.voters, self._now_s())
         self._enter()
         if not self._core.hand_over(heir):
             raise Refused(f"{heir} does not hold the whole log yet")
@@ -186,14 +184,15 @@ class Engine(Reading):
         try:
             work()
         except ConsensusFailed as error:
-            self._fail(error)
+            self.fail(error)
         except OSError as error:
-            self._fail(JournalFailed(f"The disk under {self._around.config.data_dir} failed: {error}."))
+            self.fail(JournalFailed(f"The disk under {self._around.config.data_dir} failed: {error}."))
         except Exception as error:
             log.exception("the engine failed")
-            self._fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
+            self.fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
 
-    def _fail(self, error: ConsensusFailed) -> None:
+    def fail(self, error: ConsensusFailed) -> None:
+        """Takes no part any more."""
         log.error("Raft stops on this node", reason=str(error))
         self.failure = error
         self._around.events.failed(error)

@@ -1,11 +1,19 @@
 """What can be read of an engine at any moment."""
 
+from pathlib import Path
+
+from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import Members
 from raftnode.consensus.engine.snapshots import Snapshots
+from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.journal import Journal
 from raftnode.consensus.model import ConsensusFailed, Peer, Role
+from raftnode.consensus.snapshot import SNAPSHOT
+from raftnode.consensus.vote import VOTE
+
+NS_PER_S = 1_000_000_000
 
 
 class Reading:
@@ -19,7 +27,20 @@ class Reading:
     _core: Core
     _elections: Elections
     _snapshots: Snapshots
+    _admission: Admission
+    _around: Surroundings
     _applied_term: int
+
+    def check_heir(self, tag: str | None) -> None:
+        """Raises Refused when no hand-over to that voter, or to any, can come to anything now."""
+        self._admission.check_heir(tag, self.voters, self._around.clock.hold_ns() / NS_PER_S)
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """What must be in the directory for as long as this engine lives."""
+        directory = self._around.config.data_dir
+        snapshot = {directory / SNAPSHOT} if self._snapshots.index else set()
+        return frozenset({directory / VOTE, *self._journal.paths, *snapshot})
 
     @property
     def role(self) -> Role:

@@ -154,6 +154,13 @@ def _recent(demotions: Map[str, tuple[int, ...]], now_ms: int) -> Map[str, tuple
     return Map({key: times for key, times in kept.items() if times})
 
 
+def _said(decide: Decide, stale: list[str]) -> list[tuple[str, str]]:
+    """The sentences by database. Of what was not applied none reads as if it were."""
+    told = {database for database, _ in decide.decisions}
+    said = [(name, f"{STALE} It was to be: {text}" if name in stale else text) for name, text in decide.decisions]
+    return [*said, *((name, STALE) for name in stale if name not in told)]
+
+
 def _with_decisions(record: Record, decide: Decide, entry: Entry, stale: list[str]) -> Record:
     fresh = tuple(
         Decision(
@@ -164,7 +171,7 @@ def _with_decisions(record: Record, decide: Decide, entry: Entry, stale: list[st
             message=message,
             term=decide.term,
         )
-        for database, message in (*decide.decisions, *((name, STALE) for name in stale))
+        for database, message in _said(decide, stale)
     )
     observer: Observer = record.observer
     kept = (*observer.decisions, *fresh)[-DECISIONS_MAX:]

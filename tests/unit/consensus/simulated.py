@@ -66,6 +66,9 @@ class MemoryDisk:
     def remove(self, path: Path) -> None:
         self.files.pop(path, None)
 
+    def missing(self, paths: Iterable[Path]) -> list[Path]:
+        return sorted(path for path in paths if path not in self.files)
+
     def sync_directory(self, directory: Path) -> None: ...
 
     def crash(self, chance: Random) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.consensus.raft import ApplyFailed, ConsensusFailed, NotCommitted, OutcomeUnknown
+from raftnode.consensus import raft as consensus
+from raftnode.consensus.raft import ApplyFailed, ConsensusFailed, NotCommitted, OutcomeUnknown, StorageDamaged
+from tests.unit.consensus.cluster import until
 from tests.unit.consensus.support import alone, leading
 
 
@@ -143,3 +145,47 @@ async def test_snapshots_are_taken_by_bytes_and_a_restart_begins_from_one(tmp_pa
     assert restored.commands == expected
     assert again.applied_index > index
     await again.stop()
+
+
+def _deleted(directory: Path, what: str) -> list[Path]:
+    gone = sorted(path for path in directory.rglob(what) if path.is_file())
+    for path in gone:
+        path.unlink()
+    return gone
+
+
+@pytest.mark.parametrize("what", ["vote", "snapshot", "journal-*", "*"])
+async def test_a_file_that_is_deleted_under_a_running_node_ends_it(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "WATCH_S", 0.01)
+    raft, _ = alone(tmp_path)
+    told: asyncio.Future[ConsensusFailed] = asyncio.get_running_loop().create_future()
+    raft.on_fatal.append(told.set_result)
+    await raft.start()
+    await leading(raft)
+    await raft.propose(b"one")
+    raft.take_snapshot()
+    await until(lambda: raft.snapshot_index > 0)
+    gone = _deleted(tmp_path, what)
+    failure = await told
+    assert isinstance(failure, StorageDamaged)
+    assert "was deleted under this node" in str(failure)
+    assert any(path.name in str(failure) for path in gone)
+    with pytest.raises(NotCommitted):
+        await raft.propose(b"two")
+    await raft.stop()
+
+
+async def test_a_journal_that_is_cut_all_the_time_is_no_deleted_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consensus, "WATCH_S", 0.001)
+    raft, _ = alone(tmp_path, snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=1)
+    await raft.start()
+    await leading(raft)
+    for number in range(300):
+        await raft.propose(b"%d" % number + bytes(100))
+    assert raft.failure is None
+    assert raft.snapshot_index > 0
+    await raft.stop()

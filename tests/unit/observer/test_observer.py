@@ -148,11 +148,17 @@ async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
         return await decide(command)
 
     rig.replica.decide = edited_first  # type: ignore[method-assign]
-    await rig.go(R_MS + 200)
+    with structlog.testing.capture_logs() as logs:
+        await rig.go(R_MS + 200)
     assert rig.database.topology.rehabs == ("B",)
     assert [said.partition(":")[0] for said in rig.said] == [
-        "B was moved to Rehab",
         "The topology was not changed, reason ConcurrencyException",
+        "B was moved to Rehab",
+    ]
+    assert "It was to be: B was moved to Rehab" in rig.said[0]
+    events = [log["event"].partition(":")[0] for log in logs]
+    assert [event for event in events if event.startswith(("A topology", "B was moved"))] == [
+        "A topology was not changed",
         "B was moved to Rehab",
     ]
 

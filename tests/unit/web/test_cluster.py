@@ -196,3 +196,11 @@ async def test_the_build_version_is_the_protocols_and_ours(client: Client) -> No
     version = (await client.get("/build/version")).json
     assert version["ProductVersion"] == "7.2"
     assert version["RaftnodeVersion"]
+
+
+async def test_a_kind_that_a_node_has_already_is_answered_at_once(client: Client) -> None:
+    before = client.node.replica.record.nodes["A"]
+    reply = await client.post("/admin/cluster/promote?nodeTag=A", {})
+    assert reply.status == 200, reply.message
+    assert reply.json["RaftCommandIndex"] > 0
+    assert client.node.replica.record.nodes["A"] == before
