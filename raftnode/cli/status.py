@@ -175,12 +175,10 @@ def trouble(task: dict[str, Any]) -> list[str]:
 
 def fares(task: dict[str, Any]) -> str:
     """How far a task is: "up to date", "12 behind", "up to date, 1 failed"."""
-    behind, progress = task["Behind"], task["Progress"]
-    if task["TaskState"] == "Disabled" or (behind is None and not progress):
-        parts = []
-    elif behind is None:
-        parts = [f"{progress['Processed']:,} documents"]
-    else:
+    behind, parts = task["Behind"], []
+    if task["State"] == "Unknown":
+        parts = ["not known"]
+    elif behind is not None:
         parts = [f"{behind:,} behind" if behind else "up to date"]
     return ", ".join([*parts, *([f"{task['Failed']:,} failed"] if task["Failed"] else [])])
 

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from raftnode.decoding import UNREADABLE, JsonDecoder, from_json
-from raftnode.http import Http, HttpError
+from raftnode.http import Http, HttpError, HttpUnreachable
 from raftnode.record.model import Database, Record, Task, claim_key
 from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
@@ -58,23 +58,21 @@ class Runs:
 
 
 class Silent:
-    """The nodes that did not answer lately: why, and until when, in s of the loop's clock, that is believed."""
+    """The nodes that did not answer lately, and until when, in s of the loop's clock, that is believed."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, str]] = {}
+        self._until_s: dict[str, float] = {}
 
-    def why(self, tag: str) -> str | None:
-        """Why a node would not answer now; None if it may."""
-        until_s, reason = self._known.get(tag, (0.0, ""))
-        return reason if asyncio.get_running_loop().time() < until_s else None
+    def __contains__(self, tag: str) -> bool:
+        return asyncio.get_running_loop().time() < self._until_s.get(tag, 0.0)
 
     def heard(self, tag: str) -> None:
         """The node has answered."""
-        self._known.pop(tag, None)
+        self._until_s.pop(tag, None)
 
-    def missed(self, tag: str, reason: str) -> None:
+    def missed(self, tag: str) -> None:
         """The node has not answered."""
-        self._known[tag] = (asyncio.get_running_loop().time() + SILENT_S, reason)
+        self._until_s[tag] = asyncio.get_running_loop().time() + SILENT_S
 
 
 SILENT = web.AppKey("silent", Silent)
@@ -119,12 +117,12 @@ async def answers(request: web.Request, tag: str) -> bool:
     """Whether another node answers at all."""
     parts, silent = request.app[PARTS], request.app[SILENT]
     node = parts.replica.record.nodes.get(tag)
-    if node is None or silent.why(tag) is not None:
+    if node is None or tag in silent:
         return False
     try:
         await parts.http.request("GET", f"{node.url}/health/live", timeout_s=ASK_TIMEOUT_S)
-    except HttpError as error:
-        silent.missed(tag, str(error))
+    except HttpError:
+        silent.missed(tag)
         return False
     silent.heard(tag)
     return True
@@ -159,18 +157,19 @@ async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> N
     if node is None:
         runs.unknown[tag] = f"Node {tag} holds the task and is not in the cluster any more."
         return
-    if (reason := silent.why(tag)) is not None:
-        runs.unknown[tag] = reason
+    missing = f"Node {tag} holds the task and does not answer at {node.url}."
+    if tag in silent:
+        runs.unknown[tag] = missing
         return
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             runs.by_node[tag] = await _pages(parts.http, f"{node.url}/status/runs", key)
-    except TimeoutError:
-        runs.unknown[tag] = f"Node {tag} holds the task, and did not say within {ASK_TIMEOUT_S:g} s how that is."
+    except (TimeoutError, HttpUnreachable):
+        runs.unknown[tag] = missing
     except (HttpError, *UNREADABLE) as error:
         runs.unknown[tag] = f"Node {tag} holds the task, and its details are not known here: {error}."
     if tag in runs.unknown:
-        silent.missed(tag, runs.unknown[tag])
+        silent.missed(tag)
     else:
         silent.heard(tag)
 

@@ -79,7 +79,7 @@ async def test_a_holder_that_does_not_answer_is_named(client: Client) -> None:
     ):
         assert (info["Holder"], info["Epoch"], info["ClaimState"], info["Session"]) == ("B", str(epoch), "Held", 3)
         assert info["Run"] is None
-        assert "Node B holds the task, and its details are not known here" in info["Error"]
+        assert "Node B holds the task and does not answer at http:" in info["Error"]
 
 
 async def test_a_forced_removal_takes_the_node_out_of_every_group(client: Client) -> None:
