@@ -17,11 +17,11 @@ from raftnode.cli.tables import console, table
 
 PERIOD_SEC = 0.5
 COLOURS = {
-    "Running": "green", "Error": "red", "Quarantined": "red", "NoNode": "red", "NotRunning": "red", "Unknown": "yellow",
+    "Running": "green", "Error": "red", "HeldBack": "red", "NoNode": "red", "NotRunning": "red", "Unknown": "yellow",
     "NotClaimed": "yellow", "Disabled": "yellow", "Member": "green", "Rehab": "red",
 }  # fmt: skip
 TASK_COLUMNS = ("task", "kind", "responsible", "rule", "holder", "epoch", "state", "progress")
-FAULTS = ("Error", "Quarantined", "NoNode", "NotRunning")
+FAULTS = ("Error", "HeldBack", "NoNode", "NotRunning")
 """States of a task that is not well. One that is only being moved, or whose node does not answer at once, may be."""
 
 
@@ -165,7 +165,7 @@ def _tasks(database: dict[str, Any], title: str = "") -> RenderableType:
 def trouble(task: dict[str, Any]) -> list[str]:
     """Why the task is not well, one line each, as markup."""
     on = f" on {task['Holder']}" if task["Holder"] else ""
-    told = "" if task["State"] == "Error" else " when it last told"
+    told = "" if task["State"] in ("Error", "HeldBack") else " when it last told"
     return [
         *([f"[red]{escape(task['Error'])}[/]{on}{told}"] if task["Error"] else []),
         *([f"[yellow]{escape(task['Unknown'])}[/]"] if task["Unknown"] else []),

@@ -4,6 +4,7 @@ far it is behind. The holder tells; what it last told every node stands in for i
 from typing import Any
 
 from raftnode.record.model import Database, Task, claim_key
+from raftnode.record.ownership import held_back
 from raftnode.web.runs import Runs
 
 
@@ -18,11 +19,21 @@ def add_state(database: Database, task: Task, shown: dict[str, Any], runs: Runs)
     told = shown["Progress"] or {}
     info = (run or {}).get("Info")
     shown["State"] = _word(database, task, shown, run, unknown)
-    shown["Error"] = (run["Error"] if run else told.get("Error")) or None
+    shown["Error"] = (run["Error"] if run else _why_held_back(task) or told.get("Error")) or None
     shown["Failed"] = info["Failed"] if info else told.get("Failed", 0)
     shown["Behind"] = run["Behind"] if run else None
     shown["Unknown"] = unknown
     return run
+
+
+def _why_held_back(task: Task) -> str | None:
+    if not held_back(task):
+        return None
+    last = task.endings[-1]
+    return (
+        f"held back, as {len(task.endings)} of its runs ended their nodes, the last one {last.tag}: {last.reason}; "
+        f"correct it and put it again, or let it go as it is: raftnode task enable {task.name}"
+    )
 
 
 def _word(
@@ -37,4 +48,6 @@ def _word(
         return "Unknown"
     if shown["Holder"] is not None:
         return "NotRunning"
+    if held_back(task):
+        return "HeldBack"
     return "NotClaimed" if shown["Placement"]["Node"] else "NoNode"

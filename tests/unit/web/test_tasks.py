@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raftnode.cli.main import cli
+from raftnode.cli.session import FAILING
 from raftnode.masking import MASK
+from raftnode.record.commands import BlameTask
 from raftnode.web.requests import REQUEST_ID
 from tests.unit.web.client import Client
 
@@ -216,6 +220,27 @@ async def test_a_running_task_shows_its_progress(client: Client, tmp_path: Path)
     assert info["Run"]["Info"]["Errors"] == []
     [task] = (await client.get("/status")).json["Databases"]["Shop"]["Tasks"]
     assert task["RunHere"]["State"] == "Running"
+
+
+async def test_a_task_that_is_held_back_says_so_and_why(client: Client) -> None:
+    id = await _etl(client)
+    await _held(client, id)
+    epoch = int((await client.get(f"{DB}/task?key={id}")).json["Epoch"])
+    for number in range(2):
+        blame = BlameTask(key="shop/SqlEtl/orders", epoch=epoch + number, tag="A", reason="in _block")
+        assert (await client.node.replica.propose(blame)).value
+
+    async def shown() -> Any:
+        [task] = (await client.get("/status")).json["Databases"]["Shop"]["Tasks"]
+        return task if task["State"] == "HeldBack" else None
+
+    async with asyncio.timeout(30):
+        while not (task := await shown()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert "held back, as 2 of its runs ended their nodes, the last one A: in _block" in task["Error"]
+    assert (await client.get(f"{DB}/tasks/orders/why")).json["State"] == "HeldBack"
+    done = await asyncio.to_thread(CliRunner().invoke, cli, ["tasks", "--url", client.url])
+    assert (done.exit_code, "HeldBack" in done.output) == (FAILING, True)
 
 
 async def test_why_tells_the_rule_the_ranking_the_cause_and_the_runs(client: Client) -> None:
