@@ -14,7 +14,7 @@ from raftnode.http import HttpUnreachable
 
 @click.group()
 def db() -> None:
-    """Databases: create, delete, list, and what was deleted softly: removed, restore."""
+    """Databases, their groups and states, and what was deleted softly."""
 
 
 @db.command()

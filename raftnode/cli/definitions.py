@@ -16,7 +16,7 @@ IN_DATABASE = click.option("--database", metavar="NAME", help="The task's databa
 
 @click.group()
 def etl() -> None:
-    """ETL tasks: put."""
+    """ETL tasks: put, list, show, delete."""
 
 
 @etl.command("put")

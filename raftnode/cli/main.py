@@ -2,9 +2,12 @@
 
 import click
 
+from raftnode.cli import etl as _etl  # noqa: F401  # these two add their commands to `etl` and `db`
+from raftnode.cli import groups as _groups  # noqa: F401
 from raftnode.cli.cluster import node, observer, reelect
 from raftnode.cli.databases import db
 from raftnode.cli.definitions import connection_string, etl, pin, task_group
+from raftnode.cli.documents import document
 from raftnode.cli.imports import import_documents
 from raftnode.cli.placement import drain, what_if, why
 from raftnode.cli.recovery import recover, snapshot
@@ -50,7 +53,7 @@ def cli(context: click.Context, url: str | None) -> None:
     context.obj = url
 
 
-for command in (run, status, tasks, db, import_documents, etl, connection_string, task_group, pin):
+for command in (run, status, tasks, db, document, import_documents, etl, connection_string, task_group, pin):
     cli.add_command(command)
 for command in (node, reelect, observer, why, what_if, drain, snapshot, recover):
     cli.add_command(command)

@@ -85,10 +85,13 @@ class Session:
         return (await self._first("GET", path, None, None, TIMEOUT_SEC)).body
 
     async def ask_at(self, url: str, method: str, path: str) -> Any:
-        """The answer of one node as JSON. Ends the command with its refusal. Raises HttpUnreachable."""
+        """The answer of one node as JSON; None for a 404 without a word, as there is for a document. Ends the command
+        with the node's refusal. Raises HttpUnreachable."""
         try:
             return (await self._http.request(method, url + path, timeout_s=TIMEOUT_SEC)).json()
         except HttpFailed as error:
+            if error.status == 404 and not error.type:
+                return None
             raise _failure(url, error) from None
 
     async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:

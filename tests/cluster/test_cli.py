@@ -297,6 +297,48 @@ def test_connection_strings_are_listed_and_one_in_use_stays(shop: Shell) -> None
     assert "orders" in refused.stderr
 
 
+def test_an_etl_is_listed_shown_put_again_and_deleted(shop: Shell) -> None:
+    [listed] = [one for one in shop.json("etl", "list") if one["TaskName"] == "orders"]
+    assert (listed["Database"], listed["TaskType"]) == ("Shop", "SqlEtl")
+    assert "orders  SqlEtl  Enabled  Orders" in " ".join(shop.run("etl", "list").stdout.split(" ")).replace("   ", "  ")
+    definition = shop.json("etl", "show", "orders") | {"Name": "copied"}
+    shop.json("etl", "put", "-", "--database", "Shop", given=json.dumps(definition))
+    assert shop.json("etl", "show", "copied") == definition
+    shop.json("etl", "delete", "copied")
+    assert shop.run("etl", "show", "copied").returncode == 4
+
+
+def test_a_document_is_read(shop: Shell) -> None:
+    assert shop.json("document", "get", "orders/a", "--database", "Shop")["Name"] == "a"
+    assert [one["@id"] for one in shop.json("document", "list", "--database", "Shop", "--prefix", "orders/")] == [
+        "orders/a", "orders/b",
+    ]  # fmt: skip
+    missing = shop.run("document", "get", "orders/z", "--database", "Shop")
+    assert (missing.returncode, missing.stderr) == (4, "raftnode: Database 'Shop' has no document 'orders/z'.\n")
+
+
+def test_a_group_is_ordered_locked_and_switched_by_hand(shop: Shell) -> None:
+    shop.json("db", "create", "Group")
+    assert "Members: A" in shop.run("db", "promote", "Group", "A").stdout
+    assert shop.json("db", "reorder", "Group", "A", "--fixed")["RaftCommandIndex"] > 0
+    assert shop.json("db", "dynamic", "Group", "on")["DynamicNodesDistribution"]
+    shop.json("db", "lock", "Group", "error")
+    assert "locked" in shop.run("db", "delete", "Group", "--yes").stderr
+    shop.json("db", "lock", "Group", "off")
+    shop.json("db", "disable", "Group")
+    disabled = shop.run("document", "list", "--database", "Group")
+    assert disabled.returncode == 5
+    assert "is disabled" in disabled.stderr
+    shop.json("db", "enable", "Group")
+    assert shop.run("db", "enable", "Nothing").returncode == 4
+    assert shop.run("db", "add-node", "Group", "ZZ").returncode == 4
+    shop.json("db", "delete", "Group", "--yes", "--soft")
+    [copy] = shop.json("db", "removed")["Removed"]
+    shop.json("db", "restore", copy["Folder"], "--node", "A", "--name", "Again")
+    assert shop.run("db", "restore", copy["Folder"], "--node", "A").returncode == 4
+    shop.json("db", "delete", "Again", "--yes")
+
+
 def test_databases_are_listed_and_deleted(shop: Shell) -> None:
     shop.json("db", "create", "Gone")
     assert "Shop" in shop.run("db", "list").stdout

@@ -1,0 +1,61 @@
+"""`raftnode document ...`: reading documents, to see what is there."""
+
+import json
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from raftnode.cli.session import NotFound, NotNow, Session, talks
+from raftnode.cli.tables import print_table
+from raftnode.http import HttpUnreachable
+
+DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
+
+
+@click.group()
+def document() -> None:
+    """Documents: get, list."""
+
+
+@document.command()
+@click.argument("id")
+@DATABASE
+@talks
+async def get(session: Session, id: str, database: str) -> None:
+    """Print a document as JSON."""
+    found = await _docs(session, database, {"id": id})
+    if found is None:
+        raise NotFound(f"Database '{database}' has no document '{id}'.")
+    session.show(found["Results"][0], lambda shown: click.echo(json.dumps(shown, indent=2, ensure_ascii=False)))
+
+
+@document.command("list")
+@DATABASE
+@click.option("--prefix", metavar="TEXT", help="Only those whose ids begin so, by id. Else the newest first.")
+@click.option("--take", type=click.IntRange(1, 1000), default=25, show_default=True, help="How many.")
+@talks
+async def list_documents(session: Session, database: str, prefix: str | None, take: int) -> None:
+    """List documents by id."""
+    query = {"pageSize": str(take), "metadataOnly": "true"} | ({"startsWith": prefix} if prefix else {})
+    found = await _docs(session, database, query)
+    shown = [one["@metadata"] for one in (found or {"Results": []})["Results"]]
+
+    def show(_: Any) -> None:
+        rows = [(m["@id"], m["@collection"], m["@last-modified"][:19], m["@change-vector"]) for m in shown]
+        print_table("", ("id", "collection", "modified (UTC)", "change vector"), rows, empty="No documents.")
+
+    session.show(shown, show)
+
+
+async def _docs(session: Session, database: str, query: dict[str, str]) -> Any:
+    """The answer of a Member, None if there is no such document."""
+    topology = await session.call("GET", f"/topology?{urlencode({'name': database})}")
+    path = f"/databases/{quote(database, safe='')}/docs?{urlencode(query)}"
+    reason = "it has none"
+    for node in topology["Nodes"]:
+        try:
+            return await session.ask_at(node["Url"].rstrip("/"), "GET", path)
+        except (HttpUnreachable, NotNow) as error:
+            reason = str(error)
+    raise NotNow(f"No Member of database '{database}' gives it out: {reason.rstrip('.')}. See `raftnode status`.")
