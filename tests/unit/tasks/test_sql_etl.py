@@ -436,7 +436,7 @@ async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench
 @one_target
 async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(bench: Bench, tables: SqlTarget) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: 'text'})"}
-    worse = bad | {"Name": "worse", "Script": "loadToOrders({Freight: 'words'})"}
+    worse = bad | {"Name": "worse", "Script": "loadToOrderLines({Quantity: 'words'})"}
     await bench.store.batch([order("b/1", "", "Bad")])
     with pytest.raises(TaskFailed, match=r"transform 'bad': .*; transform 'worse': "):
         await KIND.run(bench.context(task(tables, "", bad, worse), 10))
