@@ -6,7 +6,7 @@ One loop compares the record with what is open. A change that does not concern a
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -99,6 +99,7 @@ class Databases:
         self._clean_s = clean_s
         self._open: dict[str, _Open] = {}
         self._wake = asyncio.Event()
+        self._out_of_step: set[str] = set()
         self._extra: dict[str, Replication] = {}
         self._handed_over: set[str] = set()
         self._moved = True
@@ -106,7 +107,14 @@ class Databases:
 
     def changed(self, record: Record, changes: Changes) -> None:
         """The record has changed; see `raftnode.consensus.replica.Listener`."""
-        if changes.cluster or changes.databases:
+        if changes.cluster:
+            self._look_at([*record.databases, *self._open])
+        self._look_at(changes.databases)
+
+    def _look_at(self, names: Iterable[str]) -> None:
+        """These databases, by folded name, may not be in step with the record any more."""
+        self._out_of_step.update(names)
+        if self._out_of_step:
             self._wake.set()
 
     async def run(self) -> None:
@@ -115,15 +123,18 @@ class Databases:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._clean())
                 group.create_task(self._watch())
+                self._look_at(self._record().databases)
                 while True:
                     self._wake.clear()
-                    settled = await self._reconcile(self._record(), group)
+                    names, self._out_of_step = self._out_of_step, set()
+                    waiting = await self._reconcile(self._record(), names, group)
                     self._has_moved()
                     try:
-                        async with asyncio.timeout(None if settled else RETRY_S):
+                        async with asyncio.timeout(RETRY_S if waiting else None):
                             await self._wake.wait()
                     except TimeoutError:
-                        continue
+                        pass
+                    self._out_of_step |= waiting
         finally:
             await asyncio.gather(*(self._close(folded) for folded in list(self._open)))
 
@@ -159,30 +170,32 @@ class Databases:
         """What `status` says may be another."""
         self._moved = True
 
-    async def _reconcile(self, record: Record, group: asyncio.TaskGroup) -> bool:
-        """One pass. False: something failed, or is waited for, and must be looked at again."""
-        settled = True
+    async def _reconcile(self, record: Record, names: set[str], group: asyncio.TaskGroup) -> set[str]:
+        """One pass over these databases. Gives those that failed, or wait, and must be looked at again."""
+        waiting: set[str] = set()
         self._has_moved()
-        self._handed_over &= {folded for folded, d in record.databases.items() if _leaves(d, self._tag)}
-        held = {folded: d for folded, d in record.databases.items() if self._holds(d)}
-        for folded, copy in list(self._open.items()):
-            if folded not in held or copy.path != self._path(held[folded]):
+        changed = {folded: record.databases[folded] for folded in names if folded in record.databases}
+        self._handed_over -= {f for f in names if f not in changed or not _leaves(changed[f], self._tag)}
+        held = {folded: d for folded, d in changed.items() if self._holds(d)}
+        for folded in names & self._open.keys():
+            if folded not in held or self._open[folded].path != self._path(held[folded]):
                 await self._close(folded)
-        for database in held.values():
+        for folded, database in held.items():
             try:
                 copy = self._copy(database)
                 if copy.lost and copy.store is not None:
                     await self._shut(copy)
                 store = await self._opened(copy)
             except StoreError:
-                settled = False
+                waiting.add(folded)
                 continue
             await self._aim(copy, store, _destinations(record, database, self._tag), group)
-        for folded, database in record.databases.items():
+        for folded, database in changed.items():
             if self._tag in database.deletion_in_progress:
                 stays = _leaves(database, self._tag) and not await self._handed(folded, database)
-                settled = not stays and await self._delete(folded, database) and settled
-        return settled
+                if stays or not await self._delete(folded, database):
+                    waiting.add(folded)
+        return waiting
 
     def _holds(self, database: Database) -> bool:
         return _holds(database, self._tag) and database.name.lower() not in self._handed_over
@@ -296,7 +309,7 @@ class Databases:
                     log.error("a copy is given up, as its file fails", database=copy.name, reason=error)
                     copy.error, copy.lost = error, True
                     self._has_moved()
-                    self._wake.set()
+                    self._look_at([copy.name.lower()])
 
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed."""

@@ -48,3 +48,9 @@ async def test_nobody_looks_at_each_idle_database(tmp_path: Path, monkeypatch: p
         while calls["_topology"] == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         assert calls["_topology"] < DATABASES, "one that is busy wakes no other"
+        counted(monkeypatch, calls, Databases, "_aim")
+        reply = await client.put("/databases/idle7/indexes", {"Indexes": [{"Name": "i", "Maps": ["from o in docs"]}]})
+        assert reply.status == 201
+        while calls["_aim"] == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert calls["_aim"] < DATABASES, "a change of one concerns no other"
