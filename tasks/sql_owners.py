@@ -40,12 +40,13 @@ def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
     """Refuses a table that another task of the database writes in the same target. `id` is the task's own, 0 for a new
     one. Raises ConfigurationError."""
     address = _address(database, etl.connection_string_name)
+    alike = {name for name in database.connection_strings if _address(database, name) == address is not None}
     for task in sorted(database.tasks.values(), key=lambda task: task.id):
-        if task.kind != KIND or task.id == id or task.name.lower() == etl.name.lower():
-            continue
-        other = _configuration(task)
-        if other is not None and _address(database, other.connection_string_name) == address is not None:
-            _check_pair(etl, other)
+        own = task.id == id or task.name.lower() == etl.name.lower()
+        if task.kind == KIND and not own and (task.connection_string or "").lower() in alike:
+            other = _configuration(task)
+            if other is not None:
+                _check_pair(etl, other)
 
 
 def check_connection(given: Mapping[str, Any], database: Database) -> None:
@@ -54,12 +55,14 @@ def check_connection(given: Mapping[str, Any], database: Database) -> None:
     name = str(given.get("Name", "")).lower()
     strings = {key: from_json(string.configuration) for key, string in database.connection_strings.items()}
     strings[name] = dict(given)
-    tasks = [(task, other) for task in database.tasks.values() if task.kind == KIND and (other := _configuration(task))]
-    for (_, one), (_, other) in combinations(sorted(tasks, key=lambda pair: pair[0].id), 2):
-        names = {one.connection_string_name.lower(), other.connection_string_name.lower()}
-        if name in names and len(names) == 2:
-            first, second = (_parsed(strings.get(n)) for n in names)
-            if first is not None and first == second:
+    address = _parsed(strings[name])
+    led = {key for key, string in strings.items() if address is not None and _parsed(string) == address}
+    tasks = [t for t in database.tasks.values() if t.kind == KIND and (t.connection_string or "").lower() in led]
+    known = [other for task in sorted(tasks, key=lambda task: task.id) if (other := _configuration(task))]
+    mine = [etl for etl in known if etl.connection_string_name.lower() == name]
+    for one in mine:
+        for other in known:
+            if other.connection_string_name.lower() != name:
                 _check_pair(one, other)
 
 

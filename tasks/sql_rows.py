@@ -6,6 +6,7 @@ the batch (a parent) or their absence (a unique value that moves on). Those that
 starts over with their old rows in place.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
@@ -91,7 +92,7 @@ class Writing:
     async def _written(self, documents: Sequence[DocumentRows]) -> bool:
         """The batch as a whole, if nothing at all is wrong with it."""
         try:
-            converted = [self._converted(document) for document in documents]
+            converted = [await self._converted(n, document) for n, document in enumerate(documents)]
         except (DoesNotFit, ColumnMissing):
             return False
         if await self._tried(self._replace, converted, probed=False) is not None:
@@ -101,9 +102,9 @@ class Writing:
 
     async def _isolated(self, documents: Sequence[DocumentRows]) -> None:
         left: list[_Document] = []
-        for document in documents:
+        for n, document in enumerate(documents):
             try:
-                left.append(self._converted(document))
+                left.append(await self._converted(n, document))
             except DoesNotFit as error:
                 self.refused.append(Refusal(document.id, str(error)))
         refused: list[_Failed] = []
@@ -119,7 +120,11 @@ class Writing:
         self.refused = [reasons[document.id] for document in documents if document.id in reasons]
         self.accepted = len(documents) - len(self.refused)
 
-    def _converted(self, document: DocumentRows) -> _Document:
+    async def _converted(self, n: int, document: DocumentRows) -> _Document:
+        """The batch's n-th document as its tables take it. Now and then others have their turn on the loop."""
+        if n % PIECE_DOCUMENTS == PIECE_DOCUMENTS - 1:
+            await asyncio.sleep(0)
+            self._check()
         targets = self.schema.targets
         return _Document(document, [(t := targets[name], t.convert(document.id, row)) for name, row in document.rows])
 
@@ -128,24 +133,25 @@ class Writing:
         if await self._tried(self._replace, documents) is None:
             return [], True
         savepoint = await self._connection.begin_nested()
-        failed = await self._inserted_without_old_rows(documents)
-        if failed or (self.schema.deferrable and await self._tried(_nothing, documents, deferred=True) is not None):
-            await savepoint.rollback()
-        else:
+        failed, checked = await self._inserted_without_old_rows(documents)
+        if not failed and (checked or await self._tried(_nothing, documents) is None):
             await savepoint.commit()
             return [], True
-        if failed and not self.schema.deferrable:
+        await savepoint.rollback()
+        if checked:
             return failed, False
         # What is checked late cannot be checked while the old rows of all are gone: the documents go in one by one.
-        failed = await self._again(await self._each(self._replace, documents))
-        return failed, True
+        return await self._again(await self._each(self._replace, documents)), True
 
-    async def _inserted_without_old_rows(self, documents: Sequence[_Document]) -> list[_Failed]:
+    async def _inserted_without_old_rows(self, documents: Sequence[_Document]) -> tuple[list[_Failed], bool]:
+        """The documents that fail when the old rows of all have gone, and whether what is checked late was asked: it
+        cannot be when rows of other documents refer to some of those."""
         stuck = await self._each(self._delete, documents, deferred=False)
-        failed = await self._each(self._insert, _without(documents, stuck), deferred=False)
-        if len(stuck) + len(failed) == len(documents):
-            return [*stuck, *failed]
-        return await self._again([*stuck, *failed], deferred=False)
+        checked = await self._tried(_nothing, documents) is None
+        failed = [*stuck, *await self._each(self._insert, _without(documents, stuck), deferred=checked)]
+        if len(failed) < len(documents):
+            failed = await self._again(failed, deferred=checked)
+        return failed, checked
 
     async def _each(self, step: _Step, documents: Sequence[_Document], *, deferred: bool = True) -> list[_Failed]:
         """The documents for which the step fails; for the others it is done, for as many at a time as can be."""

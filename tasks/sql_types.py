@@ -5,6 +5,7 @@ all of them, or the value is refused; only to what a column itself declares (the
 """
 
 import base64
+import math
 import re
 import struct
 import uuid
@@ -113,12 +114,10 @@ def _single(number: float) -> float:
 
 def _reads_as(rounded: float, number: Decimal, digits_max: int) -> bool:
     """Whether a float says all that the decimal says, written with as many digits."""
-    digits = len("".join(map(str, number.as_tuple().digits)).strip("0")) or 1
-    if abs(rounded) == float("inf"):
-        return False
-    return Decimal(rounded) == number or (
-        digits <= digits_max and Decimal(f"{rounded:.{digits - 1}e}").compare(number) == 0
-    )
+    if Decimal(repr(rounded)) == number or Decimal(rounded) == number:
+        return True
+    digits = len("".join(map(str, number.as_tuple().digits)).strip("0"))
+    return digits <= digits_max and math.isfinite(rounded) and Decimal(f"{rounded:.{max(digits, 1) - 1}e}") == number
 
 
 def moment(value: Any) -> datetime:

@@ -99,7 +99,8 @@ def shop(shell: Shell) -> Shell:
     given = "\n\n".join(json.dumps(line) for line in lines)
     assert shell.json("import", "-", "--database", "Shop", given=given) == {"Database": "Shop", "Imported": 2}
     (shell.directory / "orders.json").write_text(json.dumps(etl("orders", "target")))
-    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": "Data Source=x"}
+    place = f"Data Source={shell.directory}/x"
+    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": place}
     shell.json("connection-string", "put", "-", "--database", "Shop", given=json.dumps(string))
     shell.json("etl", "put", "orders.json", "--database", "Shop")
     return shell
@@ -432,7 +433,8 @@ def test_a_second_node_on_the_same_data_ends_and_names_the_first(shop: Shell) ->
 
 def test_a_name_in_two_databases_must_be_told_apart(shop: Shell) -> None:
     shop.json("db", "create", "Twin")
-    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": "Data Source=y"}
+    place = f"Data Source={shop.directory}/y"
+    string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite", "ConnectionString": place}
     shop.json("connection-string", "put", "-", "--database", "Twin", given=json.dumps(string))
     shop.json("etl", "put", "orders.json", "--database", "Twin")
     assert "say which: --database" in shop.run("pin", "orders", "A").stderr

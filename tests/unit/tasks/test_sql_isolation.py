@@ -47,6 +47,27 @@ async def test_a_swap_of_unique_values_goes_in_beside_a_document_that_is_refused
     assert await target.rows("SELECT v FROM t WHERE id = 'bad'") == [(7,)]
 
 
+@pytest.mark.postgres
+async def test_a_swap_of_values_that_are_checked_late_goes_in_beside_what_is_refused_late(
+    postgres_target: SqlTarget,
+) -> None:
+    late = "DEFERRABLE INITIALLY DEFERRED"
+    await postgres_target.execute(
+        f"CREATE TABLE t (id text PRIMARY KEY, u text UNIQUE {late}, b text REFERENCES t {late})"
+    )
+    async with sink(postgres_target, tables=(T,)) as opened:
+        assert await write(opened, row("o/1", u="x"), row("o/2", u="y")) == []
+        batch = [
+            row("o/1", u="y"),
+            row("b/1", u="b", b="none"),
+            row("b/2", u="y"),
+            row("b/3", b="no"),
+            row("o/2", u="x"),
+        ]
+        assert await write(opened, *batch) == ["b/1", "b/2", "b/3"]
+    assert await postgres_target.rows("SELECT id, u FROM t ORDER BY 1") == [("o/1", "y"), ("o/2", "x")]
+
+
 async def test_what_needs_a_value_of_a_refused_document_s_old_row_is_refused_too(target: SqlTarget) -> None:
     await target.execute("CREATE TABLE t (id varchar(20), u varchar(20) UNIQUE, v int CHECK (v < 100))")
     async with sink(target, tables=(T,)) as opened:

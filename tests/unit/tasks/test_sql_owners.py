@@ -46,7 +46,8 @@ def record(sqlite_target: SqlTarget) -> Database:
 
 def with_task(record: Database, id: int, given: dict[str, Any]) -> Database:
     parsed = KIND.parse(given | {"TaskId": id}, record)
-    task = Task(id=id, name=parsed.name, kind=parsed.kind, key=parsed.key, configuration=parsed.configuration)
+    fields = {"name": parsed.name, "kind": parsed.kind, "key": parsed.key, "configuration": parsed.configuration}
+    task = Task(id=id, connection_string=parsed.connection_string, **fields)  # type: ignore[arg-type]
     return replace(record, tasks=Map({**record.tasks, id: task}))
 
 
@@ -112,7 +113,7 @@ def test_a_connection_string_does_not_lead_a_task_to_another_s_table(
     record: Database, sqlite_target: SqlTarget
 ) -> None:
     record = with_task(record, 8, configuration("two", "other"))
-    with pytest.raises(ConfigurationError, match="'Orders' is written by task 'two' in the same target as by 'one'"):
+    with pytest.raises(ConfigurationError, match="'Orders' is written by task 'one' in the same target as by 'two'"):
         sql_owners.check_connection(string("Other", sqlite_target), record)
     elsewhere = string("Other", sqlite_target, ConnectionString="Data Source=/nowhere/else.db")
     sql_owners.check_connection(elsewhere, record)
