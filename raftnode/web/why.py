@@ -95,7 +95,7 @@ def _of_rule(task: Task, placement: Placement) -> str:
             ended = "; ".join(f"epoch {run.epoch} on {run.tag}: {run.reason}" for run in task.endings)
             return (
                 f"It is held back, as {len(task.endings)} of its runs have ended their nodes ({ended}). Correct it and "
-                "put it again, or let it go as it is: raftnode task enable."
+                f"put it again, or let it go as it is: raftnode task enable '{task.name}'."
             )
         case "NoRunner":
             return (

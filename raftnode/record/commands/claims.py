@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from raftnode.record.cause import cause_of
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
-from raftnode.record.commands.tasks import ProgressMade, with_progress
+from raftnode.record.commands.tasks import ProgressMade, with_ending, with_progress
 from raftnode.record.model import (
     GENERATION_STRIDE,
     RUNS_KEPT_MAX,
@@ -120,7 +120,23 @@ def _runs(last: Claim | None) -> tuple[EndedRun, ...]:
 
 def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
     """The record with that epoch's claim void, or None if another epoch or nobody holds it."""
-    return _end(record, key, "Void", reason) if _holds(record.claims.get(key), epoch) else None
+    claim = record.claims.get(key)
+    if claim is None or not _holds(claim, epoch):
+        return None
+    return _end(_suspected(record, key, claim, reason), key, "Void", reason)
+
+
+def _suspected(record: Record, key: str, claim: Claim, reason: str) -> Record:
+    """A task that has ended a node before, and whose node falls silent again, is taken to have ended that too: waiting
+    for the node to come back and say so would cost the next one."""
+    found = task_of(record, key)
+    if found is None or not found[1].endings:
+        return record
+    ended = EndedRun(epoch=claim.epoch, tag=claim.tag, state="EndedItsNode", reason=f"its node fell silent: {reason}")
+    database = with_ending(record, key, ended)
+    return (
+        record if database is None else replace(record, databases=record.databases.set(database.name.lower(), database))
+    )
 
 
 def without_ended_claims(record: Record, databases: set[str]) -> Record:

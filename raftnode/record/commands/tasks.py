@@ -203,14 +203,23 @@ class BlameTask(Command, frozen=True, kw_only=True, tag="BlameTask"):
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """The value says whether it counts: once for each run, and not after an edit of the task."""
-        found = task_of(record, self.key)
-        task = found[0].tasks.get(found[1].id) if found else None
-        known = task is None or any(run.epoch == self.epoch for run in task.endings)
-        if found is None or task is None or known or self.epoch % GENERATION_STRIDE < task.etag:
-            return Outcome(record=record, value=False)
         ended = EndedRun(epoch=self.epoch, tag=self.tag, state="EndedItsNode", reason=self.reason[:REASON_LENGTH_MAX])
-        task = replace(task, endings=(*task.endings, ended)[-RUNS_KEPT_MAX:], placement_index=entry.index)
-        return with_database(record, found[0].with_task(task), entry, value=True)
+        database = with_ending(record, self.key, ended)
+        if database is None:
+            return Outcome(record=record, value=False)
+        return with_database(record, database, entry, value=True)
+
+
+def with_ending(record: Record, key: str, ended: EndedRun) -> Database | None:
+    """The database with that run held against its task; None if it does not count: the task is gone, knows it already,
+    or was edited since."""
+    found = task_of(record, key)
+    task = found[0].tasks.get(found[1].id) if found else None
+    if found is None or task is None or any(run.epoch == ended.epoch for run in task.endings):
+        return None
+    if ended.epoch % GENERATION_STRIDE < task.etag:
+        return None
+    return found[0].with_task(replace(task, endings=(*task.endings, ended)[-RUNS_KEPT_MAX:]))
 
 
 class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):

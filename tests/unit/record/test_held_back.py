@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from raftnode.record.commands import BlameTask, DeleteTask, PutTask, ReleaseTask, SetTaskState
+from raftnode.record.commands import BlameTask, Decide, DeleteTask, PutTask, ReleaseTask, SetTaskState, VoidClaim
 from raftnode.record.model import claim_key
 from raftnode.record.ownership import held_back, task_key
 from tests.unit.record.build import KIND, Cluster
@@ -74,3 +74,29 @@ def test_it_is_let_go_by_hand(cluster: Cluster, by: str) -> None:
         cluster.do(SetTaskState(database="Northwind", id=id, disabled=False))
     assert cluster.task_now("t").endings == ()
     assert cluster.placed("t").node == "A"
+
+
+def test_one_that_has_ended_a_node_and_whose_next_node_falls_silent_is_taken_to_have_ended_both(
+    cluster: Cluster,
+) -> None:
+    def silent() -> None:
+        epoch = int(cluster.do(cluster.claim("A", "t")))
+        voided = VoidClaim(key=KEY, epoch=epoch, reason="A has not been heard")
+        cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(voided,)))
+
+    silent()
+    assert cluster.task_now("t").endings == ()
+    cluster.do(blame(run(cluster)))
+    silent()
+    assert held_back(cluster.task_now("t"))
+    assert cluster.task_now("t").endings[1].reason == "its node fell silent: A has not been heard"
+    assert not cluster.do(blame(cluster.task_now("t").endings[1].epoch))
+
+
+def test_a_silence_after_an_edit_is_held_against_nobody(cluster: Cluster) -> None:
+    cluster.do(blame(run(cluster)))
+    epoch = int(cluster.do(cluster.claim("A", "t")))
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=True))
+    voided = VoidClaim(key=KEY, epoch=epoch, reason="A has not been heard")
+    cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(voided,)))
+    assert len(cluster.task_now("t").endings) == 1
