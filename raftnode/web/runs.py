@@ -46,13 +46,14 @@ class Runs:
     parts: Parts
     by_node: dict[str, dict[str, msgspec.Raw]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    details: bool = False
 
     def of(self, key: str, holder: str | None) -> tuple[dict[str, Any] | None, str | None]:
         """The run of a task on its holder, and why it is not known."""
         if holder is None:
             return None, None
         if holder == self.parts.tag:
-            return run_here(self.parts, key, details=True), None
+            return run_here(self.parts, key, details=self.details), None
         run = self.by_node.get(holder, {}).get(key)
         return None if run is None else from_json(bytes(run)), self.unknown.get(holder)
 
@@ -106,7 +107,7 @@ async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task
     """The runs of these tasks' holders, or the one under `key` with all its details; a holder that does not answer in
     time is named."""
     parts = request.app[PARTS]
-    runs = Runs(parts)
+    runs = Runs(parts, details=key is not None)
     holders = await request.app[SLICES].all(_holders(parts.replica.record, tasks))
     others = {tag for tag in holders if tag not in (None, parts.tag)}
     await asyncio.gather(*(_ask(request, tag, key, runs) for tag in sorted(others)))
