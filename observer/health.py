@@ -12,9 +12,19 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from observer.rules.facts import CopyState, DatabaseReport, DatabaseStatus, Facts, Limits, NodeFacts
+from observer.rules.facts import (
+    CopyState,
+    DatabaseReport,
+    DatabaseStatus,
+    Facts,
+    Holder,
+    Limits,
+    NodeFacts,
+    holder_of,
+)
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
 from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard
+from raftnode.lease import Incarnation
 from raftnode.ports import NS_PER_MS, Clock
 from raftnode.record.model import Claim, NodeState, Record, ResourceFlag, Timings
 
@@ -29,6 +39,7 @@ class Leadership(Protocol):
     @property
     def reports(self) -> Mapping[str, Heard]: ...
     def is_silent(self, tag: str) -> bool: ...
+    def is_over(self, tag: str, incarnation: Incarnation) -> bool: ...
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +56,6 @@ class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What health reads of a node's report; whatever else it holds is for people."""
 
-    node_id: str = ""
     flags: tuple[ResourceFlag, ...] = ()
     databases: dict[str, CopyReport] = {}
 
@@ -60,8 +70,6 @@ class _Seen:
     samples: int = 0
     databases: object = None
     read: dict[str, CopyReport] = field(default_factory=dict)
-    node_id: str = ""
-    node_id_since_ns: int = 0
     current: Mapping[str, DatabaseReport] = field(default_factory=dict)
     current_ns: int = 0
     previous: Mapping[str, DatabaseReport] = field(default_factory=dict)
@@ -81,14 +89,12 @@ class Health:
         self,
         *,
         tag: str,
-        node_id: str,
         heartbeat: Leadership,
         clock: Clock,
         own_report: Callable[[], dict[str, Any]],
         last_error: Callable[[str], str] = lambda tag: "",
     ) -> None:
         self._tag = tag
-        self._node_id = node_id
         self._heartbeat = heartbeat
         self._clock = clock
         self._own_report = own_report
@@ -97,7 +103,7 @@ class Health:
         self._seen: dict[str, _Seen] = {}
         self._own_sampled_ns = 0
         self._claims: Mapping[str, Claim] = {}
-        self._holders: frozenset[str] = frozenset()
+        self._holders: frozenset[Holder] = frozenset()
 
     def facts(self, record: Record, timings: Timings, limits: Limits) -> Facts:
         """All that is known at this moment, of the cluster's nodes and of whoever holds a claim."""
@@ -108,9 +114,10 @@ class Health:
                 {},
                 now_ns - PAYLOAD_PERIOD_MS * NS_PER_MS,
             )
-        tags = {self._tag, *record.nodes, *self._heartbeat.reports, *self._holders_of(record)}
+        holders = self._holders_of(record)
+        tags = {self._tag, *record.nodes, *self._heartbeat.reports, *(holder.tag for holder in holders)}
         for tag in tags:
-            seen = self._seen.setdefault(tag, _Seen(heard_ns=now_ns, node_id_since_ns=now_ns))
+            seen = self._seen.setdefault(tag, _Seen(heard_ns=now_ns))
             self._sample(tag, seen, record, now_ns)
         fresh_ns = timings.time_before_moving_to_rehab_ms * NS_PER_MS // 2
         return Facts(
@@ -123,6 +130,8 @@ class Health:
             silence_ms=timings.time_before_moving_to_rehab_ms,
             limits=limits,
             nodes={tag: self._node(tag, self._seen[tag], now_ns, fresh_ns) for tag in tags},
+            holders=holders,
+            over=frozenset(h for h in holders if self._heartbeat.is_over(h.tag, Incarnation(h.boot, h.nonce))),
         )
 
     def reports(self) -> dict[str, Any]:
@@ -140,15 +149,15 @@ class Health:
             for tag, heard in sorted(self._heartbeat.reports.items())
         }
 
-    def _holders_of(self, record: Record) -> frozenset[str]:
+    def _holders_of(self, record: Record) -> frozenset[Holder]:
         if record.claims is not self._claims:
             self._claims = record.claims
-            self._holders = frozenset(claim.tag for claim in record.claims.values() if claim.state == "Held")
+            self._holders = frozenset(holder_of(claim) for claim in record.claims.values() if claim.state == "Held")
         return self._holders
 
     def _sample(self, tag: str, seen: _Seen, record: Record, now_ns: int) -> None:
         if tag == self._tag:
-            seen.heard_ns, seen.node_id = now_ns, self._node_id
+            seen.heard_ns = now_ns
             if now_ns - self._own_sampled_ns >= PAYLOAD_PERIOD_MS * NS_PER_MS:
                 self._own_sampled_ns = now_ns
                 self._take(tag, seen, self._own_report(), record, now_ns)
@@ -182,8 +191,6 @@ class Health:
                 seen.complaint = str(error)
             return
         seen.complaint, seen.read = "", read.databases
-        if read.node_id and read.node_id != seen.node_id:
-            seen.node_id, seen.node_id_since_ns = read.node_id, now_ns
         seen.flags = read.flags
         seen.previous, seen.previous_ns = seen.current, seen.current_ns
         seen.current, seen.current_ns = reports, now_ns
@@ -202,8 +209,6 @@ class Health:
             silent=silent,
             fresh=not silent and bool(seen.current) and now_ns - seen.heard_ns <= fresh_ns,
             heard_ns=seen.heard_ns,
-            node_id=seen.node_id,
-            node_id_since_ns=seen.node_id_since_ns,
             error=self._last_error(tag) if silent else "",
             current=seen.current,
             previous=seen.previous,

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from observer.health import Health, Leadership
 from observer.rules.decide import Said, Verdict, decide
-from observer.rules.facts import Facts, Limits
+from observer.rules.facts import Facts, Limits, started_again
 from observer.rules.rest import RESTLESS, at_rest
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.lease import Role
@@ -124,10 +124,10 @@ class Observer:
         if not (fresh.topologies or fresh.voids or fresh.graces or fresh.said):
             self._standing = _standing(verdict)
             self._nothing(record, facts)
-            return _pause_ms(facts, self._period_ms)
+            return _pause_ms(record, facts, self._period_ms)
         self._quiet = None
         if not await self._propose(self._command(fresh, facts), fresh):
-            return _pause_ms(facts, self._period_ms)
+            return _pause_ms(record, facts, self._period_ms)
         self._standing = _standing(verdict)
         return 0
 
@@ -197,15 +197,18 @@ def parts(command: Decide) -> list[Decide]:
     return [*parts(first), *parts(rest)]
 
 
-def _pause_ms(facts: Facts, period_ms: int) -> float:
+def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
     """Until a node that is heard no more would have been silent for R; a node that is past that moment and does not
-    count as silent yet (the leader is new, or the node reports but is not accepted) is polled for."""
-    pause_ms: float = period_ms
+    count as silent yet (the leader is new, or the node reports but is not accepted) is polled for, and so is the end of
+    a former process, which the node that was started again waits for."""
+    poll_ms = max(POLL_MS_MIN, facts.silence_ms / POLLS_IN_SILENCE)
+    waited_for = any(started_again(record, holder) for holder in facts.holders - facts.over)
+    pause_ms: float = min(period_ms, poll_ms) if waited_for else period_ms
     for node in facts.nodes.values():
         if node.silent or node.tag == facts.leader:
             continue
         left_ms = facts.silence_ms - (facts.now_ns - node.heard_ns) / NS_PER_MS
-        pause_ms = min(pause_ms, left_ms + 1 if left_ms > 0 else max(POLL_MS_MIN, facts.silence_ms / POLLS_IN_SILENCE))
+        pause_ms = min(pause_ms, left_ms + 1 if left_ms > 0 else poll_ms)
     return pause_ms
 
 

@@ -46,6 +46,7 @@ class ClusterTransport(Transport, Protocol):
     removed_by: str | None
 
     def complaint(self, tag: str) -> str: ...
+    def check_announced(self) -> None: ...
 
 
 class Databases(parts.Databases, Protocol):
@@ -64,7 +65,7 @@ AnyDatabases = TypeVar("AnyDatabases", bound=Databases)
 class Ports(Generic[AnyTransport, AnyDatabases]):
     """The doors to the world outside.
 
-    `transport` is made from what tells which node id the cluster has a tag under; `databases` from what gives the
+    `transport` is made from the record on this node, which tells who may have a tag; `databases` from what gives the
     newest record, and from what is awaited with a database's name once its copy is gone. `flags` tells what the machine
     is short of. `failed` ends the process, with a reason for the operator. `blame` finds out which task has ended one.
     """
@@ -73,7 +74,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     random: Random
     disk: Disk
     timer: Timer
-    transport: Callable[[Callable[[str], str]], AnyTransport]
+    transport: Callable[[Replica], AnyTransport]
     databases: Callable[[Callable[[], Record], Callable[[str], Coroutine[Any, Any, None]]], AnyDatabases]
     flags: Callable[[], Sequence[ResourceFlag]]
     failed: Callable[[str], None]
@@ -116,7 +117,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self._setup, self._ports = setup, ports
         self._reported: tuple[Mapping[str, Copy], tuple[ResourceFlag, ...], dict[str, Any]] | None = None
         self.replica = replica or Replica()
-        self.transport = ports.transport(self.replica.node_id_of)
+        self.transport = ports.transport(self.replica)
         self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
         self._build_consensus()
         self._build_lease()
@@ -149,6 +150,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             tag=setup.tag,
             node_id=setup.node_id,
             boot=setup.boot,
+            nonce=setup.nonce,
             url=setup.url,
             cluster_address=setup.cluster_address,
             kinds=kinds(),
@@ -167,6 +169,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             boot=setup.boot,
             nonce=setup.nonce,
             timings=lambda: self.replica.record.timings,
+            nodes=lambda: self.replica.record.nodes,
             heartbeat_ms=setup.raft.heartbeat_ms,
             report_payload=self._report,
             on_lease=self._lease_until,
@@ -175,7 +178,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
     def _build_work(self) -> None:
         setup, ports = self._setup, self._ports
         self.supervisor = Supervisor(
-            Own(setup.tag, setup.node_id, setup.boot),
+            Own(setup.tag, setup.node_id, setup.boot, setup.nonce),
             replica=self.replica,
             lease=self.heartbeat,
             databases=self.databases,
@@ -190,7 +193,6 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         )
         self.health = Health(
             tag=setup.tag,
-            node_id=setup.node_id,
             heartbeat=self.heartbeat,
             clock=ports.clock,
             own_report=self._report,
@@ -213,6 +215,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self.replica.subscribe(self.supervisor.on_tick)
         # A node that leaves and joins again between two beats must be seen to leave.
         self.replica.subscribe(lambda record, changes: self.heartbeat.check() if changes.cluster else None)
+        self.replica.subscribe(lambda record, changes: self.transport.check_announced() if changes.cluster else None)
         self.heartbeat.subscribe(self.supervisor.on_lease)
 
     def _report(self) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import structlog
 
 from raftnode import lease as rules
 from raftnode.decoding import UNREADABLE, MsgpackDecoder
-from raftnode.lease import FOREVER_NS, Beat, Lease, Now, Report, Role, StepDown, View
+from raftnode.lease import FOREVER_NS, Beat, Incarnation, Lease, Now, Report, Role, StepDown, View
 from raftnode.lease.messages import RaftRole
 from raftnode.ports import NS_PER_MS, Clock, Network
-from raftnode.record.model import Timings
+from raftnode.record.model import ClusterNode, Timings
 
 CHANNEL = "beat"
 PAYLOAD_BYTES_MAX = 1024 * 1024
@@ -86,9 +86,11 @@ class Heard:
 class Heartbeat:
     """The lease of this node, driven. All methods but `has_lease` are for the event loop's thread.
 
-    `timings` gives the record's, None before the cluster is formed; until then beats go out every
-    `heartbeat_ms` and grant nothing. `report_payload` is asked for what the observer is to know of this
-    node; it gives the same object as long as that is the same.
+    `timings` gives the record's, None before the cluster is formed; until then beats go out every `heartbeat_ms` and
+    grant nothing. `nodes` gives the record's, the same object as long as nothing has changed in it: of each node the
+    leader hears the process that has announced itself. `report_payload` is asked for what the observer is to know of
+    this node, the
+    same object as long as that is the same.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Heartbeat:
         boot: int,
         nonce: int,
         timings: Callable[[], Timings | None],
+        nodes: Callable[[], Mapping[str, ClusterNode]],
         heartbeat_ms: int,
         report_payload: Callable[[], dict[str, Any]],
         on_lease: Callable[[int], None] = lambda until_ns: None,
@@ -108,6 +111,7 @@ class Heartbeat:
         self._network = network
         self._clock = clock
         self._timings = timings
+        self._nodes = nodes
         self._heartbeat_ms = heartbeat_ms
         self._report_payload = report_payload
         self._on_lease = on_lease
@@ -120,6 +124,8 @@ class Heartbeat:
         self._wake = asyncio.Event()
         self._members: Collection[Tagged] | None = None
         self._peers: frozenset[str] = frozenset()
+        self._known_nodes: Mapping[str, ClusterNode] | None = None
+        self._incarnations: dict[str, Incarnation] = {}
         network.on_message(CHANNEL, self._received)
         raft.on_role_change.append(lambda role, term: self._role_changed())
 
@@ -178,7 +184,7 @@ class Heartbeat:
     # ---- what the leader knows
 
     def silent_tags(self) -> frozenset[str]:
-        """The nodes whose claims this leader may void now; empty in a node that does not lead."""
+        """The nodes that certainly have no lease now; empty in a node that does not lead."""
         self.check()
         return rules.silent_tags(self._lease, self._view(), self._now())
 
@@ -186,6 +192,11 @@ class Heartbeat:
         """The same for one node, also one that is no longer, or never was, in the cluster."""
         self.check()
         return rules.is_silent(self._lease, tag, self._now())
+
+    def is_over(self, tag: str, incarnation: Incarnation) -> bool:
+        """Whether this leader may void the claims of that process of the node now."""
+        self.check()
+        return rules.is_over(self._lease, tag, incarnation, self._now())
 
     @property
     def reports(self) -> Mapping[str, Heard]:
@@ -266,6 +277,8 @@ class Heartbeat:
         self._take(*rules.on_report(self._lease, tag, report, view, now))
         if self._lease.authority is None or tag not in view.peers:
             return
+        if report.stamp.incarnation != view.incarnations.get(tag):
+            return
         known = self._reports.get(tag) or Heard(tag, 0, False, 0, 0, {})
         payload, encoded, samples = known.payload, known.encoded, known.samples
         if report.payload == encoded:
@@ -292,6 +305,10 @@ class Heartbeat:
         raft, authority, members = self._raft, self._lease.authority, self._raft.peers
         if members is not self._members:
             self._members, self._peers = members, frozenset(peer.tag for peer in members) - {raft.tag}
+        nodes = self._nodes()
+        if nodes is not self._known_nodes:
+            self._known_nodes = nodes
+            self._incarnations = {tag: Incarnation(node.boot, node.nonce) for tag, node in nodes.items()}
         role, term = raft.role, raft.term
         elected = role in ("Leader", "LeaderElect") and (authority is None or authority.term != term)
         return View(
@@ -303,6 +320,7 @@ class Heartbeat:
             commit_index=raft.commit_index,
             timings=self._timings(),
             votes=dict(raft.votes_granted(term)) if elected else {},
+            incarnations=self._incarnations,
         )
 
     def _take(self, lease: Lease, step_down: StepDown | None) -> None:

@@ -36,8 +36,8 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class Identity:
     """An incarnation: `node_id` (32 hex digits) belongs to the directory, `boot` counts its starts from 1,
-    `nonce` (63 bits) is this process's. `took_part`: the directory has held a log before. `lock` is the descriptor
-    that holds the directory until `release`."""
+    `nonce` (53 bits, never 0) is this process's. `took_part`: the directory has held a log before. `lock` is the
+    descriptor that holds the directory until `release`."""
 
     tag: str
     node_id: str
@@ -74,7 +74,12 @@ def claim_directory(data_dir: Path, tag: str) -> Identity:
     except BaseException:
         os.close(lock)
         raise
-    return Identity(tag, stored.node_id, stored.boot, secrets.randbits(63), stored.took_part, lock)
+    return Identity(tag, stored.node_id, stored.boot, _nonce(), stored.took_part, lock)
+
+
+def _nonce() -> int:
+    """As JSON keeps it in every language."""
+    return 1 + secrets.randbelow(2**53 - 1)
 
 
 def note_took_part(data_dir: Path, identity: Identity) -> None:

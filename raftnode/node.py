@@ -18,10 +18,11 @@ from raftnode.assembly import Assembly, Ports, Setup
 from raftnode.background import watched
 from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.forming import NodeRefused
-from raftnode.consensus.hello import Guard
+from raftnode.consensus.hello import Guard, NodeIdentity
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
+from raftnode.consensus.replica import Replica
 from raftnode.consensus.tls import Tls, load_tls
-from raftnode.consensus.transport import NodeIdentity, Transport, TransportConfig
+from raftnode.consensus.transport import Transport, TransportConfig
 from raftnode.documents.databases import Databases
 from raftnode.formation import Formation, form_of, formation_of
 from raftnode.http import Http
@@ -154,12 +155,16 @@ class Node:
         settings, http = self.settings, self.http
         cluster, documents = settings.cluster, settings.documents
 
-        def transport(node_id_of: Callable[[str], str]) -> Transport:
+        def transport(replica: Replica) -> Transport:
             return Transport(
                 NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
                 TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
                 tls=tls,
-                guard=Guard(admits=lambda host: admits(settings, host), node_id_of=node_id_of),
+                guard=Guard(
+                    admits=lambda host: admits(settings, host),
+                    node_id_of=replica.node_id_of,
+                    announced=replica.announced,
+                ),
             )
 
         def databases(record: Callable[[], Record], deleted: Callable[[str], Awaitable[None]]) -> Databases:

@@ -2,7 +2,8 @@
 
 The rules, each of which closes a hole (see docs/guarantees.md):
 - one claim, one epoch, one body; an epoch that was started here, or whose stop has begun, never runs again;
-- a grant starts a body only if it was proposed in the present session;
+- a grant starts a body only if this process proposed it in the present session;
+- a claim of an earlier process of this node is another's: that process may live yet, if the directory was copied;
 - a body whose epoch is not the record's stops at once; when the session ends all bodies stop, but partition-tolerant
   ones, which go on until another run is granted;
 - a task is claimed only when every body of its old run here has ended, and an ended run is released by its epoch;
@@ -22,11 +23,12 @@ Fingerprint = tuple[int, int, int]
 
 
 class Own(msgspec.Struct, frozen=True):
-    """Who this process is in the record: tag, node id and boot count."""
+    """Who this process is in the record: tag, node id, and its incarnation (boot count and nonce)."""
 
     tag: str
     node_id: str
     boot: int
+    nonce: int = 0
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -193,10 +195,10 @@ def _about_task(
     if claim is None or claim.state != "Held":
         return Claiming(key, want, session)
     if not _mine(claim, own):
-        return Wait(key, want, f"node {claim.tag} holds epoch {claim.epoch} until it is released or void")
+        return Wait(key, want, f"{_holder(claim, own)} holds epoch {claim.epoch} until it is released or void")
     if claim.epoch in alive:
         return Wait(key, want, f"the run of epoch {claim.epoch} under the task's old name has not ended yet")
-    if (claim.boot, claim.session) != (own.boot, session):
+    if claim.session != session:
         return Claiming(key, want, session)
     if claim.epoch in spent:
         return Release(key, claim.epoch, "this epoch has run before")
@@ -254,7 +256,15 @@ def _fingerprint(database: Database, task: Task) -> Fingerprint:
 
 
 def _mine(claim: Claim, own: Own) -> bool:
-    return claim.state == "Held" and claim.tag == own.tag and claim.node_id == own.node_id
+    """Whether this very process holds it."""
+    holder = (claim.tag, claim.node_id, claim.boot, claim.nonce)
+    return claim.state == "Held" and holder == (own.tag, own.node_id, own.boot, own.nonce)
+
+
+def _holder(claim: Claim, own: Own) -> str:
+    if (claim.tag, claim.node_id) != (own.tag, own.node_id):
+        return f"node {claim.tag}"
+    return f"start {claim.boot} of this node (this is start {own.boot})"
 
 
 def _holds(claim: Claim | None, own: Own, epoch: int) -> bool:

@@ -249,6 +249,7 @@ class Supervisor:
             tag=self._own.tag,
             node_id=self._own.node_id,
             boot=self._own.boot,
+            nonce=self._own.nonce,
             session=action.session,
         )
         result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)

@@ -15,7 +15,7 @@ from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
 from observer.rules.rest import RESTLESS, AtRest, all_rest, resting, rests
-from observer.rules.void import void_silent
+from observer.rules.void import void_over
 from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim
 from raftnode.record.model import Database, Record
 
@@ -48,15 +48,14 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
     """What is to be changed now, and why. Total, and the same for the same input. What was at rest `before`, and still
     is, is passed over: the verdict is the same as without that.
 
-    A suspended observer decides nothing at all: no topology, and no void either. A void alone would move nothing that
-    a topology keeps in place, and the maintenance for which the observer is suspended expects things to stay put.
+    A suspended observer changes no topology and moves no task, as the maintenance for which it is suspended expects
+    things to stay put: it only ends the claims of former processes, so that a node that was started again works again.
     """
-    if record.observer.suspended:
-        return Verdict()
+    suspended = record.observer.suspended
     topologies, said = [], []
     rest = resting(record, facts, before)
     quiet = all_rest(rest, record, facts)
-    for folded, database in () if quiet else sorted(record.databases.items()):
+    for folded, database in () if quiet or suspended else sorted(record.databases.items()):
         if rests(rest, facts, folded, database):
             continue
         change, alerts = _topology(Case(record=record, database=database, facts=facts))
@@ -64,8 +63,8 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
         if change is not None:
             topologies.append(_new(database, change))
             said.append(Said(database.name, change.why))
-    voided = () if rest.claims is record.claims else void_silent(record, facts)
-    waiting = () if quiet else graces(record, facts)
+    voided = () if rest.claims is record.claims else void_over(record, facts)
+    waiting = () if quiet or suspended else graces(record, facts)
     return Verdict(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),

@@ -1,14 +1,33 @@
 """What the rules know besides the record: how the nodes are, as the leader sees them at one moment."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Set
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from raftnode.record.model import ResourceFlag
+from raftnode.record.model import Claim, Record, ResourceFlag
 
 DatabaseStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 NS_PER_MS = 1_000_000
+
+
+class Holder(NamedTuple):
+    """Who holds a claim: one process of a node."""
+
+    tag: str
+    boot: int
+    nonce: int
+
+
+def holder_of(claim: Claim) -> Holder:
+    """The process that the claim belongs to."""
+    return Holder(claim.tag, claim.boot, claim.nonce)
+
+
+def started_again(record: Record, holder: Holder) -> bool:
+    """Whether the node of that process has announced another one since."""
+    node = record.nodes.get(holder.tag)
+    return node is not None and (node.boot, node.nonce) != (holder.boot, holder.nonce)
 
 
 class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +73,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One node. All readings are of the leader's judge clock.
 
-    `silent`: its lease has certainly ended, so its claims may be voided. `fresh`: its reports are new enough to
-    promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. `node_id`: the id
-    it reports, since `node_id_since_ns`; empty if unknown. Databases are keyed by folded name;
-    `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
+    `silent`: it has certainly no lease. `fresh`: its reports are new enough to
+    promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
+    keyed by folded name; `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
     databases whose group the node is in. `flags` are the resources that the node finds itself short of.
     """
 
@@ -65,8 +83,6 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     silent: bool
     fresh: bool
     heard_ns: int
-    node_id: str = ""
-    node_id_since_ns: int = 0
     error: str = ""
     current: Mapping[str, DatabaseReport] = {}
     previous: Mapping[str, DatabaseReport] = {}
@@ -80,7 +96,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `now_ns` is the judge clock's reading, `now_ms` the wall clock's, which is comparable with what the record
     remembers. `void_allowed`: this leader has led long enough to void anything. `silence_ms` is R. `nodes` are those of
-    the cluster and all that hold a claim.
+    the cluster and all that hold a claim. `holders` hold the claims; those of them that are `over` have certainly no
+    lease of their own any more: only their claims may be voided.
     """
 
     leader: str
@@ -91,3 +108,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     silence_ms: int
     limits: Limits
     nodes: Mapping[str, NodeFacts]
+    holders: Set[Holder] = frozenset()
+    over: Set[Holder] = frozenset()

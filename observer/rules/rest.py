@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from observer.rules.facts import NS_PER_MS, DatabaseReport, Facts, NodeFacts
+from observer.rules.facts import NS_PER_MS, DatabaseReport, Facts, NodeFacts, started_again
 from raftnode.record.model import Claim, ClusterNode, Database, Record
 
 Reports = tuple[DatabaseReport, ...]
@@ -24,11 +24,10 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class AtRest(msgspec.Struct, frozen=True, kw_only=True):
-    """What need not be looked at again while the nodes are these, under these ids: each database with the reports of
-    its Members; the claims, if no node holds any under another id; and what was read, if all of that is at rest."""
+    """What need not be looked at again while the nodes are these, and the same processes: each database with the reports
+    of its Members; the claims, if no former process holds any; and what was read, if all of that is at rest."""
 
     nodes: Mapping[str, ClusterNode] | None = None
-    ids: tuple[str, ...] = ()
     databases: Mapping[str, tuple[Database, Reports]] = {}
     claims: Mapping[str, Claim] | None = None
     read: Read | None = None
@@ -39,8 +38,7 @@ RESTLESS = AtRest()
 
 def resting(record: Record, facts: Facts, before: AtRest) -> AtRest:
     """What of `before` still holds."""
-    same = before.nodes is record.nodes and calm(record, facts) and before.ids == _ids(facts)
-    return before if same else RESTLESS
+    return before if before.nodes is record.nodes and calm(record, facts) else RESTLESS
 
 
 def rests(rest: AtRest, facts: Facts, folded: str, database: Database) -> bool:
@@ -77,17 +75,17 @@ def at_rest(record: Record, facts: Facts, concerned: Iterable[str], before: AtRe
     whole = len(databases) == len(record.databases)
     return AtRest(
         nodes=record.nodes,
-        ids=_ids(facts),
         databases=databases,
-        claims=record.claims if before.claims is record.claims or _no_other_ids(record, facts) else None,
+        claims=record.claims if not any(started_again(record, holder) for holder in facts.holders) else None,
         read=Read(record.databases, _samples(facts)) if whole else None,
     )
 
 
 def calm(record: Record, facts: Facts) -> bool:
-    """Whether every node is well, and this leader may judge."""
+    """Whether every node is well, and this leader may judge and looks at everything."""
     return (
         facts.void_allowed
+        and not record.observer.suspended
         and set(facts.nodes) == set(record.nodes)
         and all(_well(facts, facts.nodes[tag], node) for tag, node in record.nodes.items())
     )
@@ -127,16 +125,6 @@ def _both(seen: NodeFacts, folded: str) -> DatabaseReport | None:
 def _copy_is_well(seen: NodeFacts, folded: str) -> bool:
     state = seen.copies.get(folded)
     return state is not None and state.well
-
-
-def _ids(facts: Facts) -> tuple[str, ...]:
-    return tuple(f"{tag}/{node.node_id}" for tag, node in sorted(facts.nodes.items()))
-
-
-def _no_other_ids(record: Record, facts: Facts) -> bool:
-    """Whether every held claim is its node's own, and not one of the node that had the tag before."""
-    ids = {tag: node.node_id for tag, node in facts.nodes.items()}
-    return all(c.state != "Held" or ids.get(c.tag) in ("", c.node_id) for c in record.claims.values())
 
 
 def _samples(facts: Facts) -> tuple[object, ...]:

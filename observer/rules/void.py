@@ -1,9 +1,10 @@
-"""Claims of silent nodes end, whoever they are: Members, Rehabs, watchers, nodes of no group, removed nodes."""
+"""Claims of processes without a lease end, whoever they are: of Members, Rehabs, watchers, nodes of no group, removed
+nodes, and nodes that have been started again since."""
 
 import msgspec
 
 from observer.rules.case import silence
-from observer.rules.facts import NS_PER_MS, Facts
+from observer.rules.facts import Facts, holder_of, started_again
 from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import Claim, Record
 
@@ -18,35 +19,33 @@ class Voided(msgspec.Struct, frozen=True):
     voids: tuple[VoidClaim, ...]
 
 
-def void_silent(record: Record, facts: Facts) -> tuple[Voided, ...]:
+def void_over(record: Record, facts: Facts) -> tuple[Voided, ...]:
     """Every held claim whose holder's lease has certainly ended, by epoch.
 
-    Also in databases that are disabled, being deleted or gone: a claim outlives what it claims.
+    Also in databases that are disabled, being deleted or gone: a claim outlives what it claims. While the observer is
+    suspended only for nodes that have been started again: that moves nothing, and they wait for it.
     """
     found: dict[tuple[str, str], list[VoidClaim]] = {}
     for key, claim in record.claims.items():
-        if claim.state != "Held":
+        if claim.state != "Held" or (record.observer.suspended and not started_again(record, holder_of(claim))):
             continue
-        why = _silent(claim, facts)
+        why = _over(record, claim, facts)
         if why is not None:
             end = VoidClaim(key=key, epoch=claim.epoch, reason=why)
             found.setdefault((key.partition("/")[0], why), []).append(end)
     return tuple(_voided(record, folded, why, voids) for (folded, why), voids in sorted(found.items()))
 
 
-def _silent(claim: Claim, facts: Facts) -> str | None:
-    node = facts.nodes.get(claim.tag)
-    if node is None:
+def _over(record: Record, claim: Claim, facts: Facts) -> str | None:
+    if holder_of(claim) not in facts.over:
         return None
-    if node.silent:
+    node, present = facts.nodes.get(claim.tag), record.nodes.get(claim.tag)
+    if node is not None and node.silent:
         return silence(node, facts)
-    # A node that came back without its disk has another id: the old one cannot come back, and counts as silent from
-    # the moment at which the new one was first heard.
-    other_id = node.node_id not in ("", claim.node_id)
-    since_ms = (facts.now_ns - node.node_id_since_ns) // NS_PER_MS
-    if other_id and facts.void_allowed and since_ms >= facts.silence_ms:
-        return f"{claim.tag} now has another node id, {node.node_id}, and its former one has not been heard since"
-    return None
+    if present is not None and present.node_id not in ("", claim.node_id):
+        return f"{claim.tag} is another node now, {present.node_id}, and its former one has had no lease since"
+    started = f" (it is in start {present.boot} now)" if present is not None else ""
+    return f"start {claim.boot} of {claim.tag} has had no lease for {facts.silence_ms} ms{started}"
 
 
 def _voided(record: Record, folded: str, why: str, voids: list[VoidClaim]) -> Voided:

@@ -86,7 +86,7 @@ class LocalCluster:
         forming = ("--cluster.initial-nodes", json.dumps(initial)) if node.founder else ("--join", founders[0].url)
         command = [
             *(*node.prefix, sys.executable, "-m", "raftnode", "run"),
-            *("--node.tag", tag, "--node.data-dir", str(node.data_dir)),
+            *("--node.tag", node.tag, "--node.data-dir", str(node.data_dir)),
             *("--http.host", node.host, "--http.port", str(node.http_port)),
             *("--cluster.host", node.host, "--cluster.port", str(node.cluster_port)),
             *(*forming, *self._flags, *node.flags),

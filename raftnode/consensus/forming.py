@@ -89,8 +89,8 @@ class Forming:
     def _announced(self, record: Record) -> bool:
         node, mine = record.nodes.get(self._announcement.tag), self._announcement
         return node is not None and (
-            (node.node_id, node.boot, node.url, node.cluster_address, node.kinds)
-            == (mine.node_id, mine.boot, mine.url, mine.cluster_address, mine.kinds)
+            (node.node_id, node.boot, node.nonce, node.url, node.cluster_address, node.kinds)
+            == (mine.node_id, mine.boot, mine.nonce, mine.url, mine.cluster_address, mine.kinds)
         )
 
     async def _announce(self) -> None:

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from raftnode.decoding import MsgpackDecoder
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Raised with the record's schema version too: nodes that apply commands differently must not talk."""
 HELLO_BYTES_MAX = 4096
 
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Tag = Annotated[str, Meta(pattern=r"^[A-Z]{1,4}\Z")]
-Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "unknown"]
+Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "undecided", "unknown"]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -28,6 +29,21 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
     boot: int
     nonce: int
     membership_index: int
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """This process among all of its cluster and of its own past: see `Hello`."""
+
+    cluster_id: str
+    tag: str
+    node_id: str
+    boot: int
+    nonce: int
+
+    def hello(self, membership_index: int) -> Hello:
+        """What it says first, once it has applied that membership."""
+        return Hello(PROTOCOL_VERSION, self.cluster_id, self.tag, self.node_id, self.boot, self.nonce, membership_index)
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -47,25 +63,37 @@ def decode(data: bytes) -> Hello | Refusal:
     return _decoder.decode(data)
 
 
+class Announced(NamedTuple):
+    """The process that the record has of a node."""
+
+    node_id: str
+    boot: int
+    nonce: int
+
+
 @dataclass(frozen=True)
 class Guard:
-    """What the rest of the node says of who may come in: whether an IP address is served at all, and which node id
-    the cluster has a tag under (empty: none yet)."""
+    """What the rest of the node says of who may come in: whether an IP address is served at all, which node id
+    the cluster has a tag under (empty: none yet), and which process of it has announced itself (None: none yet)."""
 
     admits: Callable[[str], bool] = lambda host: True
     node_id_of: Callable[[str], str] = lambda tag: ""
+    announced: Callable[[str], Announced | None] = lambda tag: None
 
 
 @dataclass(frozen=True)
 class Door:
-    """What a node knows when somebody knocks: itself, the incarnations it has met, its peers' tags, the names in the
-    other side's certificate (None without TLS), and the node id the cluster has the tag under (empty: none)."""
+    """What a node knows when somebody knocks: itself, whom it has met and is connected with, its peers' tags, the names
+    in the other side's certificate (None without TLS), the node id the cluster has the tag under (empty: none), and the
+    process of the node that the record has (None: none)."""
 
     own: Hello
     met: Mapping[str, Hello]
     peers: Collection[str]
     certificate_names: Collection[str] | None = None
     node_id: str = ""
+    announced: Announced | None = None
+    connected: Collection[str] = ()
 
 
 def judge(hello: Hello, door: Door) -> Refusal | None:
@@ -102,9 +130,15 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
             f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
             f"needs a new tag, or must be removed first.",
         )
-    text = _conflict(hello, met)
+    text = superseded(hello, door.announced)
     if text is not None:
         return refuse("incarnation", text)
+    if met is not None and hello.tag in door.connected and not _follows(met, hello, door.announced):
+        return refuse(
+            "undecided",
+            f"{hello.tag} is connected as another process of its start {met.boot}, and the cluster has yet to hear "
+            f"which of the two it is to take.",
+        )
     if hello.tag not in door.peers and not knows_more:
         return refuse("unknown", f"{hello.tag} is not in the cluster as {own.tag} knows it.")
     return None
@@ -122,14 +156,21 @@ def is_removed(refusal: Refusal, membership_index: int) -> bool:
     return refusal.code == "unknown" and refusal.membership_index > membership_index > 0
 
 
-def _conflict(hello: Hello, met: Hello | None) -> str | None:
-    if met is None:
+def superseded(hello: Hello, announced: Announced | None) -> str | None:
+    """Why this process is not, and can never again be, the one that the cluster takes for the node; None if it may be.
+    The record decides, as memory ends with the process, and two nodes may have met different ones."""
+    if announced is None or announced.node_id != hello.node_id or announced.nonce == 0:
         return None
-    if hello.boot < met.boot:
-        return (
-            f"{hello.tag} was started {met.boot} times and now claims {hello.boot}: its directory is an old copy. "
-            f"Stop it, remove it from the cluster, and add it again under a new directory."
-        )
-    if hello.boot == met.boot and hello.nonce != met.nonce:
-        return f"Two processes claim to be {hello.tag} in its start {hello.boot}: its directory was cloned. Stop one."
-    return None
+    if (hello.boot, hello.nonce) == (announced.boot, announced.nonce) or hello.boot > announced.boot:
+        return None
+    return (
+        f"Another process runs as {hello.tag} since start {announced.boot} of its data directory, and this one is "
+        f"start {hello.boot} of the same: the directory was copied, or is an old copy, or its lock was deleted. Stop "
+        f"this one; a copy may join under a new tag, with an empty directory."
+    )
+
+
+def _follows(met: Hello, hello: Hello, announced: Announced | None) -> bool:
+    """Whether the speaker is the one who is connected, a later start, or the one whom the record has."""
+    same = (met.boot, met.nonce) == (hello.boot, hello.nonce)
+    return same or hello.boot > met.boot or announced == (hello.node_id, hello.boot, hello.nonce)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import structlog
 
+from raftnode.consensus.hello import Announced
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
 from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, encode
@@ -69,6 +70,11 @@ class Replica:
         peer = next((peer for peer in self._the_raft().peers if peer.tag == tag), None)
         node = self.record.nodes.get(tag)
         return (peer.node_id if peer else "") or (node.node_id if node else "")
+
+    def announced(self, tag: str) -> Announced | None:
+        """The process of a node that has announced itself, by the record; None: none has."""
+        node = self.record.nodes.get(tag)
+        return Announced(node.node_id, node.boot, node.nonce) if node and node.node_id else None
 
     def dump(self) -> Callable[[], Iterable[bytes]]:
         """Captures the record as it is now; encoding happens when the returned function is called."""

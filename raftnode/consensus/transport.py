@@ -14,7 +14,7 @@ import structlog
 from raftnode.background import kept
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import Connection
-from raftnode.consensus.hello import PROTOCOL_VERSION, Door, Guard, Hello, Refusal
+from raftnode.consensus.hello import Door, Guard, Hello, NodeIdentity, Refusal
 from raftnode.consensus.tls import Tls
 from raftnode.decoding import UNREADABLE
 from raftnode.ports import Random, SystemRandom
@@ -40,17 +40,6 @@ class TransportConfig:
     patience_ms: int = 1_000
     frame_bytes_max: int = 8 * 1024 * 1024
     send_buffer_bytes_max: int = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class NodeIdentity:
-    """This process among all of its cluster and of its own past: see `hello.Hello`."""
-
-    cluster_id: str
-    tag: str
-    node_id: str
-    boot: int
-    nonce: int
 
 
 @dataclass
@@ -185,6 +174,17 @@ class Transport:
                 self._forget(link)
         self._keep_links()
 
+    def check_announced(self) -> None:
+        """To be called when the record's nodes have changed: lets go of every process that the record has gone past,
+        which is told when it asks again, and says so if it is this one."""
+        text = greeting.superseded(self._hello(), self._guard.announced(self._identity.tag))
+        if text is not None:
+            self._impostor(self._identity.tag, text)
+        for tag, link in list(self._links.items()):
+            met = self._met.get(tag)
+            if link.connection is not None and met and greeting.superseded(met, self._guard.announced(tag)):
+                link.connection.drop("another process of that node has announced itself")
+
     # keeping connected
 
     def _keep_links(self) -> None:
@@ -301,8 +301,7 @@ class Transport:
         if refusal is not None:
             log.warning("a node is refused", tag=hello.tag, code=refusal.code, reason=refusal.text)
             if refusal.code in ("node", "incarnation"):
-                for callback in self.on_impostor:
-                    callback(hello.tag, refusal.text)
+                self._impostor(hello.tag, refusal.text)
             if connection.dialed is None:
                 connection.send_frame(greeting.encode(refusal))
             connection.finish(refusal.text)
@@ -341,16 +340,7 @@ class Transport:
     # greetings
 
     def _hello(self) -> Hello:
-        mine = self._identity
-        return Hello(
-            PROTOCOL_VERSION,
-            mine.cluster_id,
-            mine.tag,
-            mine.node_id,
-            mine.boot,
-            mine.nonce,
-            self._membership_index,
-        )
+        return self._identity.hello(self._membership_index)
 
     def _judge(self, connection: Connection, hello: Hello) -> Refusal | None:
         if connection.dialed is not None and hello.tag != connection.dialed:
@@ -360,8 +350,16 @@ class Transport:
         if hello.tag not in self._addresses and hello.tag not in guests and len(guests) >= GUESTS_MAX:
             text = f"{GUESTS_MAX} nodes that {self._identity.tag} does not know are connected, which is the limit."
             return Refusal("unknown", text, 0)
-        names, node_id = connection.certificate_names(), self._guard.node_id_of(hello.tag)
-        return greeting.judge(hello, Door(self._hello(), self._met, frozenset(self._addresses), names, node_id))
+        door = Door(
+            self._hello(),
+            self._met,
+            frozenset(self._addresses),
+            connection.certificate_names(),
+            self._guard.node_id_of(hello.tag),
+            self._guard.announced(hello.tag),
+            self.connected_tags(),
+        )
+        return greeting.judge(hello, door)
 
     def _refused(self, connection: Connection, refusal: Refusal) -> None:
         tag = connection.dialed
@@ -370,8 +368,7 @@ class Transport:
             return
         if greeting.is_impostor(refusal, self._membership_index):
             log.error("this node is refused as not the one it was", tag=tag, reason=refusal.text)
-            for tell in self.on_impostor:
-                tell(self._identity.tag, refusal.text)
+            self._impostor(self._identity.tag, refusal.text)
         if greeting.is_removed(refusal, self._membership_index):
             known, self.removed_by = self.removed_by, tag
             for callback in self.on_removed if known is None else ():
@@ -394,6 +391,10 @@ class Transport:
             connection.welcome.set_result(None)
         log.info("a peer is connected", tag=hello.tag, dialed=connection.dialed is not None)
         self._tell(hello.tag, True)
+
+    def _impostor(self, tag: str, text: str) -> None:
+        for callback in self.on_impostor:
+            callback(tag, text)
 
     def _tell(self, tag: str, up: bool) -> None:
         for callback in list(self.on_connection):

@@ -18,7 +18,7 @@ from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.authority import Authority, Peer
 from raftnode.lease.holder import Holder
-from raftnode.lease.messages import FOREVER_NS, Beat, Now, Report, Role, Stamp, StepDown, View
+from raftnode.lease.messages import FOREVER_NS, Beat, Incarnation, Now, Report, Role, Stamp, StepDown, View
 from raftnode.record.model import Timings
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Authority",
     "Beat",
     "Holder",
+    "Incarnation",
     "Lease",
     "Now",
     "Peer",
@@ -37,6 +38,7 @@ __all__ = [
     "beats",
     "checked",
     "has_lease",
+    "is_over",
     "is_silent",
     "new_lease",
     "on_beat",
@@ -153,12 +155,19 @@ def role_of(lease: Lease, view: View) -> Role:
 
 
 def is_silent(lease: Lease, tag: str, now: Now) -> bool:
-    """Whether this leader may void the claims of that node, in the cluster or not. A node that does not
-    lead knows nothing of silence."""
+    """Whether that node, in the cluster or not, has certainly no lease. A node that does not lead knows nothing of
+    silence."""
     return lease.authority is not None and leadership.is_silent(lease.authority, tag, now)
 
 
+def is_over(lease: Lease, tag: str, incarnation: Incarnation, now: Now) -> bool:
+    """Whether this leader may void the claims of that process, also of one that it has never heard, or one of its own
+    node's that was before it."""
+    own = Incarnation(lease.holder.boot, lease.holder.nonce)
+    return lease.authority is not None and leadership.is_over(lease.authority, tag, incarnation, own, now)
+
+
 def silent_tags(lease: Lease, view: View, now: Now) -> frozenset[str]:
-    """The nodes, of those this leader has met, whose claims it may void."""
+    """The nodes, of those this leader has met, that certainly have no lease."""
     known = view.peers | set(lease.authority.peers) if lease.authority else view.peers
     return frozenset(tag for tag in known if is_silent(lease, tag, now))

@@ -2,7 +2,8 @@
 
 Authority is the newest of the leader's own stamps that a majority of voters echoed in its term, plus L.
 Silence and echo read one variable, `Peer.stamp`: a report that is not accepted neither renews the node's
-lease nor breaks its silence.
+lease nor breaks its silence. Only reports of the incarnation that the record has are accepted, so that of two
+processes of one node never both have a lease from this leader for long, and each is silent for itself.
 """
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from raftnode.lease.messages import (
     FOREVER_NS,
     Beat,
+    Incarnation,
     Now,
     Report,
     Stamp,
@@ -22,13 +24,17 @@ from raftnode.lease.messages import (
 )
 from raftnode.record.model import Timings
 
+UNKNOWN = Incarnation(0, 0)
+"""Of a node that the record does not have, or that has never announced itself."""
+
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """What the leader knows of another node.
 
     `stamp`: the newest it accepted, which it echoes. `silent_from_ns`, `heard_ns`, `behind_since_ns` and
     `no_lease_since_ns` are judge readings; `echo_ns` is the newest hold reading of the leader's that it
-    echoed. `applied_index` as last reported.
+    echoed. `applied_index` as last reported. `leases_until_ns`: of each incarnation whose stamp was accepted, the judge
+    reading from which its claims may be voided; those that have passed may be forgotten.
     """
 
     silent_from_ns: int
@@ -38,6 +44,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     applied_index: int = 0
     behind_since_ns: int | None = None
     no_lease_since_ns: int | None = None
+    leases_until_ns: Map[Incarnation, int] = Map()
 
 
 class Authority(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +88,8 @@ def refreshed(authority: Authority, view: View, now: Now) -> Authority:
     for tag in authority.members - view.peers:
         # Whoever joins under this tag later may have another disk, whose first start it is: nothing that the former
         # node said counts for it. Only its silence stays, on which the void of its claims rests.
-        peers = peers.set(tag, Peer(silent_from_ns=peers[tag].silent_from_ns))
+        left = peers[tag]
+        peers = peers.set(tag, Peer(silent_from_ns=left.silent_from_ns, leases_until_ns=left.leases_until_ns))
     for tag in view.peers - authority.members:
         known = peers.get(tag) or Peer(silent_from_ns=0)
         peers = peers.set(tag, replace(known, silent_from_ns=max(known.silent_from_ns, silent_from_ns)))
@@ -130,31 +138,53 @@ def stalled(authority: Authority, timings: Timings, now: Now) -> bool:
 
 def heard(authority: Authority, tag: str, report: Report, view: View, own: Stamp, now: Now) -> Authority:
     """The leadership after a report, in its own term, of one of the view's peers. `own` is the leader's stamp of
-    this moment."""
-    peer = authority.peers[tag]
-    if peer.stamp and not _follows(peer.stamp, report.stamp):
+    this moment.
+
+    A process that the record does not have yet may still announce itself: it counts as a voter and is not accepted.
+    One that the record has gone past, or a second one of the same start (a copied directory), is not heard at all.
+    """
+    peer, speaker = authority.peers[tag], report.stamp.incarnation
+    known = view.incarnations.get(tag, UNKNOWN)
+    if speaker != known and speaker.boot <= known.boot:
         return authority
-    if report.echo and report.echo.same_incarnation(own) and report.echo.clock_ns <= own.clock_ns:
+    if speaker == known:
+        if peer.stamp and peer.stamp.incarnation != known:
+            peer = _begun_again(peer, now)
+        if peer.stamp and report.stamp.clock_ns <= peer.stamp.clock_ns:
+            return authority
+    if report.echo and report.echo.incarnation == own.incarnation and report.echo.clock_ns <= own.clock_ns:
         peer = replace(peer, echo_ns=max(report.echo.clock_ns, peer.echo_ns or report.echo.clock_ns))
-    peer = _counted(peer, report, view, now)
-    if _accepted(peer, view, now):
-        again = peer.no_lease_since_ns is not None and _given_up(peer, view, now)
-        peer = replace(
-            peer,
-            stamp=report.stamp,
-            heard_ns=now.judge_ns,
-            silent_from_ns=max(peer.silent_from_ns, now.judge_ns + authority.silence_ns),
-            no_lease_since_ns=now.judge_ns if again else peer.no_lease_since_ns,
-        )
+    if speaker == known:
+        peer = _taken(_counted(peer, report, view, now), report, authority.silence_ns, view, now)
     return replace(authority, peers=authority.peers.set(tag, peer))
 
 
-def _follows(known: Stamp, new: Stamp) -> bool:
-    """Whether a stamp is newer: later of the same process, or of a later start. Same start, another process
-    is a copied disk, and is not heard."""
-    if known.same_incarnation(new):
-        return new.clock_ns > known.clock_ns
-    return new.boot > known.boot
+def _begun_again(peer: Peer, now: Now) -> Peer:
+    """The node with another process: how far the former one had come says nothing of it; when it had its last lease
+    stays, until that does not matter any more."""
+    return replace(
+        peer,
+        stamp=None,
+        applied_index=0,
+        behind_since_ns=None,
+        no_lease_since_ns=None,
+        leases_until_ns=Map({process: ns for process, ns in peer.leases_until_ns.items() if ns > now.judge_ns}),
+    )
+
+
+def _taken(peer: Peer, report: Report, silence_ns: int, view: View, now: Now) -> Peer:
+    if not _accepted(peer, view, now):
+        return peer
+    again = peer.no_lease_since_ns is not None and _given_up(peer, view, now)
+    silent_from_ns = now.judge_ns + silence_ns
+    return replace(
+        peer,
+        stamp=report.stamp,
+        heard_ns=now.judge_ns,
+        silent_from_ns=max(peer.silent_from_ns, silent_from_ns),
+        leases_until_ns=peer.leases_until_ns.set(report.stamp.incarnation, silent_from_ns),
+        no_lease_since_ns=now.judge_ns if again else peer.no_lease_since_ns,
+    )
 
 
 def _counted(peer: Peer, report: Report, view: View, now: Now) -> Peer:
@@ -207,8 +237,20 @@ def is_silent(authority: Authority, tag: str, now: Now) -> bool:
     return tag != authority.tag and now.judge_ns >= max(silent_from_ns, void_allowed_from_ns(authority))
 
 
-def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
-    """The beat to one node. A leader that has not yet applied its first entry echoes nobody."""
+def is_over(authority: Authority, tag: str, incarnation: Incarnation, own: Incarnation, now: Now) -> bool:
+    """Whether the claims of that process may be voided: R after the newest of its own stamps that this leader echoed,
+    whatever other processes of the node say. `own` is the leader's, which is not over."""
+    if tag == authority.tag and incarnation == own:
+        return False
     peer = authority.peers.get(tag)
-    echo = peer.stamp if peer and view.role == "Leader" else None
+    until_ns = peer.leases_until_ns.get(incarnation, 0) if peer else 0
+    return now.judge_ns >= max(until_ns, void_allowed_from_ns(authority))
+
+
+def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+    """The beat to one node. It echoes the process that the record has, and no other; a leader that has not yet applied
+    its first entry, and so may have an old record, echoes nobody."""
+    peer = authority.peers.get(tag)
+    stamp = peer.stamp if peer and view.role == "Leader" else None
+    echo = stamp if stamp and stamp.incarnation == view.incarnations.get(tag) else None
     return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)

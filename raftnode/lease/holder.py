@@ -7,7 +7,7 @@ The lease is the node's own newest stamp that the leader of its current term ech
 import msgspec
 from msgspec.structs import replace
 
-from raftnode.lease.messages import FOREVER_NS, NS_PER_MS, Beat, Now, Stamp, View, lease_ns
+from raftnode.lease.messages import FOREVER_NS, NS_PER_MS, Beat, Incarnation, Now, Stamp, View, lease_ns
 from raftnode.record.model import Timings
 
 
@@ -73,7 +73,7 @@ def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
         return replace(holder, complaint=complaint)
     holder = replace(holder, complaint="")
     echo = beat.echo
-    if echo is None or not echo.same_incarnation(stamp(holder, now)):
+    if echo is None or echo.incarnation != Incarnation(holder.boot, holder.nonce):
         return holder
     if not holder.stamps_from_ns <= echo.clock_ns <= now.hold_ns:
         return holder

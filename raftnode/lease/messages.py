@@ -1,6 +1,7 @@
 """What goes over the wire, and what the lease reads of the world: all frozen values."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -15,6 +16,14 @@ RaftRole = Literal["Follower", "Candidate", "LeaderElect", "Leader"]
 Role = Literal["Passive", "Candidate", "Follower", "LeaderElect", "Leader"]
 
 
+class Incarnation(NamedTuple):
+    """One process of a node: the boot count of the data directory, and the process's random nonce (0: a version that
+    did not say it, or a node that has not announced itself)."""
+
+    boot: int
+    nonce: int
+
+
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
     """A reading of a node's own clock, which only the incarnation that took it can use: the boot count of
     the data directory, the process's random nonce, and `Clock.hold_ns`."""
@@ -23,9 +32,10 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
     nonce: int
     clock_ns: int
 
-    def same_incarnation(self, other: "Stamp") -> bool:
-        """Whether one process took both."""
-        return (self.boot, self.nonce) == (other.boot, other.nonce)
+    @property
+    def incarnation(self) -> Incarnation:
+        """The process that took it."""
+        return Incarnation(self.boot, self.nonce)
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True, tag="beat"):
@@ -60,7 +70,8 @@ class Now(msgspec.Struct, frozen=True):
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What Raft and the record say at this moment. `peers` are all other nodes, watchers too; `votes` are the
-    voters that elected this node in this term, each with the hold reading at which its request was sent."""
+    voters that elected this node in this term, each with the hold reading at which its request was sent.
+    `incarnations` are those that the record has, one of each node: no other is echoed."""
 
     role: RaftRole
     term: int
@@ -70,6 +81,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     commit_index: int
     timings: Timings | None
     votes: dict[str, int] = {}
+    incarnations: Mapping[str, Incarnation] = {}
 
 
 class StepDown(msgspec.Struct, frozen=True):

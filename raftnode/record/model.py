@@ -57,15 +57,16 @@ class Timings(Value, frozen=True, kw_only=True):
 
 class ClusterNode(Value, frozen=True, kw_only=True):
     """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
-    itself; `kinds` are the task kinds it can run, None while unknown (then it is not passed over). `placement_index`
-    is the log index of the last change that placement reads. `flags` are the resources it is short of, as an operator
-    or a monitor has said."""
+    itself; `boot` and `nonce` are the incarnation that has, the only one that runs tasks. `kinds` are the task kinds it
+    can run, None while unknown (then it is not passed over). `placement_index` is the log index of the last change that
+    placement reads. `flags` are the resources it is short of, as an operator or a monitor has said."""
 
     tag: str
     url: str
     cluster_address: str
     node_id: str = ""
     boot: int = 0
+    nonce: int = 0
     kind: NodeKind = "Member"
     weight: int = 1
     labels: tuple[str, ...] = ()
@@ -227,7 +228,8 @@ class Cause(Value, frozen=True, kw_only=True):
 class Claim(Value, frozen=True, kw_only=True):
     """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
 
-    It outlives the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for
+    It belongs to one process: `nonce` is that of its node's announcement, 0 in claims of schema version 1. It outlives
+    the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for
     sticky kinds. `rule` and `cause` are those of its grant; `runs` are the runs before it, oldest first.
     """
 
@@ -236,6 +238,7 @@ class Claim(Value, frozen=True, kw_only=True):
     boot: int
     session: int
     epoch: int
+    nonce: int = 0
     state: ClaimState = "Held"
     grace_ended: bool = False
     reason: str = ""

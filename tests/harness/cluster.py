@@ -125,6 +125,16 @@ class Cluster(LocalCluster):
         files = (self.directory / tag, self.directory / f"{tag}.log")
         return LocalNode(tag, http_port, cluster_port, *files, founder=False, flags=flags, prefix=die_with_us())
 
+    def twin(self, tag: str, name: str, data_dir: Path | None = None) -> None:
+        """Another node of that tag, with ports of its own, on a copy of the directory as it is now, or on the one that
+        is given. It is called `name` here, and not started."""
+        directory = data_dir or self.directory / name
+        if data_dir is None:
+            shutil.copytree(self.nodes[tag].data_dir, directory)
+        http_port, cluster_port = free_ports(2)
+        files = (directory, self.directory / f"{name}.log")
+        self.nodes[name] = LocalNode(tag, http_port, cluster_port, *files, founder=False, prefix=die_with_us())
+
     async def ready(self, tag: str) -> None:
         """Waits until the node says that it is ready."""
         await self.wait_until(lambda: self._ready(tag), f"{tag} to be ready")
@@ -244,7 +254,7 @@ class Cluster(LocalCluster):
 
     def runs(self) -> dict[str, list[Interval]]:
         """Who acted on which task (by claim key), from when to when, in order of time."""
-        return read({node.tag: node.data_dir for node in self.nodes.values()}, self.witness)
+        return read({name: node.data_dir for name, node in self.nodes.items()}, self.witness)
 
     async def holder(self, database: str, name: str, among: Iterable[str] | None = None) -> str | None:
         """The node that holds the task's claim now."""

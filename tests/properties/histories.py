@@ -6,6 +6,7 @@ from collections.abc import Callable
 from raftnode.record.commands import (
     AddDatabaseNode,
     AddNode,
+    AnnounceNode,
     Checkpoint,
     ClaimTask,
     Command,
@@ -60,13 +61,15 @@ def _claim_task(record: Record, chance: Chance) -> Command:
     task = database.tasks.get(id) if database else None
     placed = responsible_node(record, database, task).node if database and task else None
     tag = placed if placed and chance.random() < 0.7 else chance.choice(TAGS)
+    known, sure = record.nodes.get(tag), chance.random() < 0.8
     return ClaimTask(
         database=name,
         kind=KIND,
         name=task.name if task else chance.choice(NAMES),
         tag=tag,
         node_id=record.nodes[tag].node_id if tag in record.nodes else "gone",
-        boot=chance.randint(1, 2),
+        boot=known.boot if known and sure else chance.randint(1, 2),
+        nonce=known.nonce if known and sure else chance.randint(0, 2),
         session=chance.randint(0, 2),
     )
 
@@ -157,11 +160,25 @@ def _edit_database(record: Record, chance: Chance) -> Command:
     return chance.choice(edits)
 
 
+def _announcement(record: Record, tag: str, chance: Chance) -> Command:
+    known = record.nodes.get(tag, node(tag))
+    return AnnounceNode(
+        tag=tag,
+        node_id=known.node_id,
+        boot=known.boot + chance.randint(-1, 1),
+        nonce=chance.randint(0, 2),
+        url=known.url,
+        cluster_address=known.cluster_address,
+        kinds=(KIND,),
+    )
+
+
 def _edit_cluster(record: Record, chance: Chance) -> Command:
     tag = chance.choice(TAGS)
     edits: list[Command] = [
         AddNode(node=node(tag, node_id=f"id-{tag}{chance.randint(0, 1)}")),
         RemoveNode(tag=tag),
+        _announcement(record, tag, chance),
         SetDraining(tag=tag, draining=chance.random() < 0.5),
         SetNodeFlags(tag=tag, flags=chance.choice(((), ("OutOfCpuCredits",)))),
     ]

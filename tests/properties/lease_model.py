@@ -5,15 +5,21 @@ Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as 
 Raft is reduced to terms, votes and whole logs; claims, sessions and voids follow the rules of the record.
 Bodies stop as late as they may. The things checked are that no two bodies exist at once and that no claim is
 void while its body lives, whatever the network, pauses, crashes and elections do.
+
+A node's directory may be copied, and a second process started on the copy, as a later start or as the same one: both
+run under one tag, hear the leader, report and claim. In Raft, and for the leader's authority, only the first one
+counts: two processes that both vote as one voter break any Raft (docs/guarantees.md, Assumptions).
 """
 
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from config.timings import rehab_ms_min
 from raftnode import lease as rules
-from raftnode.lease import Lease, Now, View
+from raftnode.lease import Incarnation, Lease, Now, View
 from raftnode.record.model import Timings
 from tests.clocks import FASTEST, SLOWEST
 
@@ -34,7 +40,7 @@ class Broken(Exception):
 @dataclass(frozen=True)
 class Claim:
     holder: str
-    boot: int
+    process: Incarnation
     session: int
     epoch: int
     held: bool = True
@@ -47,6 +53,7 @@ class Record:
     tags: str
     preferred: str
     claim: Claim | None = None
+    incarnations: dict[str, Incarnation] = field(default_factory=dict)
     demoted: set[str] = field(default_factory=set)
 
     def responsible(self) -> str | None:
@@ -55,20 +62,28 @@ class Record:
 
     def apply(self, index: int, term: int, command: tuple[Any, ...]) -> None:
         match command:
-            case ("claim", tag, boot, session) if tag == self.responsible():
+            case ("announce", tag, process):
+                if tag not in self.incarnations or process.boot > self.incarnations[tag].boot:
+                    self.incarnations[tag] = process
+            case ("claim", tag, process, session) if tag == self.responsible():
                 held = self.claim if self.claim and self.claim.held else None
-                if held is None or (held.holder == tag and (held.boot, held.session) < (boot, session)):
-                    self.claim = Claim(tag, boot, session, index)
+                if self.incarnations.get(tag) == process and (held is None or self.again(held, process, session)):
+                    self.claim = Claim(tag, process, session, index)
             case ("release", epoch) if self.claim and self.claim.epoch == epoch:
                 self.claim = Claim(**{**vars(self.claim), "held": False})
-            case ("void", tag, epoch, decided) if decided == term:
-                self.demoted.add(tag)
+            case ("void" | "void and demote" as kind, tag, epoch, decided) if decided == term:
+                if kind != "void":
+                    self.demoted.add(tag)
                 if self.claim and self.claim.epoch == epoch:
                     self.claim = Claim(**{**vars(self.claim), "held": False})
             case ("promote", tag):
                 self.demoted.discard(tag)
             case ("prefer", tag):
                 self.preferred = tag
+
+    def again(self, held: Claim, process: Incarnation, session: int) -> bool:
+        """Whether it claims over a claim of its own, of an earlier session."""
+        return held.process == process and held.session < session
 
 
 @dataclass
@@ -81,19 +96,23 @@ class Body:
 class Node:
     """A node: its clock, its Raft, its lease and its supervisor. What is on its disk survives `start`."""
 
-    def __init__(self, tag: str, world: "World") -> None:
+    def __init__(self, tag: str, world: "World", copied: "Node | None" = None) -> None:
         self.tag, self.world = tag, world
+        self.copied = copied is not None
         self.rate = world.chance.choice(RATES)
         self.boot = self.term = 0
         self.voted: str | None = None
         self.log: tuple[tuple[int, tuple[Any, ...]], ...] = ()
         self.down_until = self.paused_until = 0
+        if copied is not None:
+            self.boot, self.term, self.voted, self.log = copied.boot, copied.term, copied.voted, copied.log
         self.start()
 
     def start(self) -> None:
         self.boot += 1
         self.started = self.world.step
-        self.lease: Lease = rules.new_lease(self.tag, self.boot, self.world.chance.getrandbits(32))
+        self.process = Incarnation(self.boot, self.nonce())
+        self.lease: Lease = rules.new_lease(self.tag, *self.process)
         self.record = Record(self.world.tags, self.world.tags[-1])
         self.role = "Follower"
         self.leader: str | None = None
@@ -104,8 +123,12 @@ class Node:
         self.inbox: list[tuple[str, tuple[Any, ...]]] = []
         self.body: Body | None = None
         self.ended: set[int] = set()
-        self.next_beat = self.next_proposal = 0
+        self.next_beat = self.next_proposal = self.next_announcement = 0
         self.wait()
+
+    def nonce(self) -> int:
+        """What no other process has."""
+        return 1 + self.world.chance.getrandbits(32)
 
     # ---- clock and view
 
@@ -129,6 +152,7 @@ class Node:
             commit_index=self.commit,
             timings=TIMINGS,
             votes=self.votes,
+            incarnations=self.record.incarnations,
         )
 
     def wait(self) -> None:
@@ -174,6 +198,8 @@ class Node:
             case ("ask", term, last_term, length):
                 if term > self.term:
                     self.follow(term)
+                if self.copied:
+                    return
                 mine = (self.log[-1][0] if self.log else 0, len(self.log))
                 if term == self.term and self.voted in (None, sender) and (last_term, length) >= mine:
                     self.voted = sender
@@ -198,7 +224,7 @@ class Node:
             case ("beat", beat):
                 self.lease, report, down = rules.on_beat(self.lease, beat, self.view(), self.now())
                 self.obey(down)
-                self.send(sender, "report", report)
+                self.send(sender, "report", replace(report, echo=None) if self.copied else report)
             case ("report", report):
                 self.lease, down = rules.on_report(self.lease, sender, report, self.view(), self.now())
                 self.obey(down)
@@ -212,7 +238,8 @@ class Node:
         if self.log[: len(log)] != log:
             self.log = log
         self.commit = max(self.commit, min(commit, len(log)))
-        self.send(sender, "appended", term, len(log))
+        if not self.copied:
+            self.send(sender, "appended", term, len(log))
 
     def obey(self, down: Any) -> None:
         if down and self.role == "Leader":
@@ -225,11 +252,15 @@ class Node:
         inbox, self.inbox = self.inbox, []
         for sender, message in inbox:
             self.receive(sender, message)
-        if self.role != "Leader" and self.tag in self.world.voters and self.ns >= self.deadline_ns:
+        votes = self.tag in self.world.voters and not self.copied
+        if self.role != "Leader" and votes and self.ns >= self.deadline_ns:
             self.campaign()
         self.apply()
         self.check()
         self.beat()
+        if self.gone_past():
+            return
+        self.announce()
         if self.lease.authority and self.view().role == "Leader":
             self.observe()
         self.supervise()
@@ -246,7 +277,8 @@ class Node:
         if self.ns < self.next_beat or self.role != "Leader":
             return
         self.next_beat = self.ns + TIMINGS.heartbeat_ms * MS
-        for tag, beat in rules.beats(self.lease, self.view(), self.now()).items():
+        # In the order of the tags: a set's differs from process to process, and with it everything that chance decides.
+        for tag, beat in sorted(rules.beats(self.lease, self.view(), self.now()).items()):
             self.send(tag, "append", self.term, self.log, self.commit)
             self.send(tag, "beat", beat)
 
@@ -261,26 +293,49 @@ class Node:
         if self.world.chance.random() < 0.01:
             self.lag_until = self.world.step + self.world.chance.randint(1, 30)
 
+    def announce(self) -> None:
+        """Says who it is until the record knows."""
+        if self.record.incarnations.get(self.tag) != self.process and self.ns >= self.next_announcement:
+            self.next_announcement = self.ns + 8 * STEP_MS * MS
+            self.propose(("announce", self.tag, self.process))
+
+    def gone_past(self) -> bool:
+        """Whether the record has another process of the node and will never have this one, which ends, late."""
+        known = self.record.incarnations.get(self.tag, Incarnation(0, 0))
+        if known == self.process or known.boot < self.boot:
+            return False
+        if self.body and self.body.end_ns is None:
+            self.stop(self.until_ns + STOP_NS)
+        if self.body and self.body.end_ns is not None and self.ns < self.body.end_ns:
+            return True
+        self.world.refused(self)
+        return True
+
     def observe(self) -> None:
         claim, now = self.record.claim, self.now()
         if self.ns < self.next_proposal:
             return
         for tag in self.world.tags:
             silent = rules.is_silent(self.lease, tag, now)
-            holds = claim is not None and claim.held and claim.holder == tag
-            if silent and (holds or tag not in self.record.demoted):
-                self.append(("void", tag, claim.epoch if claim and holds else 0, self.term))
+            over = claim is not None and claim.held and claim.holder == tag and self.over(claim, now)
+            if over or (silent and tag not in self.record.demoted):
+                kind = "void and demote" if silent else "void"
+                self.append((kind, tag, claim.epoch if claim and over else 0, self.term))
                 self.world.voids += 1
                 self.next_proposal = self.ns + 5 * STEP_MS * MS
             elif tag in self.record.demoted and not silent:
                 self.append(("promote", tag))
                 self.next_proposal = self.ns + 5 * STEP_MS * MS
 
+    def over(self, claim: Claim, now: Now) -> bool:
+        """Whether the claim may be void."""
+        return rules.is_over(self.lease, claim.holder, claim.process, now)
+
     # ---- the supervisor
 
     def supervise(self) -> None:
         claim, holder, body = self.record.claim, self.lease.holder, self.body
-        mine = claim is not None and claim.held and claim.holder == self.tag
+        mine = claim is not None and claim.held and self.owns(claim)
         if body:
             if body.end_ns is not None and self.ns >= body.end_ns:
                 self.body = None
@@ -291,16 +346,24 @@ class Node:
             return
         if not holder.held or self.ns < self.next_proposal:
             return
-        current = mine and claim is not None and (claim.boot, claim.session) == (self.boot, holder.session)
+        current = mine and claim is not None and claim.session == holder.session
         if claim and current and claim.epoch not in self.ended and self.record.responsible() == self.tag:
             self.body = Body(claim.epoch, holder.session)
             self.world.starts += 1
         elif claim and current:
             self.propose_later(("release", claim.epoch))
-        elif self.record.responsible() == self.tag and (claim is None or not claim.held or mine):
-            self.propose_later(("claim", self.tag, self.boot, holder.session))
+        elif self.record.responsible() == self.tag and not self.waits_for(claim):
+            self.propose_later(("claim", self.tag, self.process, holder.session))
         elif claim and mine:
             self.propose_later(("release", claim.epoch))
+
+    def owns(self, claim: Claim) -> bool:
+        """Whether the claim is this very process's."""
+        return claim.holder == self.tag and claim.process == self.process
+
+    def waits_for(self, claim: Claim | None) -> bool:
+        """Whether the claim must end before this process may have one."""
+        return claim is not None and claim.held and not self.owns(claim)
 
     def stop(self, end_ns: int) -> None:
         assert self.body
@@ -332,6 +395,9 @@ class World:
         self.step = self.starts = self.voids = 0
         self.cut: set[tuple[str, str]] = set()
         self.wire: dict[int, list[tuple[str, str, tuple[Any, ...]]]] = {}
+        self.copying = self.chance.choice((0.0, 0.002))
+        self.copies: dict[str, Node] = {}
+        self.ended = 0
         self.nodes = {tag: Node(tag, self) for tag in self.tags}
 
     def send(self, sender: str, to: str, message: tuple[Any, ...]) -> None:
@@ -339,22 +405,47 @@ class World:
             at = self.step + self.chance.randint(1, self.delay)
             self.wire.setdefault(at, []).append((sender, to, message))
 
+    @property
+    def all(self) -> list[Node]:
+        """Every process's node; one that was copied has two."""
+        return [*self.nodes.values(), *self.copies.values()]
+
+    def processes_of(self, tag: str) -> list[Node]:
+        return [holder[tag] for holder in (self.nodes, self.copies) if tag in holder]
+
+    def copy(self, node: Node) -> None:
+        """Starts a second process on a copy of the directory. The first one goes on, or is started again from the same
+        directory: then both are the same start."""
+        self.copies[node.tag] = Node(node.tag, self, node)
+        if self.chance.random() < 0.5:
+            node.start()
+
+    def refused(self, node: Node) -> None:
+        """The process has learned that another one is the node, and ends; whoever it was a copy of may be started
+        again, whoever was the copy may not."""
+        self.ended += 1
+        if node.copied:
+            del self.copies[node.tag]
+        else:
+            self.crash(node)
+
     def run(self, steps: int) -> None:
         """Goes on for so many steps; raises Broken."""
         for _ in range(steps):
             self.step += 1
             self.go_wrong()
             for sender, to, message in self.wire.pop(self.step, ()):
-                self.nodes[to].inbox.append((sender, message))
-            for node in self.nodes.values():
+                for node in self.processes_of(to):
+                    node.inbox.append((sender, message))
+            for node in self.all:
                 self.turn(node)
-            running = [f"{n.tag}@{n.body.epoch}" for n in self.nodes.values() if n.body]
+            running = [f"{n.tag}@{n.body.epoch}" for n in self.all if n.body]
             if len(running) > 1:
                 raise Broken(f"step {self.step}: {', '.join(running)}")
 
     def void_of_the_living(self, claim: Claim | None, command: tuple[Any, ...]) -> None:
         if command[0] == "void" and claim and not claim.held and claim.epoch == command[2]:
-            living = [node.tag for node in self.nodes.values() if node.body and node.body.epoch == claim.epoch]
+            living = [node.tag for node in self.all if node.body and node.body.epoch == claim.epoch]
             if living:
                 raise Broken(f"step {self.step}: epoch {claim.epoch} is void and runs on {living[0]}")
 
@@ -366,7 +457,7 @@ class World:
                 node.start()
         elif node.outlived():
             self.crash(node)
-        elif self.step >= node.paused_until:
+        elif self.step >= node.paused_until and node in self.all:
             node.run()
 
     def crash(self, node: Node) -> None:
@@ -376,7 +467,11 @@ class World:
         chance = self.chance
         if chance.random() < self.trouble:
             self.cut_somewhere()
-        for node in self.nodes.values():
+        if self.copying and chance.random() < self.copying:
+            node = chance.choice(list(self.nodes.values()))
+            if node.tag not in self.copies and not node.down_until:
+                self.copy(node)
+        for node in self.all:
             if not node.down_until and chance.random() < self.crashes:
                 self.crash(node)
             elif chance.random() < self.pauses:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Limits, NodeFacts
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Holder, Limits, NodeFacts
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
@@ -34,8 +34,6 @@ def nodes(draw: st.DrawFn, tag: str) -> NodeFacts:
         silent=silent,
         fresh=not silent and draw(st.booleans()),
         heard_ns=draw(times_ns),
-        node_id=draw(st.sampled_from(["", f"id-{tag}", f"id-{tag}0", f"id-{tag}1"])),
-        node_id_since_ns=draw(times_ns),
         current=draw(databases),
         previous=draw(databases),
         previous_ns=draw(times_ns),
@@ -56,6 +54,7 @@ def all_facts(draw: st.DrawFn) -> Facts:
         silence_ms=750,
         limits=Limits(stabilization_ms=5000, rotate_ms=1000, replace_ms=1000, distance_max=1),
         nodes={node.tag: node for node in known},
+        over=draw(st.frozensets(st.builds(Holder, st.sampled_from(TAGS), st.integers(1, 2), st.integers(0, 2)))),
     )
 
 
@@ -97,11 +96,7 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
     for end in verdict.voids:
         claim = record.claims[end.key]
         assert (claim.state, claim.epoch) == ("Held", end.epoch)
-        node = seen.nodes[claim.tag]
-        if not node.silent:
-            assert node.node_id not in ("", claim.node_id)
-            assert seen.void_allowed
-            assert node.node_id_since_ns + 750 * NS_PER_MS <= NOW_NS
+        assert Holder(claim.tag, claim.boot, claim.nonce) in seen.over
 
 
 @settings(max_examples=150, deadline=None)

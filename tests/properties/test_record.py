@@ -92,7 +92,9 @@ def test_one_claim_one_epoch_and_an_epoch_that_ended_never_comes_back(seed: int,
 
 @settings(max_examples=150, deadline=None)
 @given(seeds, lengths)
-def test_a_held_claim_ends_only_by_its_release_its_void_or_its_own_nodes_newer_claim(seed: int, length: int) -> None:
+def test_a_held_claim_ends_only_by_its_release_its_void_or_its_own_processes_newer_claim(
+    seed: int, length: int
+) -> None:
     history, records = play(seed, length)
     for (command, _, term), before, after in zip(history, records, records[1:], strict=False):
         for epoch in held(before).keys() - held(after).keys():
@@ -100,6 +102,7 @@ def test_a_held_claim_ends_only_by_its_release_its_void_or_its_own_nodes_newer_c
             if isinstance(command, ClaimTask):
                 newer = held(after)[after.index]
                 assert (newer.tag, newer.node_id) == (claim.tag, claim.node_id)
+                assert (newer.boot, newer.nonce) == (claim.boot, claim.nonce) or newer.nonce == 0 == claim.nonce
                 assert (newer.boot, newer.session) > (claim.boot, claim.session)
             elif isinstance(command, Decide):
                 assert epoch in {void.epoch for void in command.voids}

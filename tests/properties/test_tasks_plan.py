@@ -1,5 +1,6 @@
 """Properties of the supervisor's plan, on several nodes that lag, lapse, crash and hand over as they like."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
@@ -19,10 +20,10 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import Record, Task
+from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
 from tasks.plan import Body, Claiming, Forget, Own, Release, Start, Stop, plan, wanted_here
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, NONCE, Cluster
 
 TAGS = ("A", "B", "C")
 
@@ -43,7 +44,12 @@ class Process:
 
     @property
     def own(self) -> Own:
-        return Own(self.tag, f"id-{self.tag}", self.boot)
+        return Own(self.tag, f"id-{self.tag}", self.boot, self.nonce)
+
+    @property
+    def nonce(self) -> int:
+        """Another one in every process."""
+        return NONCE + self.boot - 1
 
     def alive(self) -> list[int]:
         return [body.epoch for body in self.bodies.values() if body.state != "Ended"]
@@ -125,6 +131,7 @@ class World:
             tag=node.tag,
             node_id=node.own.node_id,
             boot=node.boot,
+            nonce=node.nonce,
             session=session,
         )
 
@@ -167,6 +174,7 @@ class World:
                 tag=node.tag,
                 node_id=node.own.node_id,
                 boot=node.boot,
+                nonce=node.nonce,
                 url=f"http://{node.tag.lower()}:8080",
                 cluster_address=f"{node.tag.lower()}:38888",
                 kinds=(KIND,),
@@ -178,7 +186,19 @@ class World:
         node = self.nodes[pick % 3]
         if node.session is not None or (node.alive() and self.mutant != "void"):
             return
-        held = [(k, c) for k, c in self.cluster.record.claims.items() if c.tag == node.tag and c.state == "Held"]
+        self._void(lambda claim: claim.tag == node.tag)
+
+    def void_former(self, pick: int) -> None:
+        """The same for what a node's former process held, which has been silent since its crash."""
+        node = self.nodes[pick % 3]
+        self._void(lambda claim: claim.tag == node.tag and self.former(claim))
+
+    def former(self, claim: Claim) -> bool:
+        """Whether the process that holds the claim has crashed."""
+        return any(claim.tag == node.tag and claim.nonce != node.nonce for node in self.nodes)
+
+    def _void(self, over: Callable[[Claim], bool]) -> None:
+        held = [(key, c) for key, c in self.cluster.record.claims.items() if c.state == "Held" and over(c)]
         voids = tuple(VoidClaim(key=key, epoch=claim.epoch, reason="silent") for key, claim in held)
         self.cluster.apply(Decide(term=1, iteration=1, at="", at_ms=0, voids=voids))
 
@@ -250,6 +270,8 @@ class World:
     def settle(self) -> None:
         for pick in range(3):
             self.renew(pick)
+            if any(c.state == "Held" and self.former(c) for c in self.cluster.record.claims.values()):
+                self.void_former(pick)
         for _ in range(60):
             for pick in range(3):
                 self.follow(pick)
@@ -262,7 +284,21 @@ class World:
 
 
 COMMON = ("tick", "tick", "follow", "step", "end", "arrive", "arrive", "renew")
-RARE = ("repeat", "lapse", "renew", "crash", "void", "rehab", "back", "edit", "rename", "again", "switch", "pin")
+RARE = (
+    "repeat",
+    "lapse",
+    "renew",
+    "crash",
+    "void",
+    "void_former",
+    "rehab",
+    "back",
+    "edit",
+    "rename",
+    "again",
+    "switch",
+    "pin",
+)
 EVENTS = st.lists(st.tuples(st.sampled_from((*COMMON * 3, *RARE)), st.integers(0, 29)), min_size=60, max_size=120)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from raftnode.consensus.hello import Door, Hello, Refusal, is_impostor, is_removed, judge
+from raftnode.consensus.hello import Door, Hello, Refusal, is_impostor, is_removed, judge, superseded
+from raftnode.consensus.replica import Replica
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ RETRY_S = (0.05, 0.4)
 class Transport:
     """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
 
-    def __init__(self, network: "Network", process: Process, who: Hello, node_id_of: Callable[[str], str]) -> None:
+    def __init__(self, network: "Network", process: Process, who: Hello, replica: Replica) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
         self.on_impostor: list[Callable[[str, str], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
@@ -35,7 +36,7 @@ class Transport:
         self.met: dict[str, Hello] = {}
         self._network = network
         self._who = who
-        self._node_id_of = node_id_of
+        self._replica = replica
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
         self._up: set[str] = set()
 
@@ -58,12 +59,20 @@ class Transport:
         self.peers = frozenset(addresses) - {self.tag}
         self._who = replace(self._who, membership_index=membership_index)
         for tag, met in sorted(self.met.items()):
-            another = self._node_id_of(tag) not in ("", met.node_id)
+            another = self._replica.node_id_of(tag) not in ("", met.node_id)
             if (another or tag not in self.peers) and met.membership_index <= membership_index:
                 del self.met[tag]
                 self._network.drop(self.tag, tag)
         for tag in sorted(self.peers):
             self._network.wanted(self.tag, tag)
+
+    def check_announced(self) -> None:
+        text = superseded(self._who, self._replica.announced(self.tag))
+        for tell in self.on_impostor if text is not None else ():
+            tell(self.tag, text or "")
+        for tag in sorted(self._up):
+            if superseded(self.met[tag], self._replica.announced(tag)):
+                self._network.drop(self.tag, tag)
 
     def hello(self) -> Hello:
         """What this end says first."""
@@ -71,7 +80,14 @@ class Transport:
 
     def refusal_of(self, hello: Hello) -> Refusal | None:
         """Why this end does not take the other one's word; None if it does."""
-        door = Door(self._who, self.met, self.peers, node_id=self._node_id_of(hello.tag))
+        door = Door(
+            self._who,
+            self.met,
+            self.peers,
+            node_id=self._replica.node_id_of(hello.tag),
+            announced=self._replica.announced(hello.tag),
+            connected=self._up,
+        )
         return judge(hello, door)
 
     def refused(self, by: str, refusal: Refusal) -> None:

@@ -12,6 +12,7 @@ from raftnode.heartbeat import CHANNEL, PAYLOAD_BYTES_MAX, Heartbeat
 from raftnode.lease import FOREVER_NS
 from raftnode.ports import SystemClock
 from raftnode.record.model import Timings
+from tests.unit.record.build import node as known_node
 
 MS = 1_000_000
 TIMINGS = Timings(heartbeat_ms=200, lease_ms=1800, task_stop_timeout_ms=1000, time_before_moving_to_rehab_ms=4000)
@@ -79,6 +80,7 @@ class Cluster:
     def __init__(self, tags: str, timings: Timings | None = TIMINGS) -> None:
         self.clocks = Clocks()
         self.timings = dict.fromkeys(tags, timings)
+        self.known = {tag: known_node(tag, nonce=ord(tag)) for tag in tags}
         self.cut: set[tuple[str, str]] = set()
         self.rafts = {tag: Raft(tag, tags) for tag in tags}
         self.wires = {tag: Wire(self, tag) for tag in tags}
@@ -94,6 +96,7 @@ class Cluster:
             boot=1,
             nonce=ord(tag),
             timings=lambda: self.timings[tag],
+            nodes=lambda: self.known,
             heartbeat_ms=heartbeat_ms,
             report_payload=lambda: self.payload,
             on_lease=self.until[tag].append,

@@ -14,6 +14,7 @@ from raftnode.record.model import (
     RUNS_KEPT_MAX,
     Claim,
     ClaimState,
+    ClusterNode,
     EndedRun,
     Record,
     RunEnd,
@@ -32,10 +33,13 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
     node_id: str
     boot: int
     session: int
+    nonce: int = 0
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Grants if placement names the node and the last claim is released, void or the same node id's own older
-        one. A repeat gets the same epoch; an older session is refused."""
+        """Grants if placement names the node, the process is the one the record has of it, and the last claim is
+        released, void or of an earlier session of the same process. A repeat gets the same epoch; an older session is
+        refused. A claim of an earlier process of the node, like another node's, ends by its release or its void: only
+        a directory that was never copied would prove that this process is the only one."""
         database = the_database(record, self.database)
         task = task_named(record, database, self.kind, self.name)
         if task is None:
@@ -43,6 +47,12 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
         node = record.nodes.get(self.tag)
         if node is None or node.node_id != self.node_id:
             refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
+        if not _one_process(node, self):
+            refuse(
+                "ClaimRefusedException",
+                f"This process is start {self.boot} of node '{self.tag}', and another one, of start {node.boot}, has "
+                "announced itself.",
+            )
         if database.disabled or task.disabled:
             refuse("ClaimRefusedException", f"Task '{self.name}' is disabled.")
         responsible, rule = Group(record, database).place(task)
@@ -58,8 +68,9 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             if mine and (last.boot, last.session) > (self.boot, self.session):
                 refuse("ClaimRefusedException", f"Session {self.boot}.{self.session} has ended.")
             if last.state == "Held":
-                if not mine:
-                    refuse("ClaimRefusedException", f"Node '{last.tag}' still holds epoch {last.epoch}.")
+                if not mine or not _one_process(last, self):
+                    which = f"Start {last.boot} of node" if mine else "Node"
+                    refuse("ClaimRefusedException", f"{which} '{last.tag}' still holds epoch {last.epoch}.")
                 if (last.boot, last.session) == (self.boot, self.session):
                     return Outcome(record=record, value=last.epoch)
         claim = Claim(
@@ -67,6 +78,7 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             node_id=self.node_id,
             boot=self.boot,
             session=self.session,
+            nonce=self.nonce,
             epoch=record.generation * GENERATION_STRIDE + entry.index,
             rule=rule,
             cause=cause_of(record, database, task, rule, self.tag, last),
@@ -107,8 +119,16 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
         )
 
 
+def _one_process(known: ClusterNode | Claim, claiming: ClaimTask) -> bool:
+    """Whether both are one process. Commands of schema version 1 named no nonce, and were told apart by their boot
+    counts alone where they were not granted over each other; journals still hold them."""
+    if known.nonce == 0 == claiming.nonce:
+        return True
+    return (known.boot, known.nonce) == (claiming.boot, claiming.nonce)
+
+
 def _runs(last: Claim | None) -> tuple[EndedRun, ...]:
-    """The runs before a new claim, the last one among them. A held claim that its own node claims again has ended
+    """The runs before a new claim, the last one among them. A held claim that its own process claims again has ended
     with its session."""
     if last is None:
         return ()

@@ -40,9 +40,11 @@ class AnnounceNode(Command, frozen=True, kw_only=True, tag="AnnounceNode"):
     url: str
     cluster_address: str
     kinds: tuple[str, ...]
+    nonce: int = 0
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses another node id under the same tag, and a boot count that went back: a cloned or restored disk."""
+        """Refuses another node id under the same tag, a boot count that went back, and a second process of the same
+        start: a cloned or restored disk."""
         node = the_node(record, self.tag)
         if node.node_id not in ("", self.node_id):
             refuse(
@@ -56,10 +58,19 @@ class AnnounceNode(Command, frozen=True, kw_only=True, tag="AnnounceNode"):
                 f"Node '{self.tag}' has started {node.boot} times before, this one only {self.boot}: its data "
                 "directory is a copy. Stop the copy.",
             )
+        again = (self.boot, self.nonce) == (node.boot, node.nonce)
+        if node.node_id == self.node_id and not again and (self.boot == node.boot or self.nonce == 0 < node.nonce):
+            refuse(
+                "NodeIdMismatchException",
+                f"Another process runs as node '{self.tag}' since start {node.boot} of its data directory, and this "
+                f"one is start {self.boot} of the same: its data directory is a copy, or two processes use it. Stop "
+                "this one, and let it join under a new tag with an empty directory.",
+            )
         announced = replace(
             node,
             node_id=self.node_id,
             boot=self.boot,
+            nonce=self.nonce,
             url=self.url,
             cluster_address=self.cluster_address,
             kinds=self.kinds,

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import trustme
 
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import framed
-from raftnode.consensus.hello import Door, Guard, Hello, judge
+from raftnode.consensus.hello import PROTOCOL_VERSION, Announced, Door, Guard, Hello, NodeIdentity, judge
 from raftnode.consensus.tls import Tls, load_tls
-from raftnode.consensus.transport import GUESTS_MAX, NodeIdentity, Transport, TransportConfig
+from raftnode.consensus.transport import GUESTS_MAX, Transport, TransportConfig
 from tests.unit.consensus.cluster import running, until
 
 QUICK: dict[str, Any] = {"dead_peer_ms": 300, "connect_timeout_ms": 300, "patience_ms": 150, "retry_max_ms": 50}
@@ -230,7 +231,7 @@ async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -
     ("changes", "code"),
     [
         ({"cluster": "other"}, "cluster"),
-        ({"version": 2}, "version"),
+        ({"version": PROTOCOL_VERSION + 1}, "version"),
         ({"tag": "A"}, "tag"),
         ({"tag": "X"}, "unknown"),
         ({"boot": 2}, "incarnation"),
@@ -239,10 +240,10 @@ async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -
     ],
 )
 def test_whoever_is_not_exactly_who_he_should_be_is_refused_with_the_reason(changes: dict[str, Any], code: str) -> None:
-    met = Hello(1, "c", "B", "node-B", 3, 7, 4)
-    own = Hello(1, "c", "A", "node-A", 1, 1, 4)
+    met = Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4)
+    own = Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
     fields = {name: getattr(met, name) for name in met.__struct_fields__}
-    door = Door(own, {"B": met}, {"B"})
+    door = Door(own, {"B": met}, {"B"}, announced=Announced("node-B", 3, 7))
     assert judge(met, door) is None
     assert judge(Hello(**(fields | {"boot": 4, "nonce": 99})), door) is None
     refusal = judge(Hello(**(fields | changes)), door)
@@ -252,31 +253,100 @@ def test_whoever_is_not_exactly_who_he_should_be_is_refused_with_the_reason(chan
 
 
 def test_an_unknown_node_is_let_in_if_it_knows_a_newer_membership() -> None:
-    own = Hello(1, "c", "A", "node-A", 1, 1, 4)
-    assert judge(Hello(1, "c", "F", "node-F", 1, 1, 5), Door(own, {}, {"B"})) is None
+    own = Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
+    assert judge(Hello(PROTOCOL_VERSION, "c", "F", "node-F", 1, 1, 5), Door(own, {}, {"B"})) is None
 
 
 def test_a_node_that_is_behind_lets_in_whoever_took_a_tag_by_a_membership_it_has_yet_to_learn_of() -> None:
     """It may be the leader, from whom alone this node can learn (found by simulation)."""
-    own, former = Hello(1, "c", "A", "node-A", 1, 1, 4), Hello(1, "c", "B", "node-B", 3, 3, 4)
+    own, former = (
+        Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
+        Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 3, 4),
+    )
     door = Door(own, {"B": former}, {"B"}, node_id="node-B")
-    assert judge(Hello(1, "c", "B", "another", 1, 1, 5), door) is None
-    refusal = judge(Hello(1, "c", "B", "another", 1, 1, 4), door)
+    assert judge(Hello(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 5), door) is None
+    refusal = judge(Hello(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 4), door)
     assert refusal is not None
     assert refusal.code == "node"
 
 
-async def test_a_cloned_directory_is_refused_loudly_on_both_sides() -> None:
-    a, b = End(identity("A")), End(identity("B", boot=2))
-    clone = End(identity("B", boot=2, nonce=2))
-    async with ends(a, b, clone):
+@pytest.mark.parametrize(
+    ("changes", "announced", "code"),
+    [
+        ({"nonce": 8}, None, "undecided"),
+        ({"boot": 2}, None, "undecided"),
+        ({"nonce": 8}, ("node-B", 2, 1), "undecided"),
+        ({"nonce": 8}, ("node-B", 3, 8), None),
+        ({"boot": 4, "nonce": 8}, ("node-B", 3, 7), None),
+        ({}, ("node-B", 3, 8), "incarnation"),
+        ({}, ("node-B", 4, 8), "incarnation"),
+        ({}, ("another", 9, 9), None),
+        ({}, ("node-B", 3, 0), None),
+    ],
+)
+def test_of_two_processes_of_a_node_the_record_decides_and_until_it_does_the_one_that_is_there_stays(
+    changes: dict[str, Any], announced: tuple[str, int, int] | None, code: str | None
+) -> None:
+    own, met = (
+        Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
+        Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4),
+    )
+    speaker = Hello(**({name: getattr(met, name) for name in met.__struct_fields__} | changes))
+    door = Door(own, {"B": met}, {"B"}, announced=Announced(*announced) if announced else None, connected={"B"})
+    refusal = judge(speaker, door)
+    assert (refusal and refusal.code) == code
+    gone = judge(speaker, replace(door, connected=()))
+    assert (gone and gone.code) == (code if code == "incarnation" else None), (
+        "whoever is not there any more does not count"
+    )
+
+
+async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_record_knows_the_first() -> None:
+    announced: dict[str, Announced] = {}
+    a = End(identity("A"), guard=Guard(announced=announced.get))
+    b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
+    async with ends(a, b, copy):
         a.knows(b)
         b.knows(a)
         await until(lambda: a.is_up(b))
-        clone.knows(a)
-        await until(lambda: a.impostors != [] and clone.impostors != [])
-        assert "cloned" in a.impostors[0][1]
+        copy.knows(a)
+        await until(lambda: "has yet to hear which of the two" in copy.transport.complaint("A"))
+        assert (a.impostors, copy.impostors) == ([], [])
+        announced["B"] = Announced("node-B", 2, 1)
+        await until(lambda: a.impostors != [] and copy.impostors != [])
+        assert "this one is start 2 of the same: the directory was copied" in copy.impostors[0][1]
         assert a.is_up(b)
+
+
+async def test_a_process_that_the_record_has_gone_past_is_let_go_and_told() -> None:
+    """Also one that was let in before: each node may have met another of the two."""
+    announced: dict[str, Announced] = {}
+    a = End(identity("A"), guard=Guard(announced=announced.get))
+    b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
+    async with ends(a, b, copy):
+        a.knows(copy)
+        copy.knows(a)
+        await until(lambda: a.is_up(copy))
+        announced["B"] = Announced("node-B", 2, 1)
+        a.transport.check_announced()
+        b.knows(a)
+        await until(lambda: copy.impostors != [])
+        await until(lambda: a.is_up(b))
+        assert b.impostors == []
+
+
+async def test_a_process_that_finds_another_one_in_its_own_record_says_so() -> None:
+    announced: dict[str, Announced] = {}
+    b = End(identity("B", boot=2), guard=Guard(announced=announced.get))
+    async with ends(b):
+        for known in (None, Announced("node-B", 1, 9), Announced("node-B", 2, 1), Announced("another", 7, 7)):
+            if known is not None:
+                announced["B"] = known
+            b.transport.check_announced()
+        assert b.impostors == []
+        announced["B"] = Announced("node-B", 3, 4)
+        b.transport.check_announced()
+        assert [(tag, "since start 3" in text) for tag, text in b.impostors] == [("B", True)]
 
 
 async def test_another_clusters_node_is_refused() -> None:
@@ -314,7 +384,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
         stalled, _ = await loop.sock_accept(listener)
         stalled.setblocking(False)
         await loop.sock_recv(stalled, 10_000)
-        frame = greeting.encode(Hello(1, "c", "B", "node-B", 1, 1, 0))
+        frame = greeting.encode(Hello(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
         await loop.sock_sendall(stalled, framed(frame))
         await until(lambda: a.transport.connected_tags() == {"B"})
         for _ in range(1_000):
@@ -363,7 +433,7 @@ async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
 async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection as a node of that tag that has applied the membership of that index."""
     reader, writer = await asyncio.open_connection("127.0.0.1", end.transport.port)
-    writer.write(framed(greeting.encode(Hello(1, "c", tag, f"node-{tag}", 1, 1, index))))
+    writer.write(framed(greeting.encode(Hello(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
     return reader, writer
 
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from raftnode.lease import (
     FOREVER_NS,
     Beat,
+    Incarnation,
     Lease,
     StepDown,
     beats,
     checked,
+    is_over,
     is_silent,
     new_lease,
     on_beat,
@@ -34,6 +36,7 @@ from tests.unit.lease.world import (
     node,
     own,
     report,
+    started,
     theirs,
     view,
 )
@@ -46,8 +49,8 @@ def led(lease: Lease, ms: float, *args: object, role: str = "Leader", **given: o
     return checked(lease, view(role, **given), at(ms))  # type: ignore[arg-type]
 
 
-def echo_to(lease: Lease, tag: str, ms: float, role: str = "Leader") -> object:
-    return beats(lease, view(role), at(ms))[tag].echo
+def echo_to(lease: Lease, tag: str, ms: float, role: str = "Leader", **given: Any) -> object:
+    return beats(lease, view(role, **given), at(ms))[tag].echo
 
 
 def test_a_granted_vote_counts_as_the_echo_of_the_vote_request() -> None:
@@ -265,12 +268,15 @@ def test_a_removed_node_falls_silent_although_it_is_in_no_group() -> None:
 
 def test_a_tag_that_leaves_and_joins_again_with_a_new_disk_is_heard_at_once() -> None:
     lease = through(elected(), 0, 6000, *OTHERS)
-    lease = answered(lease, 6200, "E", stamp=theirs(6200, boot=9))
+    lease = answered(lease, 6200, "E", stamp=theirs(6200, boot=9), incarnations=started(E=(9, 5)))
     lease, _ = led(lease, 6300, voters="ABCD")
     lease, _ = led(lease, 6400)
-    assert echo_to(lease, "E", 6400) is None
-    after = answered(lease, 6500, "E", stamp=theirs(1, boot=1, nonce=8))
-    assert echo_to(after, "E", 6500) == theirs(1, boot=1, nonce=8)
+    assert echo_to(lease, "E", 6400, incarnations=started(E=(0, 0))) is None
+    new = started(E=(1, 8))
+    after = answered(lease, 6500, "E", stamp=theirs(1, boot=1, nonce=8), incarnations=new)
+    assert echo_to(after, "E", 6500, incarnations=new) == theirs(1, boot=1, nonce=8)
+    assert not is_over(after, "E", Incarnation(9, 5), at(10_199)), "the former one's lease is remembered"
+    assert is_over(after, "E", Incarnation(9, 5), at(10_200))
 
 
 def test_what_a_tag_echoed_before_it_left_gives_no_authority_and_its_silence_begins_anew() -> None:
@@ -299,13 +305,71 @@ def test_an_old_or_repeated_report_changes_nothing() -> None:
         assert after.authority == lease.authority
 
 
-def test_a_later_start_of_a_node_is_heard_and_an_earlier_or_a_copied_one_is_not() -> None:
-    lease = answered(elected(), 500, "B", stamp=theirs(500, boot=2))
+def test_of_a_node_only_the_process_that_the_record_has_is_echoed() -> None:
+    second = started(B=(2, 6))
+    lease = answered(elected(), 500, "B", stamp=theirs(500, boot=2, nonce=6), incarnations=second)
+    assert echo_to(lease, "B", 500, incarnations=second) == theirs(500, boot=2, nonce=6)
     for stamp in (theirs(900, boot=1), theirs(900, boot=2, nonce=9)):
-        after, _ = on_report(lease, "B", report(0, stamp=stamp), view("Leader"), at(1000))
-        assert after.authority == lease.authority
-    after, _ = on_report(lease, "B", report(0, stamp=theirs(1, boot=3)), view("Leader"), at(1000))
-    assert echo_to(after, "B", 1000) == theirs(1, boot=3)
+        said = report(0, own(900), stamp=stamp)
+        after, _ = on_report(lease, "B", said, view("Leader", incarnations=second), at(1000))
+        assert after.authority == lease.authority, "an earlier start and a copy are not heard at all"
+    third, later = started(B=(3, 7)), theirs(1, boot=3, nonce=7)
+    after, _ = on_report(lease, "B", report(0, stamp=later), view("Leader", incarnations=second), at(1000))
+    assert echo_to(after, "B", 1000, incarnations=second) == theirs(500, boot=2, nonce=6), "it has not announced itself"
+    assert echo_to(after, "B", 1000, incarnations=third) is None, "the former one has been gone past"
+    after, _ = on_report(after, "B", report(0, stamp=later), view("Leader", incarnations=third), at(1000))
+    assert echo_to(after, "B", 1000, incarnations=third) == later
+
+
+def test_a_node_that_was_started_again_counts_as_a_voter_before_it_has_announced_itself() -> None:
+    """Or nobody could lead for long after all were started again: an announcement needs a leader."""
+    lease = elected()
+    for tag in OTHERS:
+        lease, _ = on_report(lease, tag, report(0, own(900), stamp=theirs(1, boot=2)), view("Leader"), at(1000))
+    assert led(lease, 1000)[0].holder.until_ns == 2700 * MS
+    assert echo_to(lease, "B", 1000) is None
+
+
+def test_each_process_of_a_node_is_silent_for_itself() -> None:
+    first, second = Incarnation(1, 5), Incarnation(2, 6)
+    lease = through(elected(), 0, 6000, *OTHERS)
+    new = started(E=second)
+    for ms in range(6200, 12_001, 200):
+        lease = answered(lease, ms, "B", "C", "D", incarnations=new)
+        lease = answered(lease, ms, "E", stamp=theirs(ms, boot=2, nonce=6), incarnations=new)
+        assert not is_silent(lease, "E", at(ms))
+        assert not is_over(lease, "E", second, at(ms))
+        assert is_over(lease, "E", first, at(ms)) == (ms >= 10_000), "R after it was last heard"
+    assert is_over(lease, "E", Incarnation(1, 99), at(12_000)), "a process that this leader never heard"
+    assert not is_over(node(), "E", first, at(12_000)), "a node that does not lead knows nothing"
+
+
+def test_a_node_that_is_started_again_and_again_delays_the_end_of_no_former_process() -> None:
+    lease = through(elected(), 0, 6000, *OTHERS)
+    for boot, ms in enumerate(range(6200, 12_001, 1000), start=2):
+        new = started(E=(boot, boot))
+        lease = answered(lease, ms, "E", stamp=theirs(ms, boot=boot, nonce=boot), incarnations=new)
+        lease = through(lease, ms, ms + 800, "B", "C", "D", incarnations=new)
+    assert is_over(lease, "E", Incarnation(1, 5), at(10_000))
+    assert lease.authority is not None
+    known = lease.authority.peers["E"].leases_until_ns
+    assert set(known) == {Incarnation(boot, boot) for boot in range(4, 8)}, "those that have passed are forgotten"
+
+
+def test_what_was_before_this_process_on_its_own_node_is_over_after_the_wait_and_the_leader_itself_never() -> None:
+    lease = through(elected(), 0, 6000, *OTHERS)
+    former = Incarnation(BOOT - 1, 1)
+    assert not is_over(lease, "A", former, at(VOID_WAIT_MS - 1))
+    assert is_over(lease, "A", former, at(VOID_WAIT_MS))
+    assert not is_over(lease, "A", Incarnation(BOOT, NONCE), at(10**6))
+
+
+def test_how_far_a_former_process_had_come_says_nothing_of_the_next() -> None:
+    lease = through(elected(), 0, 3000, *OTHERS, commit_index=11)
+    new, later = started(B=(2, 6)), theirs(1, boot=2, nonce=6)
+    assert echo_to(lease, "B", 3000) == theirs(1800), "it applies nothing"
+    lease = answered(lease, 3200, "B", commit_index=11, stamp=later, incarnations=new)
+    assert echo_to(lease, "B", 3200, incarnations=new) == later
 
 
 def test_a_node_that_is_heard_but_applies_nothing_is_echoed_no_longer_and_falls_silent() -> None:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from raftnode.lease import Beat, Lease, Now, Report, Stamp, View, checked, new_lease, on_beat, on_report
+from raftnode.lease import Beat, Incarnation, Lease, Now, Report, Stamp, View, checked, new_lease, on_beat, on_report
 from raftnode.record.model import Timings
 
 MS = 1_000_000
 TIMINGS = Timings(heartbeat_ms=200, lease_ms=1800, task_stop_timeout_ms=1000, time_before_moving_to_rehab_ms=4000)
 FIVE = frozenset("ABCDE")
 BOOT, NONCE = 3, 77
+FIRST = Incarnation(1, 5)
+"""Of every other node, as the record has it."""
 
 
 def at(ms: float, wall_ms: int | None = None) -> Now:
@@ -22,6 +24,7 @@ def view(role: Any = "Follower", term: int = 1, voters: Any = FIVE, **given: Any
         "applied_index": 10,
         "commit_index": 10,
         "timings": TIMINGS,
+        "incarnations": dict.fromkeys("BCDEFW", FIRST),
     }
     return View(role=role, term=term, voters=frozenset(voters), **settings | given)
 
@@ -34,6 +37,11 @@ def node() -> Lease:
 def own(ms: float) -> Stamp:
     """A stamp of node A."""
     return Stamp(BOOT, NONCE, int(ms * MS))
+
+
+def started(**incarnations: tuple[int, int]) -> dict[str, Incarnation]:
+    """What the record has of the others when those have been started again."""
+    return dict.fromkeys("BCDEFW", FIRST) | {tag: Incarnation(*pair) for tag, pair in incarnations.items()}
 
 
 def theirs(ms: float, boot: int = 1, nonce: int = 5) -> Stamp:
@@ -67,7 +75,9 @@ def answered(
     """The leader after those nodes have answered at once to beats sent at `ms`; it has itself applied everything
     unless told otherwise."""
     looked: dict[str, Any] = {
-        name: given.pop(name) for name in ("peers", "voters", "commit_index", "timings") if name in given
+        name: given.pop(name)
+        for name in ("peers", "voters", "commit_index", "timings", "incarnations")
+        if name in given
     }
     looked["applied_index"] = leader_applied or looked.get("commit_index", 10)
     for tag in tags:

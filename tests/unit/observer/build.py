@@ -6,10 +6,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from observer.rules.decide import Verdict, decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Limits, NodeFacts
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Holder, Limits, NodeFacts
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import NONCE, Cluster
 
 NOW_MS = 10_000_000
 NOW_NS = 1_000_000 * NS_PER_MS
@@ -31,8 +31,6 @@ def well(tag: str, *, good_ms: int = 3_600_000, **fields: Any) -> NodeFacts:
         "silent": False,
         "fresh": True,
         "heard_ns": NOW_NS - 20 * NS_PER_MS,
-        "node_id": f"id-{tag}",
-        "node_id_since_ns": 0,
         "current": {FOLDED: report()},
         "previous": {FOLDED: report()},
         "previous_ns": NOW_NS,
@@ -55,7 +53,7 @@ def unwell(tag: str, *, for_ms: int, **fields: Any) -> NodeFacts:
 
 
 def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
-    """A is the leader and well unless said otherwise."""
+    """A is the leader and well unless said otherwise; the processes of silent nodes are over."""
     known: Mapping[str, NodeFacts] = {"A": well("A")} | {node.tag: node for node in nodes}
     defaults: dict[str, Any] = {
         "leader": "A",
@@ -66,6 +64,7 @@ def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
         "silence_ms": R_MS,
         "limits": LIMITS,
         "nodes": known,
+        "over": frozenset(Holder(node.tag, 1, NONCE) for node in known.values() if node.silent),
     }
     return Facts(**(defaults | fields))
 

@@ -13,7 +13,6 @@ from raftnode.record.commands import Command, encode
 from raftnode.record.commands.cluster import FormCluster
 from raftnode.record.commands.databases import CreateDatabase
 from raftnode.record.model import Database
-from tests.unit.record.build import node
 from tests.unit.test_heartbeat import TIMINGS, Cluster
 
 PERIOD_MS = 200
@@ -45,6 +44,7 @@ class Wires(Cluster):
             boot=1,
             nonce=ord(tag),
             timings=lambda: self.timings[tag],
+            nodes=lambda: self.known,
             heartbeat_ms=heartbeat_ms,
             report_payload=lambda: self.reports[tag],
         )
@@ -81,7 +81,7 @@ class Rig:
         self.replica = Replica()
         self.log = Log(self.replica)
         self.replica.attach(self.log)  # type: ignore[arg-type]
-        self.do(FormCluster(cluster_id="c", nodes=tuple(node(tag) for tag in tags), timings=TIMINGS))
+        self.do(FormCluster(cluster_id="c", nodes=tuple(self.wires.known.values()), timings=TIMINGS))
         self.do(CreateDatabase(name="Northwind", nodes=("A", "B", "C")))
         for tag in tags:
             self.reports_of(tag)
@@ -93,7 +93,6 @@ class Rig:
         self.errors: dict[str, str] = {}
         self.health = Health(
             tag=tag,
-            node_id=f"id-{tag}",
             heartbeat=self.wires.nodes[tag],
             clock=self.wires.clocks,
             own_report=lambda: self.wires.reports[tag],
@@ -114,10 +113,10 @@ class Rig:
         assert answer.error is None, answer.error
         return answer.value
 
-    def reports_of(self, tag: str, *, status: str = "Loaded", node_id: str | None = None, **fields: Any) -> None:
+    def reports_of(self, tag: str, *, status: str = "Loaded", **fields: Any) -> None:
         """What the node reports from now on; a new value every time, as off a wire."""
         copy = {"status": status, "last_etag": 7, "sent": dict.fromkeys("ABCD", 7), "documents": 3} | fields
-        payload = {"node_id": node_id or f"id-{tag}", "databases": {"Northwind": copy}, "kinds": []}
+        payload = {"node_id": f"id-{tag}", "databases": {"Northwind": copy}, "kinds": []}
         self.wires.reports[tag] = payload
 
     def cut(self, *tags: str) -> None:

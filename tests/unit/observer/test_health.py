@@ -3,7 +3,7 @@
 import structlog.testing
 from msgspec.structs import replace
 
-from observer.rules.facts import Facts, NodeFacts
+from observer.rules.facts import Facts, Holder, NodeFacts
 from raftnode.record.commands.claims import ClaimTask
 from raftnode.record.commands.cluster import RemoveNode
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
@@ -39,7 +39,7 @@ def test_nodes_that_report_are_fresh_and_their_copies_well_since_the_first_repor
     assert set(seen.nodes) == set("ABCD")
     for tag in "ABC":
         node = seen.nodes[tag]
-        assert (node.silent, node.fresh, node.node_id) == (False, True, f"id-{tag}")
+        assert (node.silent, node.fresh) == (False, True)
         assert node.current["northwind"].status == "Loaded"
         assert 2500 <= good_ms(seen, node) <= 3000
         assert node.previous["northwind"].last_etag == 7
@@ -131,27 +131,23 @@ def test_a_node_that_a_leader_never_hears_is_silent_in_the_end() -> None:
     assert pass_ms(rig, 2500).nodes["B"].silent
 
 
-def test_a_node_that_comes_back_under_another_id_is_noticed() -> None:
-    rig = Rig()
-    before = pass_ms(rig, 1000).nodes["B"]
-    rig.reports_of("B", node_id="fresh")
-    seen = pass_ms(rig, 500)
-    assert seen.nodes["B"].node_id == "fresh"
-    assert before.node_id_since_ns < seen.nodes["B"].node_id_since_ns <= seen.now_ns
-
-
 def test_a_removed_node_that_holds_a_claim_is_watched_until_it_is_silent() -> None:
     rig = Rig()
     pass_ms(rig, 7000)
     rig.do(PutTask(database="Northwind", name="t", kind="SqlEtl", key=1, mentor="B"))
-    claim = ClaimTask(database="Northwind", kind="SqlEtl", name="t", tag="B", node_id="id-B", boot=1, session=1)
+    claim = ClaimTask(
+        database="Northwind", kind="SqlEtl", name="t", tag="B", node_id="id-B", boot=1, nonce=ord("B"), session=1
+    )
     rig.do(claim)
     rig.do(RemoveNode(tag="B"))
     for raft in rig.wires.rafts.values():
         raft.tags = "ACD"
     rig.cut("B")
-    assert not pass_ms(rig, R_MS - 500).nodes["B"].silent
-    assert pass_ms(rig, 1000).nodes["B"].silent
+    holder = Holder("B", 1, ord("B"))
+    seen = pass_ms(rig, R_MS - 500)
+    assert (seen.nodes["B"].silent, seen.holders, seen.over) == (False, {holder}, set())
+    seen = pass_ms(rig, 1000)
+    assert (seen.nodes["B"].silent, seen.over) == (True, {holder})
 
 
 def test_a_report_that_cannot_be_read_is_complained_of_once_and_the_last_one_stands() -> None:

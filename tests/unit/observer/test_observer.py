@@ -34,7 +34,14 @@ def hold(rig: Rig, tag: str = "B", session: int = 1) -> int:
     if rig.database.task_named("t") is None:
         rig.do(PutTask(database="Northwind", name="t", kind="SqlEtl", key=1, mentor="B"))
     claim = ClaimTask(
-        database="Northwind", kind="SqlEtl", name="t", tag=tag, node_id=f"id-{tag}", boot=1, session=session
+        database="Northwind",
+        kind="SqlEtl",
+        name="t",
+        tag=tag,
+        node_id=f"id-{tag}",
+        boot=1,
+        nonce=ord(tag),
+        session=session,
     )
     return int(rig.do(claim))
 

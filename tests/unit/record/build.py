@@ -19,6 +19,8 @@ from raftnode.record.ownership import Placement, responsible_node, task_key
 
 TIMINGS = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
 KIND = "SqlEtl"
+NONCE = 7
+"""Of every process, unless a test says otherwise."""
 
 
 def node(tag: str, **fields: Any) -> ClusterNode:
@@ -28,6 +30,7 @@ def node(tag: str, **fields: Any) -> ClusterNode:
         "cluster_address": f"{tag.lower()}:38888",
         "node_id": f"id-{tag}",
         "boot": 1,
+        "nonce": NONCE,
     }
     return ClusterNode(tag=tag, **(defaults | fields))
 
@@ -98,13 +101,23 @@ class Cluster:
         defaults: dict[str, Any] = {
             "node_id": f"id-{tag}",
             "boot": 1,
+            "nonce": NONCE,
             "url": known.url,
             "cluster_address": known.cluster_address,
             "kinds": (KIND,),
         }
         return self.apply(AnnounceNode(tag=tag, **(defaults | fields))).result
 
-    def claim(self, tag: str, name: str, *, session: int = 1, boot: int = 1, node_id: str | None = None) -> ClaimTask:
+    def claim(
+        self,
+        tag: str,
+        name: str,
+        *,
+        session: int = 1,
+        boot: int = 1,
+        nonce: int = NONCE,
+        node_id: str | None = None,
+    ) -> ClaimTask:
         """The command with which the node claims the task."""
         return ClaimTask(
             database="Northwind",
@@ -113,6 +126,7 @@ class Cluster:
             tag=tag,
             node_id=node_id or f"id-{tag}",
             boot=boot,
+            nonce=nonce,
             session=session,
         )
 

@@ -75,12 +75,50 @@ def test_a_repeat_gets_the_same_epoch() -> None:
     assert cluster.claimed("t") == before
 
 
-def test_a_new_session_of_the_same_node_gets_a_new_epoch_at_once() -> None:
+def test_a_new_session_of_the_same_process_gets_a_new_epoch_at_once() -> None:
     cluster = two()
     first = cluster.do(cluster.claim("A", "t", session=1))
     second = cluster.do(cluster.claim("A", "t", session=2))
-    third = cluster.do(cluster.claim("A", "t", session=1, boot=2))
-    assert first < second < third
+    assert first < second
+    assert "has ended" in cluster.refused(cluster.claim("A", "t", session=1))
+
+
+def test_a_later_start_of_the_node_waits_until_the_claim_of_the_former_one_is_void() -> None:
+    """Which may live: nothing proves that the directory was not copied."""
+    cluster = two()
+    first = cluster.do(cluster.claim("A", "t"))
+    assert cluster.announce("A", boot=2, nonce=8).error is None
+    assert "Start 1 of node 'A' still holds" in cluster.refused(cluster.claim("A", "t", boot=2, nonce=8))
+    cluster.do(decide(cluster, first))
+    assert cluster.do(cluster.claim("A", "t", boot=2, nonce=8)) > first
+    assert cluster.claimed("t").nonce == 8
+
+
+def test_only_the_process_that_has_announced_itself_may_claim() -> None:
+    cluster = two()
+    for boot, nonce in ((1, 8), (2, 7), (2, 8), (0, 7)):
+        assert "has announced itself" in cluster.refused(cluster.claim("A", "t", boot=boot, nonce=nonce))
+    epoch = cluster.do(cluster.claim("A", "t"))
+    assert cluster.announce("A", boot=2, nonce=8).error is None
+    assert "has announced itself" in cluster.refused(cluster.claim("A", "t", session=2)), "the former one is past"
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert cluster.claimed("t").state == "Released", "but it may still say that its body has ended"
+
+
+def test_commands_of_schema_version_1_apply_as_they_did() -> None:
+    """They name no nonce. A node that has applied them before and one that reads them in its journal must agree."""
+    cluster = Cluster(node("A", nonce=0), node("B", nonce=0))
+    cluster.create("A", "B")
+    cluster.task("t", mentor="A")
+    first = cluster.do(cluster.claim("A", "t", nonce=0))
+    assert cluster.announce("A", boot=2, nonce=0).error is None
+    second = cluster.do(cluster.claim("A", "t", boot=2, nonce=0))
+    assert second > first
+    assert cluster.announce("A", boot=3, nonce=9).error is None
+    assert "Start 2 of node 'A' still holds" in cluster.refused(cluster.claim("A", "t", boot=3, nonce=9))
+    assert "has announced itself" in cluster.refused(cluster.claim("A", "t", boot=2, nonce=0, session=9))
+    cluster.do(decide(cluster, second))
+    assert cluster.do(cluster.claim("A", "t", boot=3, nonce=9)) > second
 
 
 def test_a_claim_remembers_the_runs_before_it_and_how_each_ended() -> None:
@@ -173,7 +211,6 @@ def test_an_older_session_is_refused_also_after_release() -> None:
     assert "Session 1.1 has ended" in cluster.refused(cluster.claim("A", "t", session=1))
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
     assert "Session 1.1 has ended" in cluster.refused(cluster.claim("A", "t", session=1))
-    assert "Session 0.9 has ended" in cluster.refused(cluster.claim("A", "t", session=9, boot=0))
 
 
 def test_a_session_whose_claim_was_released_gets_a_new_epoch() -> None:

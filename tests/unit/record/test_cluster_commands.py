@@ -86,6 +86,19 @@ def test_a_cloned_or_lost_disk_is_refused() -> None:
     assert "Stop the copy" in copy.message
 
 
+def test_a_second_process_of_one_start_is_refused_and_a_repeat_of_the_first_is_not() -> None:
+    cluster = Cluster("A")
+    assert cluster.announce("A", boot=5, nonce=1).error is None
+    second = cluster.announce("A", boot=5, nonce=2).error
+    assert second is not None
+    assert "is a copy, or two processes use it. Stop this one" in second.message
+    assert cluster.record.nodes["A"].nonce == 1
+    assert cluster.announce("A", boot=5, nonce=1, url="http://elsewhere:8080").error is None
+    former = cluster.announce("A", boot=6, nonce=0).error
+    assert former is not None, "a process of a version that names no nonce is not the only one"
+    assert cluster.announce("A", boot=6, nonce=2).error is None
+
+
 def test_a_removed_node_leaves_every_group_and_its_databases_may_go_with_it() -> None:
     cluster = Cluster("A", "B", "C")
     cluster.create("A", "B")

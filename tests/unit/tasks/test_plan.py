@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from raftnode.record.commands import (
     AddDatabaseNode,
-    ClaimTask,
     CreateDatabase,
     Decide,
     DeleteTask,
@@ -22,9 +21,9 @@ from raftnode.record.commands import (
 )
 from raftnode.record.ownership import UPDATE_KIND, task_key
 from tasks.plan import Action, Body, Claiming, Forget, Own, Release, Start, Stop, Wait, plan, wanted_here
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, NONCE, Cluster
 
-A = Own("A", "id-A", 1)
+A = Own("A", "id-A", 1, NONCE)
 KEY = f"northwind/{KIND}/orders"
 
 
@@ -72,10 +71,21 @@ def test_a_grant_of_the_present_session_starts_a_body(cluster: Cluster) -> None:
     assert (action.epoch, action.session) == (epoch, 1)
 
 
-def test_a_grant_of_an_older_session_or_boot_starts_nothing_and_is_claimed_again(cluster: Cluster) -> None:
+def test_a_grant_of_an_older_session_starts_nothing_and_is_claimed_again(cluster: Cluster) -> None:
     granted(cluster)
     assert isinstance(one(plan(cluster.record, A, 2, {})), Claiming)
-    assert isinstance(one(plan(cluster.record, Own("A", "id-A", 2), 1, {})), Claiming)
+
+
+@pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1)])
+def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_released(cluster: Cluster, own: Own) -> None:
+    """That process may live, on a copy of the directory."""
+    epoch = granted(cluster)
+    action = one(plan(cluster.record, own, 1, {}))
+    assert isinstance(action, Wait)
+    assert action.reason.startswith(f"start 1 of this node (this is start {own.boot}) holds epoch {epoch}")
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("orders").id, disabled=True))
+    assert plan(cluster.record, own, 1, {}) == []
+    assert isinstance(one(plan(cluster.record, A, 1, {})), Release)
 
 
 def test_a_grant_to_another_data_directory_of_the_same_tag_is_not_ours(cluster: Cluster) -> None:
@@ -175,19 +185,17 @@ def test_a_body_that_is_stopping_is_waited_for(cluster: Cluster) -> None:
 def test_a_task_that_another_node_holds_is_waited_for(cluster: Cluster) -> None:
     task = cluster.task_now("orders")
     cluster.do(SetTaskPin(database="Northwind", id=task.id, mentor="B"))
-    epoch = cluster.do(
-        ClaimTask(database="Northwind", kind=KIND, name="orders", tag="B", node_id="id-B", boot=1, session=1)
-    )
+    epoch = cluster.do(cluster.claim("B", "orders"))
     cluster.do(SetTaskPin(database="Northwind", id=task.id, mentor="A"))
     action = one(plan(cluster.record, A, 1, {}))
     assert isinstance(action, Wait)
     assert action.reason == f"node B holds epoch {epoch} until it is released or void"
 
 
-def test_a_claim_of_an_earlier_process_that_is_not_wanted_any_more_is_released(cluster: Cluster) -> None:
+def test_a_claim_of_an_earlier_session_that_is_not_wanted_any_more_is_released(cluster: Cluster) -> None:
     epoch = granted(cluster)
     cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("orders").id, disabled=True))
-    action = one(plan(cluster.record, Own("A", "id-A", 2), 1, {}))
+    action = one(plan(cluster.record, A, 2, {}))
     assert isinstance(action, Release)
     assert action.epoch == epoch
 
@@ -219,9 +227,7 @@ def test_a_promotable_s_update_is_a_task_of_its_mentor(cluster: Cluster) -> None
     action = one(plan(three.record, A, 1, {}))
     assert isinstance(action, Claiming)
     assert action.key == f"northwind/{UPDATE_KIND}/c"
-    epoch = three.do(
-        ClaimTask(database="Northwind", kind=UPDATE_KIND, name="C", tag="A", node_id="id-A", boot=1, session=1)
-    )
+    epoch = three.do(replace(three.claim("A", "C"), kind=UPDATE_KIND))
     fingerprint = wanted_here(three.record, A)[action.key].fingerprint
     running = {action.key: Body(epoch, 1, fingerprint, "Running")}
     three.do(PromoteDatabaseNode(name="Northwind", tag="C"))

@@ -35,7 +35,7 @@ from tasks.plan import Own
 from tasks.proposals import AT_ONCE_MAX
 from tasks.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import NONCE, Cluster
 from tests.unit.tasks.conftest import until
 from tests.unit.tasks.probe import KIND as PROBE
 
@@ -115,7 +115,7 @@ class Node:
         self.counts: list[int] = []
         self.directory = directory
         self.supervisor = Supervisor(
-            Own("A", "id-A", 1),
+            Own("A", "id-A", 1, NONCE),
             replica=self.log,
             lease=self.lease,
             databases=Databases(store),

@@ -4,18 +4,20 @@ import pytest
 from msgspec.structs import replace
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, Facts
+from observer.rules.facts import Facts, Holder
 from raftnode.record.commands import (
+    AddNode,
     ConfirmDeletion,
     DeleteDatabase,
     ReleaseTask,
     RemoveNode,
     SetDatabaseState,
     SetTaskPin,
+    SuspendObserver,
 )
 from raftnode.record.model import claim_key
-from tests.unit.observer.build import NOW_NS, commit, facts, group, sentences, silent, unwell, well
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.observer.build import commit, facts, group, sentences, silent, unwell, well
+from tests.unit.record.build import KIND, NONCE, Cluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
 C = well("C")
@@ -57,7 +59,7 @@ def test_claims_of_rehabs_watchers_and_nodes_of_no_group_are_void() -> None:
         cluster.record, claims=cluster.record.claims.set(KEY, replace(cluster.claimed("t"), state="Held"))
     )
     assert epochs(cluster, facts(silent("B"), C)) == [epoch], "in Rehab"
-    outside = replace(cluster.claimed("t"), tag="E", node_id="id-E")
+    outside = replace(cluster.claimed("t"), tag="E", node_id="id-E", nonce=NONCE)
     cluster.record = replace(cluster.record, claims=cluster.record.claims.set(KEY, outside))
     assert epochs(cluster, facts(silent("E"), C)) == [epoch], "in no group"
 
@@ -70,17 +72,53 @@ def test_claims_of_a_removed_node_are_void_once_it_is_silent_and_not_before() ->
     assert epochs(cluster, facts(C)) == [], "nothing is known of it"
 
 
-def test_claims_of_a_nodes_former_id_are_void_after_the_same_silence() -> None:
+FORMER = frozenset({Holder("B", 1, NONCE)})
+
+
+def test_claims_of_a_nodes_former_process_are_void_once_that_is_over_though_the_node_is_heard() -> None:
     cluster, epoch = held()
+    assert cluster.announce("B", boot=2, nonce=8).error is None
+    assert epochs(cluster, facts(well("B"), C)) == []
+    assert epochs(cluster, facts(well("B"), C, over=frozenset({Holder("B", 2, 8)}))) == [], "of that process alone"
+    verdict = commit(cluster, facts(well("B"), C, over=FORMER))
+    assert [end.epoch for end in verdict.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(verdict)
+    assert cluster.database().topology.rehabs == ()
+    assert cluster.do(cluster.claim("B", "t", boot=2, nonce=8)) > epoch
 
-    def back(since_ms: int) -> Facts:
-        return facts(well("B", node_id="fresh", node_id_since_ns=NOW_NS - since_ms * NS_PER_MS), C)
 
-    assert epochs(cluster, back(749)) == []
-    assert epochs(cluster, back(750)) == [epoch]
-    assert epochs(cluster, replace(back(750), void_allowed=False)) == []
-    assert "another node id, fresh" in sentences(decide(cluster.record, back(750)))
-    assert epochs(cluster, facts(well("B", node_id=""), C)) == [], "an id that is not known proves nothing"
+def test_a_leaders_own_former_claims_are_void_too() -> None:
+    cluster, epoch = held()
+    assert cluster.announce("B", boot=2, nonce=8).error is None
+    assert epochs(cluster, facts(well("B"), C, leader="B", over=FORMER)) == [epoch]
+
+
+def test_claims_of_a_nodes_former_id_are_void_once_that_is_over() -> None:
+    cluster, epoch = held()
+    cluster.do(RemoveNode(tag="B"))
+    cluster.do(AddNode(node=node("B", node_id="fresh", boot=0, nonce=0)))
+    assert epochs(cluster, facts(well("B"), C)) == []
+    assert epochs(cluster, facts(well("B"), C, over=FORMER)) == [epoch]
+    assert "B is another node now, fresh" in sentences(decide(cluster.record, facts(well("B"), C, over=FORMER)))
+
+
+def test_claims_of_a_former_process_of_a_removed_node_are_void() -> None:
+    cluster, epoch = held()
+    cluster.do(RemoveNode(tag="B"))
+    verdict = decide(cluster.record, facts(C, over=FORMER))
+    assert [end.epoch for end in verdict.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms." in sentences(verdict)
+
+
+def test_a_suspended_observer_still_frees_a_node_that_was_started_again_and_nobody_else() -> None:
+    """It moves nothing: the task waits for that very node."""
+    cluster, epoch = held()
+    cluster.do(SuspendObserver(suspended=True))
+    assert epochs(cluster, facts(silent("B"), C)) == []
+    assert cluster.announce("B", boot=2, nonce=8).error is None
+    assert epochs(cluster, facts(well("B"), C, over=FORMER)) == [epoch]
+    verdict = decide(cluster.record, facts(silent("B"), silent("C"), over=FORMER))
+    assert (verdict.topologies, len(verdict.voids)) == ((), 1)
 
 
 def test_only_held_claims_are_void() -> None:
