@@ -89,8 +89,7 @@ class Heartbeat:
     `timings` gives the record's, None before the cluster is formed; until then beats go out every `heartbeat_ms` and
     grant nothing. `nodes` gives the record's, the same object as long as nothing has changed in it: of each node the
     leader hears the process that has announced itself. `report_payload` is asked for what the observer is to know of
-    this node, the
-    same object as long as that is the same.
+    this node, and gives the same object as long as that is the same.
     """
 
     def __init__(

@@ -171,6 +171,10 @@ def superseded(hello: Hello, announced: Announced | None) -> str | None:
 
 
 def _follows(met: Hello, hello: Hello, announced: Announced | None) -> bool:
-    """Whether the speaker is the one who is connected, a later start, or the one whom the record has."""
-    same = (met.boot, met.nonce) == (hello.boot, hello.nonce)
-    return same or hello.boot > met.boot or announced == (hello.node_id, hello.boot, hello.nonce)
+    """Whether the speaker is the one who is connected, a later start, or the one of two of a start whom the record has.
+
+    A later start is not sent away for the one that the record has: it is about to announce itself, and must be heard.
+    """
+    if hello.boot != met.boot:
+        return hello.boot > met.boot
+    return hello.nonce == met.nonce or announced == (hello.node_id, hello.boot, hello.nonce)

@@ -127,10 +127,10 @@ class Cluster(LocalCluster):
 
     def twin(self, tag: str, name: str, data_dir: Path | None = None) -> None:
         """Another node of that tag, with ports of its own, on a copy of the directory as it is now, or on the one that
-        is given. It is called `name` here, and not started."""
+        is given. It is called `name` here, and not started. What ran is known of each by its own journal."""
         directory = data_dir or self.directory / name
         if data_dir is None:
-            shutil.copytree(self.nodes[tag].data_dir, directory)
+            shutil.copytree(self.nodes[tag].data_dir, directory, ignore=shutil.ignore_patterns("runs.jsonl*"))
         http_port, cluster_port = free_ports(2)
         files = (directory, self.directory / f"{name}.log")
         self.nodes[name] = LocalNode(tag, http_port, cluster_port, *files, founder=False, prefix=die_with_us())
@@ -254,7 +254,8 @@ class Cluster(LocalCluster):
 
     def runs(self) -> dict[str, list[Interval]]:
         """Who acted on which task (by claim key), from when to when, in order of time."""
-        return read({name: node.data_dir for name, node in self.nodes.items()}, self.witness)
+        directories = {node.data_dir: name for name, node in reversed(self.nodes.items())}
+        return read({name: directory for directory, name in directories.items()}, self.witness)
 
     async def holder(self, database: str, name: str, among: Iterable[str] | None = None) -> str | None:
         """The node that holds the task's claim now."""

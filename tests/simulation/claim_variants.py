@@ -60,9 +60,34 @@ def claim_outlives_its_session(patch: Patch) -> None:
     _resumed(patch, lambda claim, own, session: claim.boot == own.boot, spent_too=True)
 
 
+def _of_this_node(claim: Claim, own: plan.Own) -> bool:
+    return claim.state == "Held" and (claim.tag, claim.node_id) == (own.tag, own.node_id)
+
+
 def claim_outlives_its_process(patch: Patch) -> None:
     """A claim of the process before counts as this one's."""
+    patch.setattr(plan, "_mine", _of_this_node)
     _resumed(patch, lambda claim, own, session: True, spent_too=False)
+
+
+def grant_over_a_former_process(patch: Patch) -> None:
+    """A node claims over what its former process holds, and is granted it."""
+    grant, about = ClaimTask.apply, plan._about_task
+
+    def apply(self: ClaimTask, record: Record, entry: Entry) -> Outcome:
+        key = claim_key(self.database, self.kind, self.name)
+        last = record.claims.get(key)
+        if last is not None and _of_this_node(last, plan.Own(self.tag, self.node_id, self.boot)):
+            record = record.with_claim(key, replace(last, state="Released"))
+        return grant(self, record, entry)
+
+    def about_task(record: Record, own: plan.Own, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
+        action, claim = about(record, own, session, key, want, *rest), record.claims.get(key)
+        waits = isinstance(action, plan.Wait) and claim is not None and _of_this_node(claim, own)
+        return plan.Claiming(key, want, session) if waits else action
+
+    patch.setattr(ClaimTask, "apply", apply)
+    patch.setattr(plan, "_about_task", about_task)
 
 
 def spent_epoch_runs_again(patch: Patch) -> None:

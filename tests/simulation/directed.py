@@ -14,6 +14,8 @@ from tests.simulation.world import World
 LOOK_S = 0.0002
 LATE_S = 0.6
 WAITING_MAX = 10
+COPIES_LIVE_S = 4.5
+COPY_UNTIL_S = 50.0
 
 
 def freezing(world: World) -> None:
@@ -201,3 +203,43 @@ def _hears_only(world: World, won: list[str], winner: str, member: str, role: st
     late = {(tag, winner): (LATE_S, LATE_S) for tag in world.machines if tag not in (winner, member)}
     world.network.delay_s.update(late)
     world.later(LATE_S, world.network.delay_s.clear)
+
+
+def copied(world: World) -> None:
+    """Again and again the directory of a Member is copied: while it runs, and then its copy is started, or when it has
+    stopped, and then both are. Whoever is left of the two after a while is the node from then on."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 0.3, 1.0, lambda: _pin(world))
+    every(world, 6.0, 8.0, lambda: _copy(world))
+
+
+def _copy(world: World) -> None:
+    members = [tag for tag in world.group if _follows(world, tag)]
+    if not members or world.loop.time() > COPY_UNTIL_S:
+        return
+    first = world.machines[world.chance.choice(members)]
+    stopped = world.chance.random() < 0.5
+    world.note(f"{first.tag} is copied{' when it has stopped' if stopped else ''}")
+    if stopped:
+        first.die()
+    twin = first.twin(f"{first.host}*")
+    both = [first, twin] if stopped else [twin]
+    world.chance.shuffle(both)
+    for machine in both:
+        machine.start()
+    world.later(COPIES_LIVE_S, lambda: _one_is_left(world, first, twin))
+
+
+def _one_is_left(world: World, first: Machine, twin: Machine) -> None:
+    living = [machine for machine in (first, twin) if machine.alive]
+    world.note(f"of {first.tag} there are {len(living)} left")
+    if len(living) != 1:
+        world.breach(f"COPIES {len(living)} processes of {first.tag} go on")
+    kept = (living or [first])[0]
+    for machine in (first, twin):
+        if machine is not kept:
+            machine.die()
+            machine.retired = True
+    kept.twinned = False
+    world.machines[kept.tag] = kept

@@ -43,6 +43,12 @@ class MemoryFile:
 
     def close(self) -> None: ...
 
+    def copied(self, disk: "MemoryDisk") -> "MemoryFile":
+        """The same file on another disk, all of it synced."""
+        copy = MemoryFile(disk)
+        copy.data, copy.durable = bytearray(self.data), len(self.data)
+        return copy
+
     def crash(self, chance: Random) -> None:
         """Keeps what was synced and a random part of what was written after it."""
         if self.replaced is not None:
@@ -98,6 +104,12 @@ class MemoryDisk:
 
     def sync_directory(self, directory: Path) -> None:
         """Names are durable at once."""
+
+    def copied(self) -> "MemoryDisk":
+        """Another disk with the same files."""
+        disk = MemoryDisk()
+        disk.files = {path: file.copied(disk) for path, file in self.files.items()}
+        return disk
 
     def crash(self, chance: Random) -> None:
         """The machine loses power, and has it again."""

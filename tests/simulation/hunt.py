@@ -36,6 +36,8 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "stop_first": (claims.release_before_the_end, worlds.restless),
     "stamp_inc": (variants.stamps_without_incarnation, worlds.as_it_comes),
     "incarnation": (claims.claim_outlives_its_process, worlds.lagging),
+    "nonce": (variants.processes_without_nonce, directed.copied),
+    "former": (claims.grant_over_a_former_process, directed.copied),
     "watchdog": (variants.no_watchdog, directed.freezing),
     "claim_lives": (claims.claim_dies_with_its_task, worlds.names_again),
     "clock": (variants.clock_that_stops_in_a_pause, directed.freezing),

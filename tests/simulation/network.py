@@ -4,6 +4,9 @@ A pair of nodes has at most one connection. Within it messages arrive in order, 
 that is lost costs its retransmission, slower each time until the silence ends the connection; a duplicate never gets
 past TCP. A direction that is cut delivers nothing; what was on its way is lost with the connection, which both sides
 notice after a while, each in its own time.
+
+An end is known by the host that it listens at, which is its node's tag, but for a node whose directory was copied: each
+copy has a host of its own. A third node is connected with one of them at a time, the newest that it lets in.
 """
 
 from collections.abc import Callable
@@ -25,23 +28,24 @@ RETRY_S = (0.05, 0.4)
 class Transport:
     """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
 
-    def __init__(self, network: "Network", process: Process, who: Hello, replica: Replica) -> None:
+    def __init__(self, network: "Network", process: Process, who: Hello, host: str, replica: Replica) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
         self.on_impostor: list[Callable[[str, str], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
         self.removed_by: str | None = None
-        self.tag = who.tag
+        self.tag, self.host = who.tag, host
         self.process = process
-        self.peers: frozenset[str] = frozenset()
+        self.peers: dict[str, str] = {}
         self.met: dict[str, Hello] = {}
         self._network = network
         self._who = who
         self._replica = replica
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
-        self._up: set[str] = set()
+        self._up: dict[str, str] = {}
 
     def send(self, tag: str, channel: str, payload: bytes) -> bool:
-        return self.process.alive and tag in self._up and self._network.carry(self.tag, tag, channel, payload)
+        host = self._up.get(tag)
+        return self.process.alive and host is not None and self._network.carry(self.host, host, channel, payload)
 
     def on_message(self, channel: str, handler: Callable[[str, bytes], None]) -> None:
         self._handlers[channel] = handler
@@ -56,15 +60,19 @@ class Transport:
         return "" if tag in self._up else "not connected"
 
     def set_peers(self, addresses: dict[str, str], membership_index: int) -> None:
-        self.peers = frozenset(addresses) - {self.tag}
+        self.peers = {tag: host_of(address) for tag, address in addresses.items() if tag != self.tag}
         self._who = replace(self._who, membership_index=membership_index)
         for tag, met in sorted(self.met.items()):
             another = self._replica.node_id_of(tag) not in ("", met.node_id)
             if (another or tag not in self.peers) and met.membership_index <= membership_index:
                 del self.met[tag]
-                self._network.drop(self.tag, tag)
-        for tag in sorted(self.peers):
-            self._network.wanted(self.tag, tag)
+                self._drop(tag)
+        for host in sorted(self.peers.values()):
+            self._network.wanted(self.host, host)
+
+    def _drop(self, tag: str) -> None:
+        if tag in self._up:
+            self._network.drop(self.host, self._up[tag])
 
     def check_announced(self) -> None:
         text = superseded(self._who, self._replica.announced(self.tag))
@@ -72,7 +80,7 @@ class Transport:
             tell(self.tag, text or "")
         for tag in sorted(self._up):
             if superseded(self.met[tag], self._replica.announced(tag)):
-                self._network.drop(self.tag, tag)
+                self._drop(tag)
 
     def hello(self) -> Hello:
         """What this end says first."""
@@ -99,26 +107,38 @@ class Transport:
             for removed in self.on_removed:
                 removed(by)
 
-    def deliver(self, sender: str, channel: str, payload: bytes, connection: int) -> None:
-        if sender in self._up and self._network.is_current(self.tag, sender, connection):
+    def deliver(self, sender: "Transport", channel: str, payload: bytes, connection: int) -> None:
+        up = self._up.get(sender.tag) == sender.host
+        if up and self._network.is_current(self.host, sender.host, connection):
             handler = self._handlers.get(channel)
             if handler is not None:
-                handler(sender, payload)
+                handler(sender.tag, payload)
 
-    def told(self, tag: str, up: bool, hello: Hello | None) -> None:
+    def told(self, tag: str, host: str, up: bool, hello: Hello | None) -> None:
         """The connection came up or was lost."""
-        if up == (tag in self._up):
+        before = self._up.get(tag)
+        if up == (before == host):
             return
         if up:
             assert hello is not None
             self.met[tag] = hello
-        (self._up.add if up else self._up.discard)(tag)
+            if before is not None:
+                self.told(tag, before, False, None)
+                self._network.drop(self.host, before)
+            self._up[tag] = host
+        else:
+            del self._up[tag]
         for callback in list(self.on_connection):
             callback(tag, up)
 
 
+def host_of(address: str) -> str:
+    """The host of "host:port"."""
+    return address.rpartition(":")[0]
+
+
 class _Pair:
-    """Two nodes. `connection` numbers the present one, 0 for none."""
+    """Two ends. `connection` numbers the present one, 0 for none."""
 
     def __init__(self) -> None:
         self.connection = 0
@@ -142,7 +162,7 @@ class Network:
 
     def attach(self, end: Transport) -> None:
         """A process has begun to listen."""
-        self.ends[end.tag] = end
+        self.ends[end.host] = end
 
     def pair(self, a: str, b: str) -> _Pair:
         return self._pairs.setdefault(frozenset((a, b)), _Pair())
@@ -171,9 +191,9 @@ class Network:
             self._later(self._notice_s(), self._gone, sender, to, pair.connection)
         arrives_s = max(arrives_s, pair.busy_until_s.get(to, 0.0))
         pair.busy_until_s[to] = arrives_s
-        end = self.ends[to]
+        end, by = self.ends[to], self.ends[sender]
         self._loop.call_at_true(
-            arrives_s, end.deliver, sender, channel, payload, pair.connection, context=end.process.context
+            arrives_s, end.deliver, by, channel, payload, pair.connection, context=end.process.context
         )
         return True
 
@@ -191,24 +211,23 @@ class Network:
         pair.trying = False
         if pair.connection:
             return
-        ends = [self.ends.get(tag) for tag in (a, b)]
-        one, other = ends
-        wanted = any(end and end.process.alive and peer in end.peers for end, peer in ((one, b), (other, a)))
+        one, other = (self.ends.get(host) for host in (a, b))
+        wanted = any(end and end.process.alive and peer in end.peers.values() for end, peer in ((one, b), (other, a)))
         if not wanted:
             return
         if one and other and self._meet(one, other):
             self._connections += 1
             pair.connection = self._connections
             pair.busy_until_s = {}
-            self._tell(one, b, True, other.hello())
-            self._tell(other, a, True, one.hello())
+            self._tell(one, other, True)
+            self._tell(other, one, True)
             return
         pair.trying = True
         self._later(self._world.chance.uniform(*RETRY_S), self._try, a, b)
 
     def _meet(self, one: Transport, other: Transport) -> bool:
         running = all(end.process.alive and not end.process.paused for end in (one, other))
-        open_ways = not {(one.tag, other.tag), (other.tag, one.tag)} & self.cut
+        open_ways = not {(one.host, other.host), (other.host, one.host)} & self.cut
         if not (running and open_ways):
             return False
         met = True
@@ -224,14 +243,14 @@ class Network:
         pair = self.pair(a, b)
         if pair.connection:
             pair.connection = 0
-            for tag, peer in ((a, b), (b, a)):
-                end = self.ends[tag]
+            for end, peer in ((self.ends[a], self.ends[b]), (self.ends[b], self.ends[a])):
                 if end.process.alive:
-                    self._tell(end, peer, False, None)
+                    self._tell(end, peer, False)
             self.wanted(a, b)
 
-    def _tell(self, end: Transport, peer: str, up: bool, hello: Hello | None) -> None:
-        self._loop.call_soon(end.told, peer, up, hello, context=end.process.context)
+    def _tell(self, end: Transport, peer: Transport, up: bool) -> None:
+        hello = peer.hello() if up else None
+        self._loop.call_soon(end.told, peer.tag, peer.host, up, hello, context=end.process.context)
 
     def _notice_s(self) -> float:
         """How long it takes until a silent connection is given up."""

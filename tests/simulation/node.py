@@ -112,7 +112,8 @@ class Machine:
 
     `knows`: the nodes it starts among. `flipped`: a bit of the disk is not what it was, which the node finds out
     (`damaged`) or not. `reached`: the newest record that any of its processes has applied.
-    `starved`: it has no memory for the next entry.
+    `starved`: it has no memory for the next entry. `host` is where it listens: its tag, unless it works on a copy of
+    another machine's disk. `twinned`: it was copied, or is a copy, and another process of its node may live.
     """
 
     def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
@@ -127,7 +128,8 @@ class Machine:
         self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
         self.flipped = self.damaged = self.starved = False
-        self.retired = False
+        self.retired = self.twinned = False
+        self.host = tag
         self.wire = world.wire
         self.logs = world.logs
         self.reached = Record()
@@ -176,8 +178,9 @@ class Machine:
             error = task.exception()
             self.world.note(f"{self.tag} ends: {error!r}")
             self.damaged = self.damaged or isinstance(error, StorageDamaged)
-            removed = isinstance(error, BaseExceptionGroup) and error.subgroup(NodeRefused) and not self.wanted
-            if not isinstance(error, ConsensusFailed | PowerLost) and not removed:
+            refused = isinstance(error, BaseExceptionGroup) and error.subgroup(NodeRefused)
+            expected = refused and (self.twinned or not self.wanted)
+            if not isinstance(error, ConsensusFailed | PowerLost) and not expected:
                 self.world.breach(f"DEFECT {self.tag} ended by {error!r}")
             self.die()
 
@@ -191,19 +194,27 @@ class Machine:
         self.world.graveyard.append(process)
         self.world.bodies.died(process)
         self.disk.crash(self.world.chance)
-        self.world.network.died(self.tag)
+        self.world.network.died(self.host)
 
     def pause(self) -> None:
         """The process stands still; its kernel's timer does not."""
         if self.running:
             assert self.process is not None
             self.process.paused = True
-            self.world.network.paused(self.tag)
+            self.world.network.paused(self.host)
 
     def thaw(self) -> None:
         """The process goes on as if nothing had happened."""
         if self.process is not None and self.process.alive and self.process.paused:
             self.world.loop.thaw(self.process)
+
+    def twin(self, host: str) -> "Machine":
+        """Another machine of that node, on a copy of the disk as it is now, which nobody has started."""
+        twin = Machine(self.world, self.tag, self.node_id, self.knows)
+        twin.host, twin.boot, twin.disk = host, self.boot, self.disk.copied()
+        twin.wire, twin.logs, twin.reached = self.wire, self.logs, self.reached
+        self.twinned = twin.twinned = True
+        return twin
 
     @contextmanager
     def memory(self, index: int) -> Iterator[None]:
@@ -239,9 +250,9 @@ class Machine:
             tag=self.tag,
             node_id=self.node_id,
             boot=self.boot,
-            nonce=world.chance.randrange(1, 2**53),
-            url=url(self.tag),
-            cluster_address=address(self.tag),
+            nonce=self.nonce(),
+            url=url(self.host),
+            cluster_address=address(self.host),
             peers=[Peer(tag, address(tag), tag != self.tag or self.tag in world.first_tags) for tag in self.knows],
             form=self._form(),
             directory=world.directory,
@@ -265,11 +276,15 @@ class Machine:
             random=self.world.chance,
             disk=self.disk,
             timer=KernelTimer(self, process, self.clock),
-            transport=lambda replica: Transport(self.world.network, process, who, replica),
+            transport=lambda replica: Transport(self.world.network, process, who, self.host, replica),
             databases=lambda record, deleted: Databases(self.tag, record, deleted),
             flags=lambda: (),
             failed=self._failed,
         )
+
+    def nonce(self) -> int:
+        """What no other process has."""
+        return self.world.chance.randrange(1, 2**53)
 
     def _failed(self, reason: str) -> None:
         self.world.note(f"{self.tag} ends: {reason}")
@@ -294,14 +309,14 @@ class Starved(Command, frozen=True, kw_only=True):
         raise MemoryError
 
 
-def url(tag: str) -> str:
+def url(host: str) -> str:
     """Where a node's HTTP would be."""
-    return f"http://{tag}"
+    return f"http://{host}"
 
 
-def address(tag: str) -> str:
+def address(host: str) -> str:
     """Where a node's consensus would be."""
-    return f"{tag}:1"
+    return f"{host}:1"
 
 
 class RecordingReplica(Replica):

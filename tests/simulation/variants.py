@@ -139,7 +139,8 @@ def leader_elect_grants(patch: Patch) -> None:
 
 
 def stamps_without_incarnation(patch: Patch) -> None:
-    """An echo of the process before counts, although by this one's clock, which began anew, it is of the future."""
+    """An echo of the process before is sent and counts, although by this one's clock, which began anew, it is of the
+    future."""
 
     def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
         if beat.echo is None or beat.timings is None or view.timings is None:
@@ -147,8 +148,22 @@ def stamps_without_incarnation(patch: Patch) -> None:
         return holding.renewed(holder, beat.echo.clock_ns + lease_ns(view.timings), now)
 
     original = holding.granted
-    patch.setattr(Stamp, "same_incarnation", lambda self, other: True)
     patch.setattr(holding, "granted", granted)
+    _echoes_to_whoever_asks(patch)
+
+
+def _echoes_to_whoever_asks(patch: Patch) -> None:
+    def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+        peer = authority.peers.get(tag)
+        echo = peer.stamp if peer and view.role == "Leader" else None
+        return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)
+
+    patch.setattr(leadership, "beat_for", beat_for)
+
+
+def processes_without_nonce(patch: Patch) -> None:
+    """Two processes of one start are told apart by nothing: not in claims, announcements, stamps or greetings."""
+    patch.setattr(node.Machine, "nonce", lambda self: 1)
 
 
 def clock_that_stops_in_a_pause(patch: Patch) -> None:

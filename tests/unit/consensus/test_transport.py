@@ -276,6 +276,7 @@ def test_a_node_that_is_behind_lets_in_whoever_took_a_tag_by_a_membership_it_has
         ({"nonce": 8}, None, "undecided"),
         ({"boot": 2}, None, "undecided"),
         ({"nonce": 8}, ("node-B", 2, 1), "undecided"),
+        ({"boot": 2, "nonce": 1}, ("node-B", 2, 1), "undecided"),
         ({"nonce": 8}, ("node-B", 3, 8), None),
         ({"boot": 4, "nonce": 8}, ("node-B", 3, 7), None),
         ({}, ("node-B", 3, 8), "incarnation"),
