@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
+from msgspec.structs import asdict
 
 from raftnode.http import Http
 from raftnode.ports import Random, SystemRandom
@@ -246,11 +247,8 @@ class Supervisor:
             database=action.wanted.database,
             kind=task.kind,
             name=task.name,
-            tag=self._own.tag,
-            node_id=self._own.node_id,
-            boot=self._own.boot,
-            nonce=self._own.nonce,
             session=action.session,
+            **asdict(self._own),
         )
         result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)
         if result is not None and result.error is not None:

@@ -175,8 +175,7 @@ class Transport:
         self._keep_links()
 
     def check_announced(self) -> None:
-        """To be called when the record's nodes have changed: lets go of every process that the record has gone past,
-        which is told when it asks again, and says so if it is this one."""
+        """When the record's nodes have changed: lets go of every process that it has gone past, tells if it is this."""
         text = greeting.superseded(self._hello(), self._guard.announced(self._identity.tag))
         if text is not None:
             self._impostor(self._identity.tag, text)

@@ -56,10 +56,10 @@ class Timings(Value, frozen=True, kw_only=True):
 
 
 class ClusterNode(Value, frozen=True, kw_only=True):
-    """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced
-    itself; `boot` and `nonce` are the incarnation that has, the only one that runs tasks. `kinds` are the task kinds it
-    can run, None while unknown (then it is not passed over). `placement_index` is the log index of the last change that
-    placement reads. `flags` are the resources it is short of, as an operator or a monitor has said."""
+    """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced itself;
+    `boot` and `nonce` are the process that has, the only one that runs tasks. `kinds` are the task kinds it can run,
+    None while unknown. `placement_index` is the log index of the last change that placement reads. `flags` are the
+    resources it is short of, as somebody has said."""
 
     tag: str
     url: str
@@ -226,12 +226,10 @@ class Cause(Value, frozen=True, kw_only=True):
 
 
 class Claim(Value, frozen=True, kw_only=True):
-    """A node's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE).
-
-    It belongs to one process: `nonce` is that of its node's announcement, 0 in claims of schema version 1. It outlives
-    the task, so that a re-created task waits for the old body. `grace_ended` is set by the observer for
-    sticky kinds. `rule` and `cause` are those of its grant; `runs` are the runs before it, oldest first.
-    """
+    """One process's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE),
+    `nonce` is 0 in schema version 1. It outlives the task, so that a re-created one waits for the old body.
+    `grace_ended` is set by the observer for sticky kinds. `rule` and `cause` are those of its grant; `runs` are the
+    runs before it, oldest first."""
 
     tag: str
     node_id: str
