@@ -56,10 +56,9 @@ class Timings(Value, frozen=True, kw_only=True):
 
 
 class ClusterNode(Value, frozen=True, kw_only=True):
-    """A node of the cluster. `node_id` is made with the data directory and empty until the node has announced itself;
-    `boot` and `nonce` are the process that has, the only one that runs tasks. `kinds` are the task kinds it can run,
-    None while unknown. `placement_index` is the log index of the last change that placement reads. `flags` are the
-    resources it is short of, as somebody has said."""
+    """A node. `node_id` is made with the data directory and empty until the node has announced itself; `boot` and
+    `nonce` are the process that has, the only one that runs tasks. `kinds` are the task kinds it can run, None while
+    unknown. `placement_index` is the log index of the last change that placement reads, `flags` what it is short of."""
 
     tag: str
     url: str
