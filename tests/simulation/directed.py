@@ -14,6 +14,7 @@ from tests.simulation.world import World
 LOOK_S = 0.0002
 LATE_S = 0.6
 WAITING_MAX = 10
+CUT_OFF_S = 2.5
 COPIES_LIVE_S = 4.5
 COPY_UNTIL_S = 50.0
 
@@ -207,7 +208,8 @@ def _hears_only(world: World, won: list[str], winner: str, member: str, role: st
 
 def copied(world: World) -> None:
     """Again and again the directory of a Member is copied: while it runs, and then its copy is started, or when it has
-    stopped, and then both are. Whoever is left of the two after a while is the node from then on."""
+    stopped, and then both are. One that runs may be cut off meanwhile, and learn late of its copy. Whoever is left of
+    the two after a while is the node from then on."""
     as_it_comes(world)
     world.faults.strike = lambda: None  # type: ignore[method-assign]
     every(world, 0.3, 1.0, lambda: _pin(world))
@@ -223,6 +225,12 @@ def _copy(world: World) -> None:
     world.note(f"{first.tag} is copied{' when it has stopped' if stopped else ''}")
     if stopped:
         first.die()
+    elif world.chance.random() < 0.7:
+        others = [machine.host for machine in world.machines.values() if machine is not first]
+        ways = {way for other in others for way in ((first.host, other), (other, first.host))}
+        world.note(f"{first.tag} is cut off")
+        world.network.cut_ways(ways)
+        world.later(CUT_OFF_S, lambda: world.network.cut.difference_update(ways))
     twin = first.twin(f"{first.host}*")
     both = [first, twin] if stopped else [twin]
     world.chance.shuffle(both)

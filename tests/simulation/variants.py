@@ -95,8 +95,11 @@ def _silence_before_the_election_counts(patch: Patch) -> None:
 
 
 def void_without_silence(patch: Patch) -> None:
-    """Every node counts as silent."""
+    """Every node counts as silent, and every process but the leader as over."""
     patch.setattr(leadership, "is_silent", lambda authority, tag, now: tag != authority.tag)
+    patch.setattr(
+        leadership, "is_over", lambda authority, tag, process, own, now: (tag, process) != (authority.tag, own)
+    )
 
 
 def lease_from_receipt(patch: Patch) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from raftnode.heartbeat import CHANNEL, PAYLOAD_BYTES_MAX, Heartbeat
-from raftnode.lease import FOREVER_NS
+from raftnode.lease import FOREVER_NS, Incarnation, Report, Stamp
 from raftnode.ports import SystemClock
 from raftnode.record.model import Timings
 from tests.unit.record.build import node as known_node
@@ -389,3 +389,22 @@ def test_the_same_report_is_read_once_and_counts_each_time() -> None:
     third = cluster.nodes["A"].reports["B"]
     assert third.payload == {"kinds": ["Other"]}
     assert third.samples > second.samples
+
+
+def test_a_process_that_the_record_does_not_have_is_neither_heard_nor_shown() -> None:
+    """Of a copied directory, or one that has not announced itself yet."""
+    cluster = Cluster("ABC")
+    cluster.elect("A")
+    cluster.go(300)
+    leader, others = cluster.nodes["A"], {("B", "A"), ("A", "B")}
+    cluster.cut = others
+    for boot, nonce in ((1, 999), (2, 999)):
+        stamp = Stamp(boot, nonce, cluster.clocks.hold_ns())
+        said = Report(term=1, stamp=stamp, echo=None, has_lease=True, applied_index=77)
+        cluster.wires["A"].handler("B", msgspec.msgpack.encode(said))
+    assert leader.reports["B"].applied_index != 77
+    cluster.go(TIMINGS.time_before_moving_to_rehab_ms + 6000)
+    assert leader.is_silent("B")
+    assert leader.is_over("B", Incarnation(1, ord("B")))
+    assert leader.is_over("A", Incarnation(1, 999))
+    assert not leader.is_over("A", Incarnation(1, ord("A")))
