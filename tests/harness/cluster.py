@@ -133,7 +133,9 @@ class Cluster(LocalCluster):
             shutil.copytree(self.nodes[tag].data_dir, directory, ignore=shutil.ignore_patterns("runs.jsonl*"))
         http_port, cluster_port = free_ports(2)
         files = (directory, self.directory / f"{name}.log")
-        self.nodes[name] = LocalNode(tag, http_port, cluster_port, *files, founder=False, prefix=die_with_us())
+        self.nodes[name] = LocalNode(
+            self.nodes[tag].tag, http_port, cluster_port, *files, founder=False, prefix=die_with_us()
+        )
 
     async def ready(self, tag: str) -> None:
         """Waits until the node says that it is ready."""
