@@ -380,9 +380,10 @@ class Node:
 
 
 class World:
-    """All nodes, the wire, and what goes wrong. The same seed gives the same trace."""
+    """All nodes, the wire, and what goes wrong. The same seed gives the same trace. `copying`: how often a directory is
+    copied in a step, by chance if it is not said."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, copying: float | None = None) -> None:
         self.chance = random.Random(seed)
         self.voters, self.tags = self.chance.choice(
             [("ABC", "ABCW"), ("ABC", "ABCW"), ("ABCDE", "ABCDE"), ("ABC", "ABC")]
@@ -395,7 +396,7 @@ class World:
         self.step = self.starts = self.voids = 0
         self.cut: set[tuple[str, str]] = set()
         self.wire: dict[int, list[tuple[str, str, tuple[Any, ...]]]] = {}
-        self.copying = self.chance.choice((0.0, 0.002))
+        self.copying = self.chance.choice((0.0, 0.002)) if copying is None else copying
         self.copies: dict[str, Node] = {}
         self.ended = 0
         self.nodes = {tag: Node(tag, self) for tag in self.tags}
