@@ -64,6 +64,7 @@ def at_rest(record: Record, facts: Facts, concerned: Iterable[str], before: AtRe
     """What is at rest after an iteration that began with `before` and had to do with the `concerned` databases."""
     if not calm(record, facts):
         return RESTLESS
+    before = resting(record, facts, before)
     if all_rest(before, record, facts) and before.claims is record.claims:
         return before
     busy = frozenset(concerned)

@@ -5,8 +5,9 @@ import random
 from msgspec.structs import replace
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts
+from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts, holder_of
 from observer.rules.rest import RESTLESS, AtRest, all_rest, at_rest, resting, rests
+from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import Record
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, NOW_NS, R_MS, group, report
 from tests.unit.record.build import Cluster
@@ -29,7 +30,6 @@ class Watched:
                 silent=False,
                 fresh=True,
                 heard_ns=NOW_NS,
-                node_id=f"id-{tag}",
                 current=same[tag],
                 previous=same[tag],
                 previous_ns=NOW_NS,
@@ -50,6 +50,7 @@ class Watched:
             silence_ms=R_MS,
             limits=LIMITS,
             nodes={tag: replace(node, heard_ns=node.heard_ns + now_ns - NOW_NS) for tag, node in self.nodes.items()},
+            holders=frozenset(holder_of(c) for c in self.record.claims.values() if c.state == "Held"),
         )
 
     def change(self, tag: str, **fields: object) -> None:
@@ -135,7 +136,6 @@ def test_whatever_is_not_well_keeps_everything_awake() -> None:
         {"flags": ("EarlyOutOfMemory",)},
         {"copies": broken},
         {"copies": {}},
-        {"node_id": "another"},
         {"current": {FOLDED: report(status="Faulted")}},
         {"current": {}, "previous": {}},
     )
@@ -179,17 +179,28 @@ def test_a_disabled_database_rests() -> None:
     assert watched.look()
 
 
-def test_a_claim_of_the_node_that_had_the_tag_before_is_waited_for() -> None:
+def test_a_claim_of_a_nodes_former_process_is_waited_for() -> None:
     cluster = group()
     cluster.task("t")
     holder = cluster.placed("t").node
     assert holder is not None
     cluster.do(cluster.claim(holder, "t"))
     assert idle_with(cluster).rest.claims is cluster.record.claims
-    watched = Watched(cluster)
-    watched.change(holder, node_id="another")
-    watched.look()
+    watched = idle_with(cluster)
+    assert cluster.announce(holder, boot=2, nonce=8).error is None
+    watched.record = cluster.record
+    assert not watched.look()
     assert watched.rest.claims is None
+
+
+def test_a_suspended_observer_takes_nothing_for_at_rest() -> None:
+    """It looks at no topology, and so has not found that nothing is to be done."""
+    cluster = group()
+    cluster.do(SuspendObserver(suspended=True))
+    watched = Watched(cluster)
+    watched.look()
+    assert not watched.look()
+    assert watched.rest is RESTLESS
 
 
 def test_random_worlds_come_to_the_same_verdicts() -> None:
