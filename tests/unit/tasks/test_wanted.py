@@ -33,7 +33,7 @@ def _happen(cluster: Cluster, chance: random.Random) -> None:
     task = chance.choice(tasks) if tasks else None
     name = f"t{chance.randrange(8)}"
     mentor = chance.choice([None, "A", "B"])
-    traits = Traits(sticky=chance.random() < 0.1)
+    traits = Traits(sticky=chance.random() < 0.3)
     put = PutTask(
         database="Northwind", name=name, kind=KIND, key=task_key(KIND, name), mentor=mentor, traits=traits,
         connection_string=chance.choice([None, "Warehouse"]),
@@ -56,6 +56,9 @@ def _happen(cluster: Cluster, chance: random.Random) -> None:
         case 6:
             assert task is not None
             cluster.apply(cluster.claim(chance.choice("AB"), task.name))
+            for key, claim in cluster.record.claims.items():
+                # As if the other node had held it last.
+                cluster.record = cluster.record.with_claim(key, replace(claim, tag=chance.choice("AB")))
             if chance.random() < 0.3:
                 keeps = not cluster.record.highly_available_tasks
                 cluster.record = replace(cluster.record, highly_available_tasks=keeps)
