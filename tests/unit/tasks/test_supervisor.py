@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -735,3 +736,50 @@ async def test_the_status_is_json(node: Node) -> None:
     assert (shown["State"], shown["Node"], shown["Name"]) == ("Running", "A", "t")
     assert shown["Info"]["Errors"][0]["DocumentId"] == "orders/1"
     json.dumps(shown)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_happens_nothing_is_left_that_the_whole_plan_would_do(node: Node, seed: int) -> None:
+    chance = random.Random(seed)
+    session = 1
+
+    def left() -> list[plan.Action]:
+        one = node.supervisor
+        bodies = {key: body for key in one._bodies if (body := one._bodies.planned(key)) is not None}
+        claiming, spent = one._under_way.claims.keys(), one._spent
+        whole = plan.plan(node.log.record, one._own, node.lease.session, bodies, claiming=claiming, spent=spent)
+        return [action for action in whole if not isinstance(action, plan.Wait)]
+
+    async with node.running():
+        for _ in range(60):
+            name = f"t{chance.randrange(6)}"
+            task = node.cluster.database().task_named(name)
+            match chance.randrange(8):
+                case 0 if task is None:
+                    node.task(name, mentor=chance.choice(["A", "B"]))
+                case 1 if task is not None:
+                    node.edit(name, configuration=b'{"n":%d}' % chance.randrange(9))
+                case 2 if task is not None:
+                    renamed = f"t{chance.randrange(6)}"
+                    put = PutTask(
+                        database="Northwind", id=task.id, name=renamed, kind="Probe", key=task.key, mentor="A"
+                    )
+                    node.log.apply(put)
+                case 3 if task is not None:
+                    node.log.apply(DeleteTask(database="Northwind", id=task.id))
+                case 4 if task is not None:
+                    disabled = chance.random() < 0.5
+                    node.log.apply(SetTaskState(database="Northwind", id=task.id, disabled=disabled))
+                case 5 if task is not None:
+                    node.log.apply(SetTaskPin(database="Northwind", id=task.id, mentor=chance.choice(["A", "B"])))
+                case 6:
+                    session += 1
+                    node.lease.lapse()
+                    if chance.random() < 0.8:
+                        node.lease.renew(session)
+                case 7:
+                    session += 1
+                    node.lease.renew(session)
+            if chance.random() < 0.5:
+                await until(lambda: not left() and not node.supervisor._under_way)
+    assert PROBE.live == {}
