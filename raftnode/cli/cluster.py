@@ -7,7 +7,7 @@ import click
 from rich.markup import escape
 
 from raftnode.cli.session import Session, talks
-from raftnode.cli.tables import print_table
+from raftnode.cli.tables import moment, print_table
 
 
 class Tag(click.ParamType[str]):
@@ -34,15 +34,21 @@ async def list_nodes(session: Session) -> None:
     """List the nodes."""
 
     def show(answer: dict[str, Any]) -> None:
-        topology = answer["Topology"]
-        rows = [
-            (tag, kind.removesuffix("s"), url, "leader" if tag == answer["Leader"] else "")
-            for kind in ("Members", "Promotables", "Watchers")
-            for tag, url in topology[kind].items()
-        ]
-        print_table("", ("node", "kind", "address", ""), sorted(rows), empty="This node is in no cluster.")
+        rows = [_node_row(node, answer["Leader"]) for _, node in sorted(answer["Nodes"].items())]
+        columns = ("node", "kind", "address", "weight", "labels", "runs", "")
+        print_table("", columns, rows, empty="This node is in no cluster.")
 
-    session.show(await session.call("GET", "/cluster/topology"), show)
+    # A database of no name: the nodes are wanted, and not every task.
+    nodes = (await session.call("GET", "/status?database=."))["Cluster"]["Nodes"]
+    session.show(await session.call("GET", "/cluster/topology") | {"Nodes": nodes}, show)
+
+
+def _node_row(node: dict[str, Any], leader: str | None) -> tuple[str, ...]:
+    marks = ["leader"] * (node["Tag"] == leader) + ["[red]silent[/]"] * bool(node["Silent"])
+    marks += ["draining"] * bool(node["Draining"]) + [f"short of resources: {flag}" for flag in node["Flags"]]
+    kinds = "not known yet" if node["Kinds"] is None else ", ".join(node["Kinds"])
+    labels = escape(", ".join(node["Labels"]))
+    return (node["Tag"], node["Kind"], node["Url"], str(node["Weight"]), labels, escape(kinds), ", ".join(marks))
 
 
 @node.command()
@@ -111,7 +117,7 @@ async def show_log(session: Session, database: str | None, take: int) -> None:
     """Show what the observer decided, and why."""
 
     def show(answer: dict[str, Any]) -> None:
-        rows = [(d["Date"], d["Database"], str(d["Term"]), escape(d["Message"])) for d in answer["ObserverLog"]]
+        rows = [(moment(d["Date"]), d["Database"], str(d["Term"]), escape(d["Message"])) for d in answer["ObserverLog"]]
         print_table("", ("date", "database", "term", "decision"), rows, empty="The observer has decided nothing yet.")
 
     query = f"&database={quote(database)}" if database else ""

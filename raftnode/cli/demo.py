@@ -19,6 +19,7 @@ from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, 
 from raftnode.cli.local_cluster import LocalCluster, pids
 from raftnode.cli.session import CommandFailed
 from raftnode.cli.status_events import events
+from raftnode.cli.tables import epoch
 from raftnode.decoding import from_python_json
 
 DATABASE = "Northwind"
@@ -120,6 +121,8 @@ class Story:
         status = await self.status()
         self.say(
             f"{len(self.cluster.nodes)} node processes, each with a lease; the leader is {status['Node']['Leader']}"
+            if len(self.cluster.nodes) > 1
+            else "one node process, with a lease"
         )
         group = GROUP if len(self.cluster.nodes) > 1 else ("A",)
         await self.call(
@@ -149,7 +152,7 @@ class Story:
             row = (ranked["Node"], ranked["State"], f"{int(ranked['Score']):,}", ranked["RuledOut"] or "")
             table.add_row(*row, style="bold green" if mine else "")
         self.console.print(table)
-        self.say(f"{task['Holder']} claimed it: epoch {task['Epoch']}, its fencing token in the target")
+        self.say(f"{task['Holder']} claimed it: epoch {epoch(task['Epoch'])}, its fencing token in the target")
         return str(task["Holder"])
 
     async def feed(self, tag: str) -> None:
@@ -162,7 +165,7 @@ class Story:
     async def nap(self, holder: str) -> None:
         """Freezes the responsible node until its lease has just ended, and shows that it stops before it goes on."""
         timings = (await self.status())["Cluster"]["Timings"]
-        epoch = _task(await self.status())["Epoch"]
+        before = _task(await self.status())["Epoch"]
         nap_ms = timings["LeaseMs"] + timings["TaskStopTimeoutMs"] // 3
         self.cluster.signal(holder, signal.SIGSTOP)
         self.say(
@@ -174,7 +177,7 @@ class Story:
 
         async def claimed_anew() -> bool:
             task = _task(await self.status())
-            return bool(task["Holder"] == holder and int(task["Epoch"]) > int(epoch))
+            return bool(task["Holder"] == holder and int(task["Epoch"]) > int(before))
 
         await self.until(claimed_anew, f"a new claim of {holder}")
         self.say(

@@ -9,9 +9,12 @@ from rich.markup import escape
 from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
 from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
-from raftnode.cli.tables import console, print_table
+from raftnode.cli.tables import console, epoch, moment, print_table
 
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
+
+
+RUNS_SHOWN = 5
 
 
 class TagAnd(click.ParamType[tuple[str, str]]):
@@ -45,14 +48,15 @@ class TagWeight(TagAnd):
 @click.command()
 @click.argument("task")
 @IN_DATABASE
+@click.option("--all", "everything", is_flag=True, help="Every run that is kept.")
 @talks
-async def why(session: Session, task: str, database: str | None) -> None:
+async def why(session: Session, task: str, database: str | None, everything: bool) -> None:
     """Say why a task is where it is: the rule, the ranking, what put it there, and its runs."""
     name, found = await find_task(session, task, database)
     given = found["TaskName"] if found["TaskType"] == "Update" else found["TaskId"]
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/why"
     answer = await session.call("GET", f"{path}?type={found['TaskType']}")
-    session.show(answer, _show_why)
+    session.show(answer, lambda answer: _show_why(answer, everything))
     end_by(answer["Quorum"], [answer])
 
 
@@ -131,7 +135,7 @@ def _labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(",") if label.strip()]
 
 
-def _show_why(answer: dict[str, Any]) -> None:
+def _show_why(answer: dict[str, Any], everything: bool) -> None:
     placement, cause = answer["Placement"], answer["Cause"]
     out = console()
     show_quorum(answer["Quorum"])
@@ -141,11 +145,14 @@ def _show_why(answer: dict[str, Any]) -> None:
         out.print(f"  {reason}")
     out.print(escape(cause["Sentence"]))
     for decision in answer["Decisions"]:
-        out.print(f"  {decision['At']} {escape(decision['Message'])}")
+        out.print(f"  {moment(decision['At'])} {escape(decision['Message'])}")
     ranking = [(r["Node"], r["State"], r["Score"], r["RuledOut"] or "") for r in placement["Ranking"]]
     print_table("", ("node", "state", "score", "ruled out"), ranking, empty="The group is empty.")
-    runs = [(str(r["Epoch"]), r["Node"], r["State"], escape(r["Reason"] or "")) for r in answer["Runs"]]
-    print_table("", ("epoch", "node", "run", "why it ended"), runs, empty="It has not run yet.")
+    runs = [(epoch(r["Epoch"]), r["Node"], r["State"], escape(r["Reason"] or "")) for r in answer["Runs"]]
+    shown = runs if everything else runs[:RUNS_SHOWN]
+    print_table("", ("epoch", "node", "run", "why it ended"), shown, empty="It has not run yet.")
+    if len(shown) < len(runs):
+        out.print(f"and {len(runs) - len(shown)} runs before these: --all")
 
 
 def _show_forecast(answer: dict[str, Any]) -> None:

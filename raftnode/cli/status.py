@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raftnode.cli.session import FAILING, CommandFailed, NotFound, NotNow, Session, talks
-from raftnode.cli.tables import console, table
+from raftnode.cli.tables import console, epoch, table
 
 PERIOD_SEC = 0.5
 COLOURS = {
@@ -200,7 +200,7 @@ def _task_row(task: dict[str, Any]) -> tuple[str, ...]:
         placement["Node"] or "[red]nobody[/]",
         placement["Rule"],
         holder,
-        str(task["Epoch"] or ""),
+        epoch(task["Epoch"]),
         state,
         fares(task),
     )

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from raftnode.cli.tables import epoch
+
 
 def events(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """The sentences; none for the first look."""
@@ -39,9 +41,11 @@ def _task(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     was, now = before["Placement"], after["Placement"]
     if was["Node"] != now["Node"]:
         here = now["Node"] or "nobody"
-        yield f"responsible for {name}: {here}, by rule {now['Rule']} (was {was['Node'] or 'nobody'})"
+        instead = f", instead of {was['Node']}" if was["Node"] else ""
+        yield f"responsible for {name}: {here}, by rule {now['Rule']}{instead}"
     if after["Epoch"] != before["Epoch"]:
-        yield f"{after['LastHolder']} claimed {name}: epoch {after['Epoch']} (was {before['Epoch']})"
+        was_under = f", after {epoch(before['Epoch'])}" if before["Epoch"] else ""
+        yield f"{after['LastHolder']} claimed {name}: epoch {epoch(after['Epoch'])}{was_under}"
     elif after["ClaimState"] != before["ClaimState"] and after["ClaimState"] != "Held":
         reason = f": {after['Reason']}" if after["Reason"] else ""
-        yield f"epoch {after['Epoch']} of {name} is {after['ClaimState'].lower()}{reason}"
+        yield f"epoch {epoch(after['Epoch'])} of {name} is {after['ClaimState'].lower()}{reason}"

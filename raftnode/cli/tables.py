@@ -7,6 +7,20 @@ from rich.console import Console
 from rich.table import Table
 
 PIPE_WIDTH = 200
+GENERATION_STRIDE = 1 << 40
+"""See raftnode.record.model: an epoch is the cluster's generation and the index of the log entry, in one number."""
+SECONDS_LENGTH = len("2024-01-31T12:00:00")
+
+
+def epoch(value: str | int | None) -> str:
+    """An epoch as people read it: the index, and the generation before it once there was a recovery."""
+    generation, index = divmod(int(value or 0), GENERATION_STRIDE)
+    return f"{generation}/{index}" if generation else str(index or "")
+
+
+def moment(text: str) -> str:
+    """A time (UTC) to the second."""
+    return text[:SECONDS_LENGTH].replace("T", " ")
 
 
 def console() -> Console:

@@ -321,10 +321,10 @@ class Raft(State):
         seen = (engine.role, engine.term, engine.leader)
         before, self._seen = self._seen, seen
         if seen[2] != before[2]:
-            log.info("the leader is another", leader=seen[2], before=before[2], term=seen[1], role=seen[0])
+            log.info(f"{seen[2]} leads now." if seen[2] else "No leader is known.", term=seen[1], role=seen[0])
             self._proposals.leader_lost(seen[2])
         if seen[:2] != before[:2]:
-            log.info("the raft role changes", role=seen[0], term=seen[1], before=before[0])
+            log.info(f"This node is {seen[0]} in the consensus.", term=seen[1])
             for callback in self.on_role_change:
                 callback(seen[0], seen[1])
 

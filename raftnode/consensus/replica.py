@@ -123,7 +123,9 @@ class Replica:
                     await asyncio.sleep(pause_ms / 1000)
                     pause_ms = min(2 * pause_ms, RETRY_MAX_MS)
         except TimeoutError:
-            raise Unavailable(f"{type(command).__name__} was not answered within {timeout_ms} ms: {reason}.") from None
+            raise Unavailable(
+                f"{type(command).__name__} was not answered within {timeout_ms} ms: {reason.rstrip('.')}."
+            ) from None
 
     async def decide(self, command: Decide) -> Result:
         """The observer's decision, appended by this node as leader of the decision's term or not at all.
@@ -153,7 +155,7 @@ class Replica:
                         reason = str(failure)
                     await asyncio.sleep(RETRY_MAX_MS / 1000)
         except TimeoutError:
-            raise Unavailable(f"The change was not answered within {timeout_ms} ms: {reason}.") from None
+            raise Unavailable(f"The change was not answered within {timeout_ms} ms: {reason.rstrip('.')}.") from None
 
     async def until(self, condition: Callable[[Record], bool]) -> Record:
         """Waits until the applied record meets the condition, and gives that record."""

@@ -1,0 +1,52 @@
+"""What the command line says, in words that people read."""
+
+from typing import Any
+
+from raftnode.cli.cluster import _node_row
+from raftnode.cli.status_events import events
+from raftnode.cli.tables import epoch, moment
+from raftnode.record.model import GENERATION_STRIDE
+
+
+def test_an_epoch_is_its_index_and_after_a_recovery_its_generation_too() -> None:
+    assert epoch(None) == ""
+    assert epoch("55") == "55"
+    assert epoch(str(29_000_000 * GENERATION_STRIDE + 55)) == "29000000/55"
+
+
+def test_times_are_shown_to_the_second() -> None:
+    assert moment("2026-11-28T21:19:41.4117050Z") == "2026-11-28 21:19:41"
+
+
+def status(**task: Any) -> dict[str, Any]:
+    shown = {
+        "TaskId": 7, "TaskName": "orders", "Placement": {"Node": "A", "Rule": "Hash"}, "Epoch": None,
+        "LastHolder": None, "ClaimState": None, "Reason": None,
+    }  # fmt: skip
+    topology: dict[str, Any] = {"Members": ["A"], "Rehabs": [], "Promotables": [], "DemotionReasons": {}}
+    return {
+        "Node": {"Leader": "A", "Term": 1},
+        "Databases": {"shop": {"Topology": topology, "Tasks": [shown | task]}},
+    }
+
+
+def test_what_was_not_there_before_is_not_spoken_of() -> None:
+    first = status(Placement={"Node": None, "Rule": "NoMember"})
+    claimed = status(Epoch="55", LastHolder="A", ClaimState="Held")
+    assert events(first, claimed) == ["responsible for orders: A, by rule Hash", "A claimed orders: epoch 55"]
+    moved = status(Epoch="60", LastHolder="B", ClaimState="Held", Placement={"Node": "B", "Rule": "Hash"})
+    assert events(claimed, moved) == [
+        "responsible for orders: B, by rule Hash, instead of A",
+        "B claimed orders: epoch 60, after 55",
+    ]
+
+
+def test_a_node_is_listed_with_what_placement_reads_of_it() -> None:
+    node = {
+        "Tag": "B", "Kind": "Member", "Url": "http://b:1", "Weight": 2, "Labels": ["ssd", "eu"], "Draining": True,
+        "Silent": True, "Kinds": ["SqlEtl", "Update"], "Flags": ["EarlyOutOfMemory"],
+    }  # fmt: skip
+    row = _node_row(node, "B")
+    assert row[:6] == ("B", "Member", "http://b:1", "2", "ssd, eu", "SqlEtl, Update")
+    for mark in ("leader", "silent", "draining", "EarlyOutOfMemory"):
+        assert mark in row[6]
