@@ -65,7 +65,10 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
         assert (await client.put("/databases/Shop/admin/connection-strings", target)).status == 200
         assert (await client.put("/databases/Shop/docs?id=orders/1", {"Company": "x"})).status == 201
         etl = next(r for r in ROUTES if r.id == ("PUT", "/databases/{database}/admin/etl")).body
-        reply = await client.put("/databases/Shop/admin/etl", etl | {"Name": "orders", "MentorNode": None})
+        # Its rows have an id column of their own, so that the table can be another task's as well.
+        tables = [table | {"DocumentIdColumn": "OtherId"} for table in etl["SqlTables"]]
+        own = {"Name": "orders", "MentorNode": None, "SqlTables": tables}
+        reply = await client.put("/databases/Shop/admin/etl", etl | own)
         assert reply.status == 201, reply.text
         yield Shop(client, reply.json["TaskId"])
 
