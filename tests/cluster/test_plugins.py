@@ -71,12 +71,14 @@ async def test_a_task_whose_runs_have_ended_two_nodes_is_named_and_held_back_unt
             return await rule() == "HeldBack"
 
         await cluster.wait_until(held_back, "the task to be held back")
-        why = str(await cluster.call("GET", f"/databases/{DATABASE}/tasks/t/why"))
+        for tag in "ABC":
+            await cluster.ready(tag)
+        why = (await cluster.call("GET", f"/databases/{DATABASE}/tasks/t/why"))["Because"]
         assert "in _block" in why
         assert "raftnode task enable 't'" in why
         task = await cluster.call("GET", f"/databases/{DATABASE}/task?taskName=t")
         assert (task["State"], task["TaskConnectionStatus"]) == ("HeldBack", "None")
-        assert "in _block" in task["Error"]
+        assert "raftnode task enable t" in task["Error"]
         assert dead() == []
         named = [n.tag for n in cluster.nodes.values() if b"A task has ended this node" in n.log_file.read_bytes()]
         assert named
