@@ -11,8 +11,12 @@ from raftnode.background import Ended, kept, watched
 
 ROOT = Path(__file__).resolve().parents[2]
 AWAITED_OR_SAID_WHERE_MADE = {
-    "raftnode/consensus/forming.py", "raftnode/sandbox.py", "tasks/offspring.py", "tasks/sql_pool.py", "tasks/sql_sink.py",
-}  # fmt: skip
+    "raftnode/consensus/forming.py",
+    "raftnode/sandbox.py",
+    "tasks/offspring.py",
+    "tasks/sql_pool.py",
+    "tasks/sql_sink.py",
+}
 MAKERS = {"create_task", "ensure_future", "run_coroutine_threadsafe"}
 
 
