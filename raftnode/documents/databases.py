@@ -4,7 +4,6 @@ One loop compares the record with what is open. A change that does not concern a
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import structlog
 
 from raftnode.documents.cleaning import passed
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
-from raftnode.documents.folders import MADE, away, folder
+from raftnode.documents.folders import MADE, away, folder, move, remove
 from raftnode.documents.replication import Destination, Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
@@ -180,22 +179,27 @@ class Databases:
         for folded in names & self._open.keys():
             if folded not in held or self._open[folded].path != self._path(held[folded]):
                 await self._close(folded)
-        for folded, database in held.items():
-            try:
-                copy = self._copy(database)
-                if copy.lost and copy.store is not None:
-                    await self._shut(copy)
-                store = await self._opened(copy)
-            except StoreError:
-                waiting.add(folded)
-                continue
-            await self._aim(copy, store, _destinations(record, database, self._tag), group)
+        # At once: a node with many databases serves each as soon as it can, and none waits for all the others.
+        opened = await asyncio.gather(*(self._held(record, database, group) for database in held.values()))
+        waiting.update(folded for folded, well in zip(held, opened, strict=True) if not well)
         for folded, database in changed.items():
             if self._tag in database.deletion_in_progress:
                 stays = _leaves(database, self._tag) and not await self._handed(folded, database)
                 if stays or not await self._delete(folded, database):
                     waiting.add(folded)
         return waiting
+
+    async def _held(self, record: Record, database: Database, group: asyncio.TaskGroup) -> bool:
+        """Opens this node's copy and aims its replication. False: that failed."""
+        try:
+            copy = self._copy(database)
+            if copy.lost and copy.store is not None:
+                await self._shut(copy)
+            store = await self._opened(copy)
+        except StoreError:
+            return False
+        await self._aim(copy, store, _destinations(record, database, self._tag), group)
+        return True
 
     def _holds(self, database: Database) -> bool:
         return _holds(database, self._tag) and database.name.lower() not in self._handed_over
@@ -333,10 +337,10 @@ class Databases:
         try:
             files = self.directory / folder(folded)
             if hard:
-                await asyncio.to_thread(_remove, files)
+                await asyncio.to_thread(remove, files)
             else:
-                await asyncio.to_thread(_move_away, files, away(self.directory, folded))
-            await asyncio.to_thread(_remove, self.directory / MADE / folder(folded))
+                await asyncio.to_thread(move, files, away(self.directory, folded))
+            await asyncio.to_thread(remove, self.directory / MADE / folder(folded))
         except OSError as error:
             log.error("a database cannot be deleted", database=database.name, reason=str(error))
             return False
@@ -387,14 +391,3 @@ def _leaves(database: Database, tag: str) -> bool:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _remove(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def _move_away(directory: Path, place: Path) -> None:
-    if directory.exists():
-        place.parent.mkdir(exist_ok=True)
-        directory.rename(place)

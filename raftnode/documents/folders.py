@@ -5,6 +5,7 @@
 <directory>/.removed/<folder>-<ns>/…        the files of a copy that was deleted softly
 """
 
+import shutil
 import time
 from pathlib import Path
 
@@ -25,6 +26,19 @@ def away(directory: Path, database: str) -> Path:
     """Where the files of a copy go that is deleted softly now."""
     when = f"-{time.time_ns()}"
     return directory / REMOVED / (_fitting(database.lower(), FILE_NAME_BYTES_MAX - len(when)) + when)
+
+
+def remove(directory: Path) -> None:
+    """Removes the folder and all in it; none is no error."""
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def move(directory: Path, place: Path) -> None:
+    """Moves the folder there; none is no error."""
+    if directory.exists():
+        place.parent.mkdir(exist_ok=True)
+        directory.rename(place)
 
 
 def _fitting(name: str, bytes_max: int) -> str:
