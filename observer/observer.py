@@ -150,15 +150,15 @@ class Observer:
             try:
                 result = await self._replica.decide(part)
             except (NotCommitted, OutcomeUnknown) as failure:
-                _log.warning("A decision was not committed and will be made anew.", reason=str(failure))
+                _log.warning("A decision was not committed and will be made again.", reason=str(failure))
                 return False
             if result.error is not None:
-                _log.warning("A decision was refused and will be made anew.", reason=result.error.message)
+                _log.warning("A decision was refused and will be made again.", reason=result.error.message)
                 return False
             stale.update(result.value)
         for database in sorted(stale):
             _log.warning(
-                "A topology was not changed: its record was edited meanwhile. It is decided anew.", database=database
+                "A topology was not changed: its record was edited meanwhile. It is decided again.", database=database
             )
         for said in (said for said in verdict.said if said.database not in stale):
             _log.info(said.message, database=said.database, iteration=command.iteration, term=command.term)

@@ -262,4 +262,4 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         try:
             await self.replica.propose(ConfirmDeletion(name=name, tag=self._setup.tag))
         except Unavailable as error:
-            log.info("confirming a deletion is tried again", database=name, reason=str(error))
+            log.info("A deletion could not be confirmed; it is tried again.", database=name, reason=str(error))

@@ -43,7 +43,7 @@ def watched(
                 return
             error = Ended(f"the {name} ended by itself")
         if not isinstance(error, expected):
-            log.error("a background task failed", task=name, exc_info=error)
+            log.error("A background task has failed.", task=name, exc_info=error)
         failed(error if isinstance(error, Exception) else Ended(f"the {name} ended: {error!r}"))
 
     task = asyncio.get_running_loop().create_task(work, name=name)
@@ -72,6 +72,6 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> No
             error = failure
         if loop.time() - began_s > CALM_S:
             pause_s = PAUSE_MIN_S
-        log.error("a background task ended and is begun again", task=name, after_s=pause_s, exc_info=error)
+        log.error("A background task has ended and is started again.", task=name, after_s=pause_s, exc_info=error)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_MAX_S)

@@ -52,7 +52,7 @@ async def formation_of(
                 "and let it join anew."
             ) from error
         if join_url is not None:
-            log.info("this node stays in the cluster that it joined before; --join counts once", asked=join_url)
+            log.info("This node stays in the cluster that it joined before; --join counts once.", asked=join_url)
         return known
     if join_url is None:
         formation = _initial(settings)

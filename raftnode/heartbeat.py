@@ -340,7 +340,11 @@ class Heartbeat:
         if role == self._role and (old.held, old.session) == (new.held, new.session):
             return
         _log.info(
-            "This node's role or session has changed.", role=role, was=self._role, session=new.session, lease=new.held
+            "This node's role or session has changed.",
+            role=role,
+            previous_role=self._role,
+            session=new.session,
+            lease_held=new.held,
         )
         self._role = role
         for callback in list(self._subscribers):

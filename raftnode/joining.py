@@ -43,7 +43,7 @@ async def join(
                     reason = str(error)
                 except HttpError as error:
                     reason = str(error)
-                log.info("joining is tried again", cluster=cluster_url, reason=reason)
+                log.info("This node could not join; it is tried again.", cluster=cluster_url, reason=reason)
                 await asyncio.sleep(RETRY_SEC)
     except TimeoutError:
         raise JoinRefused(f"The cluster at {shown} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
@@ -52,7 +52,7 @@ async def join(
         Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member", node_id=node["NodeId"])
         for node in joined["Nodes"]
     ]
-    log.info("joined the cluster", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
+    log.info("This node has joined the cluster.", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
     return str(joined["WireId"]), peers
 
 

@@ -68,7 +68,7 @@ class Checkpoints:
         try:
             result = await self._propose(Checkpoint(made=tuple(made for made, _ in batch.values())))
         except Exception as error:
-            log.info("progress could not be replicated and is tried again", reason=str(error))
+            log.info("Progress could not be replicated and is tried again.", reason=str(error))
             for key, (made, futures) in batch.items():
                 newer, later = self._waiting.get(key, (made, []))
                 self._waiting[key] = (newer, [*futures, *later])

@@ -72,11 +72,13 @@ class RunJournal:
                 self._file = self._rolled(self._file)
         except OSError as error:
             if not self._lost:
-                log.warning("the journal of runs loses lines; the tasks go on", file=str(self._path), reason=str(error))
+                log.warning(
+                    "The journal of runs loses lines; the tasks go on.", file=str(self._path), reason=str(error)
+                )
             self._lost += len(lines)
             return
         if self._lost:
-            log.info("the journal of runs is written again", file=str(self._path), lines_lost=self._lost)
+            log.info("The journal of runs is written again.", file=str(self._path), lines_lost=self._lost)
             self._lost = 0
 
     def close(self) -> None:

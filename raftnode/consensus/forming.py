@@ -82,9 +82,9 @@ class Forming:
         try:
             await self._replica.propose(self._form)
             tags = ", ".join(node.tag for node in self._form.nodes)
-            log.info("the cluster is formed, as the record was empty", cluster_id=self._form.cluster_id, nodes=tags)
+            log.info("The cluster is formed, as the record was empty.", cluster_id=self._form.cluster_id, nodes=tags)
         except Unavailable as error:
-            log.info("forming the cluster is tried again", reason=str(error))
+            log.info("The cluster could not be formed; it is tried again.", reason=str(error))
 
     def _announced(self, record: Record) -> bool:
         node, mine = record.nodes.get(self._announcement.tag), self._announcement
@@ -98,7 +98,7 @@ class Forming:
             result = await self._replica.propose(self._announcement)
         except Unavailable as error:
             if not self._removed():
-                log.info("announcing this node is tried again", reason=str(error))
+                log.info("This node could not be announced; it is tried again.", reason=str(error))
             return
         if result.error is not None:
             raise NodeRefused(result.error.message)
@@ -115,11 +115,11 @@ class Forming:
         try:
             result = await self._replica.change_membership(Add(peer), self._announcement)
         except Unavailable as error:
-            log.info("telling the others this node's new address is tried again", reason=str(error))
+            log.info("The others could not be told this node's new address; it is tried again.", reason=str(error))
             return
         if result.error is not None:
             raise NodeRefused(result.error.message)
-        log.info("the others know this node at its new address, as it has moved", address=peer.address)
+        log.info("The others know this node at its new address, as it has moved.", address=peer.address)
 
     def _is_promotable(self, record: Record) -> bool:
         node = record.nodes.get(self._announcement.tag)
@@ -131,8 +131,8 @@ class Forming:
         try:
             result = await self._replica.change_membership(Add(peer), SetNodeKind(tag=mine.tag, kind="Member"))
         except Unavailable as error:
-            log.info("becoming a voter is tried again", reason=str(error))
+            log.info("This node could not become a voter; it is tried again.", reason=str(error))
             return
         if result.error is not None:
             raise NodeRefused(result.error.message)
-        log.info("this node is a voter now, as it has caught up")
+        log.info("This node is a voter now, as it has caught up.")

@@ -230,7 +230,7 @@ class Journal:
         if found.damage == "torn":
             cut = file.size_bytes() - found.end
             log.warning(
-                "the journal's torn tail is cut, as its last write was never finished", file=str(path), bytes=cut
+                "The journal's torn tail is cut, as its last write was never finished.", file=str(path), bytes=cut
             )
             file.truncate(found.end)
             file.sync()

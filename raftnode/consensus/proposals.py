@@ -178,7 +178,7 @@ class Proposals:
         try:
             message = _decoder.decode(payload)
         except UNREADABLE as error:
-            log.warning("a proposal is dropped, as it cannot be read", sender=sender, reason=str(error))
+            log.warning("A proposal is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
         if isinstance(message, _Ask):
             self._send(sender, _encode(self._answer(message)))

@@ -345,13 +345,13 @@ class Raft(State):
                 while engine.role in ("Leader", "LeaderElect"):
                     try:
                         if not told:
-                            log.info("the leadership is handed over", to=engine.hand_over(tag))
+                            log.info("The leadership is handed over.", to=engine.hand_over(tag))
                             told = True
                     except Refused as refused:
                         reason = str(refused)
                     await self._ticked.wait()
         except TimeoutError:
-            log.warning("the leadership stays, as the other node did not take it in time", to=tag, reason=reason)
+            log.warning("The leadership stays, as the other node did not take it in time.", to=tag, reason=reason)
         finally:
             engine.handing_over = False
 

@@ -136,7 +136,7 @@ class Transport:
             return False
         size = len(payload)
         if size + 64 > self._config.frame_bytes_max:
-            log.error("a message is above the frame limit and is not sent", tag=tag, channel=channel, bytes=size)
+            log.error("A message is above the frame limit and is not sent.", tag=tag, channel=channel, bytes=size)
             return False
         if link.connection.backlog_bytes + size > self._config.send_buffer_bytes_max:
             return False
@@ -249,7 +249,7 @@ class Transport:
     def _complain(self, link: _Link, complaint: str) -> None:
         if complaint != link.complaint:
             log.info(
-                "a peer cannot be reached; it is tried again", tag=link.tag, address=link.address, reason=complaint
+                "A peer cannot be reached; it is tried again.", tag=link.tag, address=link.address, reason=complaint
             )
             link.complaint = complaint
 
@@ -290,7 +290,7 @@ class Transport:
         try:
             hello = greeting.decode(frame)
         except UNREADABLE as error:
-            log.warning("a stranger is refused, as its greeting cannot be read", reason=str(error))
+            log.warning("A connection is refused, as its greeting cannot be read.", reason=str(error))
             connection.drop("the greeting cannot be read")
             return
         if isinstance(hello, Refusal):
@@ -298,7 +298,7 @@ class Transport:
             return
         refusal = self._judge(connection, hello)
         if refusal is not None:
-            log.warning("a node is refused", tag=hello.tag, code=refusal.code, reason=refusal.text)
+            log.warning("A node is refused.", tag=hello.tag, code=refusal.code, reason=refusal.text)
             if refusal.code in ("node", "incarnation"):
                 self._impostor(hello.tag, refusal.text)
             if connection.dialed is None:
@@ -312,12 +312,12 @@ class Transport:
     def received(self, connection: Connection, channel: str, payload: bytes) -> None:
         handler = self._handlers.get(channel)
         if handler is None or connection.tag is None:
-            log.debug("a message is dropped, as nobody takes its channel", tag=connection.tag, channel=channel)
+            log.debug("A message is dropped, as nobody takes its channel.", tag=connection.tag, channel=channel)
             return
         try:
             handler(connection.tag, payload)
         except Exception:
-            log.exception("a message's handler failed", tag=connection.tag, channel=channel)
+            log.exception("A message's handler failed.", tag=connection.tag, channel=channel)
 
     def closed(self, connection: Connection, reason: str) -> None:
         self._strangers.discard(connection)
@@ -333,7 +333,7 @@ class Transport:
                 self._met.pop(link.tag, None)
         elif link is not None and link.connection is not None:
             return  # a newer one has taken its place, and that was told
-        log.info("the connection to a peer is lost", tag=connection.tag, reason=reason)
+        log.info("The connection to a peer is lost.", tag=connection.tag, reason=reason)
         self._tell(connection.tag, False)
 
     # greetings
@@ -366,7 +366,7 @@ class Transport:
         if tag is None:
             return
         if greeting.is_impostor(refusal, self._membership_index):
-            log.error("this node is refused as not the one it was", tag=tag, reason=refusal.text)
+            log.error("This node is refused, as it is not the one it was.", tag=tag, reason=refusal.text)
             self._impostor(self._identity.tag, refusal.text)
         if greeting.is_removed(refusal, self._membership_index):
             known, self.removed_by = self.removed_by, tag
@@ -388,7 +388,7 @@ class Transport:
         link.up.set()
         if not connection.welcome.done():
             connection.welcome.set_result(None)
-        log.info("a peer is connected", tag=hello.tag, dialed=connection.dialed is not None)
+        log.info("A peer is connected.", tag=hello.tag, dialed=connection.dialed is not None)
         self._tell(hello.tag, True)
 
     def _impostor(self, tag: str, text: str) -> None:

@@ -114,7 +114,7 @@ class Commits:
             if any(not isinstance(outcome, BaseException) for outcome in outcomes):
                 self.on_commit()
         except Exception as error:
-            log.exception("writes failed for a reason of our own", file=str(self._path), count=len(group))
+            log.exception("Writes failed because of a defect.", file=str(self._path), count=len(group))
             unknown = f"writing {self._path.name} failed ({error!r}); whether this was written is not known"
             return outcomes or [StoreFailed(unknown) for _ in group]
         return outcomes
@@ -145,7 +145,7 @@ class Commits:
             # What the disk refuses together it may take one by one: a huge document must not fail the small ones.
             if len(group) > 1:
                 return [outcome for write in group for outcome in self._commit([write])]
-            log.warning("a write failed", file=str(self._path), reason=str(error))
+            log.warning("A write failed.", file=str(self._path), reason=str(error))
             return [error]
         except Exception as error:
             return [error for _ in group]
@@ -181,7 +181,7 @@ class Commits:
             self._writer.state, self._writer.knowledge = before
             outcome = error
             if not isinstance(error, StoreError):
-                log.exception("a write failed for a reason of our own", file=str(self._path))
+                log.exception("A write failed because of a defect.", file=str(self._path))
         self._connection.execute("RELEASE step")
         return outcome
 

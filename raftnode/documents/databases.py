@@ -221,7 +221,7 @@ class Databases:
         if reached < store.last_etag:
             # Something was written in the last moment: the copy is opened again and hands that over, too.
             return False
-        log.info("a copy that was replaced has handed over all it had", database=database.name, last_etag=reached)
+        log.info("A copy that was replaced has handed over all it had.", database=database.name, last_etag=reached)
         self._handed_over.add(folded)
         return True
 
@@ -252,7 +252,7 @@ class Databases:
                     copy.error = ""
                 except StoreError as error:
                     if str(error) != copy.error:
-                        log.error("a database cannot be opened", database=copy.name, reason=str(error))
+                        log.error("A database cannot be opened.", database=copy.name, reason=str(error))
                     copy.error = str(error)
                     raise
                 finally:
@@ -310,7 +310,7 @@ class Databases:
                     continue
                 error = store.damage(found)
                 if error:
-                    log.error("a copy is given up, as its file fails", database=copy.name, reason=error)
+                    log.error("A copy of a database is closed, as its file fails.", database=copy.name, reason=error)
                     copy.error, copy.lost = error, True
                     self._has_moved()
                     self._look_at([copy.name.lower()])
@@ -327,9 +327,11 @@ class Databases:
                 everybody = passed(database, self._tag, copy.store.database_id, sent)
                 try:
                     while everybody is not None and (gone := await copy.store.purge_tombstones(everybody)):
-                        log.info("forgot tombstones that everybody has passed", database=copy.name, count=gone)
+                        log.info(
+                            "Tombstones that every copy has passed were forgotten.", database=copy.name, count=gone
+                        )
                 except StoreError as error:
-                    log.warning("tombstones cannot be forgotten", database=copy.name, reason=str(error))
+                    log.warning("Tombstones cannot be forgotten.", database=copy.name, reason=str(error))
 
     async def _delete(self, folded: str, database: Database) -> bool:
         """Removes the files (a soft delete moves them away) and says so. False: the record still waits for it."""
@@ -342,7 +344,7 @@ class Databases:
                 await asyncio.to_thread(move, files, away(self.directory, folded))
             await asyncio.to_thread(remove, self.directory / MADE / folder(folded))
         except OSError as error:
-            log.error("a database cannot be deleted", database=database.name, reason=str(error))
+            log.error("A database cannot be deleted.", database=database.name, reason=str(error))
             return False
         await self._deleted(database.name)
         return False

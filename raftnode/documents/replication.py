@@ -207,7 +207,7 @@ class Replication:
     def _passed(self, etag: int, sent: int) -> None:
         status = self.status
         if status.error:
-            log.info("replication goes on", destination=status.destination, database=self._destination.database)
+            log.info("Replication goes on.", destination=status.destination, database=self._destination.database)
         status.error = ""
         status.last_sent_etag = etag
         status.sent += sent
@@ -217,7 +217,7 @@ class Replication:
     def _failed(self, error: str) -> None:
         if error != self.status.error:
             database = self._destination.database
-            log.info("replication waits", destination=self.status.destination, database=database, reason=error)
+            log.info("Replication waits.", destination=self.status.destination, database=database, reason=error)
         self.status.error = error
         self.status.at = _now()
         self.on_moved()

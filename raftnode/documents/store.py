@@ -92,7 +92,7 @@ class DocumentStore:
 
         connection, writer, presence = await asyncio.get_running_loop().run_in_executor(_reading, connect)
         store = cls(path, tag, database, writer, Commits(path, connection, writer, presence))
-        log.info("opened a database", database=database, database_id=writer.database_id, last_etag=store.last_etag)
+        log.info("A database was opened.", database=database, database_id=writer.database_id, last_etag=store.last_etag)
         return store
 
     async def close(self) -> None:
@@ -248,7 +248,7 @@ class DocumentStore:
             if not self._closed:
                 self._damage = self._damage or str(seen)
         elif seen is not None:
-            log.warning("a database file cannot be looked at", database=self.database, reason=str(seen))
+            log.warning("A database file could not be checked.", database=self.database, reason=str(seen))
         return self._damage
 
     async def _write(self, run: Callable[[Writer], T], size: int) -> T:

@@ -77,7 +77,9 @@ async def settled(parts: Parts, result: Result) -> Result:
     try:
         await parts.raft.wait_applied(result.index, APPLY_TIMEOUT_MS)
     except TimeoutError:
-        log.info("answered before this node has applied the command, as it lags behind", index=result.index)
+        log.info(
+            "A command was answered before this node has applied it, as this node lags behind.", index=result.index
+        )
     return result
 
 
@@ -92,7 +94,7 @@ async def _wait_on_node(parts: Parts, tag: str, url: str, index: int) -> None:
     try:
         await parts.http.request("GET", f"{url}/rachis/waitfor?index={index}", timeout_s=MEMBERS_TIMEOUT_S)
     except HttpError as error:
-        log.info("answered before a node has applied the command", node=tag, index=index, reason=str(error))
+        log.info("A command was answered before every node has applied it.", node=tag, index=index, reason=str(error))
 
 
 async def at_leader(request: web.Request) -> web.Response | None:

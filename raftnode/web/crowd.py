@@ -36,11 +36,13 @@ class Crowd:
         number = transport.get_extra_info("socket").fileno()
         if 0 <= number < descriptors_max() - DESCRIPTORS_KEPT:
             if self._refused:
-                log.info("connections are taken again", refused=self._refused)
+                log.info("New connections are accepted again.", refused=self._refused)
                 self._refused = 0
             return False
         if not self._refused:
-            log.warning("connections are refused, as the rest of the descriptors is kept", limit=descriptors_max())
+            log.warning(
+                "New connections are refused, as the rest of the file descriptors is kept.", limit=descriptors_max()
+            )
         self._refused += 1
         transport.write(_ANSWER)
         transport.close()

@@ -137,7 +137,7 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
         case ConnectionError() if request.transport is None or request.transport.is_closing():
             return bad_request("The client went away before its request was complete.")
     id = uuid4().hex[:12]
-    log.exception("a request failed by a defect", id=id, method=request.method, path=request.path)
+    log.exception("A request failed because of a defect.", id=id, method=request.method, path=request.path)
     return ApiError("RavenException", f"{type(error).__name__} in this node; its log tells more under {id}.")
 
 

@@ -68,7 +68,7 @@ class Server:
         with self._binding():
             await self._listener.start_serving()
         http = self._settings.http
-        log.info("answering HTTP", url=self._settings.url, host=http.host, port=http.port)
+        log.info("This node answers HTTP.", url=self._settings.url, host=http.host, port=http.port)
 
     async def stop(self) -> None:
         """Takes no new connections, lets answers finish for a short time, then closes."""
@@ -132,7 +132,7 @@ class Http(web.RequestHandler):
         """See web.RequestHandler. What a client sends is no defect of the node and worth no more than a line."""
         error = kwargs.get("exc_info")
         if isinstance(error, CLIENTS_FAULTS):
-            log.info("a request is refused, as it is not HTTP as expected", reason=_line(str(error)))
+            log.info("A request is refused, as it is not HTTP as expected.", reason=_line(str(error)))
         else:
             super().log_exception(*args, **kwargs)
 

@@ -75,7 +75,7 @@ async def set_flags(request: web.Request) -> web.Response:
             raise bad_request(f"'flags' names {flag[:NAME_LENGTH_MAX]!r}; it may name {', '.join(FLAGS)}.")
         flags.append(known)
     result = await commit(request, SetNodeFlags(tag=tag, flags=tuple(flags)))
-    log.info("the resources that a node is short of were set, as an operator asked", node=tag, flags=flags)
+    log.info("The resources that a node is short of were set, as an operator asked.", node=tag, flags=flags)
     node = request.app[PARTS].replica.record.nodes.get(tag)
     return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
 
@@ -92,7 +92,7 @@ async def _changed(request: web.Request, tag: str, command: Command, supposition
     expected = await forecast(parts.replica.record, supposition)
     result = await commit(request, command)
     log.info(
-        "what placement reads of a node was changed, as an operator asked",
+        "The traits of a node were changed, as an operator asked.",
         node=tag,
         command=type(command).__name__,
         moves=len(expected["Moves"]),

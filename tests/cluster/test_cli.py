@@ -69,7 +69,7 @@ def start(shell: Shell, *arguments: str) -> "subprocess.Popen[str]":
     )
     assert node.stderr is not None
     for line in node.stderr:
-        if "the cluster is formed" in line:
+        if "The cluster is formed" in line:
             return node
     raise AssertionError(f"the node ended with {node.wait()}")
 
@@ -367,7 +367,7 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
     assert joining.stderr is not None
     try:
         for line in joining.stderr:
-            if "answering HTTP" in line:
+            if "This node answers HTTP" in line:
                 break
         kinds = []
         for verb in ("promote", "demote"):

@@ -107,7 +107,7 @@ def yard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         said = []
         for line in node.stderr:
             said.append(line)
-            if "the cluster is formed" in line:
+            if "The cluster is formed" in line:
                 break
         else:
             raise AssertionError("".join(said))

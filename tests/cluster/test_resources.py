@@ -167,8 +167,8 @@ async def test_without_file_descriptors_new_connections_are_refused_and_everythi
             assert b"no file descriptor left" in answer
         await cluster.ready("A")
         assert await reasons(cluster, "A") == ""
-        assert log_of(cluster, "A").count("connections are refused") == 1
-        assert "connections are taken again" in log_of(cluster, "A")
+        assert log_of(cluster, "A").count("New connections are refused") == 1
+        assert "New connections are accepted again" in log_of(cluster, "A")
 
 
 async def test_too_few_file_descriptors_for_a_node_are_refused_at_the_start(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         cwd=directory, env=environment(),
     )  # fmt: skip
     try:
-        while "the cluster is formed" not in (directory / "log").read_text():
+        while "The cluster is formed" not in (directory / "log").read_text():
             assert node.poll() is None, (directory / "log").read_text()
             time.sleep(0.05)
         address = f"http://127.0.0.1:{http}"

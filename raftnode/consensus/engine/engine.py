@@ -76,7 +76,7 @@ class Engine(Reading):
         try:
             message = messages.decode(payload)
         except messages.UNREADABLE as error:
-            log.warning("a message is dropped, as it cannot be read", sender=sender, reason=str(error))
+            log.warning("A message is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
         self._guarded(lambda: self._receive(sender, message))
 
@@ -97,7 +97,7 @@ class Engine(Reading):
         self._check_appendable(len(command))
         peers = self._admission.peers_after(change, self._members)
         position = self._append(membership.encode(peers, command))
-        log.info("the membership changes", change=repr(change), index=position[0], peers=[p.tag for p in peers])
+        log.info("The membership changes.", change=repr(change), index=position[0], peers=[p.tag for p in peers])
         return position
 
     def hand_over(self, tag: str | None) -> str:
@@ -113,7 +113,7 @@ class Engine(Reading):
     def step_down(self, term: int | None) -> None:
         """Stops leading; with a newer `term`, adopts that."""
         if self._core.is_leader or (term or 0) > self._core.term:
-            log.info("this node steps down", term=self._core.term, newer_term=term)
+            log.info("This node steps down.", term=self._core.term, newer_term=term)
             self._guarded(lambda: self._step_down(term or 0))
 
     def snapshot(self) -> None:
@@ -188,12 +188,12 @@ class Engine(Reading):
         except OSError as error:
             self.fail(JournalFailed(f"The disk under {self._around.config.data_dir} failed: {error}."))
         except Exception as error:
-            log.exception("the engine failed")
+            log.exception("The Raft engine failed.")
             self.fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
 
     def fail(self, error: ConsensusFailed) -> None:
         """Takes no part any more."""
-        log.error("Raft stops on this node", reason=str(error))
+        log.error("Raft stops on this node.", reason=str(error))
         self.failure = error
         self._around.events.failed(error)
 
@@ -228,7 +228,7 @@ class Engine(Reading):
             try:
                 self._around.machine.after_tick()
             except Exception:
-                log.exception("the state machine's after_tick raised")
+                log.exception("The state machine's after_tick raised.")
 
     def _eligible(self) -> bool:
         voter = self.tag in self.voters
@@ -238,7 +238,7 @@ class Engine(Reading):
         vote = self._log.vote
         if vote.recover_to and self._core.applied_index >= vote.recover_to:
             self._log.store_vote(Vote(vote.term, vote.voted_for))
-            log.info("this node has recovered what it had lost and may vote again", index=self._core.applied_index)
+            log.info("This node has recovered what it had lost and may vote again.", index=self._core.applied_index)
 
     def _receive(self, sender: str, message: AnyMessage) -> None:
         for action in screen.screen(sender, message, self._view()):
@@ -292,7 +292,7 @@ class Engine(Reading):
             case screen.StandNow(term):
                 core.receive_timeout_now(sender, term)
             case screen.Drop(reason):
-                log.debug("a message is dropped", sender=sender, reason=reason)
+                log.debug("A message is dropped.", sender=sender, reason=reason)
             case _:
                 assert_never(action)
 
@@ -300,7 +300,7 @@ class Engine(Reading):
         first_new = extend.entries[0][1]
         conflict = first_new <= self._journal.last_index
         if conflict:
-            log.info("entries that were never committed give way to the leader's", first=first_new, leader=leader)
+            log.info("Entries that were never committed are replaced by the leader's.", first=first_new, leader=leader)
             self._members.truncate(first_new)
         self._core.extend(
             leader, extend.term, (extend.prev_index, extend.prev_term), extend.entries, extend.commit_index
@@ -383,7 +383,7 @@ class Engine(Reading):
         once have vouched for, it votes for nobody."""
         reason = f"Entry {index} is committed here, and the leader's log contradicts it"
         reason = f"{reason}: this node throws its log and state away and takes the leader's."
-        log.critical("this node starts over from the leader's state", reason=reason)
+        log.critical("This node starts over from the leader's state.", reason=reason)
         vote = self._log.vote
         self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to, wiping=True))
         self._snapshots.forget()

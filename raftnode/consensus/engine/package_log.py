@@ -66,7 +66,9 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
             try:
                 self._files.store_commit(self._commit_index)
             except JournalFailed as error:
-                log.warning("the hint of what is committed is not kept; nothing rests on it", reason=str(error))
+                log.warning(
+                    "The hint of what is committed could not be written; nothing depends on it.", reason=str(error)
+                )
 
     def store_vote(self, vote: Vote) -> None:
         """Stores the vote if it is another."""

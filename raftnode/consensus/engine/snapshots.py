@@ -106,14 +106,14 @@ class Snapshots:
         def done(outcome: Any) -> None:
             self.writing = False
             if isinstance(outcome, BaseException):
-                log.error("the snapshot could not be written; it is tried again later", reason=repr(outcome))
+                log.error("The snapshot could not be written; it is tried again later.", reason=repr(outcome))
                 self._mark = self._journal.appended_bytes - self._config.snapshot_bytes_min // 2
             elif applied_index > self.index:
                 self._store.adopt_written()
                 self._description, self._size_bytes, self._mark = description, outcome, mark
                 members.rebase(applied_index)
                 self._journal.compact(self._keep_from(applied_index))
-                log.info("a snapshot is written and the journal cut", index=applied_index, bytes=outcome)
+                log.info("A snapshot was written and the journal was cut.", index=applied_index, bytes=outcome)
 
         self._offload(lambda: self._store.write(description, chunks()), done)
 
@@ -137,7 +137,7 @@ class Snapshots:
             assert self._description is not None, "a log that does not begin at 1 has a snapshot before it"
             file = self._store.open()
             sending = self._sending[tag] = Sending(file, self._description, file.size_bytes())
-            log.info("a follower is sent the snapshot, as the log it needs is gone", tag=tag, index=self.index)
+            log.info("A follower is sent the snapshot, as the log it needs is gone.", tag=tag, index=self.index)
         sending.anew = sending.anew and not heartbeat
         while not sending.anew and sending.next_offset < min(sending.size_bytes, sending.taken_offset + WINDOW_BYTES):
             data = sending.file.read(sending.next_offset, PIECE_BYTES_MAX)
@@ -203,14 +203,14 @@ class Snapshots:
             self.installing = False
             self._drop_receiving()
             if isinstance(outcome, BaseException):
-                log.error("the leader's snapshot cannot be installed; it is asked for again", reason=repr(outcome))
+                log.error("The leader's snapshot cannot be installed; it is asked for again.", reason=repr(outcome))
                 ask_again()
                 return
             store.adopt_incoming()
             self._description, self._size_bytes = outcome, receiving.piece.size_bytes
             self._installed(outcome, receiving.leader)
             self._mark = self._journal.appended_bytes
-            log.info("the leader's snapshot is installed", index=outcome.index, leader=receiving.leader)
+            log.info("The leader's snapshot is installed.", index=outcome.index, leader=receiving.leader)
 
         self._offload(work, done)
 

@@ -68,7 +68,7 @@ def _half_wiped(vote: Vote, journal: Journal, description: Description | None) -
 
 def _wiped(vote: Vote, files: SmallFiles, snapshots: SnapshotStore, journal: Journal) -> Vote:
     """Goes on with throwing everything away, and gives the vote as it is then. See `Engine._wipe`."""
-    log.warning("this node goes on throwing its log and state away, as it crashed on the way")
+    log.warning("This node goes on dropping its log and state, as it crashed while doing so.")
     vouched = journal.last_index if len(journal) else 0
     begun = Vote(vote.term, vote.voted_for, max(vote.recover_to, vouched), wiping=True)
     files.store_vote(begun)
@@ -98,7 +98,7 @@ def _align(journal: Journal, description: Description | None, directory: Path) -
             f"entries between them are missing. {REMEDY}"
         )
     if len(journal):
-        log.info("the journal is dropped, as the snapshot goes further", snapshot=index, journal=journal.last_index)
+        log.info("The journal is dropped, as the snapshot goes further.", snapshot=index, journal=journal.last_index)
     journal.reset((NO_OP, index, term))
 
 
