@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 import click
 from rich.markup import escape
 
+from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import Session, talks
 from raftnode.cli.tables import moment, print_table
 
@@ -70,9 +71,11 @@ async def add(session: Session, tag: str, address: str, cluster_address: str, wa
 @node.command()
 @click.argument("tag", type=Tag())
 @click.option("--force", is_flag=True, help="Do not wait until its tasks have moved.")
+@asks()
 @talks
-async def remove(session: Session, tag: str, force: bool) -> None:
+async def remove(session: Session, tag: str, force: bool, yes: bool) -> None:
     """Remove a node, after its tasks have moved."""
+    ask(f"Remove node {tag}? It can come back only with an empty data directory.", yes=yes)
     answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}")
     session.show(answer, f"Node {tag} is removed.")
 

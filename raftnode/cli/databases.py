@@ -1,11 +1,11 @@
 """`raftnode db ...`."""
 
-import sys
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
+from raftnode.cli.asking import ask, asks
 from raftnode.cli.cluster import Tag
 from raftnode.cli.session import NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
@@ -36,15 +36,13 @@ async def create(session: Session, name: str, nodes: str | None, replication_fac
 @click.argument("name")
 @click.option("--from", "nodes", metavar="A,B", help="Delete only the copies on these nodes.")
 @click.option("--soft", is_flag=True, help="Keep the files on the nodes' disks.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@asks()
 @talks
 async def delete(session: Session, name: str, nodes: str | None, soft: bool, yes: bool) -> None:
     """Delete a database, or its copies on some nodes."""
     where = f"the copies of {name} on {nodes}" if nodes else f"database {name}"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"To delete {where} without being asked, give --yes.")
-        click.confirm(f"Delete {where}{'' if soft else ' with its documents'}?", abort=True)
+    with_what = "" if soft else " with their documents" if nodes else " with its documents"
+    ask(f"Delete {where}{with_what}?", yes=yes)
     tags = [tag.strip().upper() for tag in nodes.split(",")] if nodes else None
     body = {"DatabaseNames": [name], "HardDelete": not soft, "FromNodes": tags}
     answer = await session.call("DELETE", "/admin/databases", json=body)

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 import click
 from rich.markup import escape
 
+from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
 from raftnode.decoding import from_python_json
@@ -84,9 +85,11 @@ async def list_connection_strings(session: Session, database: str) -> None:
 @click.argument("name")
 @click.option("--type", "kind", default="Sql", show_default=True)
 @DATABASE
+@asks()
 @talks
-async def delete_connection_string(session: Session, name: str, kind: str, database: str) -> None:
+async def delete_connection_string(session: Session, name: str, kind: str, database: str, yes: bool) -> None:
     """Delete one that no task uses."""
+    ask(f"Delete connection string {name} of database {database}?", yes=yes)
     query = urlencode({"connectionString": name, "type": kind})
     answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}")
     session.show(answer, f"Connection string {name} is deleted.")
@@ -118,21 +121,25 @@ async def disable(session: Session, task: str, database: str | None) -> None:
 @task_group.command()
 @click.argument("task")
 @IN_DATABASE
+@asks()
 @talks
-async def reset(session: Session, task: str, database: str | None) -> None:
-    """Forget an ETL task's progress: it starts anew."""
+async def reset(session: Session, task: str, database: str | None, yes: bool) -> None:
+    """Forget an ETL task's progress: it starts again from the first document."""
+    ask(f"Forget the progress of task {task}? It starts again from the first document.", yes=yes)
     name, found = await find_task(session, task, database)
     query = urlencode({"configurationName": found["TaskName"]})
     answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}")
-    session.show(answer, f"Task {found['TaskName']} starts anew.")
+    session.show(answer, f"Task {found['TaskName']} starts again from the first document.")
 
 
 @task_group.command()
 @click.argument("task")
 @IN_DATABASE
+@asks()
 @talks
-async def delete(session: Session, task: str, database: str | None) -> None:
+async def delete(session: Session, task: str, database: str | None, yes: bool) -> None:
     """Delete a task with its progress."""
+    ask(f"Delete task {task} with its progress?", yes=yes)
     name, found = await find_task(session, task, database)
     query = urlencode({"id": found["TaskId"], "type": found["TaskType"]})
     answer = await session.call("DELETE", f"/databases/{quote(name)}/admin/tasks?{query}")

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 import click
 from rich.markup import escape
 
+from raftnode.cli.asking import ask, asks
 from raftnode.cli.definitions import IN_DATABASE, etl
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
@@ -52,9 +53,11 @@ async def show_etl(session: Session, task: str, database: str | None) -> None:
 @etl.command("delete")
 @click.argument("task")
 @IN_DATABASE
+@asks()
 @talks
-async def delete_etl(session: Session, task: str, database: str | None) -> None:
+async def delete_etl(session: Session, task: str, database: str | None, yes: bool) -> None:
     """Delete an ETL task with its progress; the same as `raftnode task delete`."""
+    ask(f"Delete task {task} with its progress?", yes=yes)
     name, found = await _etl(session, task, database)
     query = urlencode({"id": found["TaskId"], "type": found["TaskType"]})
     answer = await session.call("DELETE", f"/databases/{quote(name, safe='')}/admin/tasks?{query}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from raftnode.cli.asking import ask, asks
 from raftnode.cli.run import settings_of, with_settings
 from raftnode.cli.session import CommandFailed, Session, talks
 
@@ -70,9 +71,9 @@ def restore(file: Path, config: Path | None, **values: Any) -> None:
 
 @click.command()
 @click.option("--force-new-cluster", is_flag=True, help="Make this node the only one of its cluster.")
-@click.option("--yes-the-others-are-off", is_flag=True, help="Do not ask.")
+@asks("--yes-the-others-are-off")
 @with_settings
-def recover(force_new_cluster: bool, yes_the_others_are_off: bool, config: Path | None, **values: Any) -> None:
+def recover(force_new_cluster: bool, yes: bool, config: Path | None, **values: Any) -> None:
     """Go on with one node after a majority is lost for good. The node must be stopped.
 
     Without --force-new-cluster: says how far this node's log goes and changes nothing. Compare the survivors, and force
@@ -86,8 +87,7 @@ def recover(force_new_cluster: bool, yes_the_others_are_off: bool, config: Path 
             click.echo(_described(survivor))
             if not force_new_cluster:
                 return
-            if not yes_the_others_are_off:
-                click.confirm("Are all other nodes off, for good, with their present data?", abort=True)
+            ask("Are all other nodes off, for good, with their present data?", yes=yes)
             recovery.force_new_cluster(settings, survivor)
     except recovery.RecoveryRefused as error:
         raise CommandFailed(str(error)) from None

@@ -283,17 +283,17 @@ def test_a_task_is_disabled_enabled_reset_and_deleted(shop: Shell) -> None:
     put = shop.run("etl", "put", "-", "--database", "Shop", given=json.dumps(other))
     assert "Warning: Collection 'Oders' of task 'other' has no documents. Known:" in put.stdout
     states = []
-    for verb in ("disable", "enable", "reset"):
-        shop.json("task", verb, "other")
+    for verb in (["disable"], ["enable"], ["reset", "--yes"]):
+        shop.json("task", *verb, "other")
         states.append(next(t["TaskState"] for t in shop.json("tasks")["Shop"] if t["TaskName"] == "other"))
     assert states == ["Disabled", "Enabled", "Enabled"]
-    shop.json("task", "delete", "other")
+    shop.json("task", "delete", "other", "--yes")
     assert [task["TaskName"] for task in shop.json("tasks")["Shop"]] == ["orders"]
 
 
 def test_connection_strings_are_listed_and_one_in_use_stays(shop: Shell) -> None:
     assert shop.json("connection-string", "list", "--database", "Shop") == [{"Name": "target", "Type": "Sql"}]
-    refused = shop.run("connection-string", "delete", "target", "--database", "Shop")
+    refused = shop.run("connection-string", "delete", "target", "--database", "Shop", "--yes")
     assert refused.returncode == 1
     assert "orders" in refused.stderr
 
@@ -303,7 +303,7 @@ def test_an_etl_is_listed_shown_put_again_and_deleted(shop: Shell) -> None:
     assert (listed["Database"], listed["TaskType"]) == ("Shop", "SqlEtl")
     assert "orders  SqlEtl  Enabled  Orders" in " ".join(shop.run("etl", "list").stdout.split(" ")).replace("   ", "  ")
     definition = shop.json("etl", "show", "orders")
-    shop.json("etl", "delete", "orders")
+    shop.json("etl", "delete", "orders", "--yes")
     assert shop.run("etl", "show", "orders").returncode == 4
     shop.json("etl", "put", "-", "--database", "Shop", given=json.dumps(definition))
     assert shop.json("etl", "show", "orders") == definition
@@ -376,7 +376,7 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
         assert kinds == [[], ["B"]]
         assert "Node B hands its tasks over.\n" in shop.run("drain", "b").stdout
         shop.json("drain", "B", "--off")
-        shop.json("node", "remove", "B")
+        shop.json("node", "remove", "B", "--yes")
         assert sorted(shop.json("node", "list")["Topology"]["AllNodes"]) == ["A"]
     finally:
         joining.kill()
@@ -399,12 +399,16 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
         (["db", "delete", "Nothing", "--yes"], 4, "does not exist"),
         (["import", "orders.json", "--database", "Nothing"], 4, "does not exist"),
         (["pin", "nothing", "A"], 4, "no task 'nothing'"),
-        (["node", "remove", "ZZ"], 4, "not in the cluster"),
+        (["node", "remove", "ZZ", "--yes"], 4, "not in the cluster"),
         (["pin", "orders", "ZZ"], 4, "not in the cluster"),
         (["db", "create", "Other", "--nodes", "ZZ"], 4, "not in the cluster"),
         (["db", "delete", "Shop", "--from", "ZZ", "--yes"], 4, "not in the cluster"),
-        (["connection-string", "delete", "nothing", "--database", "Shop"], 4, "no connection string 'nothing'"),
-        (["connection-string", "delete", "nothing", "--database", "Nothing"], 4, "does not exist"),
+        (
+            ["connection-string", "delete", "nothing", "--database", "Shop", "--yes"],
+            4,
+            "no connection string 'nothing'",
+        ),
+        (["connection-string", "delete", "nothing", "--database", "Nothing", "--yes"], 4, "does not exist"),
         (["observer", "log", "--database", "Nothing"], 4, "does not exist"),
         (["what-if", "--lost", "ZZ"], 4, "not in the cluster"),
         (["node", "traits", "A"], 2, "--weight, --labels or both"),

@@ -74,7 +74,7 @@ async def test_a_live_node_is_removed_after_its_tasks_have_moved_and_says_so(clu
     await group.held_by("orders", "E")
     await group.has_rows("orders", 20)
     await said(cluster, "reelect", "E")
-    await said(cluster, "node", "remove", "E")
+    await said(cluster, "node", "remove", "E", "--yes")
     assert "E" not in await kinds(cluster)
     holder = (await group.holders())["orders"]
     assert holder in "AB"
@@ -116,7 +116,7 @@ async def test_a_node_without_its_disk_comes_back_under_its_tag_under_the_same_l
     )
     assert taken.returncode == 1
     assert "Node tag 'C' is taken" in taken.stderr
-    await said(cluster, "node", "remove", "C", "--force")
+    await said(cluster, "node", "remove", "C", "--force", "--yes")
     await cluster.restart("C")
     await cluster.wait_until(lambda: is_member(cluster, "C"), "C to vote")
     after = await cluster.view("AB")
@@ -145,7 +145,7 @@ async def test_a_dead_node_is_removed_and_its_machine_joins_under_a_new_tag(clus
     await group.write(1, 20, "A")
     await group.held_by("orders", "B")
     await cluster.kill("B")
-    await said(cluster, "node", "remove", "B", "--force", tag="C")
+    await said(cluster, "node", "remove", "B", "--force", "--yes", tag="C")
     holder = (await group.holders())["orders"]
     assert holder in "AC"
     await group.has_rows("orders", 20)

@@ -67,11 +67,11 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         on_b = lambda: cluster.call("GET", "/databases/Shop/docs?id=items/80", tag="B")  # noqa: E731
         await cluster.wait_until(on_b, "the last document on B")
 
-        running = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes-the-others-are-off")
+        running = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
         assert running.returncode == 1
         assert "Another raftnode runs on the data directory" in running.stderr
         await cluster.kill("A")
-        alone = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes-the-others-are-off")
+        alone = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
         assert alone.returncode == 1
         assert f"Still running: B (127.0.0.1:{cluster.nodes['B'].cluster_port} answers)." in alone.stderr
         await cluster.kill("B")
@@ -79,9 +79,10 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         survivor = max("AB", key={tag: await ends(cluster, tag) for tag in "AB"}.__getitem__)
         other = "B" if survivor == "A" else "A"
         refused = await raftnode("recover", *of(cluster, survivor), "--force-new-cluster", given="n\n")
-        assert refused.returncode == 1
+        assert refused.returncode == 2, "nobody is asked without a terminal"
+        assert "give --yes" in refused.stderr
         assert f"{other} ({cluster.nodes[other].url})" in refused.stdout
-        forced = await raftnode("recover", *of(cluster, survivor), "--force-new-cluster", given="y\n")
+        forced = await raftnode("recover", *of(cluster, survivor), "--force-new-cluster", "--yes")
         assert forced.returncode == 0, forced.stderr
         assert "Databases without a copy here, which a recovery drops: Elsewhere." in forced.stdout
 
@@ -109,7 +110,7 @@ async def test_a_node_of_before_that_comes_back_after_a_forced_recovery_is_not_l
     async with Cluster(tmp_path, "ABC", flags=FLAGS) as cluster:
         for tag in "ABC":
             await cluster.kill(tag)
-        forced = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes-the-others-are-off")
+        forced = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
         assert forced.returncode == 0, forced.stderr
         await cluster.restart("A")
         cluster.start("B")
