@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
-from raftnode.cli.tables import print_table
+from raftnode.cli.tables import counted, print_table
 from raftnode.decoding import from_python_json
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
@@ -169,7 +169,7 @@ async def retry(session: Session, task: str, database: str | None) -> None:
     query = urlencode({"key": found["TaskId"], "type": found["TaskType"]})
     answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}")
     count = found["Failed"]
-    what = f"{count:,} document{'' if count == 1 else 's'}" if count else "no document, as none is passed over"
+    what = counted(count, "document") if count else "no document, as none is passed over"
     session.show(answer, f"Task {found['TaskName']} tries {what} again.")
 
 
@@ -184,9 +184,7 @@ def _show_failed(answer: dict[str, Any]) -> None:
         click.echo(answer["Unknown"])
     if answer["Unlisted"]:
         name = answer["TaskName"]
-        click.echo(
-            f"{answer['Unlisted']:,} more are not listed; `raftnode task reset {name}` carries everything again."
-        )
+        click.echo(f"Not listed: {answer['Unlisted']:,} more; `raftnode task reset {name}` carries everything again.")
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:

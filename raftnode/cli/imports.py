@@ -10,6 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from raftnode.cli.session import CommandFailed, NotNow, Session, talks
+from raftnode.cli.tables import counted
 from raftnode.http import HttpFailed, HttpUnreachable
 from raftnode.inflate import Inflater, NotCompressed, encoding_of
 from raftnode.splitter import ItemTooLarge, NotItems, Splitter
@@ -65,7 +66,7 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
                 bar.update(task, completed=count)
         except (NotItems, ItemTooLarge, NotCompressed) as error:
             raise CommandFailed(f"{file.name}: {error} {_imported(count)}") from None
-    session.show({"Database": database, "Imported": count}, f"{count} documents are imported into {database}.")
+    session.show({"Database": database, "Imported": count}, f"{counted(count, 'document')} imported into {database}.")
 
 
 async def _send(session: Session, members: list[str], path: str, batch: _Batch, before: int) -> None:
@@ -98,7 +99,7 @@ def _refused(error: HttpFailed, batch: _Batch, before: int) -> CommandFailed:
 
 
 def _imported(count: int) -> str:
-    return f"The {count} documents before it are imported." if count else "No document is imported."
+    return f"Imported before it: {counted(count, 'document')}." if count else "No document is imported."
 
 
 def _batches(file: BinaryIO) -> Iterator[_Batch]:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
 from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
-from raftnode.cli.tables import console, epoch, moment, print_table
+from raftnode.cli.tables import console, counted, epoch, moment, print_table
 
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
 
@@ -152,7 +152,7 @@ def _show_why(answer: dict[str, Any], everything: bool) -> None:
     shown = runs if everything else runs[:RUNS_SHOWN]
     print_table("", ("epoch", "node", "run", "why it ended"), shown, empty="It has not run yet.")
     if len(shown) < len(runs):
-        out.print(f"and {len(runs) - len(shown)} runs before these: --all")
+        out.print(f"and {counted(len(runs) - len(shown), 'run')} before these: --all")
 
 
 def _show_forecast(answer: dict[str, Any]) -> None:

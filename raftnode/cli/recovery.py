@@ -9,6 +9,7 @@ import click
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.run import settings_of, with_settings
 from raftnode.cli.session import CommandFailed, Session, talks
+from raftnode.cli.tables import counted
 
 # The recovery itself is imported late: the other commands start faster without the daemon's parts.
 
@@ -44,7 +45,8 @@ async def save(session: Session, file: Path, local: bool) -> None:
         new.unlink(missing_ok=True)
         raise CommandFailed(f"The snapshot did not arrive whole; try again. {error}") from None
     about = {"File": str(file), "Bytes": len(data), "Index": record.index, "ClusterId": record.cluster_id}
-    session.show(about, f"{file}: {len(data)} bytes, {len(record.databases)} databases, up to entry {record.index}.")
+    holds = f"{counted(len(data), 'byte')}, {counted(len(record.databases), 'database')}"
+    session.show(about, f"{file}: {holds}, up to entry {record.index}.")
 
 
 @snapshot.command()
@@ -65,7 +67,7 @@ def restore(file: Path, config: Path | None, **values: Any) -> None:
         raise CommandFailed(str(error)) from None
     click.echo(
         f"Node {settings.node.tag} is cluster {record.cluster_id} now, in {settings.node.data_dir}, with "
-        f"{len(record.databases)} databases. Start it with: raftnode run, and the same settings."
+        f"{counted(len(record.databases), 'database')}. Start it with: raftnode run, and the same settings."
     )
 
 

@@ -18,6 +18,11 @@ def epoch(value: str | int | None) -> str:
     return f"{generation}/{index}" if generation else str(index or "")
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of them: "1 document", "2,000 documents"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def moment(text: str) -> str:
     """A time (UTC) to the second."""
     return text[:SECONDS_LENGTH].replace("T", " ")

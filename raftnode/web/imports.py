@@ -60,7 +60,8 @@ async def bulk_insert(request: web.Request) -> web.Response:
     except (ApiError, StoreError) as error:
         refused = error if isinstance(error, ApiError) else of_store(error)
         refused.details |= {"Written": work.written}
-        refused.message += f" {work.written} documents before it are written."
+        written = "1 document" if work.written == 1 else f"{work.written} documents"
+        refused.message += f" {written} before it {'is' if work.written == 1 else 'are'} written."
         raise refused from None
     return web.Response()
 

@@ -126,7 +126,7 @@ def test_an_import_takes_compressed_files_and_arrays_and_names_the_line_that_is_
     many = "\n\n".join(documents(*map(str, range(1500)), "NaN", "1")).encode()
     for content, says in [
         (many, "Line 3001: The body is not valid JSON"),
-        (gzip.compress(many), "The 1500 documents before it are imported."),
+        (gzip.compress(many), "Imported before it: 1,500 documents."),
         (gzip.compress(lines.encode())[:-1], "was cut off"),
         (b"[1, 2]", "Before item 1 stands '[1, 2]'"),
         (lines.encode() + b'{"v": "', "The import ends within item 4 (line 3)"),

@@ -15,7 +15,7 @@ from raftnode.cli.main import cli
 NOWHERE = "http://127.0.0.1:1"
 WRONG_USAGE = 2
 UNREACHABLE = 3
-ASKING = {
+ASKING: dict[tuple[str, ...], list[str]] = {
     ("db", "delete"): ["Shop"],
     ("task", "delete"): ["orders"],
     ("task", "reset"): ["orders"],

@@ -4,7 +4,7 @@ from typing import Any
 
 from raftnode.cli.cluster import _node_row
 from raftnode.cli.status_events import events
-from raftnode.cli.tables import epoch, moment
+from raftnode.cli.tables import counted, epoch, moment
 from raftnode.record.model import GENERATION_STRIDE
 
 
@@ -12,6 +12,10 @@ def test_an_epoch_is_its_index_and_after_a_recovery_its_generation_too() -> None
     assert epoch(None) == ""
     assert epoch("55") == "55"
     assert epoch(str(29_000_000 * GENERATION_STRIDE + 55)) == "29000000/55"
+
+
+def test_one_of_a_thing_is_not_spoken_of_as_many() -> None:
+    assert [counted(count, "run") for count in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
 
 
 def test_times_are_shown_to_the_second() -> None:

@@ -233,7 +233,8 @@ async def test_a_broken_import_says_where_and_how_much_is_written(client: Client
     reply = await client.post("/databases/Shop/bulk_insert", body)
     assert reply.status in (400, 501)
     assert say in reply.message
-    assert "documents before it are written" in reply.message
+    written = reply.json["Written"]
+    assert f" {written} document{' before it is' if written == 1 else 's before it are'} written." in reply.message
 
 
 async def test_an_import_names_the_line_and_counts_what_is_written(client: Client) -> None:
