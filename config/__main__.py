@@ -1,4 +1,4 @@
-"""`python -m config`: writes docs/settings.md and config/default.toml anew from the table."""
+"""`python -m config`: writes docs/settings.md and config/default.toml from the table."""
 
 from pathlib import Path
 

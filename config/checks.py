@@ -61,7 +61,7 @@ def _addresses(settings: Settings) -> list[Problem]:
     if not settings.url.startswith(wanted):
         have = "with" if settings.secured else "without"
         rule = f"{have} certificates the address begins with {wanted}"
-        found.append(_problem("node.url", settings.url, rule, "Mend the address, or the security section"))
+        found.append(_problem("node.url", settings.url, rule, "Fix the address, or the security section"))
     own = settings.initial_node
     for key, given, listed, host, address in (
         ("node.url", settings.node.url, own.url if own else "", settings.http.host, settings.url),

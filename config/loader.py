@@ -57,7 +57,7 @@ def _from_file(file: Path | None, found: list[Problem]) -> dict[str, Given]:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         rule = f"the file cannot be read as TOML: {error}"
-        found.append(Problem(str(file), "", rule, "Mend the file or name another"))
+        found.append(Problem(str(file), "", rule, "Fix the file or name another"))
         return {}
     known = {setting.key for setting in settings_table()}
     given = {}
@@ -109,7 +109,7 @@ def _converted(given: Mapping[str, Given], found: list[Problem]) -> dict[str, An
             values[setting.key] = _convert(setting, one)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             rule = f"must be {setting.rule}"
-            remedy = f"Mend the value ({error})"
+            remedy = f"Fix the value ({error})"
             found.append(Problem(setting.key, repr(one.value), rule, remedy, one.source))
     return values
 

@@ -160,7 +160,7 @@ class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, _ms(100, 600_000, "How long a command waits for the cluster before its outcome is unknown")
     ] = 5000
     dead_peer_ms: Annotated[
-        int, _ms(50, 600_000, "Silence after which a connection to another node is dropped and dialled anew")
+        int, _ms(50, 600_000, "Silence after which a connection to another node is dropped and dialled again")
     ] = 1500
     snapshot_bytes_min: Annotated[int, _bytes(64 * 1024, 64 * GIB, "The log is never compacted below this size")] = (
         16 * MIB

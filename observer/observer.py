@@ -1,7 +1,7 @@
 """The cluster observer: on the leader only, gathers, decides and proposes, and says what it decided and why.
 
 The rules are pure and stand in `observer.rules`. A decision names the term it was made in and is never proposed
-twice: what was not committed is decided anew from what is true then.
+twice: what was not committed is decided again from what is true then.
 """
 
 import asyncio

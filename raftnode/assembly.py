@@ -250,12 +250,12 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
     def _removed(self, by: str) -> None:
         log.warning(
             "This node was removed from the cluster: it runs nothing and is asked for nothing. To bring it back, empty "
-            "its data directory and let it join anew.",
+            "its data directory and let it join again.",
             told_by=by,
         )
 
     def _no_consensus(self, error: ConsensusFailed) -> None:
-        remedy = " Mend the disk or make room on it, then start the node again: nothing that was acknowledged is lost."
+        remedy = " Fix the disk or make room on it, then start the node again: nothing that was acknowledged is lost."
         self._ports.failed(f"{error}{remedy if isinstance(error, JournalFailed) else ''}")
 
     async def _confirm_deletion(self, name: str) -> None:

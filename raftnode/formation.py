@@ -3,7 +3,7 @@
 The name of the cluster on the wire comes from `cluster.initial_nodes`, so that nodes with different lists refuse each
 other from the first word. The cluster's id begins with it and is random for the rest: clusters formed of the same list
 at different times are different to every sink. A forced recovery gives the cluster another name on the wire and leaves
-it its id: sinks know it, and nodes of before do not get in.
+it its id: sinks know it, and previous nodes do not get in.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ async def formation_of(
         except UNREADABLE as error:
             raise IdentityError(
                 f"{path} is damaged ({error}). Restore it, or empty the directory, remove the node from the cluster "
-                "and let it join anew."
+                "and let it join again."
             ) from error
         if join_url is not None:
             log.info("This node stays in the cluster that it joined before; --join counts once.", asked=join_url)

@@ -112,7 +112,7 @@ def _read(data_dir: Path, tag: str) -> _Stored:
         if others:
             raise IdentityError(
                 f"{data_dir} has no {FILE} but holds {', '.join(others[:5])}. If its identity was lost, empty the"
-                " directory and let the node join anew; if it is not a node's, give an empty one (node.data_dir)."
+                " directory and let the node join again; if it is not a node's, give an empty one (node.data_dir)."
             )
         return _Stored(node_id=secrets.token_hex(16), tag=tag, boot=0)
     try:
@@ -120,7 +120,7 @@ def _read(data_dir: Path, tag: str) -> _Stored:
     except UNREADABLE as error:
         raise IdentityError(
             f"{file} is damaged ({error}). Restore it from a backup, or empty the directory, remove the node from"
-            " the cluster and let it join anew."
+            " the cluster and let it join again."
         ) from error
     if stored.tag != tag:
         raise IdentityError(

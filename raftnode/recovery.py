@@ -47,7 +47,7 @@ class Survivor:
 
     @property
     def only_begun(self) -> bool:
-        """Whether it began anew and did nothing since: a start adds an entry. The recovery is being repeated then, and
+        """Whether it began again and did nothing since: a start adds an entry. The recovery is being repeated then, and
         takes no other generation, which would be ahead of the clock and may be that of the next survivor."""
         nodes = self.record.nodes
         return self.record.generation > 0 and not self.others and nodes[self.tag].placement_index == self.last.index
@@ -77,7 +77,7 @@ def survivor(settings: Settings) -> Iterator[Survivor]:
 
 
 def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
-    """Makes the survivor the only node of its cluster, with every epoch above those of before. Within `survivor`.
+    """Makes the survivor the only node of its cluster, with every epoch above the previous ones. Within `survivor`.
 
     Raises RecoveryRefused while another node of the cluster answers.
     """

@@ -36,7 +36,7 @@ _owners = itertools.count(1)
 class Sandbox:
     """One task's way to the engines. Calls wait for one another; a cancelled one ends the process that works on it.
 
-    `close` may be called at any time, also to free the memory of an idle sandbox: the next call starts anew.
+    `close` may be called at any time, also to free the memory of an idle sandbox: the next call starts again.
     """
 
     def __init__(self, engines: "Engines") -> None:

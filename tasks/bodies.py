@@ -1,4 +1,4 @@
-"""The bodies of this node by claim key, counted as they come and go: thousands of them must not be counted anew for
+"""The bodies of this node by claim key, counted as they come and go: thousands of them must not be counted again for
 each that ends."""
 
 from collections.abc import Iterator, Mapping

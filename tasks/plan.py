@@ -19,7 +19,7 @@ from raftnode.record.model import Claim, Database, Record, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, Group, task_of, tasks_of
 
 Fingerprint = tuple[int, int, int]
-"""Etags of task and connection string, and the task's key: a body is started anew when it changes."""
+"""Etags of task and connection string, and the task's key: a body is started again when it changes."""
 
 
 class Own(msgspec.Struct, frozen=True):

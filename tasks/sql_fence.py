@@ -97,7 +97,7 @@ class Fence:
             raise StaleEpoch(f"a newer run than epoch {self._epoch} has reached the target{newer}")
 
     async def progress(self, connection: AsyncConnection) -> bytes:
-        """The task's progress, JSON, b"{}" if there is none; that of before a reset is dropped.
+        """The task's progress, JSON, b"{}" if there is none; what stood before a reset is dropped.
 
         The epoch is this run's by now, and a run of a later epoch knows of every reset that an earlier one knew of. So
         a row of a later generation is of a time that a forced recovery has cut off; what the target has is the truth.

@@ -121,7 +121,7 @@ globalThis.__raftnode ??= (() => {
 })();
 """
 _DRIVER = "__raftnode.program(__transform)"
-"""Takes the function of its own program: a later program of the same sandbox defines the name anew."""
+"""Takes the function of its own program: a later program of the same sandbox defines the name again."""
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -182,7 +182,7 @@ class Story:
         await self.until(claimed_anew, f"a new claim of {holder}")
         self.say(
             f"thawed, {holder} found its lease over before it did anything else: it ended its run, "
-            "and claimed the task anew under a new session"
+            "and claimed the task again under a new session"
         )
 
     async def freeze(self, holder: str) -> None:

@@ -79,7 +79,7 @@ def recover(force_new_cluster: bool, yes: bool, config: Path | None, **values: A
     """Go on with one node after a majority is lost for good. The node must be stopped.
 
     Without --force-new-cluster: says how far this node's log goes and changes nothing. Compare the survivors, and force
-    the one with the highest term, then the highest index; the others join it anew with empty directories.
+    the one with the highest term, then the highest index; the others join it again with empty directories.
     """
     from raftnode import recovery
 

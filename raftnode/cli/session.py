@@ -205,7 +205,7 @@ def _tls(certificate_file: str | None, key_file: str | None, ca_file: str | None
             context.load_cert_chain(certificate_file, key_file)
     except OSError as error:
         names = ", ".join(f"RAFTNODE_SECURITY_{name}_FILE" for name in ("CERTIFICATE", "KEY", "CA"))
-        raise CommandFailed(f"The certificates cannot be loaded: {error}. Mend {names}.") from error
+        raise CommandFailed(f"The certificates cannot be loaded: {error}. Fix {names}.") from error
     return context
 
 

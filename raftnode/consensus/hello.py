@@ -109,7 +109,7 @@ def judge(hello: Hello, door: Door) -> Refusal | None:
         return refuse(
             "cluster",
             f"This is cluster {own.cluster}, not {hello.cluster}: correct the addresses of one. A node whose cluster "
-            "began anew without it joins again with an empty data directory.",
+            "began again without it joins again with an empty data directory.",
         )
     if hello.tag == own.tag:
         return refuse("tag", f"This node is {own.tag} itself: every node needs a tag of its own.")

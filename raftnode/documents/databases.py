@@ -30,7 +30,7 @@ WATCH_S = 1.0
 WATCHED_MAX = 100
 """So many files are looked at in one go: of a thousand databases each has its turn within ten seconds."""
 TOLD_S = 5.0
-"""What is said of the copies is looked up anew after this, even if nobody has told of a change."""
+"""What is said of the copies is looked up again after this, even if nobody has told of a change."""
 
 CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 
@@ -232,7 +232,7 @@ class Databases:
             mark = self.directory / MADE / folder(folded) / path.stem
             copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
         if copy.path != path:
-            raise StoreClosed(f"Database '{database.name}' was made anew; node {self._tag} still closes the old one.")
+            raise StoreClosed(f"Database '{database.name}' was created again; node {self._tag} still closes the old one.")
         return copy
 
     def _path(self, database: Database) -> Path:

@@ -1,7 +1,7 @@
 """Where a database's files stand on a node's disk.
 
 <directory>/<folder>/<id>.sqlite            the copy; <id> tells a database from an earlier one of its name
-<directory>/.made/<folder>/<id>             a mark that the file was made, so that one that is gone is not made anew
+<directory>/.made/<folder>/<id>             a mark that the file was made, so that one that is gone is not made again
 <directory>/.removed/<folder>-<ns>/…        the files of a copy that was deleted softly
 """
 

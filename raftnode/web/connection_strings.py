@@ -39,7 +39,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def put(request: web.Request) -> web.Response:
-    """Adds or replaces a connection string. Tasks that use it start anew with it."""
+    """Adds or replaces a connection string. Tasks that use it start again with it."""
     database = existing_database(request)
     # All of it is read, unknown fields too, as all of it is kept and shown.
     given = await body(request, dict[str, Any])

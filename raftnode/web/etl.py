@@ -28,7 +28,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def put(request: web.Request) -> web.Response:
-    """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it anew."""
+    """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it again."""
     database = existing_database(request)
     query = Query(request)
     given = await body(request, dict[str, Any])
@@ -58,7 +58,7 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def reset(request: web.Request) -> web.Response:
-    """Forgets an ETL's progress: it starts anew from the first document."""
+    """Forgets an ETL's progress: it starts again from the first document."""
     database = existing_database(request)
     name = Query(request).required("configurationName")
     task = database.task_named(name)

@@ -85,7 +85,7 @@ def not_ready(parts: Parts) -> list[str]:
     elif (by := parts.removed_by()) is not None:
         reasons.append(
             f"The node was removed from the cluster, as {by} says, and runs nothing. Stop it; to bring it back, empty "
-            "its data directory and let it join anew."
+            "its data directory and let it join again."
         )
     elif parts.tag not in record.nodes:
         reasons.append(f"The cluster does not know node {parts.tag}: it was removed, or has not joined yet.")

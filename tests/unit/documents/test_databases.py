@@ -133,7 +133,7 @@ async def test_a_database_made_anew_begins_empty_and_the_old_file_is_closed(clus
     old = await cluster.databases.store("Northwind")
     await old.put("x", {})
     cluster.record = Record(databases=Map({"northwind": database(id="t2")}))
-    with pytest.raises(StoreClosed, match="made anew"):
+    with pytest.raises(StoreClosed, match="created again"):
         await cluster.databases.store("Northwind")
     cluster.set(database(id="t2"))
     await until(lambda: cluster.files() == ["northwind/t1.sqlite", "northwind/t2.sqlite"])
