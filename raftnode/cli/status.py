@@ -26,7 +26,7 @@ FAULTS = ("Error", "HeldBack", "NoNode", "NotRunning")
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it every second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh it until Ctrl-C.")
 @click.option("--database", metavar="NAME", help="Only this database.")
 @talks
 async def status(session: Session, watch: bool, database: str | None) -> None:

@@ -232,7 +232,9 @@ class Databases:
             mark = self.directory / MADE / folder(folded) / path.stem
             copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
         if copy.path != path:
-            raise StoreClosed(f"Database '{database.name}' was created again; node {self._tag} still closes the old one.")
+            raise StoreClosed(
+                f"Database '{database.name}' was created again; node {self._tag} still closes the old one."
+            )
         return copy
 
     def _path(self, database: Database) -> Path:
