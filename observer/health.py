@@ -187,7 +187,7 @@ class Health:
             }
         except (msgspec.ValidationError, ChangeVectorInvalid) as error:
             if str(error) != seen.complaint:
-                _log.warning("The report of a node cannot be read.", node=tag, error=str(error))
+                _log.warning("The report of a node cannot be read.", tag=tag, error=str(error))
                 seen.complaint = str(error)
             return
         seen.complaint, seen.read = "", read.databases

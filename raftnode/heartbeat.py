@@ -240,7 +240,7 @@ class Heartbeat:
         try:
             message = _decoder.decode(data)
         except UNREADABLE as error:
-            _log.warning("A message on the beat channel was dropped, as it cannot be read.", node=tag, error=str(error))
+            _log.warning("A message on the beat channel was dropped, as it cannot be read.", tag=tag, error=str(error))
             return
         if isinstance(message, Beat):
             self._answer(tag, message)
@@ -358,5 +358,5 @@ def _decoded(tag: str, payload: bytes) -> dict[str, Any]:
     try:
         return _payload_decoder.decode(payload) if payload else {}
     except UNREADABLE as error:
-        _log.warning("The payload of a report cannot be read.", node=tag, error=str(error))
+        _log.warning("The payload of a report cannot be read.", tag=tag, error=str(error))
         return {}

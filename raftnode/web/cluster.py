@@ -87,7 +87,7 @@ async def add_node(request: web.Request) -> web.Response:
         if not _known(parts.replica.record, node):
             raise
         return answer(_joined(request, node.tag, parts.replica.record.index))
-    log.info("A node has joined the cluster, as it asked to.", node=node.tag, url=node.url, kind=node.kind)
+    log.info("A node has joined the cluster, as it asked to.", tag=node.tag, url=node.url, kind=node.kind)
     return answer(_joined(request, node.tag, result.index))
 
 
@@ -107,7 +107,7 @@ async def remove_node(request: web.Request) -> web.Response:
         await _drained(request, tag)
     await _lead_elsewhere(parts, tag)
     result = await _change(parts, Remove(tag), RemoveNode(tag=tag))
-    log.info("A node was removed from the cluster, as an operator asked.", node=tag)
+    log.info("A node was removed from the cluster, as an operator asked.", tag=tag)
     return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
 
 

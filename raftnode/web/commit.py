@@ -94,7 +94,7 @@ async def _wait_on_node(parts: Parts, tag: str, url: str, index: int) -> None:
     try:
         await parts.http.request("GET", f"{url}/rachis/waitfor?index={index}", timeout_s=MEMBERS_TIMEOUT_S)
     except HttpError as error:
-        log.info("A command was answered before every node has applied it.", node=tag, index=index, reason=str(error))
+        log.info("A command was answered before every node has applied it.", tag=tag, index=index, reason=str(error))
 
 
 async def at_leader(request: web.Request) -> web.Response | None:

@@ -75,7 +75,7 @@ async def set_flags(request: web.Request) -> web.Response:
             raise bad_request(f"'flags' names {flag[:NAME_LENGTH_MAX]!r}; it may name {', '.join(FLAGS)}.")
         flags.append(known)
     result = await commit(request, SetNodeFlags(tag=tag, flags=tuple(flags)))
-    log.info("The resources that a node is short of were set, as an operator asked.", node=tag, flags=flags)
+    log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=flags)
     node = request.app[PARTS].replica.record.nodes.get(tag)
     return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
 
@@ -93,7 +93,7 @@ async def _changed(request: web.Request, tag: str, command: Command, supposition
     result = await commit(request, command)
     log.info(
         "The traits of a node were changed, as an operator asked.",
-        node=tag,
+        tag=tag,
         command=type(command).__name__,
         moves=len(expected["Moves"]),
         waits=len(expected["Waits"]),

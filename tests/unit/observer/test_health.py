@@ -158,7 +158,7 @@ def test_a_report_that_cannot_be_read_is_complained_of_once_and_the_last_one_sta
         assert pass_ms(rig, 1000).nodes["B"].current["northwind"].status == "Loaded"
         rig.reports_of("C", change_vector="nonsense")
         assert pass_ms(rig, 1000).nodes["C"].current["northwind"].status == "Loaded"
-    assert [log["node"] for log in logs if "cannot be read" in log["event"]] == ["B", "C"]
+    assert [log["tag"] for log in logs if "cannot be read" in log["event"]] == ["B", "C"]
     rig.reports_of("B")
     assert pass_ms(rig, 500).nodes["B"].copies["northwind"].well
 
