@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 LOGS = {"log", "_log"}
 THIS_NODE = "node"
-"""Bound to every line by raftnode.log. A call that gives it would speak in another node's name; that one's field is tag."""
+"""Who writes: bound to every line by raftnode.log. Another node that a line is about stands in tag."""
 GATHERED = {("_said", "of")}
 PASSED_ON = {
     ("observer/observer.py", "said.message"),
