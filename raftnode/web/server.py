@@ -129,8 +129,11 @@ class Http(web.RequestHandler):
         return answer
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
-        """See web.RequestHandler. What a client sends is no defect of the node and worth no more than a line."""
+        """See web.RequestHandler. What a client sends is no defect of the node and worth no more than a line; nor is
+        one that leaves before `100 Continue` reaches it, which is written outside of every handler."""
         error = kwargs.get("exc_info")
+        if isinstance(error, ConnectionResetError):
+            return
         if isinstance(error, CLIENTS_FAULTS):
             log.info("A request is refused, as it is not HTTP as expected.", reason=_line(str(error)))
         else:

@@ -104,6 +104,10 @@ async def prepared(cluster: Cluster) -> int:
 
 
 def named(route: Route) -> dict[str, object]:
-    """The route's body for the names that the other routes speak of."""
-    name = "target" if "connection" in route.path else f"orders{secrets.randbits(40)}"
-    return {**route.body, "Name": name}
+    """The route's body for the names that the other routes speak of. A task of a new name has rows of its own, as a
+    table has one writer."""
+    if "connection" in route.path:
+        return {**route.body, "Name": "target"}
+    name = f"orders{secrets.randbits(40)}"
+    tables = [{**table, "DocumentIdColumn": name} for table in route.body["SqlTables"]]
+    return {**route.body, "Name": name, "SqlTables": tables}
