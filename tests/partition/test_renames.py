@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from tests.harness.cluster import PATIENT
-from tests.harness.runs import assert_no_overlap
+from tests.harness.runs import Interval, assert_no_overlap
 from tests.partition.lab import Lab
 from tests.partition.scene import idle_candidate, insert_only, key, lead
 from tests.scenarios.conftest import Group, etl
@@ -35,6 +35,7 @@ async def test_a_task_renamed_while_its_holder_is_cut_off_and_one_that_takes_its
         target.execute("CREATE TABLE Others (Id TEXT, Value INTEGER)")
     await group.write(1, 20, "A")
     await group.has_rows("onB", 20)
+    former_epoch = int((await lab.task(group.name, "onB", "A"))["Epoch"])
     await asyncio.to_thread(lab.network.isolate, "B")
     path, renamed = f"/databases/{group.name}/admin/etl", {**etl("onB"), **insert_only(), "Name": "renamed"}
     if reset:
@@ -52,4 +53,14 @@ async def test_a_task_renamed_while_its_holder_is_cut_off_and_one_that_takes_its
     lab.network.heal()
     await group.has_rows("onB", 30)
     await lab.wait_until(lambda: others() == list(range(1, 31)), "the new task to go on")
-    assert_no_overlap(lab.runs(), [key(group, name) for name in ("onB", "renamed")])
+    runs = told_apart(lab.runs(), key(group, "onB"), key(group, "renamed"), former_epoch)
+    assert_no_overlap(runs, [key(group, name) for name in ("onB", "renamed")])
+
+
+def told_apart(
+    runs: dict[str, list[Interval]], name: str, renamed: str, former_epoch: int
+) -> dict[str, list[Interval]]:
+    """The journals' intervals by task, as they are by name: up to that epoch the name was the renamed task's."""
+    former = [one for one in runs[name] if one.epoch <= former_epoch]
+    later = [one for one in runs[name] if one.epoch > former_epoch]
+    return {**runs, name: later, renamed: sorted([*former, *runs[renamed]])}
