@@ -46,8 +46,9 @@ def _word(
         return "Disabled"
     if unknown is not None:
         return "Unknown"
+    if held_back(task):
+        # Also while the claim of the process that it has ended still stands.
+        return "HeldBack"
     if shown["Holder"] is not None:
         return "NotRunning"
-    if held_back(task):
-        return "HeldBack"
     return "NotClaimed" if shown["Placement"]["Node"] else "NoNode"

@@ -25,8 +25,8 @@ DOCUMENTS = [f"d/{n}" for n in range(3)]
 class Node:
     """A store without its files and threads: the very transaction code on an in-memory database."""
 
-    def __init__(self, tag: str, clock: "Clock") -> None:
-        self.tag, self.id = tag, new_database_id()
+    def __init__(self, tag: str, clock: "Clock", id: str | None = None) -> None:
+        self.tag, self.id = tag, id or new_database_id()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         sqlite.create_tables(self.connection, "x", self.id)
         self.writer = Writer(self.connection, tag, self.id, clock)
