@@ -5,6 +5,7 @@ garbage collection that happens to fall into a turn, are not what is looked for.
 """
 
 import asyncio
+import gc
 import itertools
 import json
 import time
@@ -47,7 +48,11 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def large(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     async with large_node(settings_in(tmp_path_factory.mktemp("large"))) as client:
+        # As a node does when it has started; here all that other tests have left would be looked through, too.
+        gc.collect()
+        gc.freeze()
         yield client
+        gc.unfreeze()
 
 
 def ask(url: str, method: str, body: Any) -> tuple[int, bytes]:
