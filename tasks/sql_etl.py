@@ -92,6 +92,8 @@ class _Runner:
         limits, processes_max = context.settings.script, context.settings.script_processes_max
         self._sandbox = Sandbox(context.shared.get(Engines, lambda: Engines(limits, processes_max)))
         self._stored: dict[str, TransformProgress] = {}
+        self._replaced = {t.table_name.lower() for t in self._etl.sql_tables if not t.insert_only_mode}
+        self._all: list[Stream] = []
         self._streams: list[Stream] = []
 
     async def run(self) -> None:
@@ -118,11 +120,11 @@ class _Runner:
         )
         try:
             self._stored = _progress_decoder.decode(sink.progress)
-            self._streams = [
+            self._all = [
                 Stream(t, self._stored.get(t.name, TransformProgress()), self._context.documents.database_id)
                 for t in self._etl.transforms
-                if not t.disabled
             ]
+            self._streams = [stream for stream in self._all if stream.enabled]
             self._tell()
             while True:
                 moved = [await self._turn(sink, stream) for stream in self._streams]
@@ -251,7 +253,7 @@ class _Runner:
             if reason is not None:
                 failures.append(Refusal(document.id, reason))
             else:
-                rows.append(stream.written(document, loads, self._streams))
+                rows.append(stream.written(document, loads, self._all))
         return rows, failures
 
     async def _loaded(self, stream: Stream, documents: Sequence[Document], poisonous: list[str]) -> list[Loaded]:
@@ -278,6 +280,9 @@ class _Runner:
         rows: Sequence[DocumentRows],
         failures: list[Refusal],
     ) -> None:
+        set_back = stream.set_back(batch, documents, self._all, self._replaced)
+        for other in self._all:
+            other.progress = set_back.get(other.transform.name, other.progress)
         name, after = stream.transform.name, stream.progress
 
         def progress(refused: Sequence[Refusal]) -> bytes:
@@ -321,7 +326,7 @@ class _Runner:
 
     def _progress(self) -> dict[str, TransformProgress]:
         """Of every transform by name, of those that are disabled or gone too: they may come back."""
-        return self._stored | {stream.transform.name: stream.progress for stream in self._streams}
+        return self._stored | {stream.transform.name: stream.progress for stream in self._all}
 
     def _show(self) -> None:
         info, progress = self._context.info, self._progress()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -27,15 +28,25 @@ class TransformFailed(TaskFailed):
 
 
 class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
-    """How far one transform has come; see `record.model.Progress`. `failed` counts the documents that are passed over,
-    `failures` lists them, see `failed.Failed`; `retried` is the newest `Task.retry` that was seen to."""
+    """How far one transform has come; see `record.model.Progress`.
+
+    `ahead` counts all that it has had, where that is more than `change_vector` counts (else empty): it met a version
+    before the place of a write that the version builds on. `failed` counts the documents that are passed over,
+    `failures` lists them, see `failed.Failed`; `retried` is the newest `Task.retry` that was seen to.
+    """
 
     change_vector: str = ""
+    ahead: str = ""
     last_etags: dict[str, int] = {}
     processed: int = 0
     failed: int = 0
     failures: tuple[FailedDocument, ...] = ()
     retried: int = 0
+
+    @property
+    def had(self) -> str:
+        """Counts every version that the transform has had, and perhaps others."""
+        return change_vector.merge(self.change_vector, self.ahead)
 
     def after(self, done: Iterable[str], failures: Sequence[FailedDocument]) -> "TransformProgress":
         """The progress once these documents were looked at, of which those failed."""
@@ -47,6 +58,7 @@ class Stream:
     """One transform of a run: its script, its place, and how its documents fare."""
 
     def __init__(self, configuration: TransformConfiguration, progress: TransformProgress, database_id: str) -> None:
+        self.enabled = not configuration.disabled
         self.transform = Transform(configuration.name, configuration.script)
         self.collections = None if configuration.apply_to_all_documents else frozenset(configuration.collections)
         self._folded = None if self.collections is None else {name.lower() for name in self.collections}
@@ -95,13 +107,15 @@ class Stream:
         """What goes to the sink for a document: these rows, in the place of all that earlier versions of it may have.
 
         A document that has left the collections for those of one of the `others` keeps the rows that this one writes.
+        One that is disabled writes none now: its rows are those of this version only if it has had it.
         """
         spellings = self._earlier(document)
         earlier = [id for id in spellings if id != document.id]
         if self.takes(document.collection):
             kept = []
         elif document.id in spellings:
-            kept = [table for other in others if other.has(document) for table in other.tables]
+            owners = [o for o in others if o.has(document) and (o.enabled or o.has_seen(document))]
+            kept = [table for owner in owners for table in owner.tables]
         else:
             kept = self.tables
         return DocumentRows(document.id, self.tables, rows, earlier=earlier, kept=frozenset(kept))
@@ -115,12 +129,39 @@ class Stream:
     ) -> TransformProgress:
         """The progress after the batch, in which these documents were pending and of them those failed."""
         progress = self.tried([document.id for document in documents], failures)
+        counted = change_vector.merge(progress.change_vector, batch.change_vector)
+        had = change_vector.merge(progress.had, *(document.change_vector for document in documents))
         return replace(
             progress,
-            change_vector=change_vector.merge(progress.change_vector, batch.change_vector),
+            change_vector=counted,
+            ahead="" if change_vector.dominates(counted, had) else had,
             last_etags=progress.last_etags | {self._database_id: batch.last_etag},
             processed=progress.processed + len(documents),
         )
+
+    def set_back(
+        self, batch: Batch, documents: Sequence[Document], streams: Sequence["Stream"], replaced: AbstractSet[str]
+    ) -> dict[str, TransformProgress]:
+        """The progress, by name, of the transforms that must meet again what they have had and this node lacks.
+
+        The pending documents may be older than that. In the tables whose rows are `replaced` they undo what this
+        transform, or one that writes some of the same tables, made of the newer version: it must come again after them,
+        on whatever node.
+        """
+        found = {}
+        tables = replaced & set(self.tables)
+        for other in streams:
+            had = other.progress.had
+            if tables.isdisjoint(other.tables) or change_vector.dominates(batch.held, had):
+                continue
+            if any(document.counted_in(had) for document in documents):
+                found[other.transform.name] = replace(
+                    other.progress,
+                    change_vector=change_vector.meet(other.progress.change_vector, batch.held),
+                    ahead=change_vector.meet(had, batch.held),
+                    last_etags={self._database_id: other.etag},
+                )
+        return found
 
     def tried(self, done: Sequence[str], failures: Sequence[Refusal]) -> TransformProgress:
         """The progress once these documents were looked at, of which those failed."""

@@ -84,13 +84,15 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     An item's own etag may lie beyond `last_etag`: a document that was overwritten is handed out, in its
     newest version, at the first place it had in the stretch. `change_vector` counts only writes whose
     version, or a successor, stands at or before `last_etag`: a consumer done with everything up to there may
-    merge it into its progress. `end` tells that the scan reached the end of the store.
+    merge it into its progress. `held` counts every write that was held here at the time: no item is older than what it
+    counts. `end` tells that the scan reached the end of the store.
     `purged_last_modified` travels with the batch, see `Stretch`.
     """
 
     items: list[Document]
     last_etag: int
     change_vector: str
+    held: str
     end: bool
     purged_last_modified: str = ""
 

@@ -96,6 +96,7 @@ def after(
             items=items,
             last_etag=reached,
             change_vector=_as_of(connection, own, state, reached),
+            held=_as_of(connection, own, state, state.last_etag),
             end=end,
             purged_last_modified=state.purged_last_modified,
         )

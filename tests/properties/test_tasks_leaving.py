@@ -6,12 +6,14 @@ is at rest, the target must hold exactly the documents that stand in the task's 
 """
 
 import random
+from collections.abc import Iterable
 from itertools import permutations
 from string import ascii_letters
 from unittest import mock
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from raftnode.documents import change_vector, reads, rows, writes
 from raftnode.documents.body import fold, prepare
@@ -38,6 +40,7 @@ TRANSFORMS = (
     _transform("everything", "loadToall({})"),
 )
 """The first two write one table, each for documents of its own."""
+TABLES = {"t", "own", "all"}
 
 
 class World:
@@ -83,16 +86,17 @@ class World:
 
     def work(self) -> None:
         """A turn of the task on some node, in which some of its transforms are off."""
-        on = [transform for transform in TRANSFORMS if self.chance.random() < 0.8]
-        self.carry(self.node(), on, self.chance.choice([1, 2, 100]))
+        transforms = [replace(transform, disabled=self.chance.random() >= 0.8) for transform in TRANSFORMS]
+        self.carry(self.node(), transforms, self.chance.choice([1, 2, 100]))
 
-    def carry(self, holder: Node, on: "list[TransformConfiguration]", limit: int) -> bool:
-        streams = [Stream(transform, self.progress[transform.name], holder.id) for transform in on]
+    def carry(self, holder: Node, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
+        streams = [Stream(transform, self.progress[transform.name], holder.id) for transform in transforms]
         moved = False
-        for stream in streams:
+        for stream in [stream for stream in streams if stream.enabled]:
             own = (holder.tag, holder.id)
             batch = reads.after(holder.connection, own, stream.etag, limit, 1 << 30, stream.collections)
-            for document in stream.pending(batch):
+            pending = stream.pending(batch)
+            for document in pending:
                 loaded: list[tuple[str, dict[str, object]]] = (
                     [(table, {}) for table in stream.tables] if stream.has(document) else []
                 )
@@ -103,7 +107,12 @@ class World:
                 for table, _ in written.rows:
                     self.target[table, written.id] = document.body
             moved = moved or batch.last_etag > stream.etag
-            self.progress[stream.transform.name] = stream.advanced(batch)
+            set_back = stream.set_back(batch, pending, streams, TABLES)
+            for other in streams:
+                other.progress = set_back.get(other.transform.name, other.progress)
+            stream.progress = stream.advanced(batch, pending)
+            for other in streams:
+                self.progress[other.transform.name] = other.progress
         return moved
 
     def clean(self) -> None:
@@ -136,6 +145,10 @@ def expected(node: Node) -> dict[tuple[str, str], bytes]:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.integers(0, 2**64 - 1))
+@example(9).via("a transform kept no rows for a disabled one")
+@example(948).via("a transform wrote an older version over another's row, which had had the newer one elsewhere")
+@example(3181).via("the same")
+@example(3510).via("a transform went back to what a version that it had before its place builds on")
 def test_the_target_ends_with_the_documents_that_stand_in_the_collections(seed: int) -> None:
     chance = random.Random(seed)
     world = World(chance)
@@ -147,7 +160,7 @@ def test_the_target_ends_with_the_documents_that_stand_in_the_collections(seed: 
             getattr(world, action)()
         world.settle()
         holder = world.node()
-        while world.carry(holder, list(TRANSFORMS), 3):
+        while world.carry(holder, TRANSFORMS, 3):
             pass
     assert world.target == expected(holder)
     for node in world.nodes:

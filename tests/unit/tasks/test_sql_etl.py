@@ -179,18 +179,73 @@ async def test_a_holder_that_never_saw_a_document_in_the_collection_still_sees_t
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
 
 
+def one_table(*, off: str | None = None) -> list[dict[str, Any]]:
+    """Two transforms that write one table, each for a collection of its name; one of them may be off."""
+    return [
+        {
+            "Name": collection,
+            "Collections": [collection],
+            "Script": f"loadToOrders({{Company: '{collection}'}})",
+            "Disabled": collection == off,
+        }
+        for collection in ("Orders", "Archive")
+    ]
+
+
 @one_target
 async def test_a_document_that_goes_over_to_another_transform_of_the_table_keeps_the_rows_of_that_one(
     bench: Bench, tables: SqlTarget
 ) -> None:
-    both = [
-        {"Name": collection, "Collections": [collection], "Script": f"loadToOrders({{Company: '{collection}'}})"}
-        for collection in ("Orders", "Archive")
-    ]
+    both = one_table()
     await bench.store.batch([order("o/1", "")])
     await carried(bench, task(tables, "", *both), 10, 1)
     await bench.store.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
     await carried(bench, task(tables, "", *both), 11, 3)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Archive")]
+
+
+@one_target
+async def test_a_document_keeps_the_rows_of_a_transform_that_is_off_and_has_had_it(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    await bench.store.batch([order("o/1", "", "Archive")])
+    await bench.store.batch([Delete(id="o/1"), order("o/1", "")])
+    await carried(bench, task(tables, "", *one_table(off="Archive")), 10, 1)
+    await carried(bench, task(tables, "", *one_table(off="Orders")), 11, 2)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Orders")]
+
+
+@one_target
+async def test_a_document_loses_the_rows_of_a_transform_that_it_has_left_for_one_that_is_off(
+    bench: Bench, tables: SqlTarget
+) -> None:
+    await bench.store.batch([order("o/1", "")])
+    await carried(bench, task(tables, "", *one_table(off="Archive")), 10, 1)
+    await bench.store.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+    await carried(bench, task(tables, "", *one_table(off="Archive")), 11, 2)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == []
+    await carried(bench, task(tables, "", *one_table()), 12, 3)
+    assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Archive")]
+
+
+@one_target
+async def test_an_older_version_from_a_node_that_lags_does_not_stay_in_a_table_of_two_transforms(
+    bench: Bench, tables: SqlTarget, tmp_path: Any
+) -> None:
+    first = bench.store
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
+    try:
+        await first.batch([order("o/1", "")])
+        await replicate(first, other)
+        await first.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+        await carried(bench, task(tables, "", *one_table(off="Orders")), 10, 1)
+        bench.store = other
+        await carried(bench, task(tables, "", *one_table()), 11, 2)
+        assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Orders")]
+        await replicate(first, other)
+        await carried(bench, task(tables, "", *one_table()), 12, 4)
+    finally:
+        await other.close()
     assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Archive")]
 
 
