@@ -432,7 +432,7 @@ async def test_several_documents_on_which_the_script_does_not_end_are_all_found(
         orders[n]["Company"] = "poison"
     await put_all(bench.store, orders)
     looping = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
-    context = bench.context(looping, 10, script=ScriptLimits(time_ms_max=100))
+    context = bench.context(looping, 10, script=ScriptLimits(time_ms_max=200))
     async with running(context) as body:
         await until(lambda: context.info.processed == 8, body)
     assert {e.document_id for e in context.info.errors} == {orders[n]["@metadata"]["@id"] for n in (1, 3, 5, 6)}
@@ -570,7 +570,7 @@ async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: 
 async def test_many_documents_on_which_the_script_does_not_end_are_tried_again(bench: Bench, tables: SqlTarget) -> None:
     definition = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
     await bench.store.batch([order(f"o/{n}", "poison" if 0 < n < 5 else "") for n in range(6)])
-    context = await carried(bench, definition, 10, 6, script=ScriptLimits(time_ms_max=50))
+    context = await carried(bench, definition, 10, 6, script=ScriptLimits(time_ms_max=500))
     assert context.info.failed == 4
     mended = replace(definition, configuration=definition.configuration.replace(b"== 'poison'", b"== 'other'"))
     again = bench.context(replace(mended, retry=100), 11)
