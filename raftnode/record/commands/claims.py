@@ -44,15 +44,7 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
         task = task_named(record, database, self.kind, self.name)
         if task is None:
             refuse("TaskDoesNotExistException", f"Database '{database.name}' has no {self.kind} '{self.name}'.")
-        node = record.nodes.get(self.tag)
-        if node is None or node.node_id != self.node_id:
-            refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
-        if not _one_process(node, self):
-            refuse(
-                "ClaimRefusedException",
-                f"This process is start {self.boot} of node '{self.tag}', and another one, of start {node.boot}, has "
-                "announced itself.",
-            )
+        self._check_announced(record)
         if database.disabled or task.disabled:
             refuse("ClaimRefusedException", f"Task '{self.name}' is disabled.")
         responsible, rule = Group(record, database).place(task)
@@ -89,6 +81,18 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
             value=claim.epoch,
             changes=Changes(claims=frozenset({key})),
         )
+
+    def _check_announced(self, record: Record) -> None:
+        """Refuses unless the record has this process of the node."""
+        node = record.nodes.get(self.tag)
+        if node is None or node.node_id != self.node_id:
+            refuse("ClaimRefusedException", f"Node '{self.tag}' is not known under the id {self.node_id}.")
+        if not _one_process(node, self):
+            refuse(
+                "ClaimRefusedException",
+                f"This process is start {self.boot} of node '{self.tag}', and another one, of start {node.boot}, has "
+                "announced itself.",
+            )
 
 
 class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
