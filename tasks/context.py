@@ -177,7 +177,8 @@ class TaskContext:
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The command as a process that ends, with all that it has started itself, when the block is left, and when the
         node ends, however it ends. The other arguments are those of `asyncio.create_subprocess_exec`; without `stdin`
-        it reads nothing. A command that cannot be started exits with 127 (not found) or 126. Raises NotOwned.
+        it reads nothing. A command that cannot be started exits with 127 (not found) or 126, one that a signal has
+        ended with 128 and its number. `kill` ends all that the command has started, too. Raises NotOwned.
         """
         self.check()
         async with offspring(*command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as process:

@@ -5,6 +5,9 @@ Where the system allows it the command runs in a process namespace: its first pr
 the node, and the kernel then ends all the others at once, whatever they have done to hide. Elsewhere this process
 adopts whatever loses its parent, sees by a pipe that the node is gone, and ends all of its descendants.
 
+No signal may end or stop this process, as it would leave its descendants behind: every one that can be caught is passed
+on to the command. To kill the command the node closes the pipe.
+
 `argv`: the node's process id, the descriptor of the pipe, the command.
 """
 
@@ -23,6 +26,12 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 MS_REC_PRIVATE = 0x44000
 NOT_FOUND, NOT_STARTED = 127, 126
+PASSED_ON = frozenset(signal.valid_signals()) - {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
+"""The signals that the command gets in this process's place: all that can be caught, but those that a process raises in
+itself by a defect, those that Python ignores, and the end of a child."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,7 +43,7 @@ def main() -> None:
     wake, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGCHLD, *PASSED_ON):
         signal.signal(number, lambda *_: None)
     contained = _contained()
     if contained:
@@ -50,7 +59,10 @@ def main() -> None:
     if child == 0:
         signal.set_wakeup_fd(-1)
         os.close(_held)
-        _first(command, alive) if contained else _become(command)
+        if contained:
+            _first(command, alive)
+        _die_with_leash(alive)
+        _become(command)
     status = _until_over(child, pipe, wake)
     if not contained:
         _end_descendants()
@@ -77,25 +89,29 @@ def _contained() -> bool:
 def _first(command: list[str], alive: int) -> None:
     """The first process of a namespace: starts the command, passes signals on, and takes in what loses its parent.
     `alive` ends with the leash, whose process id cannot be seen from here."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if select.select([alive], [], [], 0)[0]:
-        os._exit(NOT_STARTED)
+    _die_with_leash(alive)
     # So that the processes inside see themselves under /proc; without it they see those outside, and go on.
     _libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None)
     _libc.mount(b"proc", b"/proc", b"proc", 0, None)
     child = os.fork()
     if child == 0:
         _become(command)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
-    signal.signal(signal.SIGINT, lambda *_: os.kill(child, signal.SIGINT))
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, _: os.kill(child, number))
     while True:
         pid, status = os.wait()
         if pid == child:
             os._exit(_exit_code(status))
 
 
+def _die_with_leash(alive: int) -> None:
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([alive], [], [], 0)[0]:
+        os._exit(NOT_STARTED)
+
+
 def _become(command: list[str]) -> None:
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, *PASSED_ON):
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
@@ -110,7 +126,7 @@ def _until_over(child: int, pipe: int, wake: int) -> int:
         readable, _, _ = select.select([pipe, wake], [], [])
         if wake in readable:
             for number in os.read(wake, 512):
-                if number in (signal.SIGTERM, signal.SIGINT):
+                if number in PASSED_ON:
                     os.kill(child, number)
             pid, status = _reaped(child)
             if pid == child:
@@ -137,7 +153,7 @@ def _end_descendants() -> None:
         for pid in _descendants():
             try:
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):  # one that has become another user's is waited for
                 continue
         try:
             os.waitpid(-1, 0)
