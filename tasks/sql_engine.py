@@ -41,7 +41,9 @@ _SINCE = {"tcp_user_timeout": 12, "client_connection_check_interval": 14}
 _TARGET_CLASSES = {"08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "F0", "HV", "XX001", "XX002"}
 """SQLSTATE classes that have nothing to do with what is written: connection, transaction, login, lack of resources,
 locks, an operator, the system. All others may be about one row: types, constraints, triggers, row level security."""
-_STATEMENT_CLASSES = {"0A", "42", "XX"}
+_SERVER_CLASSES = {"08", "25", "26", "28", "3D", "53300", "57P01", "57P02", "57P03", "57P04", "57P05"}
+"""Those among them that have nothing to do with the tables either: no transaction of the task can be any better."""
+_STATEMENT_CLASSES = {"0A", "42", "55000", "XX"}
 """Classes of what is wrong with a statement, whatever its values; or with a value that is read as a statement is, or
 by an extension that has no better code than that of an internal error (hstore)."""
 
@@ -164,13 +166,23 @@ def blame(error: BaseException) -> Literal["target", "row", "either"]:
         return "target"
     state = str(getattr(error.orig, "sqlstate", None) or "")
     if state:
-        if {state, state[:2]} & _TARGET_CLASSES:
+        if {state, state[:2]} & _TARGET_CLASSES and state not in _STATEMENT_CLASSES:
             return "target"
-        return "either" if state[:2] in _STATEMENT_CLASSES else "row"
+        return "either" if {state, state[:2]} & _STATEMENT_CLASSES else "row"
     name = getattr(error.orig, "sqlite_errorname", "")
     if name == "SQLITE_ERROR":
         return "either"
     return "row" if name.startswith(_ROW_ERRORS_OF_SQLITE) else "target"
+
+
+def is_of_server(error: BaseException) -> bool:
+    """Whether an error says that the connection or its server cannot be used, whatever the table."""
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return True
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    if state:
+        return bool({state, state[:2]} & _SERVER_CLASSES)
+    return not getattr(error.orig, "sqlite_errorname", "")
 
 
 def said(error: BaseException) -> str:

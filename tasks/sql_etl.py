@@ -28,7 +28,7 @@ from tasks.sql_pool import SqlPools
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
 from tasks.sql_stream import Stream, TransformFailed, TransformProgress
-from tasks.sql_tables import ColumnMissing
+from tasks.sql_tables import NotWritable
 from tasks.transform import Loaded
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 NAME = "SqlEtl"
 POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
+RETRIED_AT_ONCE = 50
+"""So many of the documents that were passed over are tried again in one transaction."""
 IDLE_S = 30.0
 
 _progress_decoder: JsonDecoder[dict[str, TransformProgress]] = JsonDecoder(dict[str, TransformProgress])
@@ -155,9 +157,12 @@ class _Runner:
         if stream.error is not None and _now_s() < stream.retry_at_s:
             return False
         try:
+            if await sink.find(stream.tables):
+                stream.goes_on()
+                self._tell()
             await self._retry(sink, stream)
             return await self._advance(sink, stream)
-        except (TransformFailed, ColumnMissing, ScriptError) as error:
+        except (TransformFailed, NotWritable, ScriptError) as error:
             wait_s = stream.hold_up(error, self._context.settings, _now_s())
             if all(other.error is not None for other in self._streams):
                 raise TransformFailed(self._held_up()) from None
@@ -199,14 +204,21 @@ class _Runner:
         asked = self._context.run.task.retry
         if asked <= stream.progress.retried:
             return
+        lags = not change_vector.dominates(self._context.documents.change_vector, stream.progress.had)
+        if lags and asked == stream.tried_while_lagging:
+            return
         before = stream.progress.failed
         left = before + 1
         while 0 < stream.progress.failed < left:
             left = stream.progress.failed
-            ids = [failure.document_id for failure in stream.progress.failures]
-            for start in range(0, len(ids), POISONOUS_MAX):
-                await self._retry_some(sink, stream, ids[start : start + POISONOUS_MAX])
-        stream.progress = msgspec.structs.replace(stream.progress, retried=asked)
+            ids = [*stream.progress.unlisted, *(failure.document_id for failure in stream.progress.failures)]
+            for start in range(0, len(ids), RETRIED_AT_ONCE):
+                await self._retry_some(sink, stream, ids[start : start + RETRIED_AT_ONCE])
+        if lags and stream.progress.failed:
+            # What this copy has not got yet is tried when it has.
+            stream.tried_while_lagging = asked
+        else:
+            stream.progress = msgspec.structs.replace(stream.progress, retried=asked)
         if before:
             await self._store_place(sink)
         log.info(
@@ -215,22 +227,27 @@ class _Runner:
             transform=stream.transform.name,
             carried=before - stream.progress.failed,
             failed=stream.progress.failed,
+            copy_lags=lags,
         )
 
     async def _retry_some(self, sink: SqlSink, stream: Stream, ids: Sequence[str]) -> None:
-        """At most POISONOUS_MAX documents. What is gone is left out of the list; a newer version that the transform has
-        not come to yet has its turn there."""
+        """At most RETRIED_AT_ONCE documents. What is gone is left out of the list."""
+        known = self._context.documents.change_vector
         found = await self._context.documents.get(ids)
-        pending = {id for id, d in zip(ids, found, strict=True) if d is not None and not stream.has_seen(d)}
-        due = [d for id, d in zip(ids, found, strict=True) if d is not None and stream.has(d) and id not in pending]
-        done = [id for id in ids if id not in pending]
-        rows, failures = await self._transformed(stream, due)
+        done = set(stream.retriable(ids, found, known))
+        due = [d for id, d in zip(ids, found, strict=True) if d is not None and stream.has(d) and id in done]
+        try:
+            rows, failures = await self._transformed(stream, due)
+        except _TooManyPoisonous:
+            for start in range(0, len(ids), POISONOUS_MAX):
+                await self._retry_some(sink, stream, ids[start : start + POISONOUS_MAX])
+            return
 
         after = stream.progress
 
         def progress(refused: Sequence[Refusal]) -> bytes:
             nonlocal after
-            after = stream.tried(done, [*failures, *refused])
+            after = stream.tried(done, [*failures, *refused], due)
             return msgspec.json.encode(self._progress() | {stream.transform.name: after})
 
         await sink.write(rows, progress, _no_verdict)
@@ -280,7 +297,7 @@ class _Runner:
         rows: Sequence[DocumentRows],
         failures: list[Refusal],
     ) -> None:
-        set_back = stream.set_back(batch, documents, self._all, self._replaced)
+        set_back, before = stream.set_back(batch, documents, self._all, self._replaced), self._progress()
         for other in self._all:
             other.progress = set_back.get(other.transform.name, other.progress)
         name, after = stream.transform.name, stream.progress
@@ -293,7 +310,12 @@ class _Runner:
         def verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
             stream.verdict(accepted, [*failures, *refusals], final=final)
 
-        failures = failures + await sink.write(rows, progress, verdict)
+        try:
+            failures = failures + await sink.write(rows, progress, verdict)
+        except TaskFailed:
+            for other in self._all:
+                other.progress = before[other.transform.name]
+            raise
         stream.progress = after
         self._stored = self._progress()
         stream.goes_on()

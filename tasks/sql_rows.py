@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tasks import sql_engine
-from tasks.sql_tables import ColumnMissing, Schema, Target
+from tasks.sql_tables import NotWritable, Schema, Target
 from tasks.sql_types import DoesNotFit
 
 DELETE_IDS_MAX = 500
@@ -81,7 +81,7 @@ class Writing:
         self.refused: list[Refusal] = []
 
     async def write(self, documents: Sequence[DocumentRows]) -> None:
-        """Raises TaskFailed for faults of the target, and what the verdict raises."""
+        """Raises NotWritable, faults of the target as SQLAlchemyError, and what the verdict raises."""
         if self.schema.deferrable:
             await self._connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
         if not await self._written(documents):
@@ -93,7 +93,7 @@ class Writing:
         """The batch as a whole, if nothing at all is wrong with it."""
         try:
             converted = [await self._converted(n, document) for n, document in enumerate(documents)]
-        except (DoesNotFit, ColumnMissing):
+        except (DoesNotFit, NotWritable):
             return False
         if await self._tried(self._replace, converted, probed=False) is not None:
             return False
@@ -126,6 +126,7 @@ class Writing:
             await asyncio.sleep(0)
             self._check()
         targets = self.schema.targets
+        self.schema.check(document.tables)
         return _Document(document, [(t := targets[name], t.convert(document.id, row)) for name, row in document.rows])
 
     async def _applied(self, documents: Sequence[_Document]) -> tuple[list[_Failed], bool]:
@@ -204,10 +205,16 @@ class Writing:
     async def _check_statements(self, document: _Document) -> None:
         """Raises what is wrong with the statements when they have no values and are not run: if they stand, the values
         are at fault."""
-        statements = [(target.insert(list(row)), len(row)) for target, row in document.rows]
-        statements += [(self.schema.targets[name].delete(1), 1) for name in document.of.tables]
-        for statement, count in statements:
-            await self._connection.exec_driver_sql(f"EXPLAIN {statement}", (None,) * count)
+        statements = [(target.name, target.insert(list(row)), len(row)) for target, row in document.rows]
+        targets = [self.schema.targets[name] for name in document.of.tables]
+        statements += [(target.name, target.delete(1), 1) for target in targets if not target.insert_only]
+        for table, statement, count in statements:
+            try:
+                await self._connection.exec_driver_sql(f"EXPLAIN {statement}", (None,) * count)
+            except SQLAlchemyError as error:
+                if sql_engine.blame(error) == "target":
+                    raise
+                raise NotWritable(f"the target refuses to write table '{table}': {sql_engine.said(error)}") from error
 
     async def _replace(self, documents: Sequence[_Document]) -> None:
         await self._delete(documents)

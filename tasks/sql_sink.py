@@ -17,7 +17,7 @@ from tasks.kinds import TaskFailed
 from tasks.sql_fence import Fence, FencedTask
 from tasks.sql_pool import Pooled, SqlPool
 from tasks.sql_rows import DocumentRows, Refusal, Verdict, Writing
-from tasks.sql_tables import Schema, SqlTable, reflect
+from tasks.sql_tables import NotWritable, Schema, SqlTable, reflect
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class SqlSink:
         self._pool, self._tables, self._fence, self._guard = pool, tables, fence, guard
         self._application = application
         self._aborted = False
-        self._schema = Schema({})
+        self._schema = Schema()
         self.progress = b"{}"
 
     @classmethod
@@ -75,12 +75,28 @@ class SqlSink:
         """Replace the rows of these documents and store the progress, in one transaction.
 
         `progress` is called with the refused documents. Returns the documents that the database refused by
-        themselves: their old rows stay. Raises StaleEpoch, TaskFailed.
+        themselves: their old rows stay. Raises StaleEpoch, NotWritable, TaskFailed.
         """
         try:
             return await self._with_connection(lambda c: self._write(c, documents, progress, verdict))
         except (SQLAlchemyError, OSError) as error:
             raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
+
+    async def find(self, tables: Sequence[str]) -> bool:
+        """See that these tables (by folded name) are there; False if they were when that was last looked at. Raises
+        NotWritable, StaleEpoch, TaskFailed."""
+        if self._schema.missing.keys().isdisjoint(tables):
+            return False
+        try:
+            await self._with_connection(self._look)
+        except (SQLAlchemyError, OSError) as error:
+            raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
+        self._schema.check(tables)
+        return True
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        async with self._transaction(connection):
+            self._schema = await self._read_schema(connection)
 
     async def _write(
         self,
@@ -91,8 +107,14 @@ class SqlSink:
     ) -> list[Refusal]:
         async with self._transaction(connection):
             writing = Writing(connection, self._schema, lambda: self._read_schema(connection), verdict, self._check)
-            await writing.write(documents)
-            self._schema = writing.schema
+            try:
+                await writing.write(documents)
+            except SQLAlchemyError as error:
+                if sql_engine.is_of_server(error):
+                    raise
+                raise NotWritable(f"the target failed: {sql_engine.said(error)}") from error
+            finally:
+                self._schema = writing.schema
             self._guard()
             self._check()
             await self._fence.store(connection, progress(writing.refused))

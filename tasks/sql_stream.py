@@ -1,7 +1,7 @@
 """One transform of a running SQL ETL: its place in the documents, and how they fare."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -9,7 +9,9 @@ import msgspec
 from msgspec.structs import replace
 
 from raftnode.documents import change_vector
+from raftnode.documents.body import fold
 from raftnode.documents.model import Batch, Document
+from raftnode.javascript import ScriptError
 from raftnode.record.model import FailedDocument
 from tasks.context import RunSettings, now
 from tasks.failed import Failed
@@ -32,7 +34,8 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
 
     `ahead` counts all that it has had, where that is more than `change_vector` counts (else empty): it met a version
     before the place of a write that the version builds on. `failed` counts the documents that are passed over,
-    `failures` lists them, see `failed.Failed`; `retried` is the newest `Task.retry` that was seen to.
+    `failures` lists the newest, `unlisted` has the folded ids of those before, see `failed.Failed`; `versions` has the
+    change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that was seen to.
     """
 
     change_vector: str = ""
@@ -41,6 +44,8 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     processed: int = 0
     failed: int = 0
     failures: tuple[FailedDocument, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
     retried: int = 0
 
     @property
@@ -48,10 +53,21 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
         """Counts every version that the transform has had, and perhaps others."""
         return change_vector.merge(self.change_vector, self.ahead)
 
-    def after(self, done: Iterable[str], failures: Sequence[FailedDocument]) -> "TransformProgress":
-        """The progress once these documents were looked at, of which those failed."""
-        passed_over = Failed(self.failures, self.failed - len(self.failures)).after(done, failures)
-        return replace(self, failed=passed_over.count, failures=passed_over.listed)
+    def after(
+        self, done: Iterable[str], failures: Sequence[FailedDocument], versions: Mapping[str, str]
+    ) -> "TransformProgress":
+        """The progress once these documents were looked at, of which those failed, in these versions."""
+        counted = self.failed - len(self.failures) - len(self.unlisted)
+        passed_over = Failed(self.failures, self.unlisted, counted).after(done, failures)
+        known = self.versions | dict(versions)
+        listed = [fold(failure.document_id) for failure in passed_over.listed]
+        return replace(
+            self,
+            failed=passed_over.count,
+            failures=passed_over.listed,
+            unlisted=passed_over.known,
+            versions={id: known[id] for id in listed if id in known},
+        )
 
 
 class Stream:
@@ -68,6 +84,7 @@ class Stream:
         self.batch_documents_max: int | None = None
         self.error: str | None = None
         self.retry_at_s = 0.0
+        self.tried_while_lagging = 0
         self._failures_in_a_row = 0
         self._database_id = database_id
 
@@ -81,11 +98,12 @@ class Stream:
         self._failures_in_a_row += 1
         most_ms = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(self._failures_in_a_row - 1, 30))
         wait_s: float = most_ms * random.uniform(0.5, 1.0) / 1000
-        self.error, self.retry_at_s = str(error), now_s + wait_s
+        named = "" if isinstance(error, TransformFailed | ScriptError) else f"transform '{self.transform.name}': "
+        self.error, self.retry_at_s = f"{named}{error}", now_s + wait_s
         return wait_s
 
     def goes_on(self) -> None:
-        """The transform has carried something over."""
+        """The transform has carried something over, or what it waited for is there."""
         self.error, self._failures_in_a_row = None, 0
 
     def takes(self, collection: str) -> bool:
@@ -128,7 +146,7 @@ class Stream:
         self, batch: Batch, documents: Sequence[Document] = (), failures: Sequence[Refusal] = ()
     ) -> TransformProgress:
         """The progress after the batch, in which these documents were pending and of them those failed."""
-        progress = self.tried([document.id for document in documents], failures)
+        progress = self.tried([document.id for document in documents], failures, documents)
         counted = change_vector.merge(progress.change_vector, batch.change_vector)
         had = change_vector.merge(progress.had, *(document.change_vector for document in documents))
         return replace(
@@ -163,12 +181,32 @@ class Stream:
                 )
         return found
 
-    def tried(self, done: Sequence[str], failures: Sequence[Refusal]) -> TransformProgress:
-        """The progress once these documents were looked at, of which those failed."""
+    def tried(
+        self, done: Iterable[str], failures: Sequence[Refusal], documents: Sequence[Document]
+    ) -> TransformProgress:
+        """The progress once those of these documents that are `done`, by id, were looked at, of which those failed."""
         name, at = self.transform.name, now()
         return self.progress.after(
-            done, [FailedDocument(document_id=f.id, error=f.reason, at=at, transform=name) for f in failures]
+            done,
+            [FailedDocument(document_id=f.id, error=f.reason, at=at, transform=name) for f in failures],
+            {fold(document.id): document.change_vector for document in documents},
         )
+
+    def retriable(self, ids: Sequence[str], found: Sequence[Document | None], known: str) -> list[str]:
+        """Those of the documents that were passed over which may be tried again as they are found here, in a copy that
+        knows what `known` counts. One that is newer than what failed has its turn in the order. One that is older, or
+        missing, may be so because the copy lags, and would undo what another had; unless the copy has it all."""
+        caught_up = change_vector.dominates(known, self.progress.had)
+        return [
+            id
+            for id, document in zip(ids, found, strict=True)
+            if (document is None and caught_up)
+            or (
+                document is not None
+                and self.has_seen(document)
+                and (caught_up or document.change_vector == self.progress.versions.get(fold(id)))
+            )
+        ]
 
     def has_seen(self, document: Document) -> bool:
         """Whether the transform is past this version."""

@@ -22,8 +22,9 @@ class SqlTable(msgspec.Struct, frozen=True, rename="pascal"):
     insert_only_mode: bool = False
 
 
-class ColumnMissing(TaskFailed):
-    """Rows are for a column that the target has not: a fault of the target or the script, and of no document."""
+class NotWritable(TaskFailed):
+    """What a transform writes cannot be written as its tables are now, whatever the document: a table or a column is
+    missing, or the target refuses the statement. Transforms that write other tables can go on."""
 
 
 class Target:
@@ -42,13 +43,8 @@ class Target:
         self.id_column = self.columns[self._column(definition.document_id_column)]
         self._found: dict[str, str] = {}
 
-    @property
-    def shape(self) -> object:
-        """Equal for tables that take the same."""
-        return self.table, self.rank, [(column.name, column.type) for column in self.columns.values()]
-
     def convert(self, id: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row as the driver takes it; the document's id goes into its column. Raises DoesNotFit, ColumnMissing."""
+        """A row as the driver takes it; the document's id goes into its column. Raises DoesNotFit, NotWritable."""
         converted = {}
         for given, value in row.items():
             column = self._found.get(given) or self._found.setdefault(given, self._column(given))
@@ -74,7 +70,8 @@ class Target:
     def delete(self, count: int) -> str:
         """The statement that deletes the rows of so many document ids."""
         ids = self._parameters([self.id_column] * count)
-        return f"DELETE FROM {self.table} WHERE {self._quote(self.id_column.name)} IN ({ids})"
+        # By itself, the quoted name of a column that is gone would be a text to SQLite, and nothing would be deleted.
+        return f"DELETE FROM {self.table} WHERE {self.table}.{self._quote(self.id_column.name)} IN ({ids})"
 
     def _parameters(self, columns: Iterable[Column]) -> str:
         return ", ".join(c.parameter.format(self._place.format(n)) for n, c in enumerate(columns, 1))
@@ -89,25 +86,29 @@ class Target:
         found = _match(name, self.columns)
         if found is None:
             known = ", ".join(self.columns)
-            raise ColumnMissing(f"table '{self.name}' has no column '{name}'; add it, or load to one of: {known}")
+            raise NotWritable(f"table '{self.name}' has no column '{name}'; add it, or load to one of: {known}")
         return found
 
 
 class Schema(msgspec.Struct, frozen=True):
-    """The targets by folded table name. `deferrable`: some constraints may be checked as late as at the commit."""
+    """The targets by folded table name, and the reasons why others cannot be any. `deferrable`: some constraints may
+    be checked as late as at the commit."""
 
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Target] = {}
+    missing: Mapping[str, str] = {}
     deferrable: bool = False
 
-    def same_as(self, other: "Schema") -> bool:
-        """Whether both take the same rows."""
-        return [t.shape for t in self.targets.values()] == [t.shape for t in other.targets.values()]
+    def check(self, tables: Iterable[str]) -> None:
+        """Raises NotWritable when one of these tables, by folded name, is missing."""
+        for table in tables:
+            if table in self.missing:
+                raise NotWritable(self.missing[table])
 
 
 def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
-    """The tables as they are now. Raises TaskFailed for a table or id column that is missing."""
+    """The tables as they are now."""
     postgres = connection.dialect.name == "postgresql"
-    targets, oids = {}, {}
+    targets, missing, oids = {}, {}, {}
     for definition in tables:
         schema, _, name = definition.table_name.rpartition(".")
         known: Mapping[str, Any] = (
@@ -115,19 +116,23 @@ def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
             if postgres
             else sql_sqlite.relations(connection, schema or None)
         )
-        found = _match(name, known)
+        folded, found = definition.table_name.lower(), _match(name, known)
         if found is None:
-            raise TaskFailed(f"the target has no table '{definition.table_name}'; create it in the target")
+            missing[folded] = f"the target has no table '{definition.table_name}'; create it in the target"
+            continue
         columns = (
             sql_postgres.columns(connection, known[found])
             if postgres
             else sql_sqlite.columns(connection, schema or None, found)
         )
-        folded = definition.table_name.lower()
-        targets[folded], oids[folded] = Target(definition, found, columns, connection.dialect), known[found]
+        try:
+            targets[folded] = Target(definition, found, columns, connection.dialect)
+        except NotWritable as error:
+            missing[folded] = str(error)
+        oids[folded] = known[found]
     if postgres:
         _rank(targets, oids, sql_postgres.references(connection))
-    return Schema(targets, postgres and sql_postgres.has_deferrable(connection))
+    return Schema(targets, missing, postgres and sql_postgres.has_deferrable(connection))
 
 
 def _rank(targets: Mapping[str, Target], oids: Mapping[str, int], references: Iterable[tuple[int, int]]) -> None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import structlog
 from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from raftnode.documents.model import Delete, Put
 from raftnode.documents.store import DocumentStore
 from raftnode.javascript import ScriptLimits
 from raftnode.record.model import Task
-from tasks import sql_etl
-from tasks.context import NotOwned, TaskContext
+from tasks import failed, sql_etl
+from tasks.context import NotOwned, SqlLimits, TaskContext
 from tasks.kinds import TaskFailed
 from tasks.sql_etl import KIND
 from tasks.sql_fence import StaleEpoch
@@ -475,6 +478,126 @@ async def test_a_transform_that_fails_as_a_whole_holds_up_no_other(
     assert count == [(3,)]
 
 
+MISSING: dict[str, tuple[list[str], str, list[str]]] = {
+    "table": (
+        ['DROP TABLE "Orders"'],
+        "transform 'bad': the target has no table 'Orders'; create it in the target",
+        ['CREATE TABLE "Orders" ("Id" varchar(60), "Company" varchar(60))'],
+    ),
+    "id column": (
+        ['DROP TABLE "Orders"', 'CREATE TABLE "Orders" ("Company" varchar(60))'],
+        "transform 'bad': table 'Orders' has no column 'Id'",
+        ['ALTER TABLE "Orders" ADD COLUMN "Id" varchar(60)'],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "there"),
+    [("table", "nothing"), ("table", "a document"), ("table", "a deletion"), ("id column", "a deletion")],
+)
+async def test_a_missing_table_holds_up_the_transforms_that_write_it_until_it_is_there(
+    bench: Bench, tables: SqlTarget, what: str, there: str
+) -> None:
+    """From the start, and midway."""
+    bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Company: this.Company})"}
+    both = task(tables, "", bad, GOOD)
+    drop, reason, create = MISSING[what]
+    await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
+    context = bench.context(both, 10, backoff_min_ms=20, backoff_max_ms=40)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 2, body)
+        await tables.execute(*drop)
+        if there != "nothing":
+            await bench.store.batch([order("b/2", "", "Bad") if there == "a document" else Delete(id="b/1")])
+            await until(lambda: context.info.error is not None, body)
+            assert reason in (context.info.error or "")
+        await bench.store.batch([order("g/2", "", "Good")])
+        await until(lambda: context.info.processed == 3, body)
+    again = bench.context(both, 11, backoff_min_ms=20, backoff_max_ms=40)
+    async with running(again) as body:
+        await bench.store.batch([order("g/3", "", "Good")])
+        await until(lambda: again.info.processed == 4, body)
+        await until(lambda: reason in (again.info.error or ""), body)
+        assert reason in bench.saved[-1].error
+        await tables.execute(*create)
+        await until(lambda: again.info.error is None, body)
+        await until(lambda: again.info.processed == 4 + (there != "nothing"), body)
+        assert bench.saved[-1].error == ""
+    assert again.info.failed == 0
+    assert await tables.rows('SELECT "Id" FROM "Orders"') == [("b/2",)] * (there == "a document")
+
+
+@pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+@pytest.mark.parametrize(
+    ("damage", "reason", "repair"),
+    [
+        ('ALTER TABLE "Orders" OWNER TO {other}', "denied for table Orders", 'GRANT ALL ON "Orders" TO {me}'),
+        ('ALTER TABLE "Orders" SET SCHEMA hidden', "denied for schema hidden", "GRANT USAGE ON SCHEMA hidden TO {me}"),
+        (
+            'ALTER TABLE "Orders" RENAME TO old; CREATE VIEW "Orders" AS SELECT DISTINCT * FROM old; '
+            'ALTER VIEW "Orders" OWNER TO {me}',
+            "cannot insert into view",
+            'DROP VIEW "Orders"; ALTER TABLE old RENAME TO "Orders"',
+        ),
+    ],
+)  # fmt: skip
+async def test_a_table_that_may_not_be_written_holds_up_the_transforms_that_write_it(
+    bench: Bench, tables: SqlTarget, damage: str, reason: str, repair: str
+) -> None:
+    me = f"me_{uuid.uuid4().hex[:8]}"
+    admin = SqlTarget(tables.name, dict(tables.configuration))
+    (other,) = (await admin.rows("SELECT current_user"))[0]
+    await admin.execute(
+        f"CREATE ROLE {me} LOGIN", f"GRANT ALL ON SCHEMA public TO {me}", "CREATE SCHEMA hidden",
+        f'ALTER TABLE "OrderLines" OWNER TO {me}', f'ALTER TABLE "Orders" OWNER TO {me}',
+    )  # fmt: skip
+    url = tables.connection.url.set(username=me).render_as_string(hide_password=False)
+    tables.configuration["ConnectionString"] = url.replace("+asyncpg", "")
+    script = "loadTo('hidden.Orders', {})" if "hidden" in damage else "loadToOrders({})"
+    both = task(tables, "", {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({})"}, GOOD)
+    configuration = both.configuration
+    if "hidden" in damage:
+        configuration = configuration.replace(b"loadToOrders({})", script.encode())
+        configuration = configuration.replace(b'"TableName":"Orders"', b'"TableName":"hidden.Orders"')
+    both = replace(both, configuration=configuration)
+    try:
+        for statement in damage.format(me=me, other=other).split("; "):
+            await admin.execute(statement)
+        await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
+        context = bench.context(both, 10, backoff_min_ms=20, backoff_max_ms=40)
+        async with running(context) as body:
+            await until(lambda: reason in (context.info.error or ""), body)
+            assert (context.info.error or "").startswith("transform 'bad': the target refuses to write table ")
+            await bench.store.batch([order("g/2", "", "Good")])
+            await until(lambda: context.info.processed == 2, body)
+            for statement in repair.format(me=me, other=other).split("; "):
+                await admin.execute(statement)
+            if "hidden" in damage:
+                await admin.execute(f'GRANT ALL ON hidden."Orders" TO {me}')
+            await until(lambda: context.info.processed == 3 and context.info.error is None, body)
+        assert context.info.failed == 0
+    finally:
+        await bench.shared.close()
+        await admin.execute(f"DROP OWNED BY {me} CASCADE", f"DROP ROLE {me}")
+
+
+@pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: Bench, tables: SqlTarget) -> None:
+    bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({})"}
+    await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
+    limits: dict[str, Any] = {"sql": SqlLimits(statement_timeout_ms=200), "backoff_min_ms": 20, "backoff_max_ms": 40}
+    context = bench.context(task(tables, "", bad, GOOD), 10, **limits)
+    engine = create_async_engine(tables.connection.url)
+    async with running(context) as body:
+        async with engine.begin() as connection:
+            await connection.execute(sa.text('LOCK TABLE "Orders"'))
+            await until(lambda: "statement timeout" in (context.info.error or ""), body)
+            await until(lambda: context.info.processed == 1, body)
+        await until(lambda: context.info.processed == 2 and context.info.error is None, body)
+    await engine.dispose()
+
+
 @one_target
 async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench: Bench, tables: SqlTarget) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: this.Company})"}
@@ -564,6 +687,62 @@ async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: 
     again = await carried(bench, replace(definition, retry=100), 11, 6)
     assert [e.document_id for e in again.info.errors] == ["o/3"]
     assert await tables.rows('SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1') == [("o/1", 5), ("o/2", 1)]
+
+
+@one_target
+async def test_more_failed_documents_than_are_listed_are_counted_once_and_tried_again(
+    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed, "LISTED_MAX", 4)
+    definition = task(tables, "loadToOrders({Freight: this.Company})")
+    await bench.store.batch([order(f"o/{n}", "text" if n % 2 else "1") for n in range(20)])
+    first = await carried(bench, definition, 10, 20)
+    assert (first.info.failed, len(first.info.errors)) == (10, 4)
+    await bench.store.batch([order("o/1", "words"), order("O/3", "3")])
+    second = await carried(bench, definition, 11, 22)
+    assert (second.info.failed, second.info.errors[-1].document_id) == (9, "o/1")
+    mended = replace(definition, configuration=definition.configuration.replace(b"this.Company", b"1"))
+    again = bench.context(replace(mended, retry=100), 12)
+    async with running(again) as body:
+        await until(lambda: again.info.rows == 9 and again.info.failed == 0, body)
+    assert await tables.rows('SELECT count(*) FROM "Orders"') == [(20,)]
+
+
+@one_target
+async def test_a_retry_on_a_node_that_lags_leaves_alone_what_it_has_only_in_an_older_version(
+    bench: Bench, tables: SqlTarget, tmp_path: Any
+) -> None:
+    """In a table that is only inserted into, the older version would come twice; what it lacks is not gone."""
+    definition = task(tables, "loadToOrderLines({Quantity: this.Company, Product: '1'}); loadToOrders({Freight: 1})")
+    insert_only = definition.configuration.replace(
+        b'"OrderLines","DocumentIdColumn":"OrderId","InsertOnlyMode":false',
+        b'"OrderLines","DocumentIdColumn":"OrderId","InsertOnlyMode":true',
+    )
+    assert insert_only != definition.configuration
+    definition = replace(definition, configuration=insert_only)
+    first, behind = bench.store, await DocumentStore.open(tmp_path / "b.sqlite", tag="B", database="Northwind")
+    try:
+        await first.batch([order("o/1", "1"), order("o/3", "text"), order("o/4", "7")])
+        await replicate(first, behind)
+        await carried(bench, definition, 9, 3)
+        await first.batch([order("o/1", "words"), order("o/2", "letters"), order("o/5", "8")])
+        await carried(bench, definition, 10, 6)
+        mended = replace(definition, configuration=insert_only.replace(b"this.Company", b"2"), retry=100)
+        bench.store = behind
+        there = bench.context(mended, 11)
+        async with running(there) as body:
+            await until(lambda: there.info.rows == 2, body)
+            await until(lambda: there.info.failed == 2, body)
+            assert [e.document_id for e in there.info.errors] == ["o/1", "o/2"]
+            lines = 'SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1, 2'
+            assert await tables.rows(lines) == [("o/1", 1), ("o/3", 2), ("o/4", 7), ("o/5", 8)]
+            await replicate(first, behind)
+            await until(lambda: there.info.failed == 0, body)
+            rows = [("o/1", 1), ("o/1", 2), ("o/2", 2), ("o/3", 2), ("o/4", 7), ("o/5", 8)]
+            assert await tables.rows(lines) == rows
+        assert json.loads((await tables.rows("SELECT progress FROM raftnode_tasks"))[0][0])["orders"]["Retried"] == 100
+    finally:
+        await behind.close()
 
 
 @one_target

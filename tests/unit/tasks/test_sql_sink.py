@@ -18,7 +18,7 @@ from tasks.sql_fence import FENCE, FencedTask, StaleEpoch
 from tasks.sql_pool import SqlPool
 from tasks.sql_rows import DocumentRows, Refusal
 from tasks.sql_sink import SqlSink
-from tasks.sql_tables import SqlTable
+from tasks.sql_tables import NotWritable, SqlTable
 from tests.unit.tasks.conftest import SqlTarget, until
 
 KEY = "cluster/northwind/1"
@@ -233,14 +233,14 @@ async def test_the_verdict_that_everything_fails_undoes_the_batch(tables: SqlTar
 
 
 async def test_a_missing_table_or_id_column_is_named_with_the_remedy(tables: SqlTarget) -> None:
-    with pytest.raises(TaskFailed, match="has no table 'Bills'; create it in the target"):
-        async with sink(tables, tables=(SqlTable("Bills", "Id"),)):
-            pass
-    with pytest.raises(
-        TaskFailed, match="table 'Orders' has no column 'DocId'; add it, or load to one of: Id, Company"
-    ):
-        async with sink(tables, tables=(SqlTable("Orders", "DocId"),)):
-            pass
+    async with sink(tables, tables=(SqlTable("Bills", "Id"), SqlTable("Orders", "DocId"), LINES)) as opened:
+        assert not await opened.find(["lines"])
+        with pytest.raises(NotWritable, match="has no table 'Bills'; create it in the target"):
+            await opened.find(["bills"])
+        with pytest.raises(NotWritable, match="table 'Orders' has no column 'DocId'; add it, or load to one of: Id, C"):
+            await opened.find(["orders"])
+        await tables.execute('ALTER TABLE "Orders" ADD COLUMN "DocId" varchar(20)')
+        assert await opened.find(["orders"])
 
 
 async def test_names_may_differ_by_case(target: SqlTarget) -> None:
