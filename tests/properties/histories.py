@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from raftnode.record.commands import (
     AddDatabaseNode,
     AddNode,
@@ -30,7 +32,7 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import Database, Progress, Record, Topology, Traits
+from raftnode.record.model import ClusterNode, Database, Progress, Record, Topology, Traits
 from raftnode.record.ownership import responsible_node, task_key
 from tests.unit.record.build import KIND, Cluster, node
 
@@ -173,10 +175,20 @@ def _announcement(record: Record, tag: str, chance: Chance) -> Command:
     )
 
 
+def _newcomer(tag: str, chance: Chance) -> ClusterNode:
+    """A node, at times with addresses that others may have."""
+    at, beside = (tag, tag) if chance.random() < 0.5 else (chance.choice(TAGS), chance.choice(TAGS))
+    return replace(
+        node(tag, node_id=f"id-{tag}{chance.randint(0, 1)}"),
+        url=node(at).url,
+        cluster_address=node(beside).cluster_address,
+    )
+
+
 def _edit_cluster(record: Record, chance: Chance) -> Command:
     tag = chance.choice(TAGS)
     edits: list[Command] = [
-        AddNode(node=node(tag, node_id=f"id-{tag}{chance.randint(0, 1)}")),
+        AddNode(node=_newcomer(tag, chance)),
         RemoveNode(tag=tag),
         _announcement(record, tag, chance),
         SetDraining(tag=tag, draining=chance.random() < 0.5),

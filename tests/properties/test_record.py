@@ -1,18 +1,27 @@
 """The state machine under anything: it never raises, only moves forward, and is the same everywhere."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
+from msgspec.json import encode as encode_json
+from msgspec.msgpack import decode
+from msgspec.msgpack import encode as encode_msgpack
 
 from raftnode.record.commands import Checkpoint, ClaimTask, Decide, Entry, ReleaseTask, encode
 from raftnode.record.machine import apply
-from raftnode.record.model import Claim, Record
+from raftnode.record.model import Claim, Record, Result, enc_hook
 from raftnode.record.ownership import responsible_node, tasks_of
 from raftnode.record.snapshot import frames, read
 from tests.properties.histories import play
 from tests.unit.record.build import Cluster
 
+ROOT = Path(__file__).parents[2]
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.integers(0, 80)
 
@@ -135,6 +144,48 @@ def test_the_same_log_gives_the_same_record_also_over_a_snapshot(seed: int, leng
     for command, request_id, term in history[at:]:
         copy = apply(copy, Entry(copy.index + 1, term), encode(command, request_id)).record
     assert copy == records[-1]
+
+
+ELSEWHERE = """
+import sys
+from tests.properties.test_record import answers
+print(answers(sys.stdin.buffer.read()), end="")
+"""
+
+
+def answers(log: bytes) -> str:
+    """What each history of a log comes to in this process: every answer, and the record at the end."""
+    lines = []
+    for history in decode(log):
+        cluster = Cluster("A", "B", "C")
+        for term, data in history:
+            applied = apply(cluster.record, Entry(cluster.record.index + 1, term), data)
+            cluster.record = applied.record
+            lines.append(_shown(applied.result))
+        lines.append(_shown(cluster.record))
+    return "\n".join(lines)
+
+
+def _shown(value: Record | Result) -> str:
+    """With maps in order; all else is in the order it has."""
+    return encode_json(to_builtins(value, str_keys=True, enc_hook=enc_hook), order="sorted").decode()
+
+
+def test_the_same_log_gives_the_same_in_processes_whose_texts_hash_differently() -> None:
+    """The order of a map or a set of texts differs from process to process: nothing may follow from it."""
+    histories = [play(seed, 80)[0] for seed in range(60)]
+    log = encode_msgpack([[(term, encode(command, id)) for command, id, term in history] for history in histories])
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", ELSEWHERE], input=log, capture_output=True, check=True, cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout.decode().splitlines()
+        for seed in ("1", "2", "3", "4")
+    ]  # fmt: skip
+    for other in shown[1:]:
+        assert len(other) == len(shown[0]) == 60 * 81
+        for one, another in zip(shown[0], other, strict=True):
+            assert one == another
 
 
 @settings(max_examples=100, deadline=None)

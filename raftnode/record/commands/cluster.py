@@ -91,9 +91,9 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
         _check_traits(node.weight, node.labels)
         if len(record.nodes) >= NODES_MAX:
             refuse("LimitExceededException", f"A cluster holds at most {NODES_MAX} nodes.")
-        for other in record.nodes.values():
-            if other.tag == node.tag:
-                refuse("BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag.")
+        if node.tag in record.nodes:
+            refuse("BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag.")
+        for _, other in sorted(record.nodes.items()):
             if other.url == node.url or other.cluster_address == node.cluster_address:
                 refuse("BadRequestException", f"Node '{other.tag}' has the same address. Choose another.")
         return _with_node(record, node, entry)

@@ -121,7 +121,7 @@ class DeleteDatabase(Command, frozen=True, kw_only=True, tag="DeleteDatabase"):
             record,
             replace(database, topology=topology, deletion_in_progress=deletion),
             entry,
-            value=list(deletion),
+            value=sorted(deletion),
         )
 
 
