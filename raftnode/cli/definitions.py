@@ -169,8 +169,10 @@ async def retry(session: Session, task: str, database: str | None) -> None:
     query = urlencode({"key": found["TaskId"], "type": found["TaskType"]})
     answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}")
     count = found["Failed"]
-    what = counted(count, "document") if count else "no document, as none is passed over"
-    session.show(answer, f"Task {found['TaskName']} tries {what} again.")
+    what = (
+        f"tries {counted(count, 'document')} again" if count else "has passed no document over: nothing is to be tried"
+    )
+    session.show(answer, f"Task {found['TaskName']} {what}.")
 
 
 def _show_failed(answer: dict[str, Any]) -> None:
