@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from raftnode.decoding import from_json
 from raftnode.javascript import ScriptError
 from raftnode.record.commands.base import Refused, check_labels
 from raftnode.record.model import Database
+from tasks import sql_connection, sql_postgres
 from tasks.kinds import ConfigurationError
 from tasks.sql_tables import SqlTable
 from tasks.transform import Transform, targets
@@ -53,6 +55,8 @@ def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfigu
         problem = f"there is no SQL connection string '{etl.connection_string_name}'; known: {known}"
         raise ConfigurationError("ConnectionStringName", problem)
     _check_tables(etl.sql_tables)
+    if sql_connection.parse(from_json(string.configuration)).url.drivername == sql_connection.POSTGRES:
+        _check_names(etl.sql_tables)
     _check_transforms(etl)
     _check_requires(etl.requires)
     return replace(etl, name=etl.name.strip() or f"SQL ETL to {string.name}", connection_string_name=string.name)
@@ -69,6 +73,16 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
     if twice := _twice(table.table_name for table in tables):
         raise ConfigurationError("SqlTables.TableName", f"'{twice}' is there twice; name each table once")
+
+
+def _check_names(tables: tuple[SqlTable, ...]) -> None:
+    """Refuses names that no table or column of PostgreSQL can have."""
+    for table in tables:
+        for name in table.table_name.split("."):
+            if problem := sql_postgres.too_long(name):
+                raise ConfigurationError("SqlTables.TableName", f"'{name}' {problem}")
+        if problem := sql_postgres.too_long(table.document_id_column):
+            raise ConfigurationError("SqlTables.DocumentIdColumn", f"'{table.document_id_column}' {problem}")
 
 
 def _check_transforms(etl: SqlEtlConfiguration) -> None:

@@ -17,6 +17,7 @@ from tasks import sql_types
 from tasks.sql_types import Column, Converter, DoesNotFit
 
 NAME_BYTES_MAX = 63
+"""PostgreSQL cuts longer names of tables and columns in silence."""
 _OID_MAX = (1 << 32) - 1
 
 _RELATIONS = """
@@ -61,6 +62,14 @@ class Type(msgspec.Struct, frozen=True):
     def is_array(self) -> bool:
         """Whether it is a real array: name and oidvector have elements as well."""
         return self.category == "A" and self.length == -1 and self.element != 0
+
+
+def too_long(name: str) -> str | None:
+    """Why no table or column can have this name; None if one can."""
+    count = len(name.encode(errors="surrogatepass"))
+    if count <= NAME_BYTES_MAX:
+        return None
+    return f"has {count} bytes, and PostgreSQL cuts names at {NAME_BYTES_MAX}: use the name as the database has it"
 
 
 def relations(connection: sa.Connection, schema: str | None) -> dict[str, int]:

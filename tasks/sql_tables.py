@@ -86,7 +86,9 @@ class Target:
         found = _match(name, self.columns)
         if found is None:
             known = ", ".join(self.columns)
-            raise NotWritable(f"table '{self.name}' has no column '{name}'; add it, or load to one of: {known}")
+            long = sql_postgres.too_long(name) if self._place == "${}" else None
+            remedy = f"the name {long}; it has" if long else "add it, or load to one of"
+            raise NotWritable(f"table '{self.name}' has no column '{name}'; {remedy}: {known}")
         return found
 
 
@@ -118,7 +120,9 @@ def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
         )
         folded, found = definition.table_name.lower(), _match(name, known)
         if found is None:
-            missing[folded] = f"the target has no table '{definition.table_name}'; create it in the target"
+            long = sql_postgres.too_long(name) if postgres else None
+            remedy = f"the name {long}" if long else "create it in the target"
+            missing[folded] = f"the target has no table '{definition.table_name}'; {remedy}"
             continue
         columns = (
             sql_postgres.columns(connection, known[found])

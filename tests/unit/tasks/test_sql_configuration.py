@@ -41,6 +41,39 @@ def test_a_task_is_accepted_with_raven_s_fields(record: Database) -> None:
     assert json.loads(definition.configuration)["Transforms"][0]["Script"] == "loadToOrders({A: this.A})"
 
 
+def at_postgres() -> Database:
+    text = "Host=db;Database=d;Username=u"
+    connection = {"Name": "target", "Type": "Sql", "FactoryName": "Npgsql", "ConnectionString": text}
+    return database(SqlTarget("postgres", connection))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "field"),
+    [
+        ("t" * 64, "Id", "SqlTables.TableName"),
+        ("ф" * 32, "Id", "SqlTables.TableName"),
+        ("s" * 64 + ".t", "Id", "SqlTables.TableName"),
+        ("t", "ф" * 32, "SqlTables.DocumentIdColumn"),
+        ("s" * 63 + "." + "t" * 63, "ф" * 31, None),
+    ],
+)
+def test_a_name_that_postgresql_would_cut_is_refused(
+    record: Database, name: str, column: str, field: str | None
+) -> None:
+    """By bytes. SQLite has no such limit."""
+    tables = [{"TableName": name, "DocumentIdColumn": column}]
+    given = configuration(SqlTables=tables, Transforms=[transform(Script=f"loadTo('{name}', {{}})")])
+    assert KIND.parse(given, record)
+    if field is None:
+        assert KIND.parse(given, at_postgres())
+        return
+    with pytest.raises(
+        ConfigurationError, match=r"' has 6\d bytes, and PostgreSQL cuts names at 63: use the"
+    ) as refused:
+        KIND.parse(given, at_postgres())
+    assert refused.value.field == field
+
+
 def test_an_empty_name_becomes_one_that_says_where_to(record: Database) -> None:
     assert KIND.parse(configuration(Name=" "), record).name == "SQL ETL to target"
 

@@ -231,3 +231,17 @@ async def test_ids_that_the_id_column_cannot_have_have_no_rows_to_delete(target:
         assert await write(opened, row("7", v=1), row("8", v=1)) == []
         assert await write(opened, DocumentRows("orders/1", ("t",)), DocumentRows("7", ("t",)), row("o", v=1)) == ["o"]
     assert await target.rows("SELECT id FROM t") == [(8,)]
+
+
+@pytest.mark.postgres
+async def test_a_name_that_postgresql_has_cut_is_named_as_the_reason(postgres_target: SqlTarget) -> None:
+    long = "ф" * 32
+    await postgres_target.execute(f'CREATE TABLE t (id text, "{long}" text)')
+    async with sink(postgres_target, tables=(T, SqlTable(long, "id"))) as opened:
+        with pytest.raises(
+            NotWritable, match=r"no column .ф+.; the name has 64 bytes, and PostgreSQL cuts names at 63"
+        ):
+            await write(opened, row("o/1", **{long: "x"}))
+        with pytest.raises(NotWritable, match=r"no table .ф+.; the name has 64 bytes"):
+            await opened.find([long])
+        assert await write(opened, row("o/1", **{"ф" * 31: "x"})) == []
