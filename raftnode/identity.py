@@ -19,6 +19,8 @@ from raftnode.decoding import UNREADABLE, from_json
 FILE = "node.json"
 LOCK = "lock"
 _NEW_FILE = "node.json.new"
+WRITTEN = (FILE, "cluster.json", "raft", "databases")
+"""What a node reads and writes in its directory, here or later."""
 _NOT_OURS = frozenset({LOCK, _NEW_FILE, "lost+found"})
 
 
@@ -54,8 +56,8 @@ class Identity:
 def claim_directory(data_dir: Path, tag: str) -> Identity:
     """Locks the directory, made if absent, and counts this start, synced, before anything else may use it.
 
-    Raises IdentityError when another process holds it, when it is another node's, or when its identity is
-    lost.
+    Raises IdentityError when another process holds it, when it is another node's, when its identity is lost, or when
+    this user may not write what is in it.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,7 @@ def claim_directory(data_dir: Path, tag: str) -> Identity:
         ) from error
     try:
         stored = _read(data_dir, tag)
+        _check_rights(data_dir)
         stored.boot += 1
         _write(data_dir, stored)
     except OSError as error:
@@ -128,6 +131,18 @@ def _read(data_dir: Path, tag: str) -> _Stored:
             " or give this node a directory of its own (node.data_dir)."
         )
     return stored
+
+
+def _check_rights(data_dir: Path) -> None:
+    """Refuses files of another user now: they are written only when other nodes count on this one already."""
+    ours = (data_dir / name for name in WRITTEN)
+    for path in [each for one in ours if one.exists() for each in (one, *one.glob("*"))]:
+        needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if not os.access(path, needed, effective_ids=True):
+            raise IdentityError(
+                f"{path} may not be read and written by this process's user (uid {os.geteuid()}). Give it the whole "
+                f"directory (chown -R USER {data_dir}), or start the node as the user that it had."
+            )
 
 
 def _write(data_dir: Path, stored: _Stored) -> None:

@@ -19,6 +19,7 @@ from raftnode.background import watched
 from raftnode.consensus.disk import SystemDisk
 from raftnode.consensus.forming import NodeRefused
 from raftnode.consensus.hello import Guard, NodeIdentity
+from raftnode.consensus.port import Port
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
 from raftnode.consensus.replica import Replica
 from raftnode.consensus.tls import Tls, load_tls
@@ -105,8 +106,12 @@ class Node:
         self.server = Server(self.settings, tls=http_tls.server if http_tls else None)
         stack.push_async_callback(self.server.stop)
         await self.server.bind()
+        port = await self._bind(node_tls, stack)
+        timer = KillTimer()
+        stack.callback(timer.close)
+        # Nothing that is needed of this machine comes after this: from here on other nodes may count on this one.
         formation = await self._formation(identity)
-        setup, ports = self._setup(identity, formation), self._ports(identity, formation, node_tls, stack)
+        setup, ports = self._setup(identity, formation), self._ports(identity, formation, node_tls, port, timer, stack)
         self.assembly = Assembly(setup, ports)
         self.replica, self.raft = self.assembly.replica, self.assembly.raft
         await self._open(stack, identity, self._parts(identity, formation))
@@ -150,7 +155,13 @@ class Node:
         )
 
     def _ports(
-        self, identity: Identity, formation: Formation, tls: Tls | None, stack: AsyncExitStack
+        self,
+        identity: Identity,
+        formation: Formation,
+        tls: Tls | None,
+        port: Port,
+        timer: KillTimer,
+        stack: AsyncExitStack,
     ) -> Ports[Transport, Databases]:
         settings, http = self.settings, self.http
         cluster, documents = settings.cluster, settings.documents
@@ -160,6 +171,7 @@ class Node:
                 NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
                 TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
                 tls=tls,
+                port=port,
                 guard=Guard(
                     admits=lambda host: admits(settings, host),
                     node_id_of=replica.node_id_of,
@@ -179,8 +191,6 @@ class Node:
                 clean_s=documents.tombstone_cleanup_sec,
             )
 
-        timer = KillTimer()
-        stack.callback(timer.close)
         blame = blame_in(self._data_dir)
         stack.callback(blame.close)
         return Ports(
@@ -212,7 +222,7 @@ class Node:
         )
 
     async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Parts) -> None:
-        await self._listen()
+        await self.assembly.transport.start()
         stack.push_async_callback(self.assembly.transport.stop)
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
@@ -225,15 +235,19 @@ class Node:
         self._run(stack, "forming", self.assembly.forming.run(), may_end=True)
         self._run(stack, "garbage collection", _collect_garbage())
 
-    async def _listen(self) -> None:
+    async def _bind(self, tls: Tls | None, stack: AsyncExitStack) -> Port:
+        """The port for the other nodes, taken and not served yet."""
         host, port = self.settings.cluster.host, self.settings.cluster.port
+        taken = Port(host, port, tls=tls)
         try:
-            await self.assembly.transport.start()
+            await taken.bind()
         except OSError as error:
             raise NodeFailed(
                 f"Cannot listen for the other nodes on {host}, port {port} ({error.strerror or error}): another "
                 "program may use the port. End it, or choose another with cluster.host and cluster.port."
             ) from error
+        stack.callback(taken.close)
+        return taken
 
     def _run(self, stack: AsyncExitStack, name: str, loop: Any, *, may_end: bool = False) -> None:
         """Runs a loop until the stack is unwound; a loop that fails ends the node."""

@@ -15,6 +15,7 @@ from raftnode.background import kept
 from raftnode.consensus import hello as greeting
 from raftnode.consensus.connection import Connection
 from raftnode.consensus.hello import Door, Guard, Hello, NodeIdentity, Refusal
+from raftnode.consensus.port import Port
 from raftnode.consensus.tls import Tls
 from raftnode.decoding import UNREADABLE
 from raftnode.ports import Random, SystemRandom
@@ -67,6 +68,7 @@ class Transport:
         tls: Tls | None = None,
         random: Random | None = None,
         guard: Guard = Guard(),  # noqa: B008
+        port: Port | None = None,
     ) -> None:
         self.removed_by: str | None = None
         """The peer by whose newer membership this node was removed; None once it is let in."""
@@ -87,7 +89,8 @@ class Transport:
         self._membership_index = 0
         self._met: dict[str, Hello] = {}
         self._strangers: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._port = port or Port(config.host, config.port, tls=tls, handshake_ms=config.connect_timeout_ms)
+        self._running = False
         self._watch: asyncio.TimerHandle | None = None
 
     # life
@@ -95,22 +98,17 @@ class Transport:
     async def start(self) -> None:
         """Listens and begins to connect. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(
-            lambda: self._connection(None),
-            self._config.host,
-            self._config.port,
-            ssl=self._tls.server if self._tls else None,
-            ssl_handshake_timeout=self._config.connect_timeout_ms / 1000 if self._tls else None,
-            reuse_address=True,
-        )
+        await self._port.serve(lambda: self._connection(None))
+        self._running = True
         self._keep_links()
         self._on_watch()
 
     async def stop(self) -> None:
         """Closes everything; returns when no task and no connection is left."""
-        if self._server is None:
+        if not self._running:
             return
-        self._server.close()
+        self._running = False
+        self._port.close()
         if self._watch is not None:
             self._watch.cancel()
         keepers = [link.keeper for link in self._links.values() if link.keeper is not None]
@@ -119,13 +117,11 @@ class Transport:
         await asyncio.gather(*keepers, return_exceptions=True)
         for connection in [*self._strangers, *(link.connection for link in self._links.values() if link.connection)]:
             connection.drop("this node stops")
-        self._server = None
 
     @property
     def port(self) -> int:
         """The port that is listened on."""
-        assert self._server is not None, "start() comes first"
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._port.number
 
     # messages
 
@@ -190,7 +186,7 @@ class Transport:
         for tag, address in self._addresses.items():
             link = self._link(tag)
             link.address = address
-            if link.keeper is None and self._server is not None:
+            if link.keeper is None and self._running:
                 link.keeper = kept(partial(self._keep, link), f"connection to {tag}")
 
     def _link(self, tag: str) -> _Link:

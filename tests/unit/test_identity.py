@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,35 @@ def test_that_a_directory_has_held_a_log_is_remembered(tmp_path: Path) -> None:
         note_took_part(tmp_path, again)
         assert (again.took_part, again.boot, again.node_id) == (True, boot, first.node_id)
         again.release()
+
+
+@pytest.mark.parametrize("written", ["raft", "raft/vote", "databases", "databases/shop", "cluster.json"])
+def test_what_another_user_owns_is_refused_before_the_start_counts(written: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:  # tmp_path is closed to other users
+        data_dir = Path(made)
+        claim_directory(data_dir, "A").release()
+        path = data_dir / written
+        path.parent.mkdir(exist_ok=True)
+        path.touch() if path.suffix or written == "raft/vote" else path.mkdir()
+        for ours in (data_dir, *data_dir.rglob("*")):
+            ours.chmod(0o777)
+        path.chmod(0o500)
+        with another_user(), pytest.raises(IdentityError, match=rf"{written} may not be .*written.*chown -R"):
+            claim_directory(data_dir, "A")
+        path.chmod(0o777)
+        with another_user():
+            again = claim_directory(data_dir, "A")
+        again.release()
+        assert again.boot == 2
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Root may do everything, so it is nobody for a moment."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)

@@ -16,7 +16,7 @@ from raftnode.record.commands import AnnounceNode, Command, FormCluster, encode
 from raftnode.record.model import ClusterNode, Result, Timings
 from tests.unit.consensus.cluster import until
 from tests.unit.consensus.support import Nowhere
-from tests.unit.web.conftest import free_port, settings_in
+from tests.unit.web.conftest import free_port, running, settings_in
 
 LIMIT_S = 20
 
@@ -53,13 +53,26 @@ async def test_an_address_that_can_never_be_joined_is_refused_at_once(tmp_path: 
         await _within(Node(settings_in(tmp_path / "a"), join=url).run())
 
 
-async def test_a_node_whose_http_port_is_taken_ends_before_it_takes_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["http", "cluster"])
+async def test_a_node_whose_port_is_taken_ends_before_it_takes_part(tmp_path: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = settings_in(tmp_path / "a", http__port=str(taken.getsockname()[1]))
-        with pytest.raises(NodeFailed, match=r"http\.port"):
+        settings = settings_in(tmp_path / "a", **{f"{name}__port": str(taken.getsockname()[1])})
+        with pytest.raises(NodeFailed, match=rf"{name}\.port"):
             await _within(Node(settings).run())
-    assert not (tmp_path / "a" / "raft").exists()
-    assert not (tmp_path / "a" / "cluster.json").exists()
+        assert not (tmp_path / "a" / "raft").exists()
+        assert not (tmp_path / "a" / "cluster.json").exists()
+        async with running(settings_in(tmp_path / "b", node__tag="B")) as other:
+            with pytest.raises(NodeFailed, match=rf"{name}\.port"):
+                await _within(Node(settings, join=other.url).run())
+            assert list(other.node.replica.record.nodes) == ["B"]
+
+
+async def test_a_machine_without_a_kill_timer_joins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(settings_in(tmp_path / "b", node__tag="B")) as other:
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with pytest.raises(NodeFailed, match="first process of a container"):
+            await _within(Node(settings_in(tmp_path / "a"), join=other.url).run())
+        assert list(other.node.replica.record.nodes) == ["B"]
 
 
 class Counting(Replica):
