@@ -67,7 +67,8 @@ async def _ready(client: Client, run: asyncio.Task[None]) -> None:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of a ready node."""
-    async with running(settings_in(tmp_path / "data")) as client:
+async def client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """A client of a ready node; the parameter, if there is one, are settings of it."""
+    given: dict[str, str] = getattr(request, "param", {})
+    async with running(settings_in(tmp_path / "data", **given)) as client:
         yield client

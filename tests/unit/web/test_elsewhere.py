@@ -67,6 +67,11 @@ async def test_any_node_says_who_is_responsible_for_a_task(client: Client, other
     assert info["Placement"]["Ranking"][0]["Node"] == "B"
 
 
+PATIENT = {"cluster__time_before_moving_to_rehab_ms": "600000"}
+"""A claim of a node that is silent stays for as long as a test of it takes, however busy the machine is."""
+
+
+@pytest.mark.parametrize("client", [PATIENT], indirect=True)
 async def test_a_holder_that_does_not_answer_is_named(client: Client) -> None:
     target = {"Type": "Sql", "Name": "target", "FactoryName": "Npgsql", "ConnectionString": "Host=h;Database=d"}
     await client.put("/databases/Far/admin/connection-strings", target)
