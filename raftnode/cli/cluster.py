@@ -38,10 +38,13 @@ async def list_nodes(session: Session) -> None:
         rows = [_node_row(node, answer["Leader"]) for _, node in sorted(answer["Nodes"].items())]
         columns = ("node", "kind", "address", "weight", "labels", "runs", "")
         print_table("", columns, rows, empty="This node is in no cluster.")
+        if answer["SilentUnknown"]:
+            click.echo(answer["SilentUnknown"])
 
     # A database of no name: the nodes are wanted, and not every task.
-    nodes = (await session.call("GET", "/status?database=."))["Cluster"]["Nodes"]
-    session.show(await session.call("GET", "/cluster/topology") | {"Nodes": nodes}, show)
+    cluster = (await session.call("GET", "/status?database=."))["Cluster"]
+    known = {key: cluster[key] for key in ("Nodes", "SilentUnknown")}
+    session.show(await session.call("GET", "/cluster/topology") | known, show)
 
 
 def _node_row(node: dict[str, Any], leader: str | None) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import structlog
 from raftnode.consensus.hello import Announced
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
 from raftnode.record import snapshot
-from raftnode.record.commands import Changes, Command, Decide, Entry, encode
-from raftnode.record.machine import apply
+from raftnode.record.commands import Changes, Command, Decide, Entry, decode, encode
+from raftnode.record.machine import apply, first_result
 from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,10 @@ class Replica:
         return applied.result
 
     def refuses(self, command: bytes) -> str | None:
-        """Why the record would refuse the command now."""
+        """Why the record would refuse the command now. A repeat changes the record no more, so that what goes with the
+        command must not happen again either."""
+        if decode(command).request_id in self.record.requests:
+            return "a request of this id took effect already"
         error = self._rehearsed(command).error
         return error.message if error else None
 
@@ -135,19 +138,34 @@ class Replica:
         proposed = await self._the_raft().propose_here(encode(command), term=command.term)
         return self._answer(proposed)
 
-    async def change_membership(self, change: Add | Remove, command: Command, *, timeout_ms: int = 10000) -> Result:
-        """One log entry that changes both Raft's membership and the record. Raises Unavailable after `timeout_ms`.
+    def first_result(self, request_id: str, asked: str) -> Result | None:
+        """What the request of that id was answered with when it took effect, as far as this node has applied the log;
+        None if none did. See `Envelope` for `asked`."""
+        return first_result(self.record, request_id, asked, index=self.record.index)
 
-        A command the record would refuse is answered here, as soon as this node knows; the leader does not append it
-        either way: the membership must not change without it.
+    async def change_membership(
+        self,
+        change: Add | Remove,
+        command: Command,
+        *,
+        timeout_ms: int = 10000,
+        request_id: str | None = None,
+        asked: str = "",
+    ) -> Result:
+        """One log entry that changes both Raft's membership and the record, under a request id like `propose`. Raises
+        Unavailable after `timeout_ms`.
+
+        A command the record would refuse is answered here, as soon as this node knows, and so is a repeat; the leader
+        appends neither: the membership must not change without the record.
         """
-        data = self._encoded(command, None)
+        id = request_id or uuid.uuid4().hex
+        data = self._encoded(command, id, asked)
         reason = "no leader is known"
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
                     rehearsed = self._rehearsed(data)
-                    if rehearsed.error is not None:
+                    if rehearsed.error is not None or id in self.record.requests:
                         return rehearsed
                     try:
                         return self._answer(await self._the_raft().change_membership(change, data))

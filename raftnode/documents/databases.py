@@ -15,7 +15,7 @@ import structlog
 
 from raftnode.documents.cleaning import passed
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
-from raftnode.documents.folders import MADE, away, folder, move, remove
+from raftnode.documents.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.replication import Destination, Replication
 from raftnode.documents.store import DocumentStore
 from raftnode.http import Http
@@ -238,8 +238,7 @@ class Databases:
         return copy
 
     def _path(self, database: Database) -> Path:
-        file = database.topology.database_topology_id_base64.replace("/", "_") or "database"
-        return self.directory / folder(database.name) / f"{file}.sqlite"
+        return file(self.directory, database.name, database.topology.database_topology_id_base64)
 
     async def _opened(self, copy: _Open) -> DocumentStore:
         async with copy.opening:

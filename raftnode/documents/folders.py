@@ -5,6 +5,7 @@
 <directory>/.removed/<folder>-<ns>/…        the files of a copy that was deleted softly
 """
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +21,11 @@ FILE_NAME_BYTES_MAX = 255
 def folder(database: str) -> str:
     """The folder of a database: its folded name; the beginning of it and a hash where that is too long for a file."""
     return _fitting(database.lower(), FILE_NAME_BYTES_MAX)
+
+
+def file(directory: Path, database: str, id: str) -> Path:
+    """The file of a database's copy. `id` is its topology's."""
+    return directory / folder(database) / f"{id.replace('/', '_') or 'database'}.sqlite"
 
 
 def away(directory: Path, database: str) -> Path:
@@ -39,6 +45,17 @@ def move(directory: Path, place: Path) -> None:
     if directory.exists():
         place.parent.mkdir(exist_ok=True)
         directory.rename(place)
+        for changed in (place.parent, directory.parent):
+            sync_directory(changed)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes durable which files and folders are in it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fitting(name: str, bytes_max: int) -> str:

@@ -1,18 +1,25 @@
 """The files of softly deleted databases: what there is of them on this node, and putting one back.
 
 A copy is put back by a link beside the file: until the cluster has the database again, a crash leaves it where it was.
+While there is a link, the copy may be open as a database or become one at any moment, so that it is put back nowhere
+else: two databases in one file would destroy it. The topology id comes from the copy, so that a repeat makes no second
+link.
 """
 
+import base64
+import contextlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
+import xxhash
 
 from raftnode.documents.errors import StoreFailed
-from raftnode.documents.folders import REMOVED, folder
+from raftnode.documents.folders import REMOVED
 from raftnode.documents.model import TICKS_PER_SECOND, timestamp
 from raftnode.documents.sqlite import sync_directories
 
@@ -31,27 +38,37 @@ class Removed(msgspec.Struct, frozen=True, rename="pascal"):
     deleted_at: str
 
 
-def removed(directory: Path) -> list[Removed]:
-    """Those that this node has, oldest first. What cannot be read is passed over."""
-    found = [shown for file in _files(directory) if (shown := _shown(file)) is not None]
+def removed(directory: Path, live: Collection[Path]) -> list[Removed]:
+    """Those that this node has, oldest first. What cannot be read is passed over. `live` are the files of the databases
+    that there are: a copy that is one of them again, as a crash came before it was forgotten, is forgotten now."""
+    found = []
+    for file in _files(directory):
+        if link_of(directory, file) in live:
+            forget(file)
+        elif (shown := _shown(file)) is not None:
+            found.append(shown)
     return sorted(found, key=lambda shown: shown.deleted_at)
 
 
-def put_back(directory: Path, which: Removed, database: str, id: str) -> Path:
-    """Makes the file the one of a database of that name and topology id, and leaves it where it is, too; the new path.
+def topology_id(tag: str, copy: str, database: str) -> str:
+    """The topology id of a database that is made of the copy in folder `copy` of node `tag`."""
+    hashed = xxhash.xxh3_128_digest("\0".join((tag, copy, database.lower())).encode())
+    return base64.b64encode(hashed)[:22].decode()
+
+
+def put_back(which: Removed, path: Path) -> None:
+    """Makes the copy's file the one at `path`, and leaves it where it is, too. A repeat completes what was begun.
     Raises StoreFailed."""
-    path = directory / folder(database) / f"{id.replace('/', '_')}.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in SUFFIXES:
-            source = Path(which.path + suffix)
-            if source.exists():
-                os.link(source, path.with_name(path.name + suffix))
+        # The file comes last: with it there is a link, and it must never be opened without what is in its log.
+        for suffix in reversed(SUFFIXES):
+            source, link = Path(which.path + suffix), path.with_name(path.name + suffix)
+            if source.exists() and not (link.exists() and link.samefile(source)):
+                os.link(source, link)
         sync_directories(path.parent)
     except OSError as error:
-        take_back(path)
         raise StoreFailed(f"{which.path} cannot be put back: {error.strerror}") from None
-    return path
 
 
 def take_back(path: Path) -> None:
@@ -60,9 +77,18 @@ def take_back(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def forget(which: Removed) -> None:
+def link_of(directory: Path, copy: Path) -> Path | None:
+    """Where the file of a copy has been put back, or is being; None if nowhere."""
+    with contextlib.suppress(OSError):
+        if copy.stat().st_nlink > 1:
+            # Folders of databases only: those that begin with a dot are not.
+            return next((link for link in directory.glob("[!.]*/*.sqlite") if link.samefile(copy)), None)
+    return None
+
+
+def forget(copy: Path) -> None:
     """What was put back is no longer among the removed."""
-    shutil.rmtree(Path(which.path).parent, ignore_errors=True)
+    shutil.rmtree(copy.parent, ignore_errors=True)
 
 
 def _files(directory: Path) -> list[Path]:

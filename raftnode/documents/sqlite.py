@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from raftnode.documents.errors import StoreDamaged, StoreError, StoreFailed
+from raftnode.documents.folders import sync_directory
 
 APPLICATION_ID: Final = 0x52_46_4E_44
 SCHEMA_VERSION: Final = 2
@@ -113,11 +114,7 @@ def _remember_places(connection: sqlite3.Connection) -> None:
 def sync_directories(folder: Path) -> None:
     """Makes a new file's own entry durable, and those of the folders just made for it."""
     for directory in (folder, *list(folder.parents)[:2]):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(directory)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -65,10 +65,23 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
     if len(envelope.asked) > ASKED_LENGTH_MAX:
         message = f"The hash of what was asked for is longer than {ASKED_LENGTH_MAX} characters."
         return _answer(record, None, _failed(entry, "BadRequestException", message))
-    first = record.requests.get(envelope.request_id)
+    first = first_result(record, envelope.request_id, envelope.asked, index=entry.index)
     if first is not None:
-        return Applied(record=record, result=_repeated(first, entry, envelope))
+        return Applied(record=record, result=first)
     return _run(record, entry, envelope)
+
+
+def first_result(record: Record, request_id: str, asked: str, *, index: int) -> Result | None:
+    """What a request of that id was answered with when it took effect, None if none did. `asked` is the hash of what
+    is asked for now; another than the first one's is refused, as of `index`."""
+    first = record.requests.get(request_id)
+    if first is None or not first.asked or not asked or first.asked == asked:
+        return first
+    message = (
+        f"The raft-request-id '{request_id}' was used for another request, at index {first.index}; "
+        "nothing was changed. Give each request an id of its own, and a repeat the very same request."
+    )
+    return Result(index=index, error=Error(type="RequestIdUsedException", message=message))
 
 
 def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
@@ -83,16 +96,6 @@ def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
         return _answer(record, envelope, _failed(entry, "RavenException", message))
     result = Result(index=entry.index, value=outcome.value)
     return _answer(outcome.record, envelope, result, outcome.changes)
-
-
-def _repeated(first: Result, entry: Entry, envelope: Envelope) -> Result:
-    if not first.asked or not envelope.asked or first.asked == envelope.asked:
-        return first
-    message = (
-        f"The raft-request-id '{envelope.request_id}' was used for another request, at index {first.index}; "
-        "nothing was changed. Give each request an id of its own, and a repeat the very same request."
-    )
-    return _failed(entry, "RequestIdUsedException", message)
 
 
 def _answer(record: Record, envelope: Envelope | None, result: Result, changes: Changes | None = None) -> Applied:

@@ -21,6 +21,7 @@ from raftnode.web import (
     removed,
     replication,
     runs,
+    silence,
     snapshots,
     status,
     tasks,
@@ -35,7 +36,7 @@ from raftnode.web.slices import SLICES, Slices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
-    removed, replication, runs, snapshots, status, tasks, topology, traits, whatif, why,
+    removed, replication, runs, silence, snapshots, status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 
@@ -51,6 +52,7 @@ def application(parts: Parts) -> web.Application:
     etag = topology.ClusterEtag(parts.replica.record)
     parts.replica.subscribe(etag)
     app[SLICES] = Slices()
+    app[removed.RESTORING] = asyncio.Lock()
     app[topology.CLUSTER_ETAG] = etag
     app.on_response_prepare.append(topology.versioned)
     for area in AREAS:

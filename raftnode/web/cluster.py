@@ -11,10 +11,11 @@ from aiohttp import web
 
 from config.schema import ADDRESS_PATTERN, URL_PATTERN
 from raftnode.consensus.raft import Add, Peer, Remove
-from raftnode.record.commands import AddNode, Command, RemoveNode, SetDraining, SetNodeKind
+from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
 from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
 from raftnode.record.ownership import Group, task_of
-from raftnode.web.commit import APPLY_TIMEOUT_MS, commit, settled
+from raftnode.web.bodies import whole
+from raftnode.web.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_another
 from raftnode.web.parts import PARTS, Parts
@@ -77,12 +78,15 @@ async def add_node(request: web.Request) -> web.Response:
     """A node joins, as a watcher or as a Promotable, which is promoted once it has caught up: an empty voter would
     make votes wait for it. A repeat by the same node gets the same answer, so that joining may be tried again."""
     parts = request.app[PARTS]
+    first = await first_result(request)
+    if first is not None:
+        return answer(_joined(request, str(first.value), first.index))
     node = await _joining_node(request)
     if _known(parts.replica.record, node):
         return answer(_joined(request, node.tag, parts.replica.record.index))
     peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
     try:
-        result = await _change(parts, Add(peer), AddNode(node=node))
+        result = await commit_change(request, (Add(peer), AddNode(node=node)))
     except ApiError:
         if not _known(parts.replica.record, node):
             raise
@@ -97,8 +101,15 @@ async def remove_node(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     query = Query(request)
     tag, force = query.required("nodeTag"), query.flag("force", False)
-    the_node(parts.replica.record, tag)
-    _refuse_last_voter(parts.replica.record, tag, "Watcher")
+
+    async def checked() -> Change:
+        the_node(parts.replica.record, tag)
+        _refuse_last_voter(parts.replica.record, tag, "Watcher")
+        return Remove(tag), RemoveNode(tag=tag)
+
+    change = await unless_repeated(request, checked)
+    if isinstance(change, Result):
+        return answer({"RaftCommandIndex": change.index, "Topology": _topology(request)})
     if tag == parts.tag:
         # A node cannot see its own removal.
         return await by_another(request)
@@ -106,7 +117,7 @@ async def remove_node(request: web.Request) -> web.Response:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
         await _drained(request, tag)
     await _lead_elsewhere(parts, tag)
-    result = await _change(parts, Remove(tag), RemoveNode(tag=tag))
+    result = await commit_change(request, change)
     log.info("A node was removed from the cluster, as an operator asked.", tag=tag)
     return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
 
@@ -159,7 +170,7 @@ def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
 
 async def _joining_node(request: web.Request) -> ClusterNode:
     query = Query(request)
-    said = await body(request, Joining) if request.can_read_body else Joining()
+    said = await body(request, Joining) if await whole(request) else Joining()
     url = (said.url or query.text("url") or "").rstrip("/")
     address = said.cluster_address or query.text("clusterAddress") or ""
     node_id = said.node_id or query.text("nodeId") or ""
@@ -236,27 +247,31 @@ def _topology(request: web.Request) -> dict[str, Any]:
     return topology_json(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
 
 
-async def _change(parts: Parts, change: Add | Remove, command: Command) -> Result:
-    """Both in one log entry."""
-    return await settled(parts, await parts.replica.change_membership(change, command))
-
-
 async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
     parts = request.app[PARTS]
     tag = Query(request).required("nodeTag")
-    node = the_node(parts.replica.record, tag)
-    if node.kind == kind:
-        # This node may only not have heard yet that it is another by now.
-        await parts.raft.wait_applied(await parts.raft.barrier(), APPLY_TIMEOUT_MS)
+
+    async def checked() -> Change | None:
         node = the_node(parts.replica.record, tag)
-    if node.kind == kind:
-        return answer({"RaftCommandIndex": parts.replica.record.index, "Topology": _topology(request)})
-    change = Add(Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id))
-    _refuse_last_voter(parts.replica.record, tag, kind)
-    if kind != "Member":
-        await _lead_elsewhere(parts, tag)
-    result = await _change(parts, change, SetNodeKind(tag=tag, kind=kind))
-    return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
+        if node.kind == kind:
+            # This node may only not have heard yet that it is another by now.
+            await parts.raft.wait_applied(await parts.raft.barrier(), APPLY_TIMEOUT_MS)
+            node = the_node(parts.replica.record, tag)
+        if node.kind == kind:
+            return None
+        _refuse_last_voter(parts.replica.record, tag, kind)
+        peer = Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id)
+        return Add(peer), SetNodeKind(tag=tag, kind=kind)
+
+    change = await unless_repeated(request, checked)
+    index = parts.replica.record.index
+    if isinstance(change, Result):
+        index = change.index
+    elif change is not None:
+        if kind != "Member":
+            await _lead_elsewhere(parts, tag)
+        index = (await commit_change(request, change)).index
+    return answer({"RaftCommandIndex": index, "Topology": _topology(request)})
 
 
 async def _lead_elsewhere(parts: Parts, tag: str) -> None:

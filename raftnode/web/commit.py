@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 import structlog
 import xxhash
 from aiohttp import web
 
+from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Remove
 from raftnode.decoding import UNREADABLE, from_json
 from raftnode.http import HttpError, HttpFailed
 from raftnode.record.commands import Command, Entry, Refused
@@ -22,23 +24,102 @@ log = structlog.get_logger(__name__)
 
 APPLY_TIMEOUT_MS = 5_000
 MEMBERS_TIMEOUT_S = 3.0
+CATCH_UP_MS = 1_000
+
+Made = TypeVar("Made")
+Change = tuple[Add | Remove, Command]
+"""A change of Raft's membership and the command of the same log entry."""
 
 
-async def commit(request: web.Request, command: Command, *, part: str = "") -> Result:
-    """The command's result, once this node has applied it too: whoever reads here next sees it.
+async def commit(
+    request: web.Request, checked: Command | Callable[[], Awaitable[Command]], *, part: str = ""
+) -> Result:
+    """The result of a command, or of the one that `checked` gives (see `unless_repeated`), once this node has applied
+    it too: whoever reads here next sees it.
 
     Works from any node. A repeated raft-request-id takes effect once; `part` tells apart several commands of one
     request. Raises ApiError when the command is refused, Unavailable when the cluster did not answer.
     """
     parts = request.app[PARTS]
-    id = request_id(request)
-    result = await parts.replica.propose(
-        command,
-        timeout_ms=parts.settings.cluster.proposal_timeout_ms,
-        request_id=f"{id}/{part}" if id and part else id,
-        asked=await asked(request) if id else "",
-    )
+    command = checked if isinstance(checked, Command) else await unless_repeated(request, checked, part=part)
+    if isinstance(command, Result):
+        return command
+    id, asks = await _identified(request, part)
+    timeout_ms = parts.settings.cluster.proposal_timeout_ms
+    result = await parts.replica.propose(command, timeout_ms=timeout_ms, request_id=id, asked=asks)
     return await settled(parts, result)
+
+
+async def commit_change(request: web.Request, change: Change) -> Result:
+    """Like `commit`, for a change of the cluster's nodes."""
+    parts = request.app[PARTS]
+    id, asks = await _identified(request, "")
+    return await settled(parts, await parts.replica.change_membership(*change, request_id=id, asked=asks))
+
+
+async def commit_each(
+    request: web.Request, names: Sequence[str], checked: Callable[[list[str]], list[Command]]
+) -> list[Result]:
+    """The results of several commands of one request, one for each name. `checked` gives those of the names whose
+    command has not taken effect yet; if one of them would be refused, none is proposed."""
+    first: dict[str, Result | None] = {}
+
+    async def commands() -> dict[str, Command]:
+        first.update({name: await first_result(request, part=name) for name in names})
+        new = [name for name in names if first[name] is None]
+        made = checked(new) if new else []
+        _rehearse(request, made)
+        return dict(zip(new, made, strict=True))
+
+    made = await _as_of_now(request, commands)
+    return [first[name] or await commit(request, made[name], part=name) for name in names]
+
+
+async def unless_repeated(
+    request: web.Request, checked: Callable[[], Awaitable[Made]], *, part: str = ""
+) -> Made | Result:
+    """What `checked` makes of a request as things stand. It is not asked about the repeat of a request that took
+    effect, as what it looks at may have changed since: a repeat gets the result of the first, whatever that was."""
+
+    async def first_or_checked() -> Made | Result:
+        return await first_result(request, part=part) or await checked()
+
+    return await _as_of_now(request, first_or_checked)
+
+
+async def first_result(request: web.Request, *, part: str = "") -> Result | None:
+    """The result of the request of this id if it took effect already, None if it did not. Raises ApiError if that was
+    a refusal, or if the id was used for another request."""
+    parts = request.app[PARTS]
+    id, asks = await _identified(request, part)
+    first = parts.replica.first_result(id, asks) if id else None
+    return None if first is None else await settled(parts, first)
+
+
+async def _as_of_now(request: web.Request, checked: Callable[[], Awaitable[Made]]) -> Made:
+    """What the checks give. A node that lags behind may not know yet that a request is a repeat: before its checks
+    refuse one, it hears what was acknowledged anywhere, if there is a leader to tell it."""
+    parts = request.app[PARTS]
+    try:
+        return await checked()
+    except ApiError:
+        if request_id(request) is None or parts.heartbeat.role == "Leader" or not await _caught_up(parts):
+            raise
+    return await checked()
+
+
+async def _caught_up(parts: Parts) -> bool:
+    try:
+        await parts.raft.wait_applied(await parts.raft.barrier(timeout_ms=CATCH_UP_MS), CATCH_UP_MS)
+    except (NotCommitted, OutcomeUnknown, TimeoutError):
+        return False
+    return True
+
+
+async def _identified(request: web.Request, part: str) -> tuple[str | None, str]:
+    """The id under which a command is proposed, and the hash of what is asked for; none if the client gave none."""
+    id = request_id(request)
+    return (f"{id}/{part}" if part else id, await asked(request)) if id else (None, "")
 
 
 async def asked(request: web.Request) -> str:
@@ -52,14 +133,7 @@ async def asked(request: web.Request) -> str:
     return xxhash.xxh3_64_hexdigest(msgspec.json.encode([*where, request.headers.get("If-Match")]) + content)
 
 
-def is_repeat(request: web.Request, *, part: str = "") -> bool:
-    """Whether a request of this id took effect already, so that what it needs may be gone: it gets its first answer."""
-    id = request_id(request)
-    known = request.app[PARTS].replica.record.requests
-    return id is not None and (f"{id}/{part}" if part else id) in known
-
-
-def rehearse(request: web.Request, commands: Iterable[Command]) -> None:
+def _rehearse(request: web.Request, commands: Iterable[Command]) -> None:
     """Refuses the request before any of its commands is proposed, if one would be refused as things stand."""
     parts = request.app[PARTS]
     record = parts.replica.record

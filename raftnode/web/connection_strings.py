@@ -7,10 +7,10 @@ from aiohttp import web
 
 from raftnode import masking
 from raftnode.decoding import from_json
-from raftnode.record.commands import DeleteConnectionString, PutConnectionString
+from raftnode.record.commands import Command, DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
 from raftnode.web import views
-from raftnode.web.commit import commit, is_repeat
+from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
 from raftnode.web.stores import existing_database
@@ -40,19 +40,20 @@ def routes() -> list[web.RouteDef]:
 
 async def put(request: web.Request) -> web.Response:
     """Adds or replaces a connection string. Tasks that use it start again with it."""
-    database = existing_database(request)
     # All of it is read, unknown fields too, as all of it is kept and shown.
     given = await body(request, dict[str, Any])
     header = fitting(given, Header)
-    stored = database.connection_strings.get(header.name.lower())
-    given = with_secrets(given, stored.configuration if stored else None)
-    await _check(header.type, given, database)
-    configuration = msgspec.json.encode(given)
-    command = PutConnectionString(
-        database=database.name, name=header.name, type=header.type, configuration=configuration
-    )
-    result = await commit(request, command)
-    return answer({"RaftCommandIndex": result.index})
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        stored = database.connection_strings.get(header.name.lower())
+        whole = with_secrets(given, stored.configuration if stored else None)
+        await _check(header.type, whole, database)
+        return PutConnectionString(
+            database=database.name, name=header.name, type=header.type, configuration=msgspec.json.encode(whole)
+        )
+
+    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
 
 
 async def get(request: web.Request) -> web.Response:
@@ -73,18 +74,21 @@ async def get(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """Deletes a connection string that no task uses."""
-    database = existing_database(request)
     query = Query(request)
     name, kind = query.required("connectionString"), query.text("type")
-    present = database.connection_strings.get(name.lower())
-    if present is None and not is_repeat(request):
-        known = ", ".join(sorted(string.name for string in database.connection_strings.values())[:10]) or "none"
-        message = f"Database '{database.name}' has no connection string '{name}'. Its connection strings: {known}."
-        raise ApiError("ConnectionStringDoesNotExistException", message)
-    if present is not None and kind is not None and present.type.lower() != kind.lower():
-        raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
-    result = await commit(request, DeleteConnectionString(database=database.name, name=name))
-    return answer({"RaftCommandIndex": result.index})
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        present = database.connection_strings.get(name.lower())
+        if present is None:
+            known = ", ".join(sorted(string.name for string in database.connection_strings.values())[:10]) or "none"
+            message = f"Database '{database.name}' has no connection string '{name}'. Its connection strings: {known}."
+            raise ApiError("ConnectionStringDoesNotExistException", message)
+        if kind is not None and present.type.lower() != kind.lower():
+            raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
+        return DeleteConnectionString(database=database.name, name=name)
+
+    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
 
 
 def with_secrets(given: dict[str, Any], stored: bytes | None) -> dict[str, Any]:

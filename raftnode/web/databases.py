@@ -9,6 +9,7 @@ from aiohttp import web
 from immutables import Map
 
 from raftnode.record.commands import (
+    Command,
     CreateDatabase,
     DeleteDatabase,
     SetDatabaseState,
@@ -16,8 +17,9 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Database, LockMode, Record
 from raftnode.web import views
+from raftnode.web.bodies import whole
 from raftnode.web.cluster import the_node
-from raftnode.web.commit import commit, is_repeat, rehearse
+from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.groups import group_answer, the_database
 from raftnode.web.parts import PARTS
@@ -96,7 +98,7 @@ def routes() -> list[web.RouteDef]:
 async def create(request: web.Request) -> web.Response:
     """Creates a database on the named Members, or on `replicationFactor` nodes."""
     query = Query(request)
-    wished = await body(request, NewDatabase) if request.can_read_body else NewDatabase()
+    wished = await body(request, NewDatabase) if await whole(request) else NewDatabase()
     name = query.text("name") or wished.database_name
     if name is None:
         raise bad_request("The database has no name. Add ?name=... or DatabaseName.")
@@ -133,18 +135,16 @@ async def delete(request: web.Request) -> web.Response:
     wait_s = CONFIRMATION_S
     if wished.time_to_wait_for_confirmation is not None:
         wait_s = min(timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation), CONFIRMATION_S_MAX)
-    for tag in wished.from_nodes or ():
-        the_node(request.app[PARTS].replica.record, tag)
-    commands = [
-        DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=tuple(wished.from_nodes or ()))
-        for name in wished.database_names
-    ]
-    rehearse(request, [command for command in commands if not is_repeat(request, part=command.name)])
-    index = 0
-    for command in commands:
-        index = (await commit(request, command, part=command.name)).index
+    from_nodes = tuple(wished.from_nodes or ())
+
+    def checked(names: list[str]) -> list[Command]:
+        for tag in from_nodes:
+            the_node(request.app[PARTS].replica.record, tag)
+        return [DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=from_nodes) for name in names]
+
+    results = await commit_each(request, wished.database_names, checked)
     pending = await _pending(request, wished.database_names, wait_s)
-    return answer({"RaftCommandIndex": index, "PendingDeletes": pending})
+    return answer({"RaftCommandIndex": results[-1].index, "PendingDeletes": pending})
 
 
 async def enable(request: web.Request) -> web.Response:
@@ -161,12 +161,12 @@ async def set_lock(request: web.Request) -> web.Response:
     """Whether databases may be deleted."""
     wished = await body(request, Lock)
     _check_names(wished.database_names)
-    commands = [SetLockMode(name=name, mode=wished.mode) for name in wished.database_names]
-    rehearse(request, commands)
-    index = 0
-    for command in commands:
-        index = (await commit(request, command, part=command.name)).index
-    return answer({"RaftCommandIndex": index})
+
+    def checked(names: list[str]) -> list[Command]:
+        return [SetLockMode(name=name, mode=wished.mode) for name in names]
+
+    results = await commit_each(request, wished.database_names, checked)
+    return answer({"RaftCommandIndex": results[-1].index})
 
 
 async def list_databases(request: web.Request) -> web.Response:

@@ -8,8 +8,8 @@ from aiohttp import web
 
 from raftnode.decoding import from_json
 from raftnode.record.commands import PutTask
-from raftnode.record.model import Database, Task
-from raftnode.web.commit import commit
+from raftnode.record.model import Database, Result, Task
+from raftnode.web.commit import commit, unless_repeated
 from raftnode.web.connection_strings import with_secrets
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_one_that_knows
@@ -29,48 +29,62 @@ def routes() -> list[web.RouteDef]:
 
 async def put(request: web.Request) -> web.Response:
     """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it again."""
-    database = existing_database(request)
-    query = Query(request)
     given = await body(request, dict[str, Any])
     kind = given.get("EtlType")
     if not isinstance(kind, str) or not kind:
         raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
-    elsewhere = await by_one_that_knows(request, f"{kind}Etl")
-    if elsewhere is not None:
-        return elsewhere
-    id = query.integer("id", _task_id(given))
+    id = Query(request).integer("id", _task_id(given))
+    status = 201 if id == 0 else 200
+
+    async def checked() -> PutTask | web.Response:
+        return await by_one_that_knows(request, f"{kind}Etl") or await _checked(request, kind, id, given)
+
+    command = await unless_repeated(request, checked)
+    if isinstance(command, Result):
+        return modified(request, command, status=status)
+    if not isinstance(command, PutTask):
+        return command
+    result = await commit(request, command)
+    return modified(request, result, status=status, warnings=await _unknown_collections(request, command))
+
+
+async def _checked(request: web.Request, kind: str, id: int, given: dict[str, Any]) -> PutTask:
+    """The command of an ETL that its kind has found good."""
+    query, database = Query(request), existing_database(request)
     present = database.tasks.get(id)
     given = with_secrets(given, present.configuration if present else None)
     given = _with_what_stands(given, present)
     definition = await checked_by_kind(lambda: parsed(f"{kind}Etl", given | {"TaskId": id}, database))
     check_mentor(request, database, definition.mentor, definition.pinned)
     _check_transforms(definition, query.all("reset"))
-    command = PutTask(
+    return PutTask(
         database=database.name,
         id=id,
         etag=_etag(request),
         reset=bool(query.all("reset")),
         **msgspec.structs.asdict(definition),
     )
-    result = await commit(request, command)
-    warnings = await _unknown_collections(request, definition)
-    return modified(request, int(result.value), result.index, status=201 if id == 0 else 200, warnings=warnings)
 
 
 async def reset(request: web.Request) -> web.Response:
     """Forgets an ETL's progress: it starts again from the first document."""
-    database = existing_database(request)
-    name = Query(request).required("configurationName")
-    task = database.task_named(name)
-    if task is None:
-        known = ", ".join(sorted(t.name for t in database.tasks.values())[:10]) or "none"
-        raise ApiError("TaskDoesNotExistException", f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}.")
-    _check_transform(task, Query(request).text("transformationName"))
-    result = await commit(request, _again(database, task))
-    return answer({"TaskId": task.id, "RaftCommandIndex": result.index})
+    name, transform = Query(request).required("configurationName"), Query(request).text("transformationName")
+
+    async def checked() -> PutTask:
+        database = existing_database(request)
+        task = database.task_named(name)
+        if task is None:
+            known = ", ".join(sorted(t.name for t in database.tasks.values())[:10]) or "none"
+            message = f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}."
+            raise ApiError("TaskDoesNotExistException", message)
+        _check_transform(task, transform)
+        return _again(database, task)
+
+    result = await commit(request, checked)
+    return answer({"TaskId": result.value, "RaftCommandIndex": result.index})
 
 
-async def _unknown_collections(request: web.Request, definition: Definition) -> list[str]:
+async def _unknown_collections(request: web.Request, definition: PutTask) -> list[str]:
     """A sentence for each collection that has no document here: it may be misspelt, or come later."""
     transforms = from_json(definition.configuration).get("Transforms") or []
     named = {str(name) for transform in transforms for name in transform.get("Collections") or []}

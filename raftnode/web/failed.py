@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
-from raftnode.record.commands import RetryFailed
+from raftnode.record.commands import Command, RetryFailed
 from raftnode.record.model import claim_key
 from raftnode.record.ownership import Group
 from raftnode.web import views
@@ -53,7 +53,9 @@ async def failed(request: web.Request) -> web.Response:
 
 async def retry(request: web.Request) -> web.Response:
     """Has a task's documents that were passed over tried again, now or as soon as the task can run."""
-    database = existing_database(request)
-    task = the_task(database, Query(request))
-    result = await commit(request, RetryFailed(database=database.name, id=task.id))
-    return modified(request, task.id, result.index)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        return RetryFailed(database=database.name, id=the_task(database, Query(request)).id)
+
+    return modified(request, await commit(request, checked))

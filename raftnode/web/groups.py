@@ -2,7 +2,13 @@
 
 from aiohttp import web
 
-from raftnode.record.commands import AddDatabaseNode, PromoteDatabaseNode, ReorderMembers, SetDynamicDistribution
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    Command,
+    PromoteDatabaseNode,
+    ReorderMembers,
+    SetDynamicDistribution,
+)
 from raftnode.record.model import Database, Record, Result
 from raftnode.web import views
 from raftnode.web.cluster import the_node
@@ -32,24 +38,29 @@ def routes() -> list[web.RouteDef]:
 async def add_node(request: web.Request) -> web.Response:
     """A node joins the group as a Promotable; without `node`, the one with the fewest databases."""
     query = Query(request)
-    name = query.required("name")
-    record = request.app[PARTS].replica.record
-    database = the_database(request, name)
-    tag, mentor = query.text("node") or _fittest(record, database), query.text("mentor")
-    the_node(record, tag)
-    if mentor is not None:
-        the_node(record, mentor)
-    result = await commit(request, AddDatabaseNode(name=name, tag=tag, mentor=mentor))
-    return await group_answer(request, name, result, status=200)
+    name, mentor = query.required("name"), query.text("mentor")
+
+    async def checked() -> Command:
+        record, database = request.app[PARTS].replica.record, the_database(request, name)
+        tag = query.text("node") or _fittest(record, database)
+        the_node(record, tag)
+        if mentor is not None:
+            the_node(record, mentor)
+        return AddDatabaseNode(name=name, tag=tag, mentor=mentor)
+
+    return await group_answer(request, name, await commit(request, checked), status=200)
 
 
 async def promote(request: web.Request) -> web.Response:
     """Makes a node of the group a Member at once."""
     query = Query(request)
     name, tag = query.required("name"), query.required("node")
-    the_node(request.app[PARTS].replica.record, tag)
-    result = await commit(request, PromoteDatabaseNode(name=name, tag=tag))
-    return await group_answer(request, name, result, status=200)
+
+    async def checked() -> Command:
+        the_node(request.app[PARTS].replica.record, tag)
+        return PromoteDatabaseNode(name=name, tag=tag)
+
+    return await group_answer(request, name, await commit(request, checked), status=200)
 
 
 async def reorder(request: web.Request) -> web.Response:

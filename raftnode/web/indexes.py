@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from raftnode.decoding import from_python_json
-from raftnode.record.commands import DeleteIndex, PutIndex
-from raftnode.web.commit import commit, rehearse
+from raftnode.record.commands import Command, DeleteIndex, PutIndex
+from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.slices import SLICES, Array, Object
@@ -41,20 +41,18 @@ def routes() -> list[web.RouteDef]:
 
 async def put(request: web.Request) -> web.Response:
     """Adds or replaces index definitions, one command each."""
-    database = existing_database(request)
     definitions = (await body(request, Definitions)).indexes
     if not 1 <= len(definitions) <= DEFINITIONS_MAX:
         raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
-    commands = [
-        PutIndex(database=database.name, name=_checked(place, given), definition=msgspec.json.encode(given))
-        for place, given in enumerate(definitions)
-    ]
-    rehearse(request, commands)
-    results = []
-    for command in commands:
-        result = await commit(request, command, part=command.name)
-        results.append({"Index": command.name, "RaftCommandIndex": result.index})
-    return answer({"Results": results}, status=201)
+    named = {_name(place, given): given for place, given in enumerate(definitions)}
+
+    def checked(names: list[str]) -> list[Command]:
+        database = existing_database(request).name
+        return [PutIndex(database=database, name=name, definition=msgspec.json.encode(named[name])) for name in names]
+
+    results = await commit_each(request, list(named), checked)
+    shown = [{"Index": name, "RaftCommandIndex": result.index} for name, result in zip(named, results, strict=True)]
+    return answer({"Results": shown}, status=201)
 
 
 async def get(request: web.Request) -> web.Response:
@@ -74,12 +72,16 @@ async def get(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """Deletes an index definition; one that is not there stays so."""
-    database = existing_database(request)
-    await commit(request, DeleteIndex(database=database.name, name=Query(request).required("name")))
+    name = Query(request).required("name")
+
+    async def checked() -> Command:
+        return DeleteIndex(database=existing_database(request).name, name=name)
+
+    await commit(request, checked)
     return web.Response(status=204)
 
 
-def _checked(place: int, given: dict[str, Any]) -> str:
+def _name(place: int, given: dict[str, Any]) -> str:
     try:
         return msgspec.convert(given, Definition).name
     except msgspec.ValidationError as error:

@@ -15,6 +15,7 @@ from raftnode.web.parts import PARTS, Parts
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
 from raftnode.web.runs import Runs, gather_runs, run_here
+from raftnode.web.silence import Silence, silence
 from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.task_state import add_state
 from raftnode.web.topology import RAFTNODE_VERSION, SERVER_VERSION
@@ -42,9 +43,9 @@ async def status(request: web.Request) -> web.Response:
     databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
     copies = parts.databases.status()
     tasks = ((database, task) for database in databases for task in tasks_of(record, database))
-    runs, known = await asyncio.gather(gather_runs(request, tasks), quorum(request))
+    runs, known, heard = await asyncio.gather(gather_runs(request, tasks), quorum(request), silence(request))
     shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower()), runs).items())) for d in databases)
-    cluster = _cluster(parts, record) | {"Quorum": known}
+    cluster = _cluster(record, heard) | {"Quorum": known}
     return await request.app[SLICES].answer(
         Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])
     )
@@ -144,18 +145,14 @@ def _node(parts: Parts, record: Record) -> dict[str, Any]:
     }
 
 
-def _cluster(parts: Parts, record: Record) -> dict[str, Any]:
-    leads = parts.heartbeat.role == "Leader"
-    silent = parts.heartbeat.silent_tags()
+def _cluster(record: Record, heard: Silence) -> dict[str, Any]:
     return {
         "ClusterId": record.cluster_id,
         "Timings": to_json(record.timings),
         "ObserverSuspended": record.observer.suspended,
         "HighlyAvailableTasks": record.highly_available_tasks,
-        "Nodes": {
-            tag: to_json(node) | {"Silent": tag in silent if leads else None}
-            for tag, node in sorted(record.nodes.items())
-        },
+        "Nodes": {tag: to_json(node) | {"Silent": heard.of(tag)} for tag, node in sorted(record.nodes.items())},
+        "SilentUnknown": heard.silent_unknown,
     }
 
 

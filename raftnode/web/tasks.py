@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from raftnode.record.commands import DeleteTask, SetTaskPin, SetTaskState
-from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
+from raftnode.record.model import Database, Record, Result, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
 from raftnode.web import views
 from raftnode.web.cluster import the_node
-from raftnode.web.commit import commit, is_repeat
+from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
@@ -61,34 +61,40 @@ async def get_task(request: web.Request) -> web.Response:
 
 async def set_state(request: web.Request) -> web.Response:
     """Enables or disables a task; its progress stays."""
-    database = existing_database(request)
     query = Query(request)
-    task = the_task(database, query)
     disable = query.flag("disable")
-    result = await commit(request, SetTaskState(database=database.name, id=task.id, disabled=disable))
-    return modified(request, task.id, result.index)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        return SetTaskState(database=database.name, id=the_task(database, query).id, disabled=disable)
+
+    return modified(request, await commit(request, checked))
 
 
 async def pin(request: web.Request) -> web.Response:
     """Sets a task's mentor node and whether the task is pinned to it; an empty `node` takes both away."""
-    database = existing_database(request)
     query = Query(request)
-    task = the_task(database, query)
     mentor = query.text("node")
     pinned = query.flag("pinned", mentor is not None)
-    check_mentor(request, database, mentor, pinned)
-    command = SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
-    result = await commit(request, command)
-    return modified(request, task.id, result.index)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        task = the_task(database, query)
+        check_mentor(request, database, mentor, pinned)
+        return SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
+
+    return modified(request, await commit(request, checked))
 
 
 async def delete(request: web.Request) -> web.Response:
     """Deletes a task with its progress."""
-    database = existing_database(request)
     query = Query(request)
-    id = query.integer("id") if is_repeat(request) and query.has("id") else the_task(database, query).id
-    result = await commit(request, DeleteTask(database=database.name, id=id))
-    return modified(request, id, result.index)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        return DeleteTask(database=database.name, id=the_task(database, query).id)
+
+    return modified(request, await commit(request, checked))
 
 
 def the_task(database: Database, query: Query) -> Task:
@@ -140,15 +146,14 @@ async def checked_by_kind(check: Callable[[], Checked]) -> Checked:
         raise bad_request(str(error)) from None
 
 
-def modified(
-    request: web.Request, id: int, index: int, *, status: int = 200, warnings: Sequence[str] = ()
-) -> web.Response:
-    """The answer to a change of a task. `warnings` are of what was done, but may not be meant."""
-    record = request.app[PARTS].replica.record
+def modified(request: web.Request, result: Result, *, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """The answer to a change of a task, whose id is the result's value. `warnings` are of what was done, but may not be
+    meant."""
+    record, id = request.app[PARTS].replica.record, int(result.value)
     database = record.database(request.match_info["database"])
     task = database.tasks.get(id) if database else None
     responsible = responsible_node(record, database, task).node if database and task else None
-    done = {"TaskId": id, "RaftCommandIndex": index, "ResponsibleNode": responsible, "Warnings": list(warnings)}
+    done = {"TaskId": id, "RaftCommandIndex": result.index, "ResponsibleNode": responsible, "Warnings": list(warnings)}
     return answer(done, status=status)
 
 

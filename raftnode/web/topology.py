@@ -11,6 +11,7 @@ from raftnode.record.model import NAME_LENGTH_MAX, Database, Record
 from raftnode.web.errors import ApiError, Handler
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer, etag_of
+from raftnode.web.silence import silence
 
 VERSION_HEADER = "Raven-Server-Version"
 SERVER_VERSION = "7.2.0"
@@ -70,7 +71,7 @@ async def cluster_topology(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     record = parts.replica.record
     etag = request.app[CLUSTER_ETAG].value
-    silent = parts.heartbeat.silent_tags()
+    heard = await silence(request)
     return answer(
         {
             "Topology": topology_json(record, etag),
@@ -82,7 +83,7 @@ async def cluster_topology(request: web.Request) -> web.Response:
             "CurrentTerm": parts.raft.term,
             "NodeLicenseDetails": {},
             "LastStateChangeReason": "",
-            "Status": {tag: {"Name": tag, "Connected": tag not in silent} for tag in record.nodes if tag != parts.tag},
+            "Status": {tag: {"Name": tag, "Connected": not heard.of(tag)} for tag in record.nodes if tag != parts.tag},
         }
     )
 

@@ -1,6 +1,6 @@
 """What placement reads of a node: draining, weight and labels. Each answer says which tasks move for it."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import structlog
 from aiohttp import web
@@ -46,7 +46,6 @@ async def set_traits(request: web.Request) -> web.Response:
     for it and those that wait."""
     query = Query(request)
     tag = query.required("nodeTag")
-    the_node(request.app[PARTS].replica.record, tag)
     weight = query.integer("weight", low=1, high=WEIGHT_MAX) if query.has("weight") else None
     given = [label.strip() for value in query.all("labels") for label in value.split(",")]
     labels = tuple(dict.fromkeys(label for label in given if label)) if query.has("labels") else None
@@ -64,7 +63,18 @@ async def set_flags(request: web.Request) -> web.Response:
     observer then moves it to Rehab wherever another Member is well."""
     query = Query(request)
     tag = query.required("nodeTag")
-    the_node(request.app[PARTS].replica.record, tag)
+
+    async def checked() -> Command:
+        the_node(request.app[PARTS].replica.record, tag)
+        return SetNodeFlags(tag=tag, flags=_flags(query))
+
+    result = await commit(request, checked)
+    log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=_flags(query))
+    node = request.app[PARTS].replica.record.nodes.get(tag)
+    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
+
+
+def _flags(query: Query) -> tuple[ResourceFlag, ...]:
     if not query.has("flags"):
         raise bad_request(f"'flags' is missing. Add &flags= with some of {', '.join(FLAGS)}, or nothing to clear them.")
     given = [flag.strip() for value in query.all("flags") for flag in value.split(",")]
@@ -74,23 +84,25 @@ async def set_flags(request: web.Request) -> web.Response:
         if known is None:
             raise bad_request(f"'flags' names {flag[:NAME_LENGTH_MAX]!r}; it may name {', '.join(FLAGS)}.")
         flags.append(known)
-    result = await commit(request, SetNodeFlags(tag=tag, flags=tuple(flags)))
-    log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=flags)
-    node = request.app[PARTS].replica.record.nodes.get(tag)
-    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
+    return tuple(flags)
 
 
 async def _set_draining(request: web.Request, *, draining: bool) -> web.Response:
     tag = Query(request).required("nodeTag")
-    the_node(request.app[PARTS].replica.record, tag)
     supposition = Supposition(drained=(tag,)) if draining else Supposition(undrained=(tag,))
     return await _changed(request, tag, SetDraining(tag=tag, draining=draining), supposition)
 
 
 async def _changed(request: web.Request, tag: str, command: Command, supposition: Supposition) -> web.Response:
     parts = request.app[PARTS]
-    expected = await forecast(parts.replica.record, supposition)
-    result = await commit(request, command)
+    expected: dict[str, Any] = {"Tasks": 0, "Moves": [], "Waits": []}  # of a repeat: what was to move has moved
+
+    async def checked() -> Command:
+        the_node(parts.replica.record, tag)
+        expected.update(await forecast(parts.replica.record, supposition))
+        return command
+
+    result = await commit(request, checked)
     log.info(
         "The traits of a node were changed, as an operator asked.",
         tag=tag,

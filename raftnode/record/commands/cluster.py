@@ -84,7 +84,8 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
     node: ClusterNode
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses a tag or an address that is taken, a tag that is not one to four capital letters, and bad traits."""
+        """Refuses a tag or an address that is taken, a tag that is not one to four capital letters, and bad traits. The
+        value is the tag."""
         node = self.node
         if not (1 <= len(node.tag) <= 4 and node.tag.isascii() and node.tag.isalpha() and node.tag.isupper()):
             refuse("BadRequestException", f"Node tag '{node.tag}' must be one to four capital letters A-Z.")
@@ -96,7 +97,7 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
         for _, other in sorted(record.nodes.items()):
             if other.url == node.url or other.cluster_address == node.cluster_address:
                 refuse("BadRequestException", f"Node '{other.tag}' has the same address. Choose another.")
-        return _with_node(record, node, entry)
+        return replace(_with_node(record, node, entry), value=node.tag)
 
 
 class RemoveNode(Command, frozen=True, kw_only=True, tag="RemoveNode"):

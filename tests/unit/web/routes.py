@@ -82,6 +82,7 @@ _PLACED = {"nodeTag": "node"}
 
 ROUTES = (
     Route("GET", "/cluster/node-info"),
+    Route("GET", "/cluster/silence"),
     Route("PUT", "/admin/cluster/node", body=_JOINING, blank=("NodeId",)),
     Route("DELETE", "/admin/cluster/node", {**_PLACED, "force": "flag"}),
     Route("POST", "/admin/cluster/promote", _PLACED),

@@ -1,9 +1,14 @@
 """Softly deleted databases: found with their files, and restored with every document."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
+from raftnode.consensus.replica import Unavailable
+from raftnode.documents import removed as files
 from tests.unit.web.client import Client
 
 REMOVED = "/admin/databases/removed"
@@ -61,3 +66,47 @@ async def test_what_cannot_be_restored_is_refused_and_stays(client: Client) -> N
     reply = await client.post(f"/admin/databases/restore?folder={quote(second['Folder'])}&name=Other")
     assert reply.status == 201, reply.text
     assert (await client.get("/databases/Other/stats")).json["CountOfDocuments"] == 2
+
+
+async def test_a_copy_becomes_one_database_though_two_are_asked_for_at_one_moment(client: Client) -> None:
+    shown = await deleted(client)
+    path = f"/admin/databases/restore?folder={quote(shown['Folder'])}"
+    replies = await asyncio.gather(*(client.post(f"{path}&name={name}") for name in ("One", "Two")))
+    assert sorted(reply.status for reply in replies) == [201, 404], [reply.text for reply in replies]
+    assert len((await client.get("/databases?namesOnly=true")).json["Databases"]) == 1
+
+
+async def test_a_copy_that_is_a_database_again_is_forgotten_though_a_crash_came_first(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = await deleted(client)
+    path = f"/admin/databases/restore?folder={quote(shown['Folder'])}"
+    with monkeypatch.context() as crashed:
+        crashed.setattr(files, "forget", lambda _: None)
+        assert (await client.post(path)).status == 201
+    assert size_bytes(shown) is not None
+    assert (await client.post(f"{path}&name=Other")).status == 404
+    assert size_bytes(shown) is None
+    assert (await client.get(REMOVED)).json["Removed"] == []
+    assert (await client.get("/databases/Shop/stats")).json["CountOfDocuments"] == 2
+
+
+async def test_a_copy_whose_restoring_ended_in_an_unknown_way_is_restored_under_that_name_only(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = await deleted(client)
+    path = f"/admin/databases/restore?folder={quote(shown['Folder'])}"
+
+    async def unanswered(*_: Any, **__: Any) -> Any:
+        raise Unavailable("CreateDatabase was not answered.")
+
+    with monkeypatch.context() as cut:
+        cut.setattr(client.node.replica, "propose", unanswered)
+        assert (await client.post(path)).status == 503
+    refused = await client.post(f"{path}&name=Other")
+    assert (refused.status, "Restore it under that name: &name=shop" in refused.message) == (409, True)
+    reply = await client.post(f"{path}&name=shop")
+    assert reply.status == 201, reply.text
+    assert (await client.get("/databases/shop/stats")).json["CountOfDocuments"] == 2
+    folder = Path(client.node.settings.node.data_dir) / "databases" / "shop"
+    assert len(list(folder.glob("*.sqlite"))) == 1

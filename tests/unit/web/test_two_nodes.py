@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from raftnode.cli.main import cli
 from tests.unit.web.client import Client
-from tests.unit.web.conftest import running, settings_in
+from tests.unit.web.conftest import free_port, running, settings_in
 
 PATIENCE_S = 30
 
@@ -257,6 +257,25 @@ async def test_the_leaders_reports_are_given_by_any_node(pair: tuple[Client, Cli
         assert "databases" in report
 
 
+async def test_any_node_says_which_nodes_are_silent(pair: tuple[Client, Client]) -> None:
+    gone = {"Tag": "C", "Url": f"http://127.0.0.1:{free_port()}", "ClusterAddress": f"127.0.0.1:{free_port()}"}
+    assert (await pair[0].put("/admin/cluster/node", gone | {"NodeId": "f" * 32, "Watcher": True})).status == 200
+
+    async def told(node: Client) -> bool:
+        cluster = (await node.get("/status?database=.")).json["Cluster"]
+        assert cluster["SilentUnknown"] is None
+        return {tag: one["Silent"] for tag, one in cluster["Nodes"].items()} == {"A": False, "B": False, "C": True}
+
+    for node in pair:
+        await eventually("C is silent, and nobody else", lambda node=node: told(node))  # type: ignore[misc]
+        status = (await node.get("/cluster/topology")).json["Status"]
+        assert {tag: one["Connected"] for tag, one in status.items() if tag in "BC"}["C"] is False
+        done = await asyncio.to_thread(CliRunner().invoke, cli, ["node", "list", "--url", node.url])
+        assert [line.split()[0] for line in done.output.splitlines() if line.rstrip().endswith("silent")] == ["C"], (
+            done.output
+        )
+
+
 async def test_a_removed_node_is_drained_and_gone_even_when_it_leads(pair: tuple[Client, Client]) -> None:
     a, _ = pair
     await a.post("/admin/cluster/reelect?nodeTag=B")
@@ -294,6 +313,11 @@ async def test_without_a_majority_the_node_says_so_and_documents_go_on(tmp_path:
         for command in (["status"], ["tasks"], ["what-if", "--lost", "B"]):
             done = await asyncio.to_thread(CliRunner().invoke, cli, [*command, "--url", a.url])
             assert (done.exit_code, "No leader: nothing runs; 1 of 2 voters answers." in done.output) == (5, True)
+        cluster = (await a.get("/status?database=.")).json["Cluster"]
+        assert {node["Silent"] for node in cluster["Nodes"].values()} == {None}
+        assert cluster["SilentUnknown"] == "Which nodes are silent is not known: there is no leader."
+        listed = await asyncio.to_thread(CliRunner().invoke, cli, ["node", "list", "--url", a.url])
+        assert cluster["SilentUnknown"] in listed.output
         refused = await a.put("/admin/databases?name=Other", {})
         assert refused.status == 503
         assert refused.json["Type"] == "Raven.Client.Exceptions.Cluster.NoLeaderException"
