@@ -95,6 +95,7 @@ class _Runner:
         self._sandbox = Sandbox(context.shared.get(Engines, lambda: Engines(limits, processes_max)))
         self._stored: dict[str, TransformProgress] = {}
         self._replaced = {t.table_name.lower() for t in self._etl.sql_tables if not t.insert_only_mode}
+        self._insert_only = {t.table_name.lower() for t in self._etl.sql_tables if t.insert_only_mode}
         self._all: list[Stream] = []
         self._streams: list[Stream] = []
 
@@ -122,8 +123,9 @@ class _Runner:
         )
         try:
             self._stored = _progress_decoder.decode(sink.progress)
+            id = self._context.documents.database_id
             self._all = [
-                Stream(t, self._stored.get(t.name, TransformProgress()), self._context.documents.database_id)
+                Stream(t, self._stored.get(t.name, TransformProgress()), id, self._insert_only)
                 for t in self._etl.transforms
             ]
             self._streams = [stream for stream in self._all if stream.enabled]

@@ -13,7 +13,9 @@ from raftnode.documents.body import fold
 from raftnode.documents.model import Batch, Document
 from raftnode.javascript import ScriptError
 from raftnode.record.model import FailedDocument
+from tasks import early as met_early
 from tasks.context import RunSettings, now
+from tasks.early import Ranges
 from tasks.failed import Failed
 from tasks.kinds import TaskFailed
 from tasks.sql_configuration import TransformConfiguration
@@ -33,13 +35,15 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     """How far one transform has come; see `record.model.Progress`.
 
     `ahead` counts all that it has had, where that is more than `change_vector` counts (else empty): it met a version
-    before the place of a write that the version builds on. `failed` counts the documents that are passed over,
+    before the place of a write that the version builds on. `early` has the versions themselves, see `tasks.early`, of a
+    transform that writes a table which is only inserted into. `failed` counts the documents that are passed over,
     `failures` lists the newest, `unlisted` has the folded ids of those before, see `failed.Failed`; `versions` has the
     change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that was seen to.
     """
 
     change_vector: str = ""
     ahead: str = ""
+    early: dict[str, Ranges] = {}
     last_etags: dict[str, int] = {}
     processed: int = 0
     failed: int = 0
@@ -73,12 +77,19 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
 class Stream:
     """One transform of a run: its script, its place, and how its documents fare."""
 
-    def __init__(self, configuration: TransformConfiguration, progress: TransformProgress, database_id: str) -> None:
+    def __init__(
+        self,
+        configuration: TransformConfiguration,
+        progress: TransformProgress,
+        database_id: str,
+        insert_only: AbstractSet[str] = frozenset(),
+    ) -> None:
         self.enabled = not configuration.disabled
         self.transform = Transform(configuration.name, configuration.script)
         self.collections = None if configuration.apply_to_all_documents else frozenset(configuration.collections)
         self._folded = None if self.collections is None else {name.lower() for name in self.collections}
         self.tables = [table.lower() for table in targets(configuration.script)]
+        self._meets_once = not insert_only.isdisjoint(self.tables)
         self.progress = progress
         self.accepted = self.failed = 0
         self.batch_documents_max: int | None = None
@@ -114,8 +125,13 @@ class Stream:
     def pending(self, batch: Batch) -> list[Document]:
         """What the transform has to do with in the batch: documents that are its own, or once were, in a version that
         it has not had."""
-        done = self.progress.change_vector
-        return [d for d in batch.items if (self.takes(d.collection) or self._earlier(d)) and not d.counted_in(done)]
+        return [d for d in batch.items if (self.takes(d.collection) or self._earlier(d)) and not self._had(d)]
+
+    def _had(self, document: Document) -> bool:
+        """Whether the transform has had this version. One that came out of a conflict has the origin of another."""
+        progress = self.progress
+        met = not document.resolved and met_early.has(progress.early, document.origin)
+        return met or document.counted_in(progress.change_vector)
 
     def has(self, document: Document) -> bool:
         """Whether the document stands in the transform's collections now."""
@@ -153,6 +169,7 @@ class Stream:
             progress,
             change_vector=counted,
             ahead="" if change_vector.dominates(counted, had) else had,
+            early=met_early.after(progress.early, [d.origin for d in documents], counted) if self._meets_once else {},
             last_etags=progress.last_etags | {self._database_id: batch.last_etag},
             processed=progress.processed + len(documents),
         )
@@ -177,6 +194,7 @@ class Stream:
                     other.progress,
                     change_vector=change_vector.meet(other.progress.change_vector, batch.held),
                     ahead=change_vector.meet(had, batch.held),
+                    early={},
                     last_etags={self._database_id: other.etag},
                 )
         return found
@@ -210,7 +228,7 @@ class Stream:
 
     def has_seen(self, document: Document) -> bool:
         """Whether the transform is past this version."""
-        return document.etag <= self.etag or document.counted_in(self.progress.change_vector)
+        return document.etag <= self.etag or self._had(document)
 
     def misplaced(self, rows: Sequence[tuple[str, Any]]) -> str | None:
         """Why a document's rows, by folded table, cannot be taken: rows of a table that the script's text does not name

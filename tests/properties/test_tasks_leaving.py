@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from raftnode.documents import change_vector, reads, rows, writes
 from raftnode.documents.body import fold, prepare
 from raftnode.documents.cleaning import Passed
-from raftnode.documents.model import Stretch
+from raftnode.documents.model import Document, Stretch
 from tasks.sql_configuration import TransformConfiguration
 from tasks.sql_stream import Stream, TransformProgress
 from tests.properties.test_documents_replication import Clock, Node
@@ -41,6 +41,9 @@ TRANSFORMS = (
 )
 """The first two write one table, each for documents of its own."""
 TABLES = {"t", "own", "all"}
+INSERTS = _transform("inserts", "loadTolog({})", "Orders")
+"""Writes a table that is only inserted into, where each version must come once at most."""
+EVERY = (*TRANSFORMS, INSERTS)
 
 
 class World:
@@ -51,7 +54,8 @@ class World:
         # The ids decide between concurrent versions, so they come from the seed as well.
         self.nodes = [Node(tag, self.clock, "".join(chance.choices(ascii_letters, k=22))) for tag in "ABC"]
         self.target: dict[tuple[str, str], bytes] = {}
-        self.progress = {transform.name: TransformProgress() for transform in TRANSFORMS}
+        self.progress = {transform.name: TransformProgress() for transform in EVERY}
+        self.log: list[Document] = []
 
     def put(self) -> None:
         node, id, collection = self.node(), self.chance.choice(IDS), self.chance.choice(COLLECTIONS)
@@ -87,10 +91,10 @@ class World:
     def work(self) -> None:
         """A turn of the task on some node, in which some of its transforms are off."""
         transforms = [replace(transform, disabled=self.chance.random() >= 0.8) for transform in TRANSFORMS]
-        self.carry(self.node(), transforms, self.chance.choice([1, 2, 100]))
+        self.carry(self.node(), (*transforms, INSERTS), self.chance.choice([1, 2, 100]))
 
     def carry(self, holder: Node, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
-        streams = [Stream(transform, self.progress[transform.name], holder.id) for transform in transforms]
+        streams = [Stream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms]
         moved = False
         for stream in [stream for stream in streams if stream.enabled]:
             own = (holder.tag, holder.id)
@@ -101,6 +105,9 @@ class World:
                     [(table, {}) for table in stream.tables] if stream.has(document) else []
                 )
                 written = stream.written(document, loaded, streams)
+                if stream.transform.name == INSERTS.name:
+                    self.log += [document] * len(written.rows)
+                    continue
                 for table in written.tables:
                     for id in (*([] if table in written.kept else [written.id]), *written.earlier):
                         self.target.pop((table, id), None)
@@ -160,8 +167,12 @@ def test_the_target_ends_with_the_documents_that_stand_in_the_collections(seed: 
             getattr(world, action)()
         world.settle()
         holder = world.node()
-        while world.carry(holder, TRANSFORMS, 3):
+        while world.carry(holder, EVERY, 3):
             pass
     assert world.target == expected(holder)
+    origins = [document.origin for document in world.log if not document.resolved]
+    assert len(origins) == len(set(origins))
+    inserted = {document.body for document in world.log}
+    assert {body for (table, _), body in world.target.items() if table == "own"} <= inserted
     for node in world.nodes:
         node.close()

@@ -678,15 +678,51 @@ async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Be
 @one_target
 async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: SqlTarget) -> None:
     """In a table that is only inserted into, it would come twice."""
-    definition = task(tables, "loadToOrderLines({Quantity: this.Company})")
-    insert_only = definition.configuration.replace(b'"InsertOnlyMode":false', b'"InsertOnlyMode":true')
-    definition = replace(definition, configuration=insert_only)
+    definition = inserted_only(task(tables, "loadToOrderLines({Quantity: this.Company})"))
     await bench.store.batch([order("o/1", "text"), order("o/2", "1"), order("o/3", "words"), order("o/4", "more")])
     await carried(bench, definition, 10, 4)
     await bench.store.batch([order("o/1", "5"), Delete(id="o/4")])
     again = await carried(bench, replace(definition, retry=100), 11, 6)
     assert [e.document_id for e in again.info.errors] == ["o/3"]
     assert await tables.rows('SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1') == [("o/1", 5), ("o/2", 1)]
+
+
+def inserted_only(definition: Task) -> Task:
+    configuration = definition.configuration.replace(b'"InsertOnlyMode":false', b'"InsertOnlyMode":true')
+    return replace(definition, configuration=configuration)
+
+
+@one_target
+@pytest.mark.parametrize("move", [False, True])
+async def test_a_version_that_is_met_where_an_earlier_one_stood_is_inserted_once(
+    bench: Bench, tables: SqlTarget, tmp_path: Any, move: bool
+) -> None:
+    """By the node that met it, and by another; also one that fails."""
+    definition = inserted_only(task(tables, "loadToOrderLines({Quantity: this.Company})"))
+    await bench.store.batch([order(f"o/{n}", "1") for n in range(1, 5)])
+    await bench.store.batch([order("o/2", "text"), order("o/1", "2")])
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
+    await replicate(bench.store, other)
+    context = bench.context(definition, 10, batch_documents_max=1)
+    async with running(context) as body:
+        await until(lambda: context.info.processed == 2, body)
+        if not move:
+            await until(lambda: context.info.seen_etag == bench.store.last_etag, body)
+    if move:
+        bench.store = other
+        context = bench.context(definition, 11, batch_documents_max=1)
+        async with running(context) as body:
+            await until(lambda: context.info.seen_etag == other.last_etag, body)
+    lines = 'SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1'
+    rows = [("o/1", 2), ("o/3", 1), ("o/4", 1)]
+    assert await tables.rows(lines) == rows
+    assert (context.info.processed, context.info.failed) == (4, 1)
+    mended = replace(definition, configuration=definition.configuration.replace(b"this.Company", b"3"), retry=100)
+    again = bench.context(mended, 12)
+    async with running(again) as body:
+        await until(lambda: again.info.rows == 1, body)
+    await other.close()
+    assert await tables.rows(lines) == [rows[0], ("o/2", 3), *rows[1:]]
 
 
 @one_target
