@@ -50,14 +50,14 @@ def default_toml() -> str:
             if setting.section == section:
                 meaning = f"# {setting.meaning} ({setting.rule})."
                 lines += textwrap.wrap(meaning, 100, subsequent_indent="# ")
-                lines += [f"#{setting.name} = {_literal(setting.default)}"]
+                lines += [f"#{setting.name} = {literal(setting.default)}"]
         lines += [""]
     return "\n".join(lines)
 
 
 def _entry(setting: Setting) -> str:
     flags = " or ".join(f"`{flag}`" for flag in (setting.flag, setting.alias) if flag)
-    default = _literal(setting.default)
+    default = literal(setting.default)
     unit = f" {setting.unit}" if setting.unit else ""
     return (
         f"\n**`{setting.key}`** = `{default}`{unit}: {setting.meaning}.  \n"
@@ -73,5 +73,5 @@ def _profiles() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     return msgspec.json.encode(value).decode()

@@ -79,7 +79,7 @@ class Node(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Http(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The HTTP server: the API and the Studio."""
+    """The HTTP server."""
 
     host: Annotated[str, _text("Address to listen on"), Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, _number(1, 65535, "", "Port to listen on")] = 8080

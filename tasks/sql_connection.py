@@ -17,6 +17,8 @@ FACTORIES = {
     "microsoft.data.sqlite": SQLITE,
     "npgsql": POSTGRES,
 }
+REDACTED_WITHIN_WORDS = 8
+"""Passwords of so many characters are taken out of messages wherever they stand."""
 _NAMES = "System.Data.SQLite, Microsoft.Data.Sqlite, Npgsql"
 
 _FILE_KEYS = {"data source", "datasource", "filename"}
@@ -74,9 +76,15 @@ class SqlConnection(msgspec.Struct, frozen=True):
         return f"SqlConnection({self.name!r}, {self})"
 
     def redacted(self, text: str) -> str:
-        """The text without the password, should a driver have put it there."""
-        password = self.url.password
-        return text.replace(str(password), "***") if password else text
+        """The text without the password, should a driver have put it there. A short one is replaced where it stands by
+        itself: within other words it stands by chance, and taking it out there would show what it is."""
+        password = str(self.url.password or "")
+        if not password:
+            return text
+        pattern = re.escape(password)
+        if len(password) < REDACTED_WITHIN_WORDS:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        return re.sub(pattern, "***", text)
 
 
 def parse(configuration: Mapping[str, Any]) -> SqlConnection:

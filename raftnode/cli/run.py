@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from config import Settings, SettingsError, load, settings_table
+from config.reference import literal
 from raftnode.cli.advertised import unreachable
 from raftnode.masking import in_text
 
@@ -24,7 +25,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the flags of the table of settings, and `--config`; `settings_of` reads them."""
     for setting in reversed(settings_table()):
         flags = [setting.flag, setting.alias] if setting.alias else [setting.flag]
-        text = f"{setting.meaning}: {setting.rule}. Default: {setting.default!r}."
+        text = f"{setting.meaning}. Takes {setting.rule}. Default: {literal(setting.default)}."
         function = click.option(*flags, _parameter(setting.key), metavar="VALUE", help=text)(function)
     return click.option("--config", envvar="RAFTNODE_CONFIG", type=click.Path(path_type=Path), help="A TOML file.")(
         function

@@ -164,10 +164,11 @@ def _tasks(database: dict[str, Any], title: str = "") -> RenderableType:
 
 def trouble(task: dict[str, Any]) -> list[str]:
     """Why the task is not well, one line each, as markup."""
-    on = f" on {task['Holder']}" if task["Holder"] else ""
-    told = "" if task["State"] in ("Error", "HeldBack") else " when it last told"
+    on = [f"on {task['Holder']}"] if task["Holder"] else []
+    told = [] if task["State"] in ("Error", "HeldBack") else ["when it last told"]
+    where = f" ({', '.join([*on, *told])})" if on or told else ""
     return [
-        *([f"[red]{escape(task['Error'])}[/]{on}{told}"] if task["Error"] else []),
+        *([f"[red]{escape(task['Error'])}[/]{where}"] if task["Error"] else []),
         *([f"[yellow]{escape(task['Unknown'])}[/]"] if task["Unknown"] else []),
         *([f"[yellow]{_failed(task)}[/]; raftnode task failed {escape(task['TaskName'])}"] if task["Failed"] else []),
     ]

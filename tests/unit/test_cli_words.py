@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from click.testing import CliRunner
+
 from raftnode.cli.cluster import _node_row
+from raftnode.cli.main import cli
+from raftnode.cli.status import trouble
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import counted, epoch, moment
 from raftnode.record.model import GENERATION_STRIDE
@@ -54,3 +58,22 @@ def test_a_node_is_listed_with_what_placement_reads_of_it() -> None:
     assert row[:6] == ("B", "Member", "http://b:1", "2", "ssd, eu", "SqlEtl, Update")
     for mark in ("leader", "silent", "draining", "EarlyOutOfMemory"):
         assert mark in row[6]
+
+
+def test_an_error_is_not_mixed_up_with_the_node_that_tells_of_it() -> None:
+    task = {"TaskName": "orders", "State": "Error", "Error": "create the table", "Holder": "A"}
+    missing: dict[str, Any] = {"Unknown": None, "Failed": 0}
+    assert trouble(task | missing) == ["[red]create the table[/] (on A)"]
+    assert trouble(task | missing | {"State": "Unknown"}) == ["[red]create the table[/] (on A, when it last told)"]
+    assert trouble(task | missing | {"State": "NoNode", "Holder": None})[0].endswith("[/] (when it last told)")
+
+
+def test_the_help_says_what_a_setting_takes_and_defaults_as_a_file_writes_them() -> None:
+    told = CliRunner().invoke(cli, ["run", "--help"], terminal_width=2000).output
+    assert "Port to listen on. Takes a whole number from 1 to 65535. Default: 8080." in told
+    assert "JSON in variables and flags. Default: []." in told
+
+
+def test_the_help_names_every_exit_code() -> None:
+    told = CliRunner().invoke(cli, ["--help"], terminal_width=2000).output
+    assert all(f" {code} " in told for code in (0, 1, 2, 3, 4, 5, 6, 130))

@@ -85,6 +85,13 @@ def test_the_password_is_in_no_text_of_the_connection() -> None:
     assert parse(configuration("Host=db;Database=d")).redacted("as it was") == "as it was"
 
 
+def test_a_short_password_is_taken_out_where_it_stands_by_itself_and_not_out_of_other_words() -> None:
+    short = parse(configuration("Host=db;Database=shop;Username=u;Password=p"))
+    assert short.redacted("the target at u:p@db/shop: p is wrong") == "the target at u:***@db/shop: *** is wrong"
+    long = parse(configuration("Host=db;Database=shop;Username=u;Password=longenough"))
+    assert long.redacted("xlongenoughx") == "x***x"
+
+
 @pytest.mark.parametrize(
     ("text", "hosts", "session"),
     [
