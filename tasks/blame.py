@@ -9,13 +9,15 @@ and a stack in the files of a process that did not end in order are what the nex
 import faulthandler
 import mmap
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
+from msgspec import Meta
 
 from raftnode.decoding import UNREADABLE, from_json
 from raftnode.record.commands import BlameTask
@@ -23,7 +25,9 @@ from raftnode.record.commands import BlameTask
 log = structlog.get_logger(__name__)
 
 PAGE_BYTES = 4096
+EPOCH_MAX = 2**63 - 1
 STACK_LINES_MAX = 4
+_NAME = re.compile(rb"(\d{1,19}) ([^\0]+)\0")
 HELD_S = 0.2
 """A body that takes longer than this for a single step is named in the log."""
 
@@ -32,7 +36,7 @@ class Accusation(msgspec.Struct, frozen=True):
     """A run that ended its node: its claim key and epoch, and the innermost lines of where it stood."""
 
     key: str
-    epoch: int
+    epoch: Annotated[int, Meta(ge=0, le=EPOCH_MAX)]
     stack: str
 
 
@@ -97,13 +101,12 @@ class Blame(Blameless):
             return kept
         except UNREADABLE:
             return kept
-        name = name.partition(b"\0")[0]
-        if not name or not stack.strip():
-            return kept
-        epoch, _, key = name.decode(errors="replace").partition(" ")
+        named = _NAME.match(name)
+        if named is None or int(named[1]) > EPOCH_MAX or not stack.strip():
+            return kept  # nobody was on the loop, or the page is not what was written there
         # The main thread comes last, and in it the innermost call first.
         lines = [line.strip() for line in stack.rstrip().rsplit("\n\n", 1)[-1].splitlines()[1 : STACK_LINES_MAX + 1]]
-        return [*kept, Accusation(key, int(epoch), "; ".join(lines))]
+        return [*kept, Accusation(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
 
     def _keep(self) -> None:
         """The next process, if this one ends as well before it could report, must find them all."""

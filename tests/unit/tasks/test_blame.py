@@ -137,3 +137,30 @@ async def test_a_disk_that_takes_no_file_costs_the_name_and_not_the_node(tmp_pat
     assert not blame.accuses("k")
     await blame.steps("k", 1, asyncio.sleep(0))
     blame.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        (b"garbage\0", b""),
+        (b"\xff\xfe 12\0", b""),
+        (b" key\0", b""),
+        (b"12\0", b""),
+        (b"12 key", b""),
+        (b"9" * 4000 + b" key\0", b""),
+        (b"9999999999999999999 key\0", b""),
+        (b"\0" * 4096, b"\x00"),
+        (b"\0" * 4096, b'[{"key":"a","epoch":99999999999999999999999,"stack":""}]'),
+    ],
+)
+def test_files_that_are_not_as_they_were_written_accuse_nobody_and_keep_no_node_from_starting(
+    tmp_path: Path, name: bytes, kept: bytes
+) -> None:
+    (tmp_path / "on_loop").write_bytes(name)
+    (tmp_path / "held_at").write_bytes(b"Thread\n  File x\n")
+    if kept:
+        (tmp_path / "blamed.json").write_bytes(kept)
+    blame = blame_in(tmp_path)
+    assert isinstance(blame, Blame)
+    assert blame.accusations == []
+    blame.close()
