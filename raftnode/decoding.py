@@ -6,7 +6,6 @@ that are within it never exhaust the stack; a RecursionError says something abou
 """
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -19,10 +18,10 @@ DEPTH_MAX = 128
 
 
 class TooDeep(ValueError):
-    """The value nests deeper than `DEPTH_MAX`."""
+    """The value nests deeper than the limit."""
 
-    def __init__(self) -> None:
-        super().__init__(f"it is nested deeper than {DEPTH_MAX} levels")
+    def __init__(self, depth_max: int = DEPTH_MAX) -> None:
+        super().__init__(f"it is nested deeper than {depth_max} levels")
 
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, TooDeep)
@@ -46,12 +45,19 @@ class JsonDecoder(Generic[Kind]):
     """JSON as values of one type. `float_hook` makes a value of the text of a number that is no integer, where the
     type says nothing about it."""
 
-    def __init__(self, kind: type[Kind] | Any = Any, float_hook: Callable[[str], Any] | None = None) -> None:
+    def __init__(
+        self,
+        kind: type[Kind] | Any = Any,
+        float_hook: Callable[[str], Any] | None = None,
+        *,
+        depth_max: int = DEPTH_MAX,
+    ) -> None:
         self._decoder = msgspec.json.Decoder(kind, float_hook=float_hook)
+        self._depth_max = depth_max
 
     def decode(self, data: bytes | str | msgspec.Raw) -> Kind:
         """The value. Raises one of `UNREADABLE`."""
-        check_json_depth(data)
+        check_json_depth(data, self._depth_max)
         value: Kind = self._decoder.decode(data)
         return value
 
@@ -135,27 +141,28 @@ def _item(data: bytes, at: int) -> tuple[int, int]:
     return _FIXED.get(head, 1), -1
 
 
-_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
-def check_json_depth(data: bytes | str | msgspec.Raw) -> None:
+def check_json_depth(data: bytes | str | msgspec.Raw, depth_max: int = DEPTH_MAX) -> None:
     """Raises TooDeep. Whether the text is JSON at all is for the decoder to say.
 
-    Once texts are cut out, taking away all empty brackets lowers the depth by one; each round runs at C's speed.
+    Once texts are cut out, taking away all empty brackets lowers the depth by one; each round runs at C's speed. So
+    does what comes before: of a document of 64 MiB no step takes more than a few tens of milliseconds.
     """
     text = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
-    if text.count(b"[") + text.count(b"{") <= DEPTH_MAX:
+    if text.count(b"[") + text.count(b"{") <= depth_max:
         return
-    if b"\\" in text:
-        text = _ESCAPED.sub(b"", text)
-    brackets = b"".join(text.split(b'"')[::2]).translate(_TO_BRACKETS, _NO_BRACKETS)
-    for _ in range(DEPTH_MAX):
+    # Backslashes in pairs first: what is left of a run escapes the next letter.
+    marks = text.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_TO_BRACKETS, _NO_MARKS)
+    # Two quotes side by side are a text without brackets, or the end of one and the beginning of the next.
+    brackets = b"".join(marks.replace(b'""', b"").split(b'"')[::2])
+    for _ in range(depth_max):
         fewer = brackets.replace(b"[]", b"")
         if len(fewer) == len(brackets):
             break
         brackets = fewer
     # What is left nests deeper, or does not balance; a decoder refuses that, but one must not have to go deep for it.
-    if brackets.count(b"[") > (DEPTH_MAX if b"[]" not in brackets else 0):
-        raise TooDeep
+    if brackets.count(b"[") > (depth_max if b"[]" not in brackets else 0):
+        raise TooDeep(depth_max)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 _MARK = re.compile(rb'["{}]')
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
-_BETWEEN = re.compile(rb"(?:[\s,\[\]]|\xef\xbb\xbf)*\Z")
+_BETWEEN = re.compile(rb"(?:[\s,\[\]]++|\xef\xbb\xbf)*+\Z")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -34,6 +34,7 @@ class Splitter:
         self._counted = 0
         self._array = False
         self._closed = False
+        self._blank = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The objects that this chunk completes. Raises NotItems, ItemTooLarge."""
@@ -47,6 +48,7 @@ class Splitter:
                     self._counted = self._start
                     self._check_between(bytes(self._buffer[done : self._start]))
                     self.items += 1
+                    self._blank = 0
                 self._depth += 1
             else:
                 self._depth -= 1
@@ -55,8 +57,13 @@ class Splitter:
                 if self._depth == 0:
                     done = self._place
                     yield bytes(self._buffer[self._start : done])
+        if self._depth == 0 and not self._in_string and _BETWEEN.match(self._buffer, done):
+            # Of what may stand between items nothing is kept, as looking at much of it again takes long.
+            self._check_between(bytes(self._buffer[done:]))
+            self._blank += len(self._buffer) - done
+            done = len(self._buffer)
         self._forget(self._start if self._depth else done)
-        if len(self._buffer) > self._item_bytes_max:
+        if len(self._buffer) + self._blank > self._item_bytes_max:
             where = f"Item {self.items} (line {self.line})" if self._depth else f"What stands after item {self.items}"
             raise ItemTooLarge(f"{where} is larger than {self._item_bytes_max} bytes. Make it smaller.")
 

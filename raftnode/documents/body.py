@@ -18,7 +18,7 @@ _METADATA = "@metadata"
 _SYSTEM_KEYS = frozenset(
     {"@id", "@collection", "@change-vector", "@last-modified", "@etag", "@flags", "@index-score", "@projection"}
 )
-_fields: JsonDecoder[dict[str, msgspec.Raw]] = JsonDecoder(dict[str, msgspec.Raw])
+_fields: JsonDecoder[dict[str, msgspec.Raw]] = JsonDecoder(dict[str, msgspec.Raw], depth_max=DEPTH_MAX)
 _any: JsonDecoder[Any] = JsonDecoder()
 
 
@@ -40,7 +40,7 @@ def prepare(id: str, document: dict[str, Any] | bytes, collection: str | None) -
         raise DocumentInvalid(f"document {id!r} has {len(text)} bytes, the limit is {DOCUMENT_BYTES_MAX}")
     fields = _parse(id, text)
     metadata = _metadata(id, fields)
-    named = collection if collection is not None else metadata.get("@collection")
+    named = collection if collection is not None else _named(id, metadata.get("@collection"))
     kept = {key: value for key, value in metadata.items() if key not in _SYSTEM_KEYS}
     body: dict[str, Any] = {key: value for key, value in fields.items() if key != _METADATA}
     if kept:
@@ -90,15 +90,15 @@ def _encode(id: str, document: dict[str, Any]) -> bytes:
 
 
 def _parse(id: str, text: bytes) -> dict[str, msgspec.Raw]:
+    """Its fields. The text is looked through, and no values are made of it: those of a large document would hold the
+    interpreter for seconds. The encoding is checked beside it, as nobody looks into texts otherwise."""
     try:
-        value = _any.decode(text)
-        if not isinstance(value, dict):
-            raise DocumentInvalid(f"document {id!r} must be a JSON object, not {type(value).__name__}")
-        if text.count(b"{") + text.count(b"[") > DEPTH_MAX:
-            _check_depth(id, value)
+        text.decode()
         return _fields.decode(text)
     except TooDeep as error:
         raise DocumentInvalid(f"document {id!r} is nested deeper than {DEPTH_MAX} levels") from error
+    except msgspec.ValidationError as error:
+        raise DocumentInvalid(f"document {id!r} must be a JSON object: {error}") from error
     except UNREADABLE as error:
         raise DocumentInvalid(f"document {id!r} is not valid JSON: {error}") from error
 
@@ -121,14 +121,22 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _metadata(id: str, fields: dict[str, msgspec.Raw]) -> dict[str, Any]:
+def _metadata(id: str, fields: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     raw = fields.get(_METADATA)
     if raw is None:
         return {}
-    metadata = _any.decode(raw)
-    if not isinstance(metadata, dict):
-        raise DocumentInvalid(f"@metadata of document {id!r} must be a JSON object, not {type(metadata).__name__}")
-    return metadata
+    try:
+        return _fields.decode(raw)
+    except msgspec.ValidationError as error:
+        raise DocumentInvalid(f"@metadata of document {id!r} must be a JSON object: {error}") from error
+
+
+def _named(id: str, collection: msgspec.Raw | None) -> str | None:
+    if collection is None or bytes(collection) == b"null":
+        return None
+    if not bytes(collection).startswith(b'"'):
+        raise DocumentInvalid(f"@collection of document {id!r} must be a non-empty text")
+    return str(_any.decode(collection))
 
 
 def _collection(id: str, name: Any) -> str:

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 READERS_PER_STORE = 2
+CHECKED_ON_LOOP_BYTES_MAX = 64 * 1024
+"""Documents that are larger, together, are checked in a thread."""
 READ_THREADS_MAX = 4
 SOURCES_REMEMBERED_MAX = 1_000
 _reading = ThreadPoolExecutor(READ_THREADS_MAX, thread_name_prefix="documents-read")
@@ -132,13 +134,11 @@ class DocumentStore:
 
     async def batch(self, operations: Sequence[Put | Delete]) -> list[Document | None]:
         """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would."""
-        steps: list[Callable[[Writer], Document | None]] = []
-        size = 0
-        for place, operation in enumerate(operations):
-            with _at(place):
-                step, bytes_ = _step(operation)
-            steps.append(step)
-            size += bytes_
+        given = sum(len(one.document) for one in operations if isinstance(one, Put) and isinstance(one.document, bytes))
+        if given <= CHECKED_ON_LOOP_BYTES_MAX:
+            steps, size = _steps(operations)
+        else:
+            steps, size = await asyncio.to_thread(_steps, operations)
 
         def write(writer: Writer) -> list[Document | None]:
             done = []
@@ -295,6 +295,17 @@ def _at(place: int) -> Iterator[None]:
     except DocumentInvalid as error:
         error.place = place
         raise
+
+
+def _steps(operations: Sequence[Put | Delete]) -> tuple[list[Callable[[Writer], Document | None]], int]:
+    steps: list[Callable[[Writer], Document | None]] = []
+    size = 0
+    for place, operation in enumerate(operations):
+        with _at(place):
+            step, bytes_ = _step(operation)
+        steps.append(step)
+        size += bytes_
+    return steps, size
 
 
 def _step(operation: Put | Delete) -> tuple[Callable[[Writer], Document | None], int]:

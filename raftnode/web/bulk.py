@@ -10,7 +10,7 @@ from raftnode.documents.model import Delete, Document, Put
 from raftnode.documents.store import DocumentStore
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS, Parts
-from raftnode.web.requests import Input, Query, answer, body, not_supported
+from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
 from raftnode.web.stores import check_size, existing_database, store_to_write
 
 WAIT_FOR_REPLICAS_S = 15.0
@@ -42,7 +42,7 @@ def routes() -> list[web.RouteDef]:
 async def bulk_docs(request: web.Request) -> web.Response:
     """Puts and deletes in one transaction; answers after the sync, and after as many replicas as were asked for."""
     store = await store_to_write(request)
-    batch = await body(request, Commands)
+    batch = await body_of_documents(request, Commands)
     if batch.transaction_mode not in (None, "SingleNode"):
         raise not_supported(f"TransactionMode {batch.transaction_mode!r}", "Use a single-node transaction.")
     parts = request.app[PARTS]

@@ -18,7 +18,7 @@ from raftnode.record.model import Result
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, of_result
 from raftnode.web.parts import PARTS, Parts
-from raftnode.web.requests import REQUEST_ID, request_id
+from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, REQUEST_ID, request_id
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +125,7 @@ async def _identified(request: web.Request, part: str) -> tuple[str | None, str]
 async def asked(request: web.Request) -> str:
     """A hash of what the request asks for. Not of the command: that has what this node adds, like the time or a new id.
     How the same JSON is spelled, the order of query values, and the request id do not count."""
-    content = await whole(request)
+    content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
     with contextlib.suppress(*UNREADABLE):
         content = msgspec.json.encode(from_json(content), order="sorted") if content else content
     values = sorted((name.lstrip("?").lower(), value) for name, value in request.query.items())
@@ -184,7 +184,7 @@ async def at_leader(request: web.Request) -> web.Response | None:
         reply = await parts.http.request(
             request.method,
             f"{node.url}{request.path_qs}",
-            body=await whole(request),
+            body=await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX),
             headers={FORWARDED: parts.tag},
             timeout_s=parts.settings.cluster.proposal_timeout_ms / 1000,
         )

@@ -3,7 +3,7 @@
 import asyncio
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,11 +12,11 @@ from aiohttp import web
 from raftnode.decoding import from_json
 from raftnode.documents.body import fold, with_metadata
 from raftnode.documents.model import Document
-from raftnode.documents.store import DocumentStore
+from raftnode.documents.store import CHECKED_ON_LOOP_BYTES_MAX, DocumentStore
 from raftnode.web.bodies import whole
 from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
-from raftnode.web.requests import Input, Query, answer, body, etag_of
+from raftnode.web.requests import Input, Query, answer, body_of_documents, etag_of
 from raftnode.web.stores import check_size, existing_database, store_to_read, store_to_write
 
 IDS_MAX = 10_000
@@ -63,7 +63,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def get_many(request: web.Request) -> web.Response:
     """Documents by ids in the body."""
-    return await _by_ids(request, (await body(request, Ids)).ids)
+    return await _by_ids(request, (await body_of_documents(request, Ids)).ids)
 
 
 async def put(request: web.Request) -> web.Response:
@@ -188,35 +188,49 @@ async def _rendered(found: Sequence[Document | None], *, metadata_only: bool) ->
     def render() -> list[Any]:
         return [None if document is None else _json(document, metadata_only) for document in found]
 
-    return render() if len(found) <= RENDERED_ON_LOOP_MAX else await asyncio.to_thread(render)
+    size = sum(len(document.body) for document in found if document is not None)
+    little = len(found) <= RENDERED_ON_LOOP_MAX and size <= CHECKED_ON_LOOP_BYTES_MAX
+    return render() if little else await asyncio.to_thread(render)
 
 
 def _json(document: Document, metadata_only: bool) -> Any:
     text = with_metadata(document)
     if not metadata_only:
         return msgspec.Raw(text)
-    return {"@metadata": from_json(text)["@metadata"]}
+    return {"@metadata": from_json(text, dict[str, msgspec.Raw])["@metadata"]}
 
 
 async def _includes(store: DocumentStore, query: Query, found: Iterable[Document]) -> dict[str, Any]:
     paths = query.all("include")
     if not paths:
         return {}
-    ids: dict[str, str] = {}
-    for document in found:
-        content = from_json(document.body)
-        for path in paths:
-            ids |= {fold(id): id for id in _at(content, re.split(r"\.|\[\]\.?", path))}
+    ids = await asyncio.to_thread(_included, [document.body for document in found], paths)
     if len(ids) > IDS_MAX:
         raise bad_request(f"The includes name {len(ids)} documents; the limit is {IDS_MAX}. Ask for fewer at once.")
-    included = await store.get(list(ids.values()))
-    return {document.id: _json(document, False) for document in included if document}
+    included = [document for document in await store.get(list(ids.values())) if document]
+    rendered = await _rendered(included, metadata_only=False)
+    return {document.id: text for document, text in zip(included, rendered, strict=True)}
 
 
-def _at(value: Any, path: Sequence[str]) -> list[str]:
+def _included(bodies: Iterable[bytes], paths: Sequence[str]) -> dict[str, str]:
+    """The ids that stand at these paths, by what they are found under. Only what leads there is read."""
+    ids: dict[str, str] = {}
+    for text in bodies:
+        for path in paths:
+            ids |= {fold(id): id for id in _at(text, re.split(r"\.|\[\]\.?", path))}
+    return ids
+
+
+def _at(value: bytes, path: Sequence[str]) -> Iterator[str]:
     """The texts at a path; lists on the way are walked through."""
-    if isinstance(value, list):
-        return [text for item in value for text in _at(item, path)]
-    if not path or path == [""]:
-        return [value] if isinstance(value, str) else []
-    return _at(value.get(path[0]), path[1:]) if isinstance(value, dict) else []
+    text = value.strip()
+    if text.startswith(b"["):
+        for item in from_json(text, list[msgspec.Raw]):
+            yield from _at(bytes(item), path)
+    elif not path or path == [""]:
+        if text.startswith(b'"'):
+            yield from_json(text, str)
+    elif text.startswith(b"{"):
+        found = from_json(text, dict[str, msgspec.Raw]).get(path[0])
+        if found is not None:
+            yield from _at(bytes(found), path[1:])

@@ -10,7 +10,7 @@ from raftnode.record.model import Record
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
-from raftnode.web.requests import answer
+from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, answer
 from tasks.kinds import kinds, known
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | N
     record, failures = parts.replica.record, []
     able = [n for n in _able(record, kind) if n != parts.tag] if FORWARDED not in request.headers else []
     headers = {name: request.headers[name] for name in _KEPT if name in request.headers} | {FORWARDED: parts.tag}
-    content = await whole(request)
+    content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
     for tag in able:
         url = record.nodes[tag].url + request.path_qs
         try:

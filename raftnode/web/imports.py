@@ -9,7 +9,7 @@ from aiohttp import web
 
 from raftnode.documents.errors import DocumentInvalid, StoreError
 from raftnode.documents.model import Put
-from raftnode.documents.store import DocumentStore
+from raftnode.documents.store import CHECKED_ON_LOOP_BYTES_MAX, DocumentStore
 from raftnode.splitter import ItemTooLarge, NotItems, Splitter
 from raftnode.web.bodies import pieces
 from raftnode.web.errors import ApiError, bad_request, of_store
@@ -98,7 +98,10 @@ class _Import:
     async def add(self, item: _Item, text: bytes) -> None:
         """Takes an item. Raises ApiError that names the one that is refused."""
         try:
-            operation = _imported(self._parts, text)
+            if len(text) <= CHECKED_ON_LOOP_BYTES_MAX:
+                operation = _imported(self._parts, text)
+            else:
+                operation = await asyncio.to_thread(_imported, self._parts, text)
         except ApiError as error:
             raise item.refused(error) from None
         if operation is None:

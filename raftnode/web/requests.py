@@ -1,5 +1,6 @@
 """Reading requests and writing answers: query values and bodies are checked here, by name, before anything else."""
 
+import asyncio
 import re
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ REQUEST_ID = "raft-request-id"
 REQUEST_ID_LENGTH_MAX = model.REQUEST_ID_LENGTH_MAX - model.NAME_LENGTH_MAX - 1
 """A request of several commands adds a database's name to the id of each."""
 PAGE_MAX = 10_000
+COMMAND_BODY_BYTES_MAX = 1024 * 1024
+"""Largest body of a request that carries no documents. A command is at most half of that, and reading more, only to
+refuse it, would hold the loop."""
 INTEGER_MAX = 2**63 - 1
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
@@ -100,7 +104,14 @@ def timespan_s(name: str, value: str) -> float:
 
 async def body(request: web.Request, kind: type[Body]) -> Body:
     """The JSON body as a value of that type; refuses the request with the name of the field that does not fit."""
-    return parse(await whole(request), kind)
+    return parse(await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX), kind)
+
+
+async def body_of_documents(request: web.Request, kind: type[Body]) -> Body:
+    """The same for bodies that carry documents, and so may be as large as http.body_bytes_max."""
+    content = await whole(request)
+    little = len(content) <= COMMAND_BODY_BYTES_MAX
+    return parse(content, kind) if little else await asyncio.to_thread(parse, content, kind)
 
 
 def fitting(given: dict[str, Any], kind: type[Body]) -> Body:

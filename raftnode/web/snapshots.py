@@ -25,6 +25,8 @@ async def save(request: web.Request) -> web.StreamResponse:
     pieces = await saved(parts.raft, parts.replica, local=Query(request).flag("local", False))
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     await response.prepare(request)
+    if request.method == "HEAD":
+        return response
     while piece := await asyncio.to_thread(next, pieces, b""):
         await response.write(piece)
     await response.write_eof()

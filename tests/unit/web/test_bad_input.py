@@ -189,7 +189,7 @@ async def test_a_body_over_the_limit_is_refused(shop: Shop, route: Route) -> Non
         assert reply.status == 400, "an import may be of any length; this one has no id"
         return
     assert reply.status == 413
-    assert "http.body_bytes_max" in reply.message
+    assert str(BODY_BYTES_MAX) in reply.message
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -302,6 +302,17 @@ async def test_head_answers_as_get_does_without_the_body(shop: Shop, route: Rout
     assert (head.status, head.text) == (got.status, "")
     assert got.status in (200, 404, 408), got.text
     assert head.headers["Content-Type"] == got.headers["Content-Type"]
+    assert await after_the_head(shop, path) == b"", "bytes after a HEAD's answer would begin the next one"
+
+
+async def after_the_head(shop: Shop, path: str) -> bytes:
+    """What a connection carries after the answer to HEAD; clients drop it, or fail at their next request."""
+    address = urlsplit(shop.client.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(f"HEAD {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
+    _, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return rest
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=named)
