@@ -1,8 +1,14 @@
 """What holds for every test."""
 
+import os
 import signal
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from raftnode.cli import local_cluster
+from tests import workers
 
 # Tests wait for conditions and measure no time: on a busy machine any example may take long. A failure prints what
 # replays it.
@@ -14,3 +20,23 @@ settings.load_profile("raftnode")
 # A shell's background job ignores ctrl-C, and so would every command that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+"""Which of several worker processes this is; none without."""
+
+local_cluster.share = workers.share(WORKER, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if WORKER:
+        items.sort(key=lambda item: workers.rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
+    scheduler: Any = LoadScopeScheduling(config, log)
+    scheduler._split_scope = workers.unit
+    return scheduler

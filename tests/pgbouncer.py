@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 from sqlalchemy.engine import URL
 
+from raftnode.cli.local_cluster import free_ports
 from tests.postgres import USER
 
 START_TIMEOUT_S = 30
@@ -28,7 +29,7 @@ def pgbouncer(server: URL, mode: Mode, *, connections_max: int) -> Iterator[int]
     if program is None:
         pytest.skip("no PgBouncer: install the package pgbouncer")
     directory = Path(tempfile.mkdtemp(prefix="raftnode-pgbouncer-"))
-    port = _free_port()
+    port = free_ports(1)[0]
     (directory / "users.txt").write_text(f'"{server.username}" ""\n', encoding="ascii")
     (directory / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={server.host} port={server.port}\n"
@@ -61,9 +62,3 @@ def _wait_until_it_answers(port: int, process: "subprocess.Popen[bytes]", log: P
         if process.poll() is not None or time.monotonic() > until:
             pytest.fail(f"PgBouncer did not start: {log.read_text()[-2000:]}")
         time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -5,7 +5,6 @@ import glob
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+
+from raftnode.cli.local_cluster import free_ports
 
 VARIABLE = "RAFTNODE_TEST_POSTGRES_URL"
 USER = "postgres"
@@ -72,7 +73,7 @@ def _private(binaries: Path, directory: Path) -> Iterator[str]:
         cwd=directory,
         **as_user,  # type: ignore[call-overload]
     )
-    port = _free_port()
+    port = free_ports(1)[0]
     options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off", "unix_socket_directories": directory}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     with (directory / "log").open("wb") as log:
@@ -100,12 +101,6 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", binaries: Path, port: 
     while subprocess.run([binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
         if process.poll() is not None or time.monotonic() > until:
             pytest.fail(f"PostgreSQL did not start: {(directory / 'log').read_text()[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _user_exists() -> bool:

@@ -19,6 +19,9 @@ from raftnode.http import Http, HttpError
 POLL_SEC = 0.02
 START_TIMEOUT_SEC = 30.0
 PORT_MIN = 10_000
+share = (0, 1)
+"""Which of how many equal shares of the ports `free_ports` looks at: two processes that do so at once, and start what
+listens there only later, must have different ones."""
 
 
 class NodeDied(Exception):
@@ -163,7 +166,8 @@ def free_ports(count: int) -> list[int]:
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
-    for port in random.sample(range(PORT_MIN, lowest), lowest - PORT_MIN):
+    candidates = range(PORT_MIN + share[0], lowest, share[1])
+    for port in random.sample(candidates, len(candidates)):
         if len(found) == count:
             break
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -5,13 +5,14 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+
+from raftnode.cli.local_cluster import free_ports
 
 TAGS = "ABCDE"
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,10 +26,8 @@ class Processes:
         self.tls = tls or {}
         self.boot = 0
         self.running: dict[str, asyncio.subprocess.Process] = {}
-        with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in TAGS]
-        self.peers = {tag: f"127.0.0.1:{s.getsockname()[1]}" for tag, s in zip(TAGS, with_sockets, strict=True)}
-        for s in with_sockets:
-            s.close()
+        ports = free_ports(len(TAGS))
+        self.peers = {tag: f"127.0.0.1:{port}" for tag, port in zip(TAGS, ports, strict=True)}
 
     async def start(self) -> None:
         self.boot += 1

@@ -1,7 +1,6 @@
 """A real node of one, in this process."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ import aiohttp
 import pytest
 
 import config
+from raftnode.cli.local_cluster import free_ports
 from raftnode.node import Node
 from tests.unit.web.client import Client
 
@@ -18,10 +18,7 @@ READY_S = 20
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def settings_in(directory: Path, **flags: str) -> config.Settings:
