@@ -28,6 +28,7 @@ _PG_KEYS = {
     "uid": "username", "password": "password", "pwd": "password", "psw": "password",
     "ssl mode": "ssl", "sslmode": "ssl",
     "target session attributes": "session", "targetsessionattributes": "session",
+    "search path": "search_path", "searchpath": "search_path",
 }  # fmt: skip
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
@@ -50,7 +51,8 @@ class SqlConnection(msgspec.Struct, frozen=True):
     """Where an SQL target is. `url` holds the password; show `str(connection)`, which does not.
 
     `hosts` are all (host, port) when there are several, tried in order; `url` names the first. `session` is what the
-    one that is taken must allow: "read-write", "primary" or "any".
+    one that is taken must allow: "read-write", "primary" or "any". `search_path` are the schemas, as PostgreSQL writes
+    them, in the first of which tables without a schema stand, those of the fence too; empty for the user's own.
     """
 
     name: str
@@ -58,6 +60,7 @@ class SqlConnection(msgspec.Struct, frozen=True):
     ssl: str | None = None
     hosts: tuple[tuple[str, int], ...] = ()
     session: str = "read-write"
+    search_path: str = ""
 
     def __str__(self) -> str:
         text = self.url.render_as_string(hide_password=True)
@@ -70,7 +73,7 @@ class SqlConnection(msgspec.Struct, frozen=True):
     @property
     def address(self) -> tuple[object, ...]:
         """What tells one target from another: the same for connection strings that lead to the same place."""
-        return (self.url, self.ssl, self.hosts, self.session)
+        return (self.url, self.ssl, self.hosts, self.session, self.search_path)
 
     def __repr__(self) -> str:
         return f"SqlConnection({self.name!r}, {self})"
@@ -140,7 +143,7 @@ def _from_url(name: str, text: str, driver: str) -> SqlConnection:
         raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
     if not url.database:
         raise ConfigurationError("ConnectionString", f"names no database, as in {dialect}://.../target")
-    if unknown := set(url.query) - {"ssl", "sslmode", "target_session_attrs"}:
+    if unknown := set(url.query) - {"ssl", "sslmode", "target_session_attrs", "search_path"}:
         raise ConfigurationError("ConnectionString", f"has unknown parameters: {', '.join(sorted(unknown))}")
     ssl, session = url.query.get("ssl", url.query.get("sslmode")), url.query.get("target_session_attrs")
     return SqlConnection(
@@ -149,6 +152,7 @@ def _from_url(name: str, text: str, driver: str) -> SqlConnection:
         _ssl(str(ssl)) if ssl else None,
         hosts,
         _session(str(session) if session else ""),
+        str(url.query.get("search_path", "")),
     )
 
 
@@ -194,7 +198,7 @@ def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
 
 
 def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
-    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode")
+    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode, Search Path")
     given = {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS}
     for field in ("host", "database"):
         if not given.get(field):
@@ -214,6 +218,7 @@ def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
         _ssl(given["ssl"]) if given.get("ssl") else None,
         hosts if len(hosts) > 1 else (),
         _session(given.get("session", "")),
+        given.get("search_path", ""),
     )
 
 

@@ -90,7 +90,9 @@ def create(target: SqlConnection, application: str, statement_timeout_ms: int) -
     )
 
 
-async def limit_transaction(connection: AsyncConnection, application: str, statement_timeout_ms: int) -> None:
+async def limit_transaction(
+    connection: AsyncConnection, application: str, statement_timeout_ms: int, search_path: str = ""
+) -> None:
     """The first words of a transaction in PostgreSQL: bounds on how long it can hold what it has locked, and a name by
     which others see it. Ends with the transaction."""
     driver = (await connection.get_raw_connection()).driver_connection
@@ -100,6 +102,8 @@ async def limit_transaction(connection: AsyncConnection, application: str, state
         "lock_timeout": min(FENCE_TIMEOUT_MS, statement_timeout_ms // 2),
         "application_name": application[:63],
     }
+    if search_path:
+        values["search_path"] = search_path
     await connection.execute(sa.select(*(_setting(name, value) for name, value in values.items())))
 
 

@@ -8,6 +8,8 @@ A row is named by cluster, database and task id, which never change. Earlier ver
 `Fence._carry_over` takes such a row over.
 """
 
+import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +34,9 @@ CLOSED_EPOCH = 2**63 - 1
 """Of a row that was carried over: no run of a version that knows tasks by their names passes it any more."""
 CREATING = 0x7261_6674  # "raft"
 """PostgreSQL's advisory lock under which the table is created."""
+
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class StaleEpoch(Superseded):
@@ -111,7 +116,7 @@ class Fence:
     async def store(self, connection: AsyncConnection, progress: bytes, **more: Any) -> None:
         """Replace the progress."""
         row = sa.update(FENCE).where(self._mine)
-        await connection.execute(row.values(progress=progress.decode(), updated_at=_now(), **more))
+        await connection.execute(row.values(progress=_ascii(progress), updated_at=_now(), **more))
 
     async def _carry_over(self, connection: AsyncConnection) -> str:
         """Close the row that an earlier version named by the task's name, and return its progress, JSON.
@@ -134,6 +139,12 @@ class Fence:
         closed = sa.update(FENCE).where(FENCE.c.task == row.task)
         await connection.execute(closed.values(epoch=CLOSED_EPOCH, updated_at=_now()))
         return str(row.progress)
+
+
+def _ascii(json_text: bytes) -> str:
+    """The same JSON in characters that a database of any encoding has: it may name a document that others cannot."""
+    text = json_text.decode()
+    return text if text.isascii() else _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _has_table(connection: sa.Connection) -> bool:

@@ -122,4 +122,4 @@ def _parsed(configuration: Mapping[str, Any] | None) -> object:
         return None
     url = target.url
     hosts = target.hosts or ((str(url.host).lower(), url.port),)
-    return url.get_backend_name(), sorted(map(str, hosts)), url.database
+    return url.get_backend_name(), sorted(map(str, hosts)), url.database, target.search_path

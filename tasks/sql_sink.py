@@ -41,7 +41,8 @@ class SqlSink:
         application: str,
     ) -> None:
         self._pool, self._tables, self._fence, self._guard = pool, tables, fence, guard
-        self._application = application
+        # PostgreSQL keeps ASCII of it, and a database of another encoding than UTF-8 may refuse the rest.
+        self._application = application.encode("ascii", "replace").decode()
         self._aborted = False
         self._schema = Schema()
         self.progress = b"{}"
@@ -168,8 +169,8 @@ class SqlSink:
                     if not sql_engine.is_locked(error) or self._aborted or time.monotonic() > until_s:
                         raise
             if connection.dialect.name == "postgresql":
-                timeout_ms = self._pool.limits.statement_timeout_ms
-                await sql_engine.limit_transaction(connection, self._application, timeout_ms)
+                timeout_ms, path = self._pool.limits.statement_timeout_ms, self._pool.target.search_path
+                await sql_engine.limit_transaction(connection, self._application, timeout_ms, path)
             yield
 
     async def _at_fence(self, step: Coroutine[Any, Any, None]) -> None:

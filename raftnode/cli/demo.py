@@ -134,7 +134,7 @@ class Story:
         await self.put(others + self.orders()[:FIRST_ORDERS], "A")
         self.say(f"{len(others)} documents and the first {FIRST_ORDERS} of {ORDERS} orders are written to A")
         await self.call("PUT", f"/databases/{DATABASE}/admin/connection-strings", self.target.connection_string("demo"))
-        await self.call("PUT", f"/databases/{DATABASE}/admin/etl", etl(TASK, "demo", self.target.schema))
+        await self.call("PUT", f"/databases/{DATABASE}/admin/etl", etl(TASK, "demo"))
         self.say(f"SQL ETL task [bold]{TASK}[/] is defined, with two tables in {self.target.where}")
 
     async def responsible(self) -> str:

@@ -18,9 +18,9 @@ LINES = 2155
 NET_SALES = Decimal("1265793.04")
 
 SCRIPT = """\
-loadTo("%(schema)sOrders", {Company: this.Company, OrderedAt: this.OrderedAt, LineCount: this.Lines.length});
+loadToOrders({Company: this.Company, OrderedAt: this.OrderedAt, LineCount: this.Lines.length});
 for (const line of this.Lines) {
-    loadTo("%(schema)sOrderLines", {Product: line.Product, Quantity: line.Quantity,
+    loadToOrderLines({Product: line.Product, Quantity: line.Quantity,
                       PricePerUnit: line.PricePerUnit, Discount: line.Discount});
 }
 """
@@ -90,7 +90,11 @@ class Target:
     def connection_string(self, name: str) -> dict[str, Any]:
         """The connection string in RavenDB's shape."""
         factory = "Npgsql" if self._url else "System.Data.SQLite"
-        string = self._url or f"Data Source={self._file}"
+        string = f"Data Source={self._file}"
+        if self._url:
+            # The fence's table stands in the schema as well, and goes with it.
+            url = _address(self._url).update_query_dict({"search_path": str(self.schema)})
+            string = url.render_as_string(hide_password=False)
         return {"Name": name, "Type": "Sql", "FactoryName": factory, "ConnectionString": string}
 
     async def create(self) -> None:
@@ -133,16 +137,15 @@ def _address(url: str) -> URL:
         raise TargetFailed("--postgres is no address like postgresql://user:password@host:5432/database") from None
 
 
-def etl(name: str, connection_string: str, schema: str | None = None) -> dict[str, Any]:
+def etl(name: str, connection_string: str) -> dict[str, Any]:
     """The demo's task in RavenDB's shape."""
-    prefix = f"{schema}." if schema else ""
     return {
         "EtlType": "Sql",
         "Name": name,
         "ConnectionStringName": connection_string,
         "SqlTables": [
-            {"TableName": f"{prefix}Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False},
-            {"TableName": f"{prefix}OrderLines", "DocumentIdColumn": "OrderId", "InsertOnlyMode": False},
+            {"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False},
+            {"TableName": "OrderLines", "DocumentIdColumn": "OrderId", "InsertOnlyMode": False},
         ],
-        "Transforms": [{"Name": "orders", "Collections": ["Orders"], "Script": SCRIPT % {"schema": prefix}}],
+        "Transforms": [{"Name": "orders", "Collections": ["Orders"], "Script": SCRIPT}],
     }

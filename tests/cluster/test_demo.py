@@ -33,12 +33,13 @@ async def test_the_demo_leaves_the_tables_and_schemas_that_it_finds(postgres_url
     await theirs.execute('CREATE TABLE "Orders" (v int); INSERT INTO "Orders" VALUES (7)')
     await theirs.execute('CREATE TABLE "OrderLines" (v int); CREATE SCHEMA raftnode_demo')
     schemas = "SELECT schema_name FROM information_schema.schemata ORDER BY 1"
-    before = await theirs.fetch(schemas)
+    tables = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY 1, 2"
+    before = await theirs.fetch(schemas), await theirs.fetch(tables)
     done = demo("--nodes", "1", "--postgres", url.replace("postgresql://", "postgres://"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Each order is there once" in done.stdout
     assert await theirs.fetch('SELECT * FROM "Orders"') == [(7,)]
-    assert await theirs.fetch(schemas) == before
+    assert (await theirs.fetch(schemas), await theirs.fetch(tables)) == before
     await theirs.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()

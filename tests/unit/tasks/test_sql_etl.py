@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 import structlog
@@ -596,6 +597,32 @@ async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: Bench
             await until(lambda: context.info.processed == 1, body)
         await until(lambda: context.info.processed == 2 and context.info.error is None, body)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_a_target_that_has_not_every_character_refuses_only_the_documents_that_need_one(
+    bench: Bench, target: SqlTarget
+) -> None:
+    """By their ids, too: the list of what was passed over stands in the target."""
+    latin = f"latin_{uuid.uuid4().hex[:8]}"
+    connection = await asyncpg.connect(target.connection.url.set(drivername="postgresql").render_as_string())
+    await connection.execute(f"CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        url = target.connection.url.set(drivername="postgresql", database=latin)
+        there = SqlTarget(latin, target.configuration | {"ConnectionString": url.render_as_string()})
+        bench.target = there
+        await there.execute('CREATE TABLE "Orders" ("Id" text, "Company" text)')
+        orders = {"Name": "заказы", "Collections": ["Orders"], "Script": LEAVING}
+        definition = replace(task(there, "", orders), name="задача")
+        await bench.store.batch([order("o/1", "é"), order("ы/2😀", "a"), order("o/3", "ы"), order("o/4", "b")])
+        for epoch in (10, 11):
+            context = await carried(bench, definition, epoch, 4)
+            assert [error.document_id for error in context.info.errors] == ["ы/2😀", "o/3"]
+        assert await there.rows('SELECT * FROM "Orders" ORDER BY 1') == [("o/1", "é"), ("o/4", "b")]
+    finally:
+        await bench.shared.close()
+        await connection.execute(f"DROP DATABASE {latin} WITH (FORCE)")
+        await connection.close()
 
 
 @one_target

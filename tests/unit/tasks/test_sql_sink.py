@@ -592,3 +592,31 @@ async def test_a_goodbye_that_is_cut_short_is_no_error_in_the_log(
     async with sink(tables) as opened:
         await write(opened, order("o/1"))
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("as_url", [False, True])
+async def test_with_a_search_path_the_tables_and_the_fence_stand_in_that_schema(
+    postgres_target: SqlTarget, as_url: bool
+) -> None:
+    await postgres_target.execute(
+        'CREATE SCHEMA "Of Ours"', 'CREATE TABLE "Of Ours".t (id text, v int)', "CREATE TABLE t (id text)"
+    )
+    url = postgres_target.connection.url
+    text = (
+        url.set(drivername="postgresql", query={"search_path": '"Of Ours"'}).render_as_string(hide_password=False)
+        if as_url
+        else f"Host={url.host};Port={url.port};Username={url.username};Database={url.database};"
+        "Search Path='\"Of Ours\"'"
+    )
+    there = SqlTarget("there", postgres_target.configuration | {"ConnectionString": text})
+    for epoch in (10, 11):
+        async with sink(there, epoch=epoch, tables=(SqlTable("t", "id"),)) as opened:
+            await write(opened, DocumentRows("o/1", ("t",), [("t", {"v": epoch})]))
+    assert await postgres_target.rows('SELECT * FROM "Of Ours".t') == [("o/1", 11)]
+    tables = (
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_name IN ('t', 'raftnode_tasks')"
+    )
+    assert sorted(await postgres_target.rows(tables)) == [
+        ("Of Ours", "raftnode_tasks"), ("Of Ours", "t"), ("public", "t"),
+    ]  # fmt: skip
