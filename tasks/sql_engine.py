@@ -163,6 +163,12 @@ def is_lock_timeout(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "55P03"
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether the server, or PgBouncer, allows no connection more."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state == "53300" or "no more connections allowed" in str(error)
+
+
 def blame(error: BaseException) -> Literal["target", "row", "either"]:
     """Whose fault an error is: the connection's and its server's, or that of what was written. "either" means that the
     statement itself may be at fault: see whether it stands without its values."""

@@ -29,6 +29,10 @@ LONG_WAIT_S = 10.0
 """A task that waits this long for a connection says so in the log."""
 
 
+class _ServerFull(Exception):
+    """The server allows no connection more."""
+
+
 class Pooled:
     """A connection and the driver's object beneath it."""
 
@@ -69,6 +73,7 @@ class SqlPool:
         self._idle: list[Pooled] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._refused: tuple[float, TaskFailed] = (0.0, TaskFailed())
+        self._given_back = asyncio.Event()
 
     @asynccontextmanager
     async def connection(self, task: str) -> AsyncIterator[Pooled]:
@@ -84,16 +89,20 @@ class SqlPool:
         try:
             if self._refused[0] > asked_s:  # meanwhile, for another task: it need not be tried for each one in turn
                 raise self._refused[1]
-            pooled = self._reused() or await self._opened()
+            pooled = await self._taken()
             self.held.add(pooled)
             try:
                 yield pooled
             except BaseException:
                 await pooled.close()
                 raise
+            else:
+                self._give_back(pooled)
             finally:
                 self.held.remove(pooled)
-            self._give_back(pooled)
+                # Whoever waits for one that is given back looks at it now, the next ones at the next.
+                self._given_back.set()
+                self._given_back = asyncio.Event()
         finally:
             self._free.release()
 
@@ -105,6 +114,20 @@ class SqlPool:
         if self._closing:
             await asyncio.wait(self._closing)
         await self._engine.dispose()
+
+    async def _taken(self) -> Pooled:
+        """One that is idle, else a new one. Where the server allows fewer than there may be here, one that another task
+        gives back."""
+        while True:
+            if pooled := self._reused():
+                return pooled
+            try:
+                return await self._opened()
+            except _ServerFull as full:
+                if not (self.held or self._idle):
+                    raise TaskFailed(str(full)) from full
+            if not self._idle:
+                await self._given_back.wait()
 
     def _reused(self) -> Pooled | None:
         while self._idle:
@@ -119,6 +142,8 @@ class SqlPool:
             connection = await self._engine.connect()
         except (SQLAlchemyError, OSError) as error:
             unusable = sql_engine.unusable(error, self.target)
+            if sql_engine.is_full(error):
+                raise _ServerFull(str(unusable)) from error
             self._refused = asyncio.get_running_loop().time(), unusable
             raise unusable from error
         return Pooled(connection, (await connection.get_raw_connection()).driver_connection)

@@ -10,7 +10,8 @@ from tasks import sql_postgres, sql_sqlite
 from tasks.kinds import TaskFailed
 from tasks.sql_types import Column, DoesNotFit
 
-Row = tuple[Any, ...]
+COLUMNS_SHOWN_MAX = 20
+"""So many of a table's columns are named in an error."""
 
 
 class SqlTable(msgspec.Struct, frozen=True, rename="pascal"):
@@ -85,7 +86,9 @@ class Target:
     def _column(self, name: str) -> str:
         found = _match(name, self.columns)
         if found is None:
-            known = ", ".join(self.columns)
+            known = ", ".join(list(self.columns)[:COLUMNS_SHOWN_MAX])
+            if len(self.columns) > COLUMNS_SHOWN_MAX:
+                known += f" and {len(self.columns) - COLUMNS_SHOWN_MAX:,} more"
             long = sql_postgres.too_long(name) if self._place == "${}" else None
             remedy = f"the name {long}; it has" if long else "add it, or load to one of"
             raise NotWritable(f"table '{self.name}' has no column '{name}'; {remedy}: {known}")

@@ -245,3 +245,14 @@ async def test_a_name_that_postgresql_has_cut_is_named_as_the_reason(postgres_ta
         with pytest.raises(NotWritable, match=r"no table .ф+.; the name has 64 bytes"):
             await opened.find([long])
         assert await write(opened, row("o/1", **{"ф" * 31: "x"})) == []
+
+
+async def test_of_a_wide_table_only_some_columns_are_named(target: SqlTarget) -> None:
+    columns = [f"c{n}" for n in range(1_000)]
+    await target.execute(f"CREATE TABLE t (id text, {', '.join(f'{name} int' for name in columns)})")
+    async with sink(target, tables=(T,)) as opened:
+        assert await write(opened, row("o/1", **dict.fromkeys(columns, 1))) == []
+        with pytest.raises(
+            NotWritable, match=r"no column 'd'; add it, or load to one of: id, c0, .*, c18 and 981 more$"
+        ):
+            await write(opened, row("o/1", d=1))

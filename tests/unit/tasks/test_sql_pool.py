@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import uuid
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,39 @@ async def test_no_more_connections_are_open_than_allowed_and_who_asks_first_is_s
     assert (set(served[:2]), served[2:]) == ({0, 1}, [2, 3, 4, 5, 6, 7])
     assert await connections(postgres_target) <= 2
     await pool.close()
+
+
+async def test_where_the_server_allows_fewer_connections_tasks_wait_for_those_there_are(
+    postgres_target: SqlTarget,
+) -> None:
+    role = f"few_{uuid.uuid4().hex[:8]}"
+    await postgres_target.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")
+    url = postgres_target.connection.url.set(drivername="postgresql", username=role).render_as_string()
+    few = parse(postgres_target.configuration | {"ConnectionString": url})
+    pool = SqlPool(few, SqlLimits(connections_max=4), "pool")
+    served: list[int] = []
+
+    async def use(number: int) -> None:
+        async with pool.connection(f"task {number}") as pooled:
+            await pooled.connection.exec_driver_sql("SELECT 1")
+            await pooled.connection.rollback()
+            served.append(number)
+
+    try:
+        async with asyncio.TaskGroup() as group, pool.connection("first"), pool.connection("second"):
+            for number in range(20):
+                group.create_task(use(number))
+            await asyncio.sleep(0.1)
+            assert not served
+        assert sorted(served) == list(range(20))
+        other = SqlPool(few, SqlLimits(), "other")
+        async with pool.connection("first"), pool.connection("second"):
+            with pytest.raises(TaskFailed, match="too many connections for role"):
+                async with other.connection("task"):
+                    pass
+    finally:
+        await pool.close()
+        await postgres_target.execute(f"DROP ROLE {role}")
 
 
 async def test_a_connection_nobody_uses_is_closed_and_a_dead_one_is_not_given_out(
