@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+LOOKS = 3
+
 
 class File(Protocol):
     """A file open for writing at its end and for reading anywhere."""
@@ -42,7 +44,7 @@ class Disk(Protocol):
         """Removes the file, durably. A missing file is no error."""
 
     def missing(self, paths: Iterable[Path]) -> list[Path]:
-        """Those that are no longer there, in order."""
+        """Those that are no longer there, or are other files than those that were opened or made here, in order."""
 
     def sync_directory(self, directory: Path) -> None:
         """Makes the directory's names durable."""
@@ -83,14 +85,34 @@ class SystemFile:
     def sync(self) -> None:
         os.fdatasync(self._fd)
 
+    def held(self) -> "_Held":
+        """What keeps it known after it is closed."""
+        return _Held(os.dup(self._fd))
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
+class _Held:
+    """A file, by a descriptor of its own: as long as there is one, no other file gets its inode."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        status = os.fstat(fd)
+        self.inode = (status.st_dev, status.st_ino)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
 class SystemDisk:
-    """The machine's disk."""
+    """The machine's disk. Knows which files it has opened and renamed, by path: what is deleted under this process and
+    made again at once has another inode."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, tuple[_Held, ...]] = {}
 
     def names(self, directory: Path) -> list[str]:
         if not directory.is_dir():
@@ -99,18 +121,40 @@ class SystemDisk:
         return os.listdir(directory)
 
     def open(self, path: Path) -> SystemFile:
-        return SystemFile(path)
+        file = SystemFile(path)
+        if path not in self._held:
+            self._held[path] = (file.held(),)
+        return file
 
     def replace(self, source: Path, target: Path) -> None:
+        # Another thread may ask meanwhile what is missing: for a moment both files are right.
+        held = self._held.get(source, ())
+        if held:
+            self._held[target] = (*self._held.get(target, ()), *held)
         os.replace(source, target)
+        self._held[target] = held
+        self._held.pop(source, None)
         self.sync_directory(target.parent)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+        self._held.pop(path, None)
         self.sync_directory(path.parent)
 
     def missing(self, paths: Iterable[Path]) -> list[Path]:
-        return sorted(path for path in paths if not path.exists())
+        return sorted(path for path in paths if not self._is_there(path))
+
+    def _is_there(self, path: Path) -> bool:
+        # Asked again, as a rename may have come between the two looks.
+        return any(self._is_known(path) for _ in range(LOOKS))
+
+    def _is_known(self, path: Path) -> bool:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        held = self._held.get(path, ())
+        return not held or (status.st_dev, status.st_ino) in {one.inode for one in held}
 
     def sync_directory(self, directory: Path) -> None:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

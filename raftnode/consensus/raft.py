@@ -131,8 +131,8 @@ class Raft(State):
         self._watch = watched(self._watch_files(self._engine), "watch over raft's files", self._defect, may_end=True)
 
     async def _watch_files(self, engine: RaftEngine) -> None:
-        """Ends this node when a file is gone that it rests on. An open file is written and synced all the same, and
-        would be missed at the next start."""
+        """Ends this node when a file is gone that it rests on, or another is in its place. An open file is written and
+        synced all the same, and would be missed at the next start."""
         while engine.failure is None:
             await asyncio.sleep(WATCH_S)
             gone = await asyncio.to_thread(self._disk.missing, engine.files)
@@ -141,9 +141,9 @@ class Raft(State):
             if gone and engine.failure is None:
                 engine.fail(
                     StorageDamaged(
-                        f"{gone[0]} was deleted under this node ({len(gone)} files of its log are gone): what it "
-                        "acknowledges would be lost. Remove the node from the cluster and let it join again with an "
-                        "empty directory, or restore the directory from this node's backup."
+                        f"{gone[0]} was deleted or replaced under this node ({len(gone)} files of its log are gone): "
+                        "what it acknowledges would be lost. Remove the node from the cluster and let it join again "
+                        "with an empty directory, or restore the directory from this node's backup."
                     )
                 )
 

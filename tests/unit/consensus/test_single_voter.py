@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,16 +149,35 @@ async def test_snapshots_are_taken_by_bytes_and_a_restart_begins_from_one(tmp_pa
     await again.stop()
 
 
-def _deleted(directory: Path, what: str) -> list[Path]:
-    gone = sorted(path for path in directory.rglob(what) if path.is_file())
-    for path in gone:
-        path.unlink()
-    return gone
+def delete(path: Path) -> None:
+    path.unlink()
 
 
+def make_again(path: Path) -> None:
+    """Deletes the file and makes it again at once, with what was in it."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def put_a_copy(path: Path) -> None:
+    """Puts a copy in its place, without a moment in which there is none."""
+    copy = path.with_name(f"{path.name}.copy")
+    shutil.copy2(path, copy)
+    copy.rename(path)
+
+
+def _struck(directory: Path, what: str, how: Callable[[Path], None]) -> list[Path]:
+    struck = sorted(path for path in directory.rglob(what) if path.is_file())
+    for path in struck:
+        how(path)
+    return struck
+
+
+@pytest.mark.parametrize("how", [delete, make_again, put_a_copy])
 @pytest.mark.parametrize("what", ["vote", "snapshot", "journal-*", "*"])
-async def test_a_file_that_is_deleted_under_a_running_node_ends_it(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_file_that_is_deleted_or_replaced_under_a_running_node_ends_it(
+    tmp_path: Path, what: str, how: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consensus, "WATCH_S", 0.01)
     raft, _ = alone(tmp_path)
@@ -167,10 +188,10 @@ async def test_a_file_that_is_deleted_under_a_running_node_ends_it(
     await raft.propose(b"one")
     raft.take_snapshot()
     await until(lambda: raft.snapshot_index > 0)
-    gone = _deleted(tmp_path, what)
+    gone = _struck(tmp_path, what, how)
     failure = await told
     assert isinstance(failure, StorageDamaged)
-    assert "was deleted under this node" in str(failure)
+    assert "was deleted or replaced under this node" in str(failure)
     assert any(path.name in str(failure) for path in gone)
     with pytest.raises(NotCommitted):
         await raft.propose(b"two")
