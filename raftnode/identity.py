@@ -60,7 +60,7 @@ def claim_directory(data_dir: Path, tag: str) -> Identity:
     this user may not write what is in it.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        _make(data_dir)
         lock = _locked(data_dir)
     except OSError as error:
         raise IdentityError(
@@ -152,8 +152,20 @@ def _write(data_dir: Path, stored: _Stored) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, data_dir / FILE)
-    directory = os.open(data_dir, os.O_RDONLY)
+    _sync_directory(data_dir)
+
+
+def _make(data_dir: Path) -> None:
+    """Makes the directory and those above it that are missing, durably: a node that has voted must not lose it."""
+    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync_directory(folder.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)

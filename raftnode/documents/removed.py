@@ -9,7 +9,6 @@ link.
 import base64
 import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Collection
 from contextlib import closing
@@ -87,8 +86,14 @@ def link_of(directory: Path, copy: Path) -> Path | None:
 
 
 def forget(copy: Path) -> None:
-    """What was put back is no longer among the removed."""
-    shutil.rmtree(copy.parent, ignore_errors=True)
+    """What was put back is no longer among the removed. Its file goes last: as long as that is there, this is done
+    again."""
+    with contextlib.suppress(OSError):
+        for other in sorted(copy.parent.iterdir()):
+            if other != copy:
+                other.unlink()
+        copy.unlink()
+        copy.parent.rmdir()
 
 
 def _files(directory: Path) -> list[Path]:
