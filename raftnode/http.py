@@ -56,10 +56,12 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Http:
-    """A session with pooled connections. Use it as a context manager."""
+    """A session with pooled connections. Use it as a context manager. `node_id` is the node's that asks, for requests
+    that only nodes of the cluster may make; nothing sends it by itself."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, node_id: str = "") -> None:
         self._tls = tls
+        self.node_id = node_id
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:

@@ -102,7 +102,9 @@ class Node:
         identity = claim_directory(self._data_dir, self.tag)
         stack.callback(identity.release)
         node_tls, http_tls = self._tls()
-        self.http = await stack.enter_async_context(Http(tls=http_tls.client if http_tls else None))
+        self.http = await stack.enter_async_context(
+            Http(tls=http_tls.client if http_tls else None, node_id=identity.node_id)
+        )
         self.server = Server(self.settings, tls=http_tls.server if http_tls else None)
         stack.push_async_callback(self.server.stop)
         await self.server.bind()

@@ -27,6 +27,9 @@ from raftnode.http import Http, HttpError, Response
 log = structlog.get_logger(__name__)
 
 COMPRESS_BYTES_MIN = 16 * 1024
+NODE_HEADER = "Raftnode-Node-Id"
+"""Names the sender. Who is no node of the receiver's cluster is refused: a node that was removed, or whose cluster
+began again without it, still has the addresses of the others, and takes documents as long as it runs."""
 BODY_BYTES_MAX = 256 * 1024 * 1024
 PLAIN, DEFLATED = b"\x00", b"\x01"
 QUIET_ETAGS_MAX = 1024
@@ -170,7 +173,7 @@ class Replication:
 
     async def _handshake(self) -> int:
         url = f"{self._url('accepted')}?source={quote(self._store.database_id, safe='')}"
-        answer = await self._http.request("GET", url, timeout_s=REQUEST_TIMEOUT_S)
+        answer = await self._http.request("GET", url, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S)
         self._theirs = theirs = _answered(answer)
         if theirs.database_id == self._store.database_id:
             raise ReplicationRefused(f"{self._destination.url} is this very database: correct the address")
@@ -194,12 +197,17 @@ class Replication:
             purged_last_modified=batch.purged_last_modified,
         )
         body = await asyncio.to_thread(encode, stretch)
-        answer = await self._http.request("POST", self._url("documents"), body=body, timeout_s=REQUEST_TIMEOUT_S)
+        answer = await self._http.request(
+            "POST", self._url("documents"), body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S
+        )
         self._theirs = theirs = _answered(answer)
         if theirs.accepted_etag < batch.last_etag:
             raise ReplicationRefused(
                 f"{self._destination.tag} has taken this node in up to {theirs.accepted_etag} only: going back there"
             )
+
+    def _named(self) -> dict[str, str]:
+        return {NODE_HEADER: self._http.node_id}
 
     def _url(self, what: str) -> str:
         return f"{self._destination.url}/replication/{quote(self._destination.database, safe='')}/{what}"

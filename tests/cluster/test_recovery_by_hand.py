@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from raftnode.consensus.disk import SystemDisk
+from raftnode.consensus.vote import SmallFiles
 from raftnode.record.model import GENERATION_STRIDE
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap
@@ -108,6 +110,12 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
 
 async def test_a_node_of_before_that_comes_back_after_a_forced_recovery_is_not_let_in(tmp_path: Path) -> None:
     async with Cluster(tmp_path, "ABC", flags=FLAGS) as cluster:
+        await Group(cluster, "Shop", "AB").create()
+        status = await cluster.status("B")
+        assert status is not None
+        applied = status["Node"]["AppliedIndex"]
+        files = SmallFiles(SystemDisk(), cluster.nodes["B"].data_dir / "raft")
+        await cluster.wait_until(lambda: files.load_commit() >= applied, "B to note what is committed")
         for tag in "ABC":
             await cluster.kill(tag)
         forced = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
@@ -120,6 +128,21 @@ async def test_a_node_of_before_that_comes_back_after_a_forced_recovery_is_not_l
         assert status is not None
         assert list(status["Cluster"]["Nodes"]) == ["A"]
         assert status["Node"]["HasLease"]
+
+        # It still has A's address, and takes documents: they stay with it.
+        await cluster.call("PUT", "/databases/Shop/docs?id=late/1", {"@metadata": {"@collection": "Late"}}, "B")
+        here = {"@metadata": {"@collection": "Here"}}
+        await cluster.call("PUT", "/databases/Shop/docs?id=here/1", here, "A")
+
+        async def refused() -> bool:
+            of_b = await cluster.status("B")
+            copy = of_b["Databases"]["Shop"]["Copy"] if of_b else None
+            return copy is not None and "is not in the cluster" in copy["ReplicationErrors"].get("A", "")
+
+        await cluster.wait_until(refused, "A to refuse B's documents")
+        counted = (await cluster.call("GET", "/databases/Shop/collections/stats", None, "A"))["Collections"]
+        assert "Here" in counted
+        assert "Late" not in counted
 
 
 async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from raftnode.documents.replication import NODE_HEADER
 from raftnode.node import Node
 
 
@@ -41,8 +42,10 @@ class Client:
         self.url = url
 
     async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+        """One request, in the name of the node itself, as routes between nodes ask who it is."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        async with self._session.request(method, self.url + path, data=data, headers=headers) as response:
+        sent = ({NODE_HEADER: self.node.http.node_id} if hasattr(self, "node") else {}) | (headers or {})
+        async with self._session.request(method, self.url + path, data=data, headers=sent) as response:
             return Reply(response.status, response.headers, await response.text(errors="replace"))
 
     async def get(self, path: str, **headers: str) -> Reply:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from raftnode.cli.main import cli
+from raftnode.documents.replication import NODE_HEADER
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import free_port, running, settings_in
 
@@ -324,3 +325,18 @@ async def test_without_a_majority_the_node_says_so_and_documents_go_on(tmp_path:
         assert "raft-request-id" in refused.message
         assert (await a.put("/databases/Shop/docs?id=x", {"n": 1})).status == 201
         assert (await a.get("/health/live")).status == 200
+
+
+async def test_only_a_node_of_the_cluster_replicates_into_it(pair: tuple[Client, Client]) -> None:
+    a, b = pair
+    assert (await a.put("/admin/databases?name=Shop", {"Topology": {"Members": ["A"]}})).status == 201
+    handshake = "/replication/Shop/accepted?source=x"
+    assert (await a.get(handshake, **{NODE_HEADER: b.node.http.node_id})).status == 200
+    assert (await a.delete("/admin/cluster/node?nodeTag=B&force=true")).status == 200
+    for stranger in (b.node.http.node_id, "", "é"):
+        for reply in (
+            await a.get(handshake, **{NODE_HEADER: stranger}),
+            await a.post("/replication/Shop/documents", b"\x00\x80", **{NODE_HEADER: stranger}),
+        ):
+            assert reply.status == 409
+            assert "joins again with an empty data directory" in reply.message
