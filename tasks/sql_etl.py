@@ -52,6 +52,7 @@ class SqlEtlKind:
     def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
         etl = sql_configuration.parse(configuration, database)
+        sql_owners.check_tables(etl, database)
         sql_owners.check_transforms(etl)
         sql_owners.check_tasks(etl, configuration.get("TaskId") or 0, database)
         return Definition(

@@ -36,6 +36,17 @@ def check_transforms(etl: SqlEtlConfiguration) -> None:
             )
 
 
+def check_tables(etl: SqlEtlConfiguration, database: Database) -> None:
+    """Refuses a table that is named in two ways. Raises ConfigurationError."""
+    schema, found = _schema(database, etl), dict[str, str]()
+    for table in etl.sql_tables:
+        first = found.setdefault(_qualified(table.table_name, schema), table.table_name)
+        if first != table.table_name:
+            raise ConfigurationError(
+                "SqlTables.TableName", f"'{table.table_name}' is the same table as '{first}'; name it once"
+            )
+
+
 def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
     """Refuses a table that another task of the database writes in the same target. `id` is the task's own, 0 for a new
     one. Raises ConfigurationError."""
@@ -46,7 +57,7 @@ def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
         if task.kind == KIND and not own and (task.connection_string or "").lower() in alike:
             other = _configuration(task)
             if other is not None:
-                _check_pair(etl, other)
+                _check_pair(_written(etl, database), etl.name, _written(other, database), other.name)
 
 
 def check_connection(given: Mapping[str, Any], database: Database) -> None:
@@ -59,35 +70,51 @@ def check_connection(given: Mapping[str, Any], database: Database) -> None:
     led = {key for key, string in strings.items() if address is not None and _parsed(string) == address}
     tasks = [t for t in database.tasks.values() if t.kind == KIND and (t.connection_string or "").lower() in led]
     known = [other for task in sorted(tasks, key=lambda task: task.id) if (other := _configuration(task))]
-    mine = [etl for etl in known if etl.connection_string_name.lower() == name]
-    for one in mine:
+    for one in known:
         for other in known:
-            if other.connection_string_name.lower() != name:
-                _check_pair(one, other)
+            if one.connection_string_name.lower() == name != other.connection_string_name.lower():
+                mine = _written(one, database, given)
+                _check_pair(mine, one.name, _written(other, database), other.name)
 
 
-def _check_pair(etl: SqlEtlConfiguration, other: SqlEtlConfiguration) -> None:
-    mine, theirs = _written(etl), _written(other)
+def _check_pair(mine: Mapping[str, SqlTable], etl: str, theirs: Mapping[str, SqlTable], other: str) -> None:
     for name in sorted(mine.keys() & theirs.keys()):
         one, two = mine[name], theirs[name]
         same_ids = one.document_id_column.lower() == two.document_id_column.lower()
         if same_ids and not (one.insert_only_mode and two.insert_only_mode):
             raise ConfigurationError(
                 "SqlTables.TableName",
-                f"'{one.table_name}' is written by task '{other.name}' in the same target as by '{etl.name}', so each "
+                f"'{one.table_name}' is written by task '{other}' in the same target as by '{etl}', so each "
                 f"would delete rows of the other; make both one task with several transforms, give each a table or a "
                 f"DocumentIdColumn of its own, or {_REMEDY} in both",
             )
 
 
-def _written(etl: SqlEtlConfiguration) -> dict[str, SqlTable]:
-    """The tables that a task writes, by a name that is the same for all spellings."""
+def _written(
+    etl: SqlEtlConfiguration, database: Database, connection: Mapping[str, Any] | None = None
+) -> dict[str, SqlTable]:
+    """The tables that a task writes, by a name that is the same for all spellings; over that connection, if it is not
+    the database's."""
     names = {name for transform in etl.transforms if not transform.disabled for name in _tables(transform)}
+    schema = _schema(database, etl, connection)
     return {
-        table.table_name.lower().removeprefix("public.").removeprefix("main."): table
-        for table in etl.sql_tables
-        if table.table_name.lower() in names
+        _qualified(table.table_name, schema): table for table in etl.sql_tables if table.table_name.lower() in names
     }
+
+
+def _qualified(name: str, schema: str) -> str:
+    folded = name.lower()
+    return folded if "." in folded else f"{schema}.{folded}"
+
+
+def _schema(database: Database, etl: SqlEtlConfiguration, connection: Mapping[str, Any] | None = None) -> str:
+    """Where a task's tables without a schema stand, folded."""
+    if connection is None:
+        connection = from_json(database.connection_strings[etl.connection_string_name.lower()].configuration)
+    target = sql_connection.parse(connection)
+    if target.url.drivername == sql_connection.SQLITE:
+        return "main"
+    return target.search_path.partition(",")[0].strip().strip('"').lower() or "public"
 
 
 def _tables(transform: TransformConfiguration) -> set[str]:
@@ -122,4 +149,4 @@ def _parsed(configuration: Mapping[str, Any] | None) -> object:
         return None
     url = target.url
     hosts = target.hosts or ((str(url.host).lower(), url.port),)
-    return url.get_backend_name(), sorted(map(str, hosts)), url.database, target.search_path
+    return url.get_backend_name(), sorted(map(str, hosts)), url.database

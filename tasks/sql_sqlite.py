@@ -17,9 +17,9 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 
 def relations(connection: sa.Connection, schema: str | None) -> dict[str, str]:
-    """The tables and views of a schema (an attached file), the main one for None."""
+    """The tables and views of a schema (an attached file), the main one for None, with their whole names."""
     rows = connection.exec_driver_sql("SELECT schema, name FROM pragma_table_list WHERE type IN ('table', 'view')")
-    return {row.name: row.name for row in rows if row.schema.lower() == (schema or "main").lower()}
+    return {row.name: f"{row.schema}.{row.name}" for row in rows if row.schema.lower() == (schema or "main").lower()}
 
 
 def columns(connection: sa.Connection, schema: str | None, name: str) -> list[Column]:

@@ -113,7 +113,7 @@ class Schema(msgspec.Struct, frozen=True):
 def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
     """The tables as they are now."""
     postgres = connection.dialect.name == "postgresql"
-    targets, missing, oids = {}, {}, {}
+    targets, missing, oids = dict[str, Target](), dict[str, str](), dict[str, Any]()
     for definition in tables:
         schema, _, name = definition.table_name.rpartition(".")
         known: Mapping[str, Any] = (
@@ -122,6 +122,10 @@ def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
             else sql_sqlite.relations(connection, schema or None)
         )
         folded, found = definition.table_name.lower(), _match(name, known)
+        same = next((other for other, oid in oids.items() if found is not None and oid == known[found]), None)
+        if same is not None:
+            missing[folded] = f"'{definition.table_name}' is the same table as '{same}'; name it once in SqlTables"
+            continue
         if found is None:
             long = sql_postgres.too_long(name) if postgres else None
             remedy = f"the name {long}" if long else "create it in the target"

@@ -256,3 +256,13 @@ async def test_of_a_wide_table_only_some_columns_are_named(target: SqlTarget) ->
             NotWritable, match=r"no column 'd'; add it, or load to one of: id, c0, .*, c18 and 981 more$"
         ):
             await write(opened, row("o/1", d=1))
+
+
+async def test_a_table_that_two_names_lead_to_is_not_written(target: SqlTarget) -> None:
+    """As the user's search path may have it; the rows of a document would be deleted under the other name."""
+    await target.execute("CREATE TABLE t (id text, v int)")
+    twin = "public.t" if target.name == "postgres" else "main.t"
+    async with sink(target, tables=(T, SqlTable(twin, "id"))) as opened:
+        assert await write(opened, row("o/1", v=1)) == []
+        with pytest.raises(NotWritable, match=f"'{twin}' is the same table as 't'; name it once"):
+            await write(opened, in_table(twin, "o/1", v=2))

@@ -118,3 +118,56 @@ def test_a_connection_string_does_not_lead_a_task_to_another_s_table(
     elsewhere = string("Other", sqlite_target, ConnectionString="Data Source=/nowhere/else.db")
     sql_owners.check_connection(elsewhere, record)
     sql_owners.check_connection(string("again", sqlite_target), record)
+
+
+POSTGRES = {"Name": "target", "Type": "Sql", "FactoryName": "Npgsql", "ConnectionString": "Host=db;Database=d"}
+
+
+def at(text: str) -> Database:
+    return database(SqlTarget("postgres", POSTGRES | {"ConnectionString": text}))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "same"),
+    [
+        ("Host=db;Database=d", ("Orders", "PUBLIC.orders"), True),
+        ("Host=db;Database=d;Search Path=reports, public", ("Orders", "reports.Orders"), True),
+        ("Host=db;Database=d;Search Path=reports", ("Orders", "public.Orders"), False),
+        ("postgresql://db/d?search_path=reports", ("public.Orders", "reports.Orders"), False),
+    ],
+)
+def test_a_table_that_is_named_in_two_ways_is_refused(text: str, names: tuple[str, str], same: bool) -> None:
+    """Its two transforms would delete each other's rows."""
+    tables = [{"TableName": name, "DocumentIdColumn": "Id"} for name in names]
+    transforms = [transform(name, Script=f"loadTo('{name}', {{}})") for name in names]
+    given = configuration(SqlTables=tables, Transforms=transforms)
+    if not same:
+        assert KIND.parse(given, at(text))
+        return
+    with pytest.raises(ConfigurationError, match=f"SqlTables.TableName: '{names[1]}' is the same table as 'Orders'"):
+        KIND.parse(given, at(text))
+
+
+@pytest.mark.parametrize(("path", "table", "same"), [("reports", "reports.Orders", True), ("reports", "Orders", False)])
+def test_tables_of_two_tasks_are_compared_with_their_schemas(path: str, table: str, same: bool) -> None:
+    record = at("Host=db;Database=d")
+    there = POSTGRES | {"Name": "there", "ConnectionString": f"Host=db;Database=d;Search Path={path}"}
+    stored = ConnectionString(name="there", type="Sql", configuration=json.dumps(there).encode())
+    record = with_task(
+        replace(record, connection_strings=record.connection_strings.set("there", stored)),
+        7,
+        configuration(target="there"),
+    )
+    given = configuration(
+        "two",
+        SqlTables=[{"TableName": table, "DocumentIdColumn": "Id"}],
+        Transforms=[transform(Script=f"loadTo('{table}', {{}})")],
+    )
+    if not same:
+        assert KIND.parse(given, record)
+        moved = POSTGRES | {"Name": "there"}
+        with pytest.raises(ConfigurationError, match="'Orders' is written by task 'two'"):
+            sql_owners.check_connection(moved, with_task(record, 8, given))
+        return
+    with pytest.raises(ConfigurationError, match=f"'{table}' is written by task 'one'"):
+        KIND.parse(given, record)
