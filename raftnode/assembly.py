@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 class ClusterTransport(Transport, Protocol):
     """The other nodes; see `raftnode.consensus.transport.Transport`."""
 
-    on_impostor: list[Callable[[str, str], None]]
+    on_impostor: list[Callable[[str, str, bool], None]]
     on_removed: list[Callable[[str], None]]
     removed_by: str | None
 
@@ -67,7 +67,8 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
 
     `transport` is made from the record on this node, which tells who may have a tag; `databases` from what gives the
     newest record, and from what is awaited with a database's name once its copy is gone. `flags` tells what the machine
-    is short of. `failed` ends the process, with a reason for the operator. `blame` finds out which task has ended one.
+    is short of. `failed` ends the process, with a reason for the operator. `superseded` remembers that no process may
+    use its directory again, as the node has gone on in another one. `blame` finds out which task has ended one.
     """
 
     clock: Clock
@@ -78,6 +79,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     databases: Callable[[Callable[[], Record], Callable[[str], Coroutine[Any, Any, None]]], AnyDatabases]
     flags: Callable[[], Sequence[ResourceFlag]]
     failed: Callable[[str], None]
+    superseded: Callable[[], None]
     http: Http | None = None
     blame: Blameless | None = None
 
@@ -243,8 +245,10 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         assert timings is not None, "there is no lease before the cluster is formed"
         self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
 
-    def _impostor(self, tag: str, text: str) -> None:
+    def _impostor(self, tag: str, text: str, superseded: bool) -> None:
         if tag == self._setup.tag:
+            if superseded:
+                self._ports.superseded()
             self._ports.failed(text)
 
     def _removed(self, by: str) -> None:

@@ -5,6 +5,7 @@ import gc
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from raftnode.consensus.transport import Transport, TransportConfig
 from raftnode.documents.databases import Databases
 from raftnode.formation import Formation, form_of, formation_of
 from raftnode.http import Http
-from raftnode.identity import Identity, IdentityError, claim_directory, note_took_part
+from raftnode.identity import Identity, IdentityError, claim_directory, note_superseded, note_took_part
 from raftnode.javascript import ScriptLimits
 from raftnode.joining import JoinRefused
 from raftnode.ports import SystemClock, SystemRandom
@@ -204,9 +205,16 @@ class Node:
             databases=databases,
             flags=Memory(settings.node.memory_available_bytes_min).flags,
             failed=self.fail,
+            superseded=partial(self._superseded, identity),
             http=http,
             blame=blame,
         )
+
+    def _superseded(self, identity: Identity) -> None:
+        try:
+            note_superseded(self._data_dir, identity)
+        except (OSError, IdentityError) as error:
+            log.error("It cannot be noted that this directory may not be used again.", reason=str(error))
 
     def _parts(self, identity: Identity, formation: Formation) -> Parts:
         return Parts(

@@ -17,7 +17,7 @@ from raftnode.consensus import offline
 from raftnode.consensus.model import ConsensusFailed
 from raftnode.consensus.offline import LastEntry
 from raftnode.consensus.replica import Replica
-from raftnode.identity import Identity, IdentityError, claim_directory
+from raftnode.identity import Identity, IdentityError, claim_directory, note_superseded
 from raftnode.record import recovery, snapshot
 from raftnode.record.model import ClusterNode, Record
 
@@ -39,6 +39,7 @@ class Survivor:
     tag: str
     last: LastEntry
     record: Record
+    identity: Identity | None = None
 
     @property
     def others(self) -> list[ClusterNode]:
@@ -66,14 +67,14 @@ def survivor(settings: Settings) -> Iterator[Survivor]:
         raise RecoveryRefused(
             f"{data_dir} holds no log of a cluster. Give the data directory of a node (node.data_dir)."
         )
-    with _held(data_dir, tag):
+    with _held(data_dir, tag) as identity:
         replica = Replica()
         last = offline.replay(data_dir / "raft", replica)
         if tag not in replica.record.nodes:
             raise RecoveryRefused(
                 f"Node {tag} is in no cluster: it was removed, or never joined. Recover one that was in it to the end."
             )
-        yield Survivor(tag, last, replica.record)
+        yield Survivor(tag, last, replica.record, identity)
 
 
 def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
@@ -94,6 +95,8 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
     # The log first: a node with the old log and the new name would be refused by everybody.
     offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
     formations.store(data_dir, formation)
+    if survivor.identity is not None:
+        note_superseded(data_dir, survivor.identity, superseded=False)
 
 
 def begun_by_force(survivor: Survivor, now: datetime) -> tuple[LastEntry, Record]:
@@ -174,7 +177,7 @@ def _refuse_data(data_dir: Path) -> None:
 @contextlib.contextmanager
 def _held(data_dir: Path, tag: str) -> Iterator[Identity]:
     try:
-        identity = claim_directory(data_dir, tag)
+        identity = claim_directory(data_dir, tag, superseded=True)
     except IdentityError as error:
         raise RecoveryRefused(str(error)) from error
     try:

@@ -74,8 +74,8 @@ class Transport:
         """The peer by whose newer membership this node was removed; None once it is let in."""
         self.on_connection: list[Callable[[str, bool], None]] = []
         """Called with a tag and whether the connection to it came up or was lost."""
-        self.on_impostor: list[Callable[[str, str], None]] = []
-        """Called with a tag and a text when two incarnations of one node cannot both be right."""
+        self.on_impostor: list[Callable[[str, str, bool], None]] = []
+        """Called with a tag and a text when two incarnations cannot both be right; True: this one will never be."""
         self.on_removed: list[Callable[[str], None]] = []
         """Called with the tag of a peer whose newer membership does not contain this node."""
         self._identity = identity
@@ -174,7 +174,7 @@ class Transport:
         """When the record's nodes have changed: lets go of every process that it has gone past, tells if it is this."""
         text = greeting.superseded(self._hello(), self._guard.announced(self._identity.tag))
         if text is not None:
-            self._impostor(self._identity.tag, text)
+            self._impostor(self._identity.tag, text, superseded=True)
         for tag, link in list(self._links.items()):
             met = self._met.get(tag)
             if link.connection is not None and met and greeting.superseded(met, self._guard.announced(tag)):
@@ -363,7 +363,7 @@ class Transport:
             return
         if greeting.is_impostor(refusal, self._membership_index):
             log.error("This node is refused, as it is not the one it was.", tag=tag, reason=refusal.text)
-            self._impostor(self._identity.tag, refusal.text)
+            self._impostor(self._identity.tag, refusal.text, superseded=refusal.code == "incarnation")
         if greeting.is_removed(refusal, self._membership_index):
             known, self.removed_by = self.removed_by, tag
             for callback in self.on_removed if known is None else ():
@@ -387,9 +387,9 @@ class Transport:
         log.info("A peer is connected.", tag=hello.tag, dialed=connection.dialed is not None)
         self._tell(hello.tag, True)
 
-    def _impostor(self, tag: str, text: str) -> None:
+    def _impostor(self, tag: str, text: str, superseded: bool = False) -> None:
         for callback in self.on_impostor:
-            callback(tag, text)
+            callback(tag, text, superseded)
 
     def _tell(self, tag: str, up: bool) -> None:
         for callback in list(self.on_connection):

@@ -30,7 +30,7 @@ class Transport:
 
     def __init__(self, network: "Network", process: Process, who: Hello, host: str, replica: Replica) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
-        self.on_impostor: list[Callable[[str, str], None]] = []
+        self.on_impostor: list[Callable[[str, str, bool], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
         self.removed_by: str | None = None
         self.tag, self.host = who.tag, host
@@ -77,7 +77,7 @@ class Transport:
     def check_announced(self) -> None:
         text = superseded(self._who, self._replica.announced(self.tag))
         for tell in self.on_impostor if text is not None else ():
-            tell(self.tag, text or "")
+            tell(self.tag, text or "", True)
         for tag in sorted(self._up):
             if superseded(self.met[tag], self._replica.announced(tag)):
                 self._drop(tag)
@@ -102,7 +102,7 @@ class Transport:
         """The other end does not take this one's word."""
         if is_impostor(refusal, self._who.membership_index):
             for tell in self.on_impostor:
-                tell(self.tag, refusal.text)
+                tell(self.tag, refusal.text, refusal.code == "incarnation")
         if is_removed(refusal, self._who.membership_index):
             for removed in self.on_removed:
                 removed(by)

@@ -114,6 +114,7 @@ class Machine:
     (`damaged`) or not. `reached`: the newest record that any of its processes has applied.
     `starved`: it has no memory for the next entry. `host` is where it listens: its tag, unless it works on a copy of
     another machine's disk. `twinned`: it was copied, or is a copy, and another process of its node may live.
+    `superseded`: the cluster has gone past its disk, from which no process is started again.
     """
 
     def __init__(self, world: "World", tag: str, node_id: str, knows: Sequence[str]) -> None:
@@ -128,7 +129,7 @@ class Machine:
         self.wall_off_ms = world.chance.randint(-2000, 2000)
         self.process: Process | None = None
         self.flipped = self.damaged = self.starved = False
-        self.retired = self.twinned = False
+        self.retired = self.twinned = self.superseded = False
         self.host = tag
         self.wire = world.wire
         self.logs = world.logs
@@ -159,7 +160,7 @@ class Machine:
 
     def start(self) -> None:
         """A new process on this machine's disk, unless that is damaged or nobody wants it any more."""
-        if self.damaged or self.retired or self.alive:
+        if self.damaged or self.retired or self.superseded or self.alive:
             return
         self.boot += 1
         self.disk.full = False
@@ -280,6 +281,7 @@ class Machine:
             databases=lambda record, deleted: Databases(self.tag, record, deleted),
             flags=lambda: (),
             failed=self._failed,
+            superseded=self._superseded,
         )
 
     def nonce(self) -> int:
@@ -289,6 +291,9 @@ class Machine:
     def _failed(self, reason: str) -> None:
         self.world.note(f"{self.tag} ends: {reason}")
         self.die()
+
+    def _superseded(self) -> None:
+        self.superseded = True
 
     def _role(self, role: str, term: int) -> None:
         if role in ("Leader", "LeaderElect"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.identity import FILE, IdentityError, claim_directory, note_took_part
+from raftnode.identity import FILE, LOCK, IdentityError, claim_directory, note_superseded, note_took_part
 
 
 def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_path: Path) -> None:
@@ -135,3 +135,41 @@ def another_user() -> Iterator[None]:
         yield
     finally:
         os.seteuid(before)
+
+
+def test_a_directory_in_use_is_refused_when_its_lock_was_deleted(tmp_path: Path) -> None:
+    holder = claim_directory(tmp_path, "A")
+    (tmp_path / LOCK).unlink()
+    for _ in range(2):
+        with pytest.raises(IdentityError, match=r"Another raftnode runs .* was deleted"):
+            claim_directory(tmp_path, "A")
+    holder.release()
+    claim_directory(tmp_path, "A").release()
+
+
+def test_a_directory_that_the_cluster_has_gone_past_is_not_started_again(tmp_path: Path) -> None:
+    note_took_part(tmp_path, mine := claim_directory(tmp_path, "A"))
+    note_superseded(tmp_path, mine)
+    mine.release()
+    for _ in range(3):
+        with pytest.raises(IdentityError, match=r"The cluster has gone past .* emptied, it may join under a new tag"):
+            claim_directory(tmp_path, "A")
+    recovering = claim_directory(tmp_path, "A", superseded=True)
+    assert (recovering.boot, recovering.took_part) == (2, True), "refused starts are not counted"
+    recovering.release()
+    with pytest.raises(IdentityError):
+        claim_directory(tmp_path, "A")
+    recovering = claim_directory(tmp_path, "A", superseded=True)
+    note_superseded(tmp_path, recovering, superseded=False)
+    recovering.release()
+    claim_directory(tmp_path, "A").release()
+
+
+def test_a_process_speaks_for_its_own_start_alone(tmp_path: Path) -> None:
+    """Where a directory cannot be locked, a later process may use it."""
+    earlier = claim_directory(tmp_path, "A")
+    earlier.release()
+    later = claim_directory(tmp_path, "A")
+    note_superseded(tmp_path, earlier)
+    later.release()
+    claim_directory(tmp_path, "A").release()

@@ -41,7 +41,7 @@ class End:
         self.removed_by: list[str] = []
         self.transport.on_message("words", lambda tag, payload: self.heard.append((tag, payload)))
         self.transport.on_connection.append(lambda tag, up: self.links.append((tag, up)))
-        self.transport.on_impostor.append(lambda tag, text: self.impostors.append((tag, text)))
+        self.transport.on_impostor.append(lambda tag, text, superseded: self.impostors.append((tag, text)))
         self.transport.on_removed.append(self.removed_by.append)
 
     @property
