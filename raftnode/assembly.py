@@ -20,7 +20,7 @@ from raftnode.consensus.model import ConsensusFailed, JournalFailed, Peer, RaftC
 from raftnode.consensus.raft import Raft
 from raftnode.consensus.replica import Replica, Unavailable
 from raftnode.consensus.wire import Transport
-from raftnode.documents.databases import Copy
+from raftnode.documents.copies import Copy
 from raftnode.heartbeat import Heartbeat
 from raftnode.http import Http
 from raftnode.ports import NS_PER_MS, Clock, Random
@@ -109,6 +109,16 @@ class Setup:
     run_journal_bytes_max: int = BYTES_MAX
 
 
+@dataclass(frozen=True)
+class _Reported:
+    """The last report, and what it was made of."""
+
+    copies: Mapping[str, Copy]
+    flags: tuple[ResourceFlag, ...]
+    shown: Mapping[str, dict[str, Any]]
+    report: dict[str, Any]
+
+
 class Assembly(Generic[AnyTransport, AnyDatabases]):
     """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `forming`, which ends
     once the record knows this process."""
@@ -117,7 +127,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
     ) -> None:
         self._setup, self._ports = setup, ports
-        self._reported: tuple[Mapping[str, Copy], tuple[ResourceFlag, ...], dict[str, Any]] | None = None
+        self._reported = _Reported({}, (), {}, {})
         self.replica = replica or Replica()
         self.transport = ports.transport(self.replica)
         self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
@@ -223,22 +233,13 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
     def _report(self) -> dict[str, Any]:
         """What the observer is told of this node; the same object as long as it is the same."""
         copies, flags = self.databases.status(), tuple(self._ports.flags())
-        if self._reported is not None and self._reported[0] is copies and self._reported[1] == flags:
-            return self._reported[2]
-        shown = {
-            name: {
-                "status": copy.status,
-                "documents": copy.documents,
-                "last_etag": copy.last_etag,
-                "change_vector": copy.change_vector,
-                "sent": dict(copy.sent),
-                "error": copy.error,
-            }
-            for name, copy in copies.items()
-        }
-        report = {"node_id": self._setup.node_id, "flags": flags, "databases": shown}
-        self._reported = copies, flags, report
-        return report
+        before, shown = self._reported.copies, self._reported.shown
+        if copies is not before:
+            shown = {name: shown[name] if before.get(name) is copy else _of_copy(copy) for name, copy in copies.items()}
+        if shown is not self._reported.shown or flags != self._reported.flags:
+            report = {"node_id": self._setup.node_id, "flags": flags, "databases": shown}
+            self._reported = _Reported(copies, flags, shown, report)
+        return self._reported.report
 
     def _lease_until(self, until_ns: int) -> None:
         timings = self.replica.record.timings
@@ -267,3 +268,14 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             await self.replica.propose(ConfirmDeletion(name=name, tag=self._setup.tag))
         except Unavailable as error:
             log.info("A deletion could not be confirmed; it is tried again.", database=name, reason=str(error))
+
+
+def _of_copy(copy: Copy) -> dict[str, Any]:
+    return {
+        "status": copy.status,
+        "documents": copy.documents,
+        "last_etag": copy.last_etag,
+        "change_vector": copy.change_vector,
+        "sent": dict(copy.sent),
+        "error": copy.error,
+    }

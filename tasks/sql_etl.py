@@ -6,6 +6,7 @@ passed over and the batch is tried again later, while the other transforms of th
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ POISONOUS_MAX = 3
 RETRIED_AT_ONCE = 50
 """So many of the documents that were passed over are tried again in one transaction."""
 IDLE_S = 30.0
+DISABLED_S = 3600.0
+"""A task whose transforms are all disabled has nothing to do until it is edited, which ends its run."""
 
 _progress_decoder: JsonDecoder[dict[str, TransformProgress]] = JsonDecoder(dict[str, TransformProgress])
 
@@ -140,19 +143,21 @@ class _Runner:
 
     async def _rest(self, sink: SqlSink) -> None:
         """Wait for documents, or for a transform to be tried again. After a while without any, store what was only
-        looked at, and free the engine."""
+        looked at, and free the engine; from then on the task costs nothing until something happens."""
         if not self._streams:
-            await self._context.sleep(IDLE_S)
+            await self._context.sleep(DISABLED_S)
             return
-        going = [stream for stream in self._streams if stream.error is None]
-        retries_s = [stream.retry_at_s - _now_s() for stream in self._streams if stream.error is not None]
-        etag, wait_s = min(stream.etag for stream in going), min(retries_s, default=IDLE_S)
-        changed = await self._context.documents.wait_changed(etag, max(0.0, min(wait_s, IDLE_S)))
-        if changed > etag or wait_s < IDLE_S:
+        documents = self._context.documents
+        etag = min(stream.etag for stream in self._streams if stream.error is None)
+        until_s = min((stream.retry_at_s for stream in self._streams if stream.error is not None), default=math.inf)
+        idle_until_s = _now_s() + IDLE_S
+        changed = await documents.wait_changed(etag, max(0.0, min(until_s, idle_until_s) - _now_s()))
+        if changed > etag or until_s <= idle_until_s:
             return
         await self._sandbox.close()
-        if self._stored != self._progress():
+        if any(self._stored.get(s.transform.name, TransformProgress()) != s.progress for s in self._all):
             await self._store_place(sink)
+        await documents.wait_changed(etag, None if until_s == math.inf else max(0.0, until_s - _now_s()))
 
     async def _turn(self, sink: SqlSink, stream: Stream) -> bool:
         """Carry one batch of a transform over, unless it waits to be tried again. A transform that fails as a whole

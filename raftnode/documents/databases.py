@@ -4,16 +4,15 @@ One loop compares the record with what is open. A change that does not concern a
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import structlog
 
-from raftnode.documents.cleaning import passed
+from raftnode.documents.cleaning import Passed, passed
+from raftnode.documents.copies import Copies, Copy
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
 from raftnode.documents.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.replication import Destination, Replication
@@ -29,30 +28,13 @@ CLEAN_S = 60.0
 WATCH_S = 1.0
 WATCHED_MAX = 100
 """So many files are looked at in one go: of a thousand databases each has its turn within ten seconds."""
-TOLD_S = 5.0
-"""What is said of the copies is looked up again after this, even if nobody has told of a change."""
-
-CopyStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
-
-
-class Copy(msgspec.Struct, frozen=True, rename="pascal"):
-    """What this node says of its copy: whether it serves, how far it is, and what it has sent to whom."""
-
-    status: CopyStatus
-    error: str = ""
-    database_id: str = ""
-    documents: int = 0
-    last_etag: int = 0
-    change_vector: str = ""
-    sent: Mapping[str, int] = {}
-    replication_errors: Mapping[str, str] = {}
 
 
 @dataclass
 class _Open:
     """A database on this node: its store once it is open, and the senders to the rest of the group. One that is `lost`
     was damaged or deleted while it was open, and is not opened again by this process: what is in the place of its file
-    may be anything."""
+    may be anything. `cleaned` is what all had passed, and where the store was, when nothing was left to forget."""
 
     name: str
     path: Path
@@ -62,16 +44,8 @@ class _Open:
     lost: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
+    cleaned: tuple[Passed | None, int, str] | None = None
     senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What `status` said last, of which databases and when."""
-
-    databases: Mapping[str, Database]
-    at_s: float
-    shown: Mapping[str, Copy]
 
 
 class Databases:
@@ -101,8 +75,7 @@ class Databases:
         self._out_of_step: set[str] = set()
         self._extra: dict[str, Replication] = {}
         self._handed_over: set[str] = set()
-        self._moved = True
-        self._told = _Told({}, 0.0, {})
+        self._copies = Copies(self._shown)
 
     def changed(self, record: Record, changes: Changes) -> None:
         """The record has changed; see `raftnode.consensus.replica.Listener`."""
@@ -127,7 +100,7 @@ class Databases:
                     self._wake.clear()
                     names, self._out_of_step = self._out_of_step, set()
                     waiting = await self._reconcile(self._record(), names, group)
-                    self._has_moved()
+                    self._copies.moved(*names)
                     try:
                         async with asyncio.timeout(RETRY_S if waiting else None):
                             await self._wake.wait()
@@ -146,14 +119,7 @@ class Databases:
 
     def status(self) -> Mapping[str, Copy]:
         """The copies by folded name."""
-        databases, told, now_s = self._record().databases, self._told, time.monotonic()
-        if not self._moved and told.databases is databases and now_s - told.at_s < TOLD_S:
-            return told.shown
-        self._moved = False
-        shown = {folded: self._shown(folded) for folded, d in databases.items() if self._holds(d)}
-        # The same answer is the same object: whoever passes it on sees that nothing has changed.
-        self._told = _Told(databases, now_s, told.shown if told.shown == shown else shown)
-        return self._told.shown
+        return self._copies.told(self._record().databases)
 
     def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
         """A mentor's filling of a Promotable begins, or has ended (None): its place is shown with the others."""
@@ -161,18 +127,14 @@ class Databases:
         if sender is None:
             self._extra.pop(key, None)
         else:
-            sender.on_moved = self._has_moved
+            sender.on_moved = partial(self._copies.moved, folded)
             self._extra[key] = sender
-        self._has_moved()
-
-    def _has_moved(self) -> None:
-        """What `status` says may be another."""
-        self._moved = True
+        self._copies.moved(folded)
 
     async def _reconcile(self, record: Record, names: set[str], group: asyncio.TaskGroup) -> set[str]:
         """One pass over these databases. Gives those that failed, or wait, and must be looked at again."""
         waiting: set[str] = set()
-        self._has_moved()
+        self._copies.moved(*names)
         changed = {folded: record.databases[folded] for folded in names if folded in record.databases}
         self._handed_over -= {f for f in names if f not in changed or not _leaves(changed[f], self._tag)}
         held = {folded: d for folded, d in changed.items() if self._holds(d)}
@@ -223,6 +185,7 @@ class Databases:
             return False
         log.info("A copy that was replaced has handed over all it had.", database=database.name, last_etag=reached)
         self._handed_over.add(folded)
+        self._copies.moved(folded)
         return True
 
     def _copy(self, database: Database) -> _Open:
@@ -249,7 +212,7 @@ class Databases:
             if copy.store is None:
                 try:
                     copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name, mark=copy.mark)
-                    copy.store.on_moved = self._has_moved
+                    copy.store.on_moved = partial(self._copies.moved, copy.name.lower())
                     copy.error = ""
                 except StoreError as error:
                     if str(error) != copy.error:
@@ -257,7 +220,7 @@ class Databases:
                     copy.error = str(error)
                     raise
                 finally:
-                    self._has_moved()
+                    self._copies.moved(copy.name.lower())
             return copy.store
 
     async def _aim(
@@ -276,7 +239,7 @@ class Databases:
                 batch_bytes_max=bytes_max,
                 heard=store.heard_of,
             )
-            sender.on_moved = self._has_moved
+            sender.on_moved = partial(self._copies.moved, copy.name.lower())
             copy.senders[destination] = (sender, group.create_task(sender.run()))
 
     async def _close(self, folded: str) -> None:
@@ -285,6 +248,7 @@ class Databases:
         copy.closed = True
         await self._shut(copy)
         del self._open[folded]
+        self._copies.moved(folded)
 
     async def _shut(self, copy: _Open) -> None:
         async with copy.opening:
@@ -294,7 +258,7 @@ class Databases:
             if copy.store is not None:
                 await copy.store.close()
                 copy.store = None
-                self._has_moved()
+                self._copies.moved(copy.name.lower())
 
     async def _watch(self) -> None:
         """Finds copies whose file was damaged or deleted under this node; the next pass closes them. Of very many only
@@ -313,24 +277,30 @@ class Databases:
                 if error:
                     log.error("A copy of a database is closed, as its file fails.", database=copy.name, reason=error)
                     copy.error, copy.lost = error, True
-                    self._has_moved()
+                    self._copies.moved(copy.name.lower())
                     self._look_at([copy.name.lower()])
 
     async def _clean(self) -> None:
-        """From time to time, forget what everybody has passed."""
+        """From time to time, forget what everybody has passed. A database in which nothing has happened since costs
+        nothing."""
         while True:
             await asyncio.sleep(self._clean_s)
             for folded, copy in list(self._open.items()):
-                database = self._record().databases.get(folded)
-                if database is None or copy.store is None:
+                database, store = self._record().databases.get(folded), copy.store
+                if database is None or store is None:
                     continue
                 sent = {d.tag: sender.status.last_sent_etag for d, (sender, _) in copy.senders.items()}
-                everybody = passed(database, self._tag, copy.store.database_id, sent)
+                everybody = passed(database, self._tag, store.database_id, sent)
+                state = everybody, store.last_etag, store.change_vector
+                if everybody is None or state == copy.cleaned:
+                    await asyncio.sleep(0)
+                    continue
                 try:
-                    while everybody is not None and (gone := await copy.store.purge_tombstones(everybody)):
+                    while gone := await store.purge_tombstones(everybody):
                         log.info(
                             "Tombstones that every copy has passed were forgotten.", database=copy.name, count=gone
                         )
+                    copy.cleaned = state
                 except StoreError as error:
                     log.warning("Tombstones cannot be forgotten.", database=copy.name, reason=str(error))
 
@@ -350,7 +320,9 @@ class Databases:
         await self._deleted(database.name)
         return False
 
-    def _shown(self, folded: str) -> Copy:
+    def _shown(self, folded: str, database: Database) -> Copy | None:
+        if not self._holds(database):
+            return None
         copy = self._open.get(folded)
         if copy is None or copy.store is None or copy.lost:
             error = copy.error if copy else ""

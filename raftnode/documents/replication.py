@@ -41,7 +41,6 @@ TELL_DELAY_S = 0.1
 RELAY_DELAY_S = 0.1
 """So long the writes of others wait, and then the other side is asked: most often it has them by then from
 the node where they were made."""
-IDLE_S = 30.0
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
 REQUEST_TIMEOUT_S = 30.0
@@ -148,7 +147,8 @@ class Replication:
             elif untold_since is None or due:
                 untold_since = clock()
             if batch.end:
-                wait_s = IDLE_S if untold_since is None else max(0.0, untold_since + TELL_DELAY_S - clock())
+                # A sender that has nothing to tell waits for as long as nothing happens.
+                wait_s = None if untold_since is None else max(0.0, untold_since + TELL_DELAY_S - clock())
                 await self._store.wait_known(etag, seen, wait_s)
 
     def _new(self, batch: Batch) -> list[Document]:

@@ -23,6 +23,7 @@ from raftnode.documents.commit import Commits
 from raftnode.documents.errors import DocumentInvalid, StoreClosed, StoreDamaged, StoreFailed
 from raftnode.documents.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
 from raftnode.documents.presence import Presence, check_made, note_made
+from raftnode.documents.readers import IdleReaders
 from raftnode.documents.writes import Writer
 
 log = structlog.get_logger(__name__)
@@ -33,7 +34,10 @@ CHECKED_ON_LOOP_BYTES_MAX = 64 * 1024
 """Documents that are larger, together, are checked in a thread."""
 READ_THREADS_MAX = 4
 SOURCES_REMEMBERED_MAX = 1_000
+READERS_IDLE_MAX = 64
 _reading = ThreadPoolExecutor(READ_THREADS_MAX, thread_name_prefix="documents-read")
+_idle_readers = IdleReaders(READERS_IDLE_MAX)
+"""Of all stores of the process."""
 
 
 class DocumentStore:
@@ -45,7 +49,6 @@ class DocumentStore:
         self.path, self.tag, self.database = path, tag, database
         self.database_id = writer.database_id
         self._writer, self._commits = writer, commits
-        self._idle: list[sqlite3.Connection] = []
         self._readers = asyncio.Semaphore(READERS_PER_STORE)
         self._closed = False
         self._damage = ""
@@ -87,7 +90,9 @@ class DocumentStore:
                     if mark is not None:
                         note_made(mark)
                     [(kept,)] = connection.execute("SELECT database_id FROM state").fetchall()
-                    return connection, Writer(connection, tag, kept, clock), Presence(path)
+                    writer = Writer(connection, tag, kept, clock)
+                    sqlite.free_memory(connection)
+                    return connection, writer, Presence(path)
                 except BaseException:
                     connection.close()
                     raise
@@ -105,8 +110,7 @@ class DocumentStore:
         await self._commits.close()
         for _ in range(READERS_PER_STORE):
             await self._readers.acquire()
-        for connection in self._idle:
-            connection.close()
+        _idle_readers.close(self)
         self._changed.set()
 
     async def put(
@@ -264,11 +268,11 @@ class DocumentStore:
 
         def job() -> T:
             with sqlite.errors(self.path):
-                connection = self._idle.pop() if self._idle else sqlite.connect(self.path)
+                connection = _idle_readers.take(self) or sqlite.connect(self.path)
                 try:
                     return run(connection)
                 finally:
-                    self._idle.append(connection)
+                    _idle_readers.give_back(self, connection)
 
         # The place is given back when the thread is done, which may be after the caller was cancelled.
         await self._readers.acquire()

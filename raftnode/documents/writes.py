@@ -28,7 +28,7 @@ from collections.abc import Callable
 import msgspec
 
 from raftnode.documents import change_vector as cv
-from raftnode.documents import rows
+from raftnode.documents import rows, sqlite
 from raftnode.documents.body import DOCUMENT_BYTES_MAX, Prepared, fold
 from raftnode.documents.cleaning import Passed
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
@@ -56,16 +56,18 @@ class Writer:
 
     def load(self) -> None:
         """Read the counters back from the file."""
-        self.state = rows.state(self._connection)
+        self.state = self._saved = rows.state(self._connection)
         self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
         self.documents = rows.live(self._connection)
 
     def save(self) -> None:
-        """Write the counters, before the commit."""
-        self._connection.execute(
-            "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?, purged_last_modified = ?",
-            msgspec.structs.astuple(self.state),
-        )
+        """Write the counters, before the commit. What has changed nothing stays so, and is not synced."""
+        if self.state != self._saved:
+            self._connection.execute(
+                "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?, purged_last_modified = ?",
+                msgspec.structs.astuple(self.state),
+            )
+            self._saved = self.state
         self.documents = rows.live(self._connection)
 
     @property
@@ -137,6 +139,7 @@ class Writer:
             rows.forget(self._connection, gone)
             self._purged_until(max(tombstone.last_modified for tombstone in gone))
         self._compact(min(passed.etag, self.state.last_etag))
+        sqlite.free_memory(self._connection)
         return len(gone)
 
     def set_metadata(self, key: str, value: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from raftnode.documents.databases import Copy
+from raftnode.documents.copies import Copy
 from raftnode.record.model import Database, Record, Task, claim_key, to_json
 from raftnode.record.ownership import Group, mentor_of, tasks_of
 from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used

@@ -17,7 +17,7 @@ from raftnode.consensus.forming import NodeRefused
 from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.replica import Replica
-from raftnode.documents.databases import Copy
+from raftnode.documents.copies import Copy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, Record, Result, Timings

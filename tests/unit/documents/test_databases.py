@@ -11,6 +11,7 @@ from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.documents.cleaning import Passed, passed
+from raftnode.documents.copies import Copy
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
 from raftnode.documents.folders import folder
@@ -204,6 +205,55 @@ async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster
     assert cluster.databases.status()["northwind"].sent == {"B": 0, "P": 0}
     cluster.databases.sends("northwind", "P", None)
     assert cluster.databases.status()["northwind"].sent == {"B": 0}
+
+
+async def test_only_a_copy_that_has_moved_is_looked_at_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"d{n}" for n in range(10)]
+    cluster.set(*(database(name, id=name) for name in names))
+    await until(lambda: loaded(cluster) == names)
+    before = cluster.databases.status()
+    assert cluster.databases.status() is before
+    shown: list[str] = []
+    look = cluster.databases._copies._look
+
+    def looked(folded: str, held: Database) -> Copy | None:
+        shown.append(folded)
+        return look(folded, held)
+
+    monkeypatch.setattr(cluster.databases._copies, "_look", looked)
+    store = await cluster.databases.store("d3")
+    async with asyncio.timeout(20):
+        while shown != ["d3"]:  # all are looked at again once they are in step with the record
+            shown.clear()
+            await store.put("a", {})
+            after = cluster.databases.status()
+    assert (after["d3"].documents, after["d3"].last_etag) == (1, store.last_etag)
+    assert all(after[name] is before[name] for name in names if name != "d3")
+    cluster.set(*(database(name, id=name) for name in names[:9]))
+    assert sorted(cluster.databases.status()) == names[:9]
+
+
+async def test_a_database_in_which_nothing_has_happened_is_not_cleaned_again(tmp_path: Path) -> None:
+    async with Http() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+        cluster.set(database())
+        store = await cluster.databases.store("Northwind")
+        await store.put("a", {})
+        purged: list[int] = []
+        purge = store.purge_tombstones
+
+        async def counted(passed: Passed) -> int:
+            purged.append(store.last_etag)
+            return await purge(passed)
+
+        store.purge_tombstones = counted  # type: ignore[method-assign]
+        passes = 0
+        while passes < 5:
+            before = cluster.databases._open["northwind"].cleaned
+            await asyncio.sleep(0.03)
+            passes += before is not None
+        assert purged in ([1], []), "once, or before the count began"
+        await store.delete("a")
+        await until(lambda: purged[-1:] == [2])
 
 
 async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:

@@ -58,6 +58,24 @@ async def test_documents_and_deletions_arrive_and_a_new_sender_goes_on_where_the
         assert b.change_vector == a.change_vector
 
 
+async def test_a_sender_that_has_nothing_to_tell_does_not_wake(
+    opened: Opener, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await opened("A"), await opened("B")
+    waits: list[float | None] = []
+    wait_known = a.wait_known
+
+    async def noted(after_etag: int, change_vector: str, timeout_s: float | None) -> None:
+        waits.append(timeout_s)
+        await wait_known(after_etag, change_vector, timeout_s)
+
+    monkeypatch.setattr(a, "wait_known", noted)
+    async with receiving(b) as receiver, sending(a, receiver, http):
+        await until(lambda: waits[-1:] == [None])
+        await a.put("d/1", {})
+        await until(lambda: b.last_etag == 1 and waits[-1:] == [None])
+
+
 async def test_three_nodes_come_to_the_same_and_nobody_is_sent_its_own(opened: Opener, http: Http) -> None:
     stores = [await opened(tag) for tag in "ABC"]
     async with AsyncExitStack() as stack:

@@ -836,7 +836,7 @@ async def test_with_all_transforms_disabled_the_body_rests(
 
     monkeypatch.setattr(context, "sleep", sleep)
     async with running(context) as body:
-        await until(lambda: rests == [sql_etl.IDLE_S], body)
+        await until(lambda: rests == [sql_etl.DISABLED_S], body)
 
 
 @one_target
