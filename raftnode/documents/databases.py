@@ -246,6 +246,7 @@ class Databases:
         # It stays listed until it is closed, so that nobody opens the file a second time meanwhile.
         copy = self._open[folded]
         copy.closed = True
+        self._copies.moved(folded)
         await self._shut(copy)
         del self._open[folded]
         self._copies.moved(folded)
@@ -324,7 +325,7 @@ class Databases:
         if not self._holds(database):
             return None
         copy = self._open.get(folded)
-        if copy is None or copy.store is None or copy.lost:
+        if copy is None or copy.store is None or copy.lost or copy.closed:
             error = copy.error if copy else ""
             return Copy(status="Faulted" if error else "Loading", error=error)
         senders = [(destination.tag, sender) for destination, (sender, _) in copy.senders.items()]
