@@ -200,7 +200,7 @@ def parts(command: Decide) -> list[Decide]:
 def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
     """Until a node that is heard no more would have been silent for R; a node that is past that moment and does not
     count as silent yet (the leader is new, or the node reports but is not accepted) is polled for, and so is the end of
-    a former process, which the node that was started again waits for."""
+    a previous process, which the node that was started again waits for."""
     poll_ms = max(POLL_MS_MIN, facts.silence_ms / POLLS_IN_SILENCE)
     waited_for = any(started_again(record, holder) for holder in facts.holders - facts.over)
     pause_ms: float = min(period_ms, poll_ms) if waited_for else period_ms

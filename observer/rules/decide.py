@@ -49,7 +49,7 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
     is, is passed over: the verdict is the same as without that.
 
     A suspended observer changes no topology and moves no task, as the maintenance for which it is suspended expects
-    things to stay put: it only ends the claims of former processes, so that a node that was started again works again.
+    things to stay put: it only ends the claims of previous processes, so that a node that was restarted works again.
     """
     suspended = record.observer.suspended
     topologies, said = [], []

@@ -18,7 +18,7 @@ def note(case: Case) -> Change | None:
     """Statuses and reasons that have changed: of a Member that is lost but cannot be moved, of one that is back, and
     of what a Promotable or Rehab still misses. Written at most once in `stabilization_ms`, and not of a node that will
     be promoted within that time. What a leader before has written of a node that is lost stands until this one has
-    heard the node or found it lost: else the time for which it is lost would begin anew with each leader."""
+    heard the node or found it lost: else the time for which it is lost would start from zero with each leader."""
     topology = case.topology
     if 0 <= case.facts.now_ms - topology.stamp.leaders_ticks < case.facts.limits.stabilization_ms:
         return None

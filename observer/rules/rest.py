@@ -25,7 +25,7 @@ class Read(msgspec.Struct, frozen=True):
 
 class AtRest(msgspec.Struct, frozen=True, kw_only=True):
     """What need not be looked at again while the nodes are these, and these processes: each database with the reports
-    of its Members; the claims, if no former process holds any; and what was read, if all of that is at rest."""
+    of its Members; the claims, if no previous process holds any; and what was read, if all of that is at rest."""
 
     nodes: Mapping[str, ClusterNode] | None = None
     databases: Mapping[str, tuple[Database, Reports]] = {}

@@ -43,7 +43,7 @@ def _over(record: Record, claim: Claim, facts: Facts) -> str | None:
     if node is not None and node.silent:
         return silence(node, facts)
     if present is not None and present.node_id not in ("", claim.node_id):
-        return f"{claim.tag} is another node now, {present.node_id}, and its former one has had no lease since"
+        return f"{claim.tag} is another node now, {present.node_id}, and its previous one has had no lease since"
     started = f" (it is in start {present.boot} now)" if present is not None else ""
     return f"start {claim.boot} of {claim.tag} has had no lease for {facts.silence_ms} ms{started}"
 

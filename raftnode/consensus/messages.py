@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class Append(Message, frozen=True):
     """Entries behind (`prev_index`, `prev_term`), possibly none, and the leader's commit index. `stream` counts the
-    times the leader began anew with this follower: an answer that asks for a reset counts once per stream."""
+    times the leader started over with this follower: an answer that asks for a reset counts once per stream."""
 
     prev_index: Index
     prev_term: Term

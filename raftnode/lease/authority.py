@@ -86,7 +86,7 @@ def refreshed(authority: Authority, view: View, now: Now) -> Authority:
     silent_from_ns = now.judge_ns + authority.silence_ns
     peers = authority.peers
     for tag in authority.members - view.peers:
-        # Whoever joins under this tag later may have another disk, whose first start it is: nothing that the former
+        # Whoever joins under this tag later may have another disk, whose first start it is: nothing that the previous
         # node said counts for it. Only its silence stays, on which the void of its claims rests.
         left = peers[tag]
         peers = peers.set(tag, Peer(silent_from_ns=left.silent_from_ns, leases_until_ns=left.leases_until_ns))
@@ -160,7 +160,7 @@ def heard(authority: Authority, tag: str, report: Report, view: View, own: Stamp
 
 
 def _begun_again(peer: Peer, now: Now) -> Peer:
-    """The node with another process: how far the former one had come says nothing of it; when it had its last lease
+    """The node with another process: how far the previous one had come says nothing of it; when it had its last lease
     stays, until that does not matter any more."""
     return replace(
         peer,

@@ -48,11 +48,11 @@ def recovered(record: Record, tag: str, *, index: int, term: int, generation: in
     lost = sorted(set(record.nodes) - {tag})
     gone = without_copy(record, tag)
     message = (
-        f"Node {tag} began the cluster anew by itself, as an operator forced it after the loss of a majority. "
+        f"Node {tag} started the cluster again by itself, as an operator forced it after the loss of a majority. "
         f"Nodes that are gone: {', '.join(lost) or 'none'}. Databases without a copy here, which are gone: "
         f"{', '.join(gone) or 'none'}."
     )
-    voided = Map({key: _void(claim, "the cluster began anew by force") for key, claim in record.claims.items()})
+    voided = Map({key: _void(claim, "the cluster was started again by force") for key, claim in record.claims.items()})
     begun = replace(
         record,
         index=index,

@@ -154,7 +154,7 @@ class Faults:
         return f"replace {tag}"
 
     async def _complete(self, tag: str) -> None:
-        """Removes the node that has lost its disk, and has it join anew."""
+        """Removes the node that has lost its disk, and has it join again."""
         lab = self._lab
         others = [other for other in lab.nodes if other != tag]
 

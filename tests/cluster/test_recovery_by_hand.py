@@ -1,4 +1,4 @@
-"""After the worst, by hand: one survivor begins the cluster anew; a cluster begins from a saved snapshot."""
+"""After the worst, by hand: one survivor starts the cluster again; a cluster begins from a saved snapshot."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         assert task["Holder"] == survivor
         assert int(task["Epoch"]) // GENERATION_STRIDE > before // GENERATION_STRIDE
         log = await cluster.call("GET", "/admin/cluster/observer/decisions?take=100", tag=survivor)
-        assert any("began the cluster anew by itself" in decision["Message"] for decision in log["ObserverLog"])
+        assert any("started the cluster again by itself" in decision["Message"] for decision in log["ObserverLog"])
 
         anew(cluster, other, survivor)
         await cluster.restart(other)

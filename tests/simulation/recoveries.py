@@ -1,4 +1,4 @@
-"""Worlds that are recovered by hand: a majority is lost for good and a survivor begins the cluster anew by force, or
+"""Worlds that are recovered by hand: a majority is lost for good and a survivor starts the cluster again by force, or
 every node is stopped and a cluster is restored from a snapshot that was saved from a running one. Others then join with
 empty disks, and life goes on.
 

@@ -26,14 +26,14 @@ class Offload(Protocol):
 
 @dataclass
 class Sending:
-    """A snapshot on its way to one follower. `anew`: the follower has begun anew, and waits for the next heartbeat."""
+    """A snapshot on its way to one follower. `restarted`: the follower has started over and waits for a heartbeat."""
 
     file: File
     description: Description
     size_bytes: int
     next_offset: int = 0
     taken_offset: int = 0
-    anew: bool = False
+    restarted: bool = False
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Snapshots:
     # sending
 
     def feed(self, tag: str, term: int, send: Callable[[AnyMessage], bool], *, heartbeat: bool) -> None:
-        """Sends the follower what its window has room for. One that began anew gets the first piece with the next
+        """Sends the follower what its window has room for. One that started over gets the first piece with the next
         heartbeat: it may do so for ever."""
         sending = self._sending.get(tag)
         if sending is None:
@@ -138,8 +138,10 @@ class Snapshots:
             file = self._store.open()
             sending = self._sending[tag] = Sending(file, self._description, file.size_bytes())
             log.info("A follower is sent the snapshot, as the log it needs is gone.", tag=tag, index=self.index)
-        sending.anew = sending.anew and not heartbeat
-        while not sending.anew and sending.next_offset < min(sending.size_bytes, sending.taken_offset + WINDOW_BYTES):
+        sending.restarted = sending.restarted and not heartbeat
+        while not sending.restarted and sending.next_offset < min(
+            sending.size_bytes, sending.taken_offset + WINDOW_BYTES
+        ):
             data = sending.file.read(sending.next_offset, PIECE_BYTES_MAX)
             about = sending.description
             if not send(Piece(term, about.index, about.term, sending.size_bytes, sending.next_offset, data)):
@@ -147,19 +149,19 @@ class Snapshots:
             sending.next_offset += len(data)
 
     def taken(self, tag: str, answer: PieceTaken) -> None:
-        """The follower says how much it holds. Less than before means that it began anew."""
+        """The follower says how much it holds. Less than before means that it started over."""
         sending = self._sending.get(tag)
         if sending is not None and sending.description.index == answer.index:
             if answer.offset < sending.taken_offset:
-                sending.next_offset, sending.anew = answer.offset, True
+                sending.next_offset, sending.restarted = answer.offset, True
             sending.taken_offset = answer.offset
 
     def resume(self, tag: str) -> None:
-        """The connection was made anew: whatever was not taken is sent again, and the last byte in any case. A follower
-        that has died meanwhile says by its answer that it has begun anew, or that it has installed all."""
+        """There is a new connection: whatever was not taken is sent again, and the last byte in any case. A follower
+        that has died meanwhile says by its answer that it has started over, or that it has installed all."""
         sending = self._sending.get(tag)
         if sending is not None:
-            sending.next_offset, sending.anew = min(sending.taken_offset, sending.size_bytes - 1), False
+            sending.next_offset, sending.restarted = min(sending.taken_offset, sending.size_bytes - 1), False
 
     def finish(self, tag: str) -> None:
         """The follower needs no snapshot (any more)."""

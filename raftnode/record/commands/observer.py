@@ -12,7 +12,7 @@ DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
 REMOVAL = "HardDelete"
 """What a copy that is removed had has reached the Members, so that nothing of it needs to be kept."""
-STALE = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided anew."
+STALE = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided again."
 
 
 class NewTopology(Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
 
 
 def _since(known: Map[str, int], folded: str, *, before: set[str], after: set[str], now_ms: int) -> Map[str, int]:
-    """With what is true of this database from now on: who was so before keeps the time, others begin anew. What an
+    """With what is true of this database from now on: who was so before keeps the time, others start from zero. What an
     edit by hand has left behind goes."""
     kept = {tag: known.get(f"{folded}/{tag}", now_ms) for tag in sorted(before & after)}
     for key in [key for key in known if key.partition("/")[0] == folded]:

@@ -240,7 +240,7 @@ class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
 
 
 class RetryFailed(Command, frozen=True, kw_only=True, tag="RetryFailed"):
-    """The documents that a task has passed over are to be tried again. Its body starts anew and sees to it, now or
+    """The documents that a task has passed over are to be tried again. Its body starts again and does so, now or
     whenever it can, on whatever node it then runs."""
 
     database: str

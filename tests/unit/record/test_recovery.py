@@ -57,7 +57,7 @@ def test_by_force_the_survivor_is_alone_and_the_member_of_what_it_has_a_copy_of(
     assert record.databases["northwind"].etag == topology.stamp.index == record.index
     assert topology.stamp.term == 4
     assert record.observer.decisions[-1].message == (
-        "Node A began the cluster anew by itself, as an operator forced it after the loss of a majority. Nodes that "
+        "Node A started the cluster again by itself, as an operator forced it after the loss of a majority. Nodes that "
         "are gone: B, C. Databases without a copy here, which are gone: Elsewhere."
     )
 
@@ -71,7 +71,7 @@ def test_by_force_every_claim_is_void_and_the_next_has_a_higher_epoch_than_any_b
     epoch = cluster.do(cluster.claim("A", "orders"))
     assert epoch == GENERATION_STRIDE + cluster.record.index
     assert epoch > max(before)
-    assert cluster.claimed("orders").runs[-1].reason == "the cluster began anew by force"
+    assert cluster.claimed("orders").runs[-1].reason == "the cluster was started again by force"
 
 
 def test_a_released_claim_stays_what_it_is_and_one_of_a_database_that_is_gone_goes() -> None:
