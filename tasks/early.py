@@ -6,6 +6,7 @@ write that made it; those of neighbouring writes are kept as one range, so that 
 one after the other take no more room than one.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from raftnode.documents import change_vector
@@ -22,25 +23,23 @@ def has(early: Early, origin: str) -> bool:
     if not early:
         return False
     ((id, (etag, _)),) = change_vector.parse(origin).items()
-    return any(first <= etag <= last for first, last in early.get(id, ()))
+    ranges = early.get(id, ())
+    place = bisect_right(ranges, (etag, change_vector.ETAG_MAX)) - 1
+    return place >= 0 and etag <= ranges[place][1]
 
 
-def after(early: Early, origins: Iterable[str], counted: str) -> dict[str, Ranges]:
-    """Those and the versions with these origins, without what the vector counts."""
+def after(early: Early, origins: Iterable[str]) -> dict[str, Ranges]:
+    """Those and the versions with these origins."""
     added: dict[str, list[tuple[int, int]]] = {}
     for origin in origins:
         for id, (etag, _) in change_vector.parse(origin).items():
             added.setdefault(id, []).append((etag, etag))
-    done = {id: etag for id, (etag, _) in change_vector.parse(counted).items()}
-    joined = {id: _joined(sorted([*early.get(id, ()), *added.get(id, ())]), done.get(id, 0)) for id in {*early, *added}}
-    return {id: ranges for id, ranges in joined.items() if ranges}
+    return dict(early) | {id: _joined(sorted([*early.get(id, ()), *ranges])) for id, ranges in added.items()}
 
 
-def _joined(ranges: list[tuple[int, int]], done: int) -> Ranges:
+def _joined(ranges: list[tuple[int, int]]) -> Ranges:
     found: list[tuple[int, int]] = []
     for first, last in ranges:
-        if last <= done:
-            continue
         if found and first <= found[-1][1] + 1:
             found[-1] = (found[-1][0], max(found[-1][1], last))
         else:

@@ -165,11 +165,16 @@ class Stream:
         progress = self.tried([document.id for document in documents], failures, documents)
         counted = change_vector.merge(progress.change_vector, batch.change_vector)
         had = change_vector.merge(progress.had, *(document.change_vector for document in documents))
+        all_counted = change_vector.dominates(counted, had)
+        early: dict[str, Ranges] = {}
+        if self._meets_once and not all_counted:
+            # Also of a version whose origin is counted: another write that it builds on may not be.
+            early = met_early.after(progress.early, [d.origin for d in documents if not d.counted_in(counted)])
         return replace(
             progress,
             change_vector=counted,
-            ahead="" if change_vector.dominates(counted, had) else had,
-            early=met_early.after(progress.early, [d.origin for d in documents], counted) if self._meets_once else {},
+            ahead="" if all_counted else had,
+            early=early,
             last_etags=progress.last_etags | {self._database_id: batch.last_etag},
             processed=progress.processed + len(documents),
         )

@@ -153,6 +153,7 @@ def expected(node: Node) -> dict[tuple[str, str], bytes]:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.integers(0, 2**64 - 1))
 @example(9).via("a transform kept no rows for a disabled one")
+@example(523).via("a version was taken for counted as its origin was, and inserted again")
 @example(948).via("a transform wrote an older version over another's row, which had had the newer one elsewhere")
 @example(3181).via("the same")
 @example(3510).via("a transform went back to what a version that it had before its place builds on")
