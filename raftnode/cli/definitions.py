@@ -186,7 +186,10 @@ def _show_failed(answer: dict[str, Any]) -> None:
         click.echo(answer["Unknown"])
     if answer["Unlisted"]:
         name = answer["TaskName"]
-        click.echo(f"Not listed: {answer['Unlisted']:,} more; `raftnode task reset {name}` carries everything again.")
+        click.echo(
+            f"Not listed: {answer['Unlisted']:,} more. `raftnode task retry {name}` tries the newest 5,000 of them a "
+            f"transform as well; `raftnode task reset {name}` carries everything again."
+        )
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:

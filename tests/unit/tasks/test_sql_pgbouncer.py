@@ -5,6 +5,7 @@ have: whatever a connection remembered would show.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,48 @@ async def test_a_whole_task_works(bounced: SqlTarget, store: DocumentStore, tmp_
     body.cancel()
     await asyncio.gather(body, return_exceptions=True)
     assert await bounced.rows('SELECT count(*), sum("N") FROM "Orders"') == [(830, 2155)]
+    await bench.shared.close()
+    bench.journal.close()
+
+
+async def test_connections_that_are_cut_at_any_time_double_and_lose_no_row(
+    bounced: SqlTarget, postgres_target: SqlTarget, store: DocumentStore, tmp_path: Path
+) -> None:
+    """Also in the middle of a commit, whose end nobody has heard. A table that is only inserted into shows it."""
+    await put_all(store, northwind("Orders"))
+    bench = Bench(store, bounced, tmp_path)
+    configuration = {
+        "Name": "Orders",
+        "ConnectionStringName": "target",
+        "Transforms": [{"Name": "o", "Collections": ["Orders"], "Script": "loadToOrders({N: this.Lines.length});"}],
+        "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": True}],
+    }
+    put = KIND.parse(configuration, database(bounced))
+    task = Task(
+        id=7, name=put.name, kind=put.kind, key=put.key, connection_string="target", configuration=put.configuration
+    )
+    context = bench.context(task, 10, batch_documents_max=15, backoff_min_ms=5, backoff_max_ms=10)
+    cut = 0
+
+    async def tries() -> None:
+        nonlocal cut
+        while True:
+            try:
+                await KIND.run(context)
+            except TaskFailed:
+                cut += 1
+
+    body = asyncio.create_task(tries())
+    others = "FROM pg_stat_activity WHERE application_name LIKE 'raftnode%' AND datname = current_database()"
+    async with asyncio.timeout(120):
+        while context.info.processed < 830 and not body.done():
+            await postgres_target.rows(f"SELECT pg_terminate_backend(pid) {others}")
+            await asyncio.sleep(random.uniform(0.0, 0.1))
+    body.cancel()
+    await asyncio.gather(body, return_exceptions=True)
+    assert cut > 0
+    rows = await postgres_target.rows('SELECT count(*), count(DISTINCT "Id"), sum("N") FROM "Orders"')
+    assert rows == [(830, 830, 2155)]
     await bench.shared.close()
     bench.journal.close()
 
