@@ -23,7 +23,7 @@ from observer.rules.facts import (
     holder_of,
 )
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
-from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard
+from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard, Judgement
 from raftnode.lease import Incarnation
 from raftnode.ports import NS_PER_MS, Clock
 from raftnode.record.model import Claim, NodeState, Record, ResourceFlag, Timings
@@ -38,8 +38,7 @@ class Leadership(Protocol):
     def term(self) -> int: ...
     @property
     def reports(self) -> Mapping[str, Heard]: ...
-    def is_silent(self, tag: str) -> bool: ...
-    def is_over(self, tag: str, incarnation: Incarnation) -> bool: ...
+    def judgement(self) -> Judgement: ...
 
 
 class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,11 +113,12 @@ class Health:
                 {},
                 now_ns - PAYLOAD_PERIOD_MS * NS_PER_MS,
             )
+        judgement = self._heartbeat.judgement()
         holders = self._holders_of(record)
         tags = {self._tag, *record.nodes, *self._heartbeat.reports, *(holder.tag for holder in holders)}
         for tag in tags:
             seen = self._seen.setdefault(tag, _Seen(heard_ns=now_ns))
-            self._sample(tag, seen, record, now_ns)
+            self._sample(tag, seen, record, now_ns, silent=judgement.is_silent(tag))
         fresh_ns = timings.time_before_moving_to_rehab_ms * NS_PER_MS // 2
         return Facts(
             leader=self._tag,
@@ -126,21 +126,21 @@ class Health:
             now_ns=now_ns,
             now_ms=self._clock.wall_ms(),
             # Tags are never empty: this asks about a node that nobody has ever heard.
-            void_allowed=self._heartbeat.is_silent(""),
+            void_allowed=judgement.is_silent(""),
             silence_ms=timings.time_before_moving_to_rehab_ms,
             limits=limits,
-            nodes={tag: self._node(tag, self._seen[tag], now_ns, fresh_ns) for tag in tags},
+            nodes={tag: self._node(tag, self._seen[tag], now_ns, fresh_ns, judgement) for tag in tags},
             holders=holders,
-            over=frozenset(h for h in holders if self._heartbeat.is_over(h.tag, Incarnation(h.boot, h.nonce))),
+            over=frozenset(h for h in holders if judgement.is_over(h.tag, Incarnation(h.boot, h.nonce))),
         )
 
     def reports(self) -> dict[str, Any]:
         """The last report of each node, for people; empty in a node that does not lead."""
-        now_ns = self._clock.judge_ns()
+        now_ns, judgement = self._clock.judge_ns(), self._heartbeat.judgement()
         return {
             tag: {
                 "HeardMsAgo": (now_ns - heard.heard_ns) // NS_PER_MS,
-                "Silent": self._heartbeat.is_silent(tag),
+                "Silent": judgement.is_silent(tag),
                 "HasLease": heard.has_lease,
                 "AppliedIndex": heard.applied_index,
                 "Boot": heard.boot,
@@ -155,7 +155,7 @@ class Health:
             self._holders = frozenset(holder_of(claim) for claim in record.claims.values() if claim.state == "Held")
         return self._holders
 
-    def _sample(self, tag: str, seen: _Seen, record: Record, now_ns: int) -> None:
+    def _sample(self, tag: str, seen: _Seen, record: Record, now_ns: int, *, silent: bool) -> None:
         if tag == self._tag:
             seen.heard_ns = now_ns
             if now_ns - self._own_sampled_ns >= PAYLOAD_PERIOD_MS * NS_PER_MS:
@@ -168,7 +168,7 @@ class Health:
             if heard.samples != seen.samples:
                 seen.samples = heard.samples
                 self._take(tag, seen, heard.payload, record, now_ns)
-        if self._heartbeat.is_silent(tag):
+        if silent:
             seen.copies, seen.payload = {}, None
 
     def _take(self, tag: str, seen: _Seen, payload: dict[str, Any], record: Record, now_ns: int) -> None:
@@ -202,8 +202,8 @@ class Health:
             if state is not None
         }
 
-    def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int) -> NodeFacts:
-        silent = self._heartbeat.is_silent(tag)
+    def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int, judgement: Judgement) -> NodeFacts:
+        silent = judgement.is_silent(tag)
         return NodeFacts(
             tag=tag,
             silent=silent,

@@ -6,7 +6,6 @@ twice: what was not committed is decided again from what is true then.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from observer.health import Health, Leadership
 from observer.rules.decide import Said, Verdict, decide
 from observer.rules.facts import Facts, Limits, started_again
 from observer.rules.rest import RESTLESS, at_rest
+from raftnode.background import set_or_after
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.lease import Role
 from raftnode.ports import NS_PER_MS, Clock
@@ -91,9 +91,7 @@ class Observer:
             while True:
                 self._wake.clear()
                 pause_ms = await self._turn_or_give_up()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause_ms / 1000):
-                        await self._wake.wait()
+                await set_or_after(self._wake, pause_ms / 1000)
         finally:
             unsubscribe()
 

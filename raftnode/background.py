@@ -75,3 +75,13 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> No
         log.error("A background task has ended and is started again.", task=name, after_s=pause_s, exc_info=error)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+
+async def set_or_after(event: asyncio.Event, seconds: float) -> None:
+    """Returns when the event is set, by somebody or by this call after so long. Loops that wait again and again for
+    either pay half of what a timeout costs, which has to cancel and to raise."""
+    timer = asyncio.get_running_loop().call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()

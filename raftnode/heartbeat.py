@@ -6,7 +6,6 @@ this node asks `check` first: the timer, a message, a change of Raft's role, a c
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import msgspec
 import structlog
 
 from raftnode import lease as rules
+from raftnode.background import set_or_after
 from raftnode.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.lease import FOREVER_NS, Beat, Incarnation, Lease, Now, Report, Role, StepDown, View
 from raftnode.lease.messages import RaftRole
@@ -83,6 +83,16 @@ class Heard:
     encoded: bytes = b""
 
 
+class Judgement(Protocol):
+    """Who is silent and whose lease is over, all at one moment."""
+
+    def is_silent(self, tag: str) -> bool:
+        """Whether the node certainly has no lease; also one that is no longer, or never was, in the cluster."""
+
+    def is_over(self, tag: str, incarnation: Incarnation) -> bool:
+        """Whether this leader may void the claims of that process of the node."""
+
+
 class Heartbeat:
     """The lease of this node, driven. All methods but `has_lease` are for the event loop's thread.
 
@@ -123,6 +133,7 @@ class Heartbeat:
         self._wake = asyncio.Event()
         self._members: Collection[Tagged] | None = None
         self._peers: frozenset[str] = frozenset()
+        self._reported_peers = self._peers
         self._known_nodes: Mapping[str, ClusterNode] | None = None
         self._incarnations: dict[str, Incarnation] = {}
         network.on_message(CHANNEL, self._received)
@@ -176,9 +187,11 @@ class Heartbeat:
     def check(self) -> None:
         """Looks at the clocks and at Raft; steps down if the leader must, and tells of a lapse."""
         view = self._view()
-        for tag in self._reports.keys() - view.peers:
-            del self._reports[tag]
-        self._take(*rules.checked(self._lease, view, self._now()))
+        if view.peers is not self._reported_peers:
+            self._reported_peers = view.peers
+            for tag in self._reports.keys() - view.peers:
+                del self._reports[tag]
+        self._take(*rules.checked(self._lease, view, self._now()), view)
 
     # ---- what the leader knows
 
@@ -187,15 +200,11 @@ class Heartbeat:
         self.check()
         return rules.silent_tags(self._lease, self._view(), self._now())
 
-    def is_silent(self, tag: str) -> bool:
-        """The same for one node, also one that is no longer, or never was, in the cluster."""
+    def judgement(self) -> Judgement:
+        """The same for one node after the other, and for each of its processes. A leader looks at the clocks and at
+        Raft once for all of them."""
         self.check()
-        return rules.is_silent(self._lease, tag, self._now())
-
-    def is_over(self, tag: str, incarnation: Incarnation) -> bool:
-        """Whether this leader may void the claims of that process of the node now."""
-        self.check()
-        return rules.is_over(self._lease, tag, incarnation, self._now())
+        return _Judgement(self._lease, self._now())
 
     @property
     def reports(self) -> Mapping[str, Heard]:
@@ -214,9 +223,7 @@ class Heartbeat:
         while True:
             self._wake.clear()
             self._beat()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_ns() / 1e9):
-                    await self._wake.wait()
+            await set_or_after(self._wake, self._pause_ns() / 1e9)
 
     def _beat(self) -> None:
         self.check()
@@ -250,8 +257,9 @@ class Heartbeat:
     def _answer(self, tag: str, beat: Beat) -> None:
         complaint = self._lease.holder.complaint
         payload = self._payload(beat.term)
-        lease, report, step_down = rules.on_beat(self._lease, beat, self._view(), self._now(), payload)
-        self._take(lease, step_down)
+        view = self._view()
+        lease, report, step_down = rules.on_beat(self._lease, beat, view, self._now(), payload)
+        self._take(lease, step_down, view)
         self._network.send(tag, CHANNEL, msgspec.msgpack.encode(report))
         if self.complaint and self.complaint != complaint:
             _log.error("This node takes no lease.", leader=tag, reason=self.complaint)
@@ -273,8 +281,8 @@ class Heartbeat:
 
     def _hear(self, tag: str, report: Report) -> None:
         view, now = self._view(), self._now()
-        self._take(*rules.on_report(self._lease, tag, report, view, now))
-        if self._lease.authority is None or tag not in view.peers:
+        self._take(*rules.on_report(self._lease, tag, report, view, now), view)
+        if self._lease.authority is None or tag not in self._peers:
             return
         if report.stamp.incarnation != view.incarnations.get(tag):
             return
@@ -322,7 +330,7 @@ class Heartbeat:
             incarnations=self._incarnations,
         )
 
-    def _take(self, lease: Lease, step_down: StepDown | None) -> None:
+    def _take(self, lease: Lease, step_down: StepDown | None, view: View) -> None:
         before, self._lease = self._lease, lease
         if lease.authority is None or before.authority is None or lease.authority.term != before.authority.term:
             self._reports = {}
@@ -330,12 +338,13 @@ class Heartbeat:
             if before.authority:
                 _log.warning("This leader steps down.", reason=step_down.reason, term=self._raft.term)
             self._raft.step_down(step_down.term)
+            view = self._view()
         if lease.holder.held and lease.holder.until_ns != before.holder.until_ns:
             self._on_lease(lease.holder.until_ns)
-        self._tell(before)
+        self._tell(before, view)
 
-    def _tell(self, before: Lease) -> None:
-        role = rules.role_of(self._lease, self._view())
+    def _tell(self, before: Lease, view: View) -> None:
+        role = rules.role_of(self._lease, view)
         old, new = before.holder, self._lease.holder
         if role == self._role and (old.held, old.session) == (new.held, new.session):
             return
@@ -352,6 +361,18 @@ class Heartbeat:
                 callback()
             except Exception:
                 _log.exception("A subscriber to role changes failed.")
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    lease: Lease
+    now: Now
+
+    def is_silent(self, tag: str) -> bool:
+        return rules.is_silent(self.lease, tag, self.now)
+
+    def is_over(self, tag: str, incarnation: Incarnation) -> bool:
+        return rules.is_over(self.lease, tag, incarnation, self.now)
 
 
 def _decoded(tag: str, payload: bytes) -> dict[str, Any]:

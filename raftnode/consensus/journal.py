@@ -83,6 +83,11 @@ class Journal:
         """The bytes of all segments."""
         return sum(segment.size_bytes for segment in self._segments)
 
+    @property
+    def dirty(self) -> bool:
+        """Whether `sync` has anything to do."""
+        return self._dirty
+
     def __len__(self) -> int:
         return len(self._entries)
 

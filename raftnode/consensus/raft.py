@@ -312,8 +312,9 @@ class Raft(State):
     def _notice(self) -> None:
         """Tells of what changed; outside of every transition."""
         engine = self._running()
+        # Wakes all who wait at this moment; whoever waits later waits for the next tick.
         self._ticked.set()
-        self._ticked = asyncio.Event()
+        self._ticked.clear()
         while self._waiting and self._waiting[0][0] <= engine.applied_index:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():

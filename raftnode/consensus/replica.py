@@ -101,7 +101,7 @@ class Replica:
         for listener in self._listeners:
             listener(self.record, changes)
         self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.clear()
 
     async def propose(
         self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None, asked: str = ""
@@ -203,6 +203,8 @@ class Replica:
 
 
 def _merged(changes: list[Changes]) -> Changes:
+    if len(changes) == 1:
+        return changes[0]
     return Changes(
         cluster=any(one.cluster for one in changes),
         databases=frozenset().union(*(one.databases for one in changes)),

@@ -251,3 +251,26 @@ def _one_is_left(world: World, first: Machine, twin: Machine) -> None:
             machine.retired = True
     kept.twinned = False
     world.machines[kept.tag] = kept
+
+
+def started_again(world: World) -> None:
+    """Again and again a Member dies and is started again at once, is given tasks, and is cut off. Its clock begins
+    anew, so that a stamp of its former process is far in its future."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 11.0, 13.0, lambda: _start_again(world))
+
+
+def _start_again(world: World) -> None:
+    members = [tag for tag in world.group if _follows(world, tag)]
+    if not members:
+        return
+    machine = world.machines[world.chance.choice(members)]
+    ways = {way for tag in world.machines if tag != machine.tag for way in ((machine.tag, tag), (tag, machine.tag))}
+    world.note(f"{machine.tag} is started again, given tasks, and cut off")
+    machine.die()
+    world.later(0.1, machine.start)
+    for after_s in (0.6, 0.8, 1.0, 1.2, 1.4):
+        world.later(after_s, lambda: _pin(world, machine.tag))
+    world.later(world.chance.uniform(2.0, 3.0), lambda: world.network.cut_ways(ways))
+    world.later(9.0, lambda: world.network.cut.difference_update(ways))

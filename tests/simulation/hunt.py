@@ -34,7 +34,7 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "finished": (claims.spent_epoch_runs_again, worlds.restless),
     "rel_epoch": (claims.release_of_any_epoch, worlds.late_copies),
     "stop_first": (claims.release_before_the_end, worlds.restless),
-    "stamp_inc": (variants.stamps_without_incarnation, worlds.as_it_comes),
+    "stamp_inc": (variants.stamps_without_incarnation, directed.started_again),
     "incarnation": (claims.claim_outlives_its_process, worlds.lagging),
     "nonce": (variants.processes_without_nonce, directed.copied),
     "former": (claims.grant_over_a_former_process, directed.copied),
@@ -79,7 +79,7 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
             BESIDE[schedule](patch)
         if not kept:
             leave_out(patch)
-        return simulate(seed, change=schedule).breaches
+        return simulate(seed, change=schedule, ends_at_a_breach=not kept).breaches
 
 
 def main() -> int:

@@ -38,15 +38,31 @@ class Process:
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("PROCESS", default=None)
 
 
+class _Timer(TimerHandle):
+    """A timer that is made quickly: worlds make thousands a second."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, when: float, callback: Callable[..., Any], args: Any, loop: Any, context: contextvars.Context | None
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._when, self._scheduled, self._cancelled = when, True, False
+        self._repr = self._source_traceback = None
+
+
 class VirtualLoop(asyncio.base_events.BaseEventLoop):
     """The loop; `time` is the true time of the world in seconds."""
 
     _ready: Any
-    _scheduled: list[TimerHandle]
+    _stopping: bool
+    _scheduled: list[tuple[float, int, TimerHandle]]  # compared without asking the handles
 
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
+        self._timers = 0
         self.steps = 0
         self.unhandled: list[str] = []
         self.set_task_factory(_in_process)
@@ -73,9 +89,9 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> TimerHandle:
         """Calls back at that true time, whatever anybody's clock says."""
-        timer = TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]  # as the base class does
+        timer = _Timer(when, callback, args, self, context)
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
         return timer
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Future[Any]:  # type: ignore[override]
@@ -94,15 +110,19 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         process.parked.clear()
 
     def _run_once(self) -> None:
+        while not self._stopping:
+            self._turn()
+
+    def _turn(self) -> None:
         ready, scheduled = self._ready, self._scheduled
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
+            while scheduled and scheduled[0][2]._cancelled:
                 heapq.heappop(scheduled)
             if not scheduled:
                 raise Stuck("nothing is left to happen")
-            self._now_s = max(self._now_s, scheduled[0].when())
-        while scheduled and scheduled[0].when() <= self._now_s:
-            ready.append(heapq.heappop(scheduled))
+            self._now_s = max(self._now_s, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self._now_s:
+            ready.append(heapq.heappop(scheduled)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:
@@ -115,7 +135,12 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
                     process.parked.append(handle)
                     continue
             self.steps += 1
-            handle._run()
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"{handle} raised", "exception": error})
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

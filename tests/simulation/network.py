@@ -152,7 +152,7 @@ class Network:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._loop = world.loop
-        self._pairs: dict[frozenset[str], _Pair] = {}
+        self._pairs: dict[tuple[str, str], _Pair] = {}
         self._connections = 0
         self.ends: dict[str, Transport] = {}
         self.cut: set[tuple[str, str]] = set()
@@ -165,7 +165,10 @@ class Network:
         self.ends[end.host] = end
 
     def pair(self, a: str, b: str) -> _Pair:
-        return self._pairs.setdefault(frozenset((a, b)), _Pair())
+        pair = self._pairs.get((a, b))
+        if pair is None:
+            pair = self._pairs[a, b] = self._pairs[b, a] = _Pair()
+        return pair
 
     def is_current(self, a: str, b: str, connection: int) -> bool:
         return self.pair(a, b).connection == connection

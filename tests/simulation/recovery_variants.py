@@ -117,7 +117,8 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         if not kept:
             leave_out(patch)
-        return simulate(seed, seconds=SECONDS, kind=worst.KINDS[recovery]).breaches
+        kind = worst.KINDS[recovery]
+        return simulate(seed, seconds=SECONDS, kind=kind, ends_at_a_breach=not kept).breaches
 
 
 def main() -> int:

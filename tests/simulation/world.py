@@ -14,7 +14,6 @@ import random
 import shutil
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from unittest import mock
 import structlog
 
 from config.timings import PROFILES
-from raftnode.consensus.engine.patches import use_clock
 from raftnode.record.model import claim_key
 from raftnode.record.ownership import responsible_node
 from tasks import kinds
@@ -70,6 +68,7 @@ class World:
         self.context = contextvars.Context()
         self.trace: list[str] = []
         self.breaches: list[str] = []
+        self.ends_at_a_breach = False
         self.graveyard: list[Process] = []
         self.lingering: list[Machine] = []
         self.wire = "simulated"
@@ -109,6 +108,8 @@ class World:
         """Something that must never happen."""
         self.breaches.append(f"{self.loop.time():.4f} {text}")
         self.note(f"!!! {text}")
+        if self.ends_at_a_breach:
+            self.loop.stop()
 
     # time
 
@@ -225,8 +226,9 @@ def simulate(
     seconds: float = 60.0,
     change: Callable[[World], None] | None = None,
     kind: type[World] = World,
+    ends_at_a_breach: bool = False,
 ) -> Result:
-    """Lets the seed's world of that kind live. `change` may break it beforehand."""
+    """Lets the seed's world of that kind live, to its end or to the first breach. `change` may break it beforehand."""
     prepare()
     directory = Path(tempfile.mkdtemp(prefix="raftnode-simulation-"))
     random.seed(seed)
@@ -238,7 +240,7 @@ def simulate(
     gc.freeze()
     try:
         with mock.patch.object(uuid, "uuid4", side_effect=lambda: uuid.UUID(int=ids.getrandbits(128), version=4)):
-            return _lived(seed, seconds, directory, change, kind)
+            return _lived(seed, seconds, directory, change, kind, ends_at_a_breach)
     finally:
         with mock.patch.object(sys, "unraisablehook"):
             gc.enable()
@@ -247,7 +249,12 @@ def simulate(
 
 
 def _lived(
-    seed: int, seconds: float, directory: Path, change: Callable[[World], None] | None, kind: type[World]
+    seed: int,
+    seconds: float,
+    directory: Path,
+    change: Callable[[World], None] | None,
+    kind: type[World],
+    ends_at_a_breach: bool,
 ) -> Result:
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
@@ -255,7 +262,12 @@ def _lived(
     try:
         if change is not None:
             change(world)
-        loop.run_until_complete(world.live(seconds))
+        world.ends_at_a_breach = ends_at_a_breach
+        life = loop.create_task(world.live(seconds))
+        life.add_done_callback(lambda _: loop.stop())
+        loop.run_forever()
+        if life.done():
+            life.result()
         for text in loop.unhandled:
             world.breach(f"DEFECT {text}")
         return Result(
@@ -269,7 +281,6 @@ def _lived(
         )
     finally:
         _forget(world)
-        use_clock(time.monotonic)
         asyncio.set_event_loop(None)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from raftnode import background
-from raftnode.background import Ended, kept, watched
+from raftnode.background import Ended, kept, set_or_after, watched
 
 ROOT = Path(__file__).resolve().parents[2]
 AWAITED_OR_SAID_WHERE_MADE = {
@@ -84,3 +84,13 @@ def test_no_task_is_made_but_in_a_group_or_by_these() -> None:
                     if not owner.endswith("group"):
                         found.append(f"{name}:{node.lineno}: {owner}.{node.func.attr}")
     assert found == [], "use raftnode.background, or a TaskGroup"
+
+
+async def test_a_wait_ends_when_the_event_is_set_or_after_the_time() -> None:
+    event = asyncio.Event()
+    await set_or_after(event, 0)
+    assert event.is_set(), "by the wait itself"
+    event.clear()
+    asyncio.get_running_loop().call_soon(event.set)
+    async with asyncio.timeout(60):
+        await set_or_after(event, 3600)

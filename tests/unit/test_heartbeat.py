@@ -179,8 +179,8 @@ def test_a_loss_in_either_direction_ends_a_followers_lease_and_makes_it_silent(c
     heard_still = ("B", "A") not in cut and ("A", "B") not in cut
     assert not heard_still
     assert cluster.nodes["A"].silent_tags() == {"B"}
-    assert cluster.nodes["A"].is_silent("B")
-    assert not cluster.nodes["A"].is_silent("C")
+    assert cluster.nodes["A"].judgement().is_silent("B")
+    assert not cluster.nodes["A"].judgement().is_silent("C")
     assert cluster.nodes["C"].silent_tags() == frozenset()
     cluster.cut = set()
     cluster.go(500)
@@ -404,7 +404,7 @@ def test_a_process_that_the_record_does_not_have_is_neither_heard_nor_shown() ->
         cluster.wires["A"].handler("B", msgspec.msgpack.encode(said))
     assert leader.reports["B"].applied_index != 77
     cluster.go(TIMINGS.time_before_moving_to_rehab_ms + 6000)
-    assert leader.is_silent("B")
-    assert leader.is_over("B", Incarnation(1, ord("B")))
-    assert leader.is_over("A", Incarnation(1, 999))
-    assert not leader.is_over("A", Incarnation(1, ord("A")))
+    assert leader.judgement().is_silent("B")
+    assert leader.judgement().is_over("B", Incarnation(1, ord("B")))
+    assert leader.judgement().is_over("A", Incarnation(1, 999))
+    assert not leader.judgement().is_over("A", Incarnation(1, ord("A")))

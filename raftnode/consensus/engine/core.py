@@ -35,6 +35,16 @@ class Owner(Protocol):
         """The package wants a heartbeat sent to everyone, with whatever entries are due."""
 
 
+class _Member(str, Node):  # type: ignore[misc]
+    """The package's object for a node, which equals its tag: the package asks its sets and dictionaries for nodes all
+    the time, and a text is compared without running any of Python's own code."""
+
+    def __init__(self, tag: str) -> None:
+        Node.__init__(self, str(tag))
+
+    __eq__, __ne__, __hash__ = str.__eq__, str.__ne__, str.__hash__
+
+
 class _Outlet(PackageTransport):  # type: ignore[misc]
     """Takes the few kinds of message that the package still writes itself."""
 
@@ -83,19 +93,31 @@ def _configuration(config: RaftConfig) -> SyncObjConf:
 class Core(SyncObj):  # type: ignore[misc]
     """One node's Raft state machine. Only the engine drives it."""
 
+    _SyncObj__raftState: int
+    _SyncObj__raftCurrentTerm: int
+    _SyncObj__raftLeader: _Member | None
+    _SyncObj__raftCommitIndex: int
+    _SyncObj__raftLastApplied: int
+    _SyncObj__raftElectionDeadline: float
+    _SyncObj__raftNextIndex: dict[str, int]
+    _SyncObj__raftMatchIndex: dict[str, int]
+    _SyncObj__lastResponseTime: dict[str, float]
+
     def __init__(self, tag: str, log: PackageLog, owner: Owner, config: RaftConfig, random: Random) -> None:
         self._owner = owner
         self._random = random
-        self._nodes: dict[str, Node] = {tag: Node(tag)}
+        self._nodes = {tag: _Member(tag)}
+        self.followers: tuple[str, ...] = ()
+        """All other nodes, in order; a leader's followers, watchers too."""
         self._log = log
         with patches.journal_of(log):
-            super().__init__(self.node(tag), [], _configuration(config), nodeClass=Node, transport=_Outlet(owner))
+            super().__init__(self.node(tag), [], _configuration(config), nodeClass=_Member, transport=_Outlet(owner))
         self._poller = _NoPoller()
 
-    def node(self, tag: str) -> Node:
+    def node(self, tag: str) -> _Member:
         """The package's object for a node."""
         known = self._nodes.get(tag)
-        return self._nodes.setdefault(tag, Node(tag)) if known is None else known
+        return self._nodes.setdefault(tag, _Member(tag)) if known is None else known
 
     # typed names
 
@@ -105,28 +127,28 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def state(self) -> int:
-        return int(self._SyncObj__raftState)
+        return self._SyncObj__raftState
 
     @property
     def is_leader(self) -> bool:
-        return self.state == LEADER
+        return self._SyncObj__raftState == LEADER
 
     @property
     def term(self) -> int:
-        return int(self._SyncObj__raftCurrentTerm)
+        return self._SyncObj__raftCurrentTerm
 
     @property
     def leader(self) -> str | None:
         node = self._SyncObj__raftLeader
-        return None if node is None else str(node.id)
+        return None if node is None else str(node._id)
 
     @property
     def commit_index(self) -> int:
-        return int(self._SyncObj__raftCommitIndex)
+        return self._SyncObj__raftCommitIndex
 
     @property
     def applied_index(self) -> int:
-        return int(self._SyncObj__raftLastApplied)
+        return self._SyncObj__raftLastApplied
 
     @property
     def no_op_index(self) -> int:
@@ -136,7 +158,7 @@ class Core(SyncObj):  # type: ignore[misc]
     @property
     def deadline(self) -> float:
         """When this node stands for election, in the package's seconds."""
-        return float(self._SyncObj__raftElectionDeadline)
+        return self._SyncObj__raftElectionDeadline
 
     @deadline.setter
     def deadline(self, seconds: float) -> None:
@@ -148,17 +170,17 @@ class Core(SyncObj):  # type: ignore[misc]
         return bool(self._SyncObj__transferInProgress)
 
     def next_index(self, tag: str) -> int:
-        return int(self._SyncObj__raftNextIndex[self.node(tag)])
+        return self._SyncObj__raftNextIndex[tag]
 
     def set_next_index(self, tag: str, index: int) -> None:
         self._SyncObj__raftNextIndex[self.node(tag)] = index
 
     def match_index(self, tag: str) -> int:
-        return int(self._SyncObj__raftMatchIndex.get(self.node(tag), 0))
+        return self._SyncObj__raftMatchIndex.get(tag, 0)
 
     def response_s(self, tag: str) -> float:
         """When the follower last answered, in the package's seconds."""
-        return float(self._SyncObj__lastResponseTime.get(self.node(tag), 0.0))
+        return self._SyncObj__lastResponseTime.get(tag, 0.0)
 
     # events
 
@@ -242,6 +264,7 @@ class Core(SyncObj):  # type: ignore[misc]
         read_only = {self.node(tag) for tag in watchers}
         self._SyncObj__otherNodes = others
         self._SyncObj__readonlyNodes = read_only
+        self.followers = tuple(sorted(str(node._id) for node in others | read_only))
         for known in (self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime):
             for node in set(known) - others - read_only:
                 del known[node]
@@ -280,6 +303,9 @@ class Core(SyncObj):  # type: ignore[misc]
             self._owner.apply_entry(journal.entries[self.applied_index + 1 - journal.first_index])
             self._SyncObj__raftLastApplied += 1
         return False
+
+    def _checkCommandsToApply(self) -> None:
+        """Commands come by `append`, never through the package's queue."""
 
     def _SyncObj__tryLogCompaction(self) -> None:
         """The engine compacts, by bytes and off the loop."""

@@ -33,7 +33,7 @@ class Elections:
     # time
 
     def before_tick(
-        self, now_s: float, eligible: bool, others: frozenset[str], send: Callable[[str, AnyMessage], bool]
+        self, now_s: float, eligible: bool, voters: frozenset[str], send: Callable[[str, AnyMessage], bool]
     ) -> None:
         """Puts the election off after a stall, or asks around first once it is due."""
         stalled = self._last_tick_s is not None and now_s - self._last_tick_s > self._shortest_s / 2
@@ -46,7 +46,8 @@ class Elections:
             # stand; and a watcher never stands.
             core.postpone(now_s)
             return
-        if now_s <= core.deadline or not others or core.handover:
+        others = voters - {self._tag} if now_s > core.deadline else frozenset()
+        if not others or core.handover:
             return
         if self._passed:
             self._passed = False

@@ -47,7 +47,7 @@ class Engine(Reading):
         self.handing_over = False
         self._membership_applied = False
         self._applied_something = storage.description is not None
-        patches.use_clock(self._now_s)
+        patches.use_time(self._now_s())
         self._core = Core(tag, self._log, self, around.config, around.random)
         self._journal.sync()
         self._elections = Elections(tag, self._core, around.config, around.clock, around.random)
@@ -62,7 +62,7 @@ class Engine(Reading):
             self._core.rewind(description.index, self._log.getRaftCommitIndex())
         self._applied_term = self._journal.term_at(self._core.applied_index) or 0
         self._adopt_members()
-        if not self._core.otherNodes and self._eligible():
+        if self.voters <= {self.tag} and self._eligible():
             self._core.deadline = self._now_s() - 1
 
     # entries into the engine
@@ -78,11 +78,11 @@ class Engine(Reading):
         except messages.UNREADABLE as error:
             log.warning("A message is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
-        self._guarded(lambda: self._receive(sender, message))
+        self._guarded(self._receive, sender, message)
 
     def connected(self, tag: str, up: bool) -> None:
         """The connection to a peer came up or was lost."""
-        self._guarded(lambda: self._connected(tag, up))
+        self._guarded(self._connected, tag, up)
 
     def append(self, command: bytes) -> tuple[int, int]:
         """Appends an application's command and gives its index and term. Raises Refused."""
@@ -114,11 +114,11 @@ class Engine(Reading):
         """Stops leading; with a newer `term`, adopts that."""
         if self._core.is_leader or (term or 0) > self._core.term:
             log.info("This node steps down.", term=self._core.term, newer_term=term)
-            self._guarded(lambda: self._step_down(term or 0))
+            self._guarded(self._step_down, term or 0)
 
     def snapshot(self) -> None:
         """Starts writing a snapshot now, unless one is being written."""
-        self._guarded(lambda: self._snapshots.write(self._core.applied_index, self._members))
+        self._guarded(self._snapshots.write, self._core.applied_index, self._members)
 
     def close(self) -> None:
         """Makes everything durable and closes the files. The engine must not be used afterwards."""
@@ -174,15 +174,15 @@ class Engine(Reading):
         return self._around.clock.hold_ns() / NS_PER_S
 
     def _enter(self) -> None:
-        patches.use_clock(self._now_s)
+        patches.use_time(self._around.clock.hold_ns() / NS_PER_S)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[..., None], *given: Any) -> None:
         """Any failure here is the end: what is half done must not be built upon."""
         if self.failure is not None:
             return
         self._enter()
         try:
-            work()
+            work(*given)
         except ConsensusFailed as error:
             self.fail(error)
         except OSError as error:
@@ -199,14 +199,14 @@ class Engine(Reading):
 
     def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         def finished(outcome: Any) -> None:
-            self._guarded(lambda: done(outcome))
+            self._guarded(done, outcome)
             self._around.events.kick()
 
         self._around.offload(work, finished)
 
     def _tick(self) -> None:
-        now_s, core = self._now_s(), self._core
-        self._elections.before_tick(now_s, self._eligible(), self.voters - {self.tag}, self._replication.send)
+        core = self._core
+        self._elections.before_tick(patches.seconds(), self._eligible(), self.voters, self._replication.send)
         if core.is_leader:
             self._replication.supply()
         else:
@@ -241,37 +241,30 @@ class Engine(Reading):
             log.info("This node has recovered what it had lost and may vote again.", index=self._core.applied_index)
 
     def _receive(self, sender: str, message: AnyMessage) -> None:
-        for action in screen.screen(sender, message, self._view()):
-            self._act(sender, action)
-        self._around.events.kick()
-
-    def _view(self) -> screen.View:
         core = self._core
-        return screen.View(
-            tag=self.tag,
-            term=core.term,
-            is_leader=core.is_leader,
-            log=self._journal,
-            commit_index=core.commit_index,
-            voters=self.voters,
-            followers=frozenset(peer.tag for peer in self.peers) - {self.tag},
-            leader_recent=self._elections.leader_recent(self._now_s(), self.voters),
-            installing=self._snapshots.installing,
-            recovering=bool(self._log.vote.recover_to),
-            prevote_nonce=self._elections.nonce,
-        )
+        before = (core.state, core.term, core.leader)
+        due = False
+        for action in screen.screen(sender, message, self._view(message)):
+            due = self._act(sender, action) or due
+        if due or self._journal.dirty or before != (core.state, core.term, core.leader):
+            self._around.events.kick()
+        else:
+            self._replication.flush()
 
-    def _act(self, sender: str, action: screen.Action) -> None:
-        core, now_s = self._core, self._now_s()
+    def _act(self, sender: str, action: screen.Action) -> bool:
+        """Does it, and says whether a tick must follow: most messages of a quiet cluster leave nothing to be done."""
+        core, now_s = self._core, patches.seconds()
         match action:
             case screen.Follow(term, commit_index):
                 self._elections.heard_leader(now_s)
                 core.follow(sender, term, commit_index)
+                return core.applied_index < core.commit_index
             case screen.Extend():
                 self._elections.heard_leader(now_s)
                 self._extend(sender, action)
             case screen.Reply(message):
                 self._replication.answer(sender, message)
+                return False
             case screen.AdoptTerm(term):
                 self._step_down(term)
             case screen.Wipe(index, recover_to):
@@ -282,6 +275,7 @@ class Engine(Reading):
                 )
             case screen.Account(answer):
                 self._replication.account(sender, answer, now_s)
+                return self.handing_over or self._replication.moves(sender)
             case screen.CountPreVote():
                 self._elections.count_prevote(sender, self.voters, now_s)
             case screen.CountVote():
@@ -293,8 +287,10 @@ class Engine(Reading):
                 core.receive_timeout_now(sender, term)
             case screen.Drop(reason):
                 log.debug("A message is dropped.", sender=sender, reason=reason)
+                return False
             case _:
                 assert_never(action)
+        return True
 
     def _extend(self, leader: str, extend: screen.Extend) -> None:
         first_new = extend.entries[0][1]

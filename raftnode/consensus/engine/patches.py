@@ -1,11 +1,10 @@
 """What is changed inside the PySyncObj package, once and for all of this process: its clock and its pickle.
 
 The package reads its clock through one module-level name, and pickles through others. The clock becomes that of
-whichever engine is running; pickling becomes an error, as nothing of ours ever needs it.
+whichever engine is running, read once as it is entered; pickling becomes an error, as nothing of ours ever needs it.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -29,18 +28,18 @@ class _NoPickle:
     load = loads = dump = dumps = to_bytes = _refuse
 
 
-_seconds: Callable[[], float] = time.monotonic
+_seconds = 0.0
 
 
-def use_clock(clock: Callable[[], float]) -> None:
-    """Makes `clock` the package's clock. Every engine does so whenever it is entered; they share one thread."""
+def use_time(seconds_now: float) -> None:
+    """Makes it that time for the package. Every engine does so whenever it is entered; they share one thread."""
     global _seconds
-    _seconds = clock
+    _seconds = seconds_now
 
 
 def seconds() -> float:
-    """The running engine's clock."""
-    return _seconds()
+    """When the running engine was entered, by its clock."""
+    return _seconds
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+from raftnode.consensus import messages
+from raftnode.consensus.engine import patches, screen
 from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import Members
+from raftnode.consensus.engine.package_log import PackageLog
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.journal import Journal
+from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import ConsensusFailed, Peer, Role
 from raftnode.consensus.snapshot import SNAPSHOT
 from raftnode.consensus.vote import VOTE
@@ -23,6 +27,7 @@ class Reading:
     failure: ConsensusFailed | None
     _bootstrap: tuple[Peer, ...]
     _members: Members
+    _log: PackageLog
     _journal: Journal
     _core: Core
     _elections: Elections
@@ -123,3 +128,21 @@ class Reading:
     def votes_granted(self, term: int) -> dict[str, int]:
         """See `Elections.votes_granted`."""
         return self._elections.votes_granted(term)
+
+    def _view(self, message: AnyMessage) -> screen.View:
+        """What the filter is to know of this node, for that message."""
+        core = self._core
+        asked = isinstance(message, messages.PreVote)
+        return screen.View(
+            tag=self.tag,
+            term=core.term,
+            is_leader=core.is_leader,
+            log=self._journal,
+            commit_index=core.commit_index,
+            voters=self.voters,
+            followers=core.followers,
+            leader_recent=asked and self._elections.leader_recent(patches.seconds(), self.voters),
+            installing=self._snapshots.installing,
+            recovering=bool(self._log.vote.recover_to),
+            prevote_nonce=self._elections.nonce,
+        )

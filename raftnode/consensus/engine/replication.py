@@ -53,6 +53,8 @@ class Replication:
     def flush(self) -> None:
         """Syncs the journal and sends the answers that waited for it."""
         self._journal.sync()
+        if not self._answers:
+            return
         answers, self._answers = self._answers, []
         for tag, message in answers:
             self.send(tag, message)
@@ -69,10 +71,16 @@ class Replication:
         (self._connected.add if up else self._connected.discard)(tag)
         self._streams[tag] = self._streams.get(tag, 0) + 1
         self._announced.pop(tag, None)
-        if self._core.is_leader and tag in self._followers():
+        if self._core.is_leader and tag in self._core.followers:
             if self._core.match_index(tag):
                 self._core.set_next_index(tag, self._core.match_index(tag) + 1)
             self._snapshots.resume(tag)
+
+    def moves(self, tag: str) -> bool:
+        """Whether the follower's answer may let this leader commit something, or sends it more."""
+        core, first = self._core, self._journal.first_index
+        next_index = core.next_index(tag)
+        return core.match_index(tag) > core.commit_index or not first < next_index > self._journal.last_index
 
     def account(self, tag: str, answer: Appended | PieceTaken, now_s: float) -> None:
         """Takes a follower's answer into account, which the filter has found to be of this leadership."""
@@ -93,8 +101,11 @@ class Replication:
     def supply(self, *, heartbeat: bool = False) -> None:
         """Sends every connected follower the entries and the commit index it has not been sent; with `heartbeat`, an
         empty append if there is nothing else."""
-        for tag in self._followers():
-            if tag in self._connected and self._wire.backlog_bytes(tag) < BACKLOG_BYTES_MAX:
+        core, announced = self._core, self._announced
+        commit_index, last_index = core.commit_index, self._journal.last_index
+        for tag in core.followers:
+            due = heartbeat or core.next_index(tag) <= last_index or announced.get(tag, -1) < commit_index
+            if due and tag in self._connected and self._wire.backlog_bytes(tag) < BACKLOG_BYTES_MAX:
                 self._supply_one(tag, heartbeat)
 
     def _supply_one(self, tag: str, heartbeat: bool) -> None:
@@ -130,9 +141,6 @@ class Replication:
         return Append(
             self._core.term, prev_index, prev_term, tuple(entries[begin:end]), self._core.commit_index, stream
         )
-
-    def _followers(self) -> list[str]:
-        return [node.id for node in self._core.otherNodes | self._core.readonlyNodes]
 
 
 def _supersedes(old: tuple[str, AnyMessage], new: tuple[str, AnyMessage]) -> bool:

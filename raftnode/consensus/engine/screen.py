@@ -6,9 +6,10 @@ filter has reduced to what is safe: an append whose entries are all new, or a ba
 node's log is known to match.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Protocol, assert_never
+
+import msgspec
 
 from raftnode.consensus.messages import (
     AnyMessage,
@@ -38,11 +39,10 @@ class LogView(Protocol):
     def term_at(self, index: int) -> int | None: ...
 
 
-@dataclass(frozen=True)
-class View:
-    """This node at the moment a message arrives. `leader_recent`: a leader was heard within the shortest election
-    timeout (or, on a leader, a quorum was). `installing`: a snapshot is being restored. `recovering`: this node lost
-    what it had acknowledged and may not vote."""
+class View(msgspec.Struct, frozen=True):
+    """This node at the moment a message arrives. `leader_recent`, for a PreVote: a leader was heard within the shortest
+    election timeout (or, on a leader, a quorum was). `installing`: a snapshot is being restored. `recovering`: this
+    node lost what it had acknowledged and may not vote."""
 
     tag: str
     term: int
@@ -50,23 +50,21 @@ class View:
     log: LogView
     commit_index: int
     voters: frozenset[str]
-    followers: frozenset[str]
+    followers: Collection[str]
     leader_recent: bool = False
     installing: bool = False
     recovering: bool = False
     prevote_nonce: int | None = None
 
 
-@dataclass(frozen=True)
-class Follow:
+class Follow(msgspec.Struct, frozen=True):
     """A leader of `term` lives; this node's log equals its own up to `commit_index`, which is committed."""
 
     term: int
     commit_index: int
 
 
-@dataclass(frozen=True)
-class Extend:
+class Extend(msgspec.Struct, frozen=True):
     """Append `entries`, all of them new, behind `prev_index`. What follows that now is in conflict and goes."""
 
     term: int
@@ -76,22 +74,19 @@ class Extend:
     commit_index: int
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Send the message back, once everything before it is on the disk."""
 
     message: AnyMessage
 
 
-@dataclass(frozen=True)
-class AdoptTerm:
+class AdoptTerm(msgspec.Struct, frozen=True):
     """Somebody has a newer term: adopt it, as a follower."""
 
     term: int
 
 
-@dataclass(frozen=True)
-class Wipe:
+class Wipe(msgspec.Struct, frozen=True):
     """The leader's log contradicts a committed entry of this node: what this node knows is worthless. It may vote
     again once it has applied `recover_to`."""
 
@@ -99,46 +94,39 @@ class Wipe:
     recover_to: int
 
 
-@dataclass(frozen=True)
-class TakePiece:
+class TakePiece(msgspec.Struct, frozen=True):
     """A piece of the leader's snapshot that this node has use for."""
 
     piece: Piece
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """A follower's answer that counts for this leadership."""
 
     answer: Appended | PieceTaken
 
 
-@dataclass(frozen=True)
-class CountPreVote:
+class CountPreVote(msgspec.Struct, frozen=True):
     """A voter would vote for this node."""
 
 
-@dataclass(frozen=True)
-class CountVote:
+class CountVote(msgspec.Struct, frozen=True):
     """A voter voted for this node in its current term."""
 
 
-@dataclass(frozen=True)
-class PassVoteRequest:
+class PassVoteRequest(msgspec.Struct, frozen=True):
     """A candidate's request that this node may answer."""
 
     request: RequestVote
 
 
-@dataclass(frozen=True)
-class StandNow:
+class StandNow(msgspec.Struct, frozen=True):
     """The leader hands over to this node."""
 
     term: int
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """The message has no effect; why."""
 
     reason: str

@@ -129,7 +129,7 @@ class SimulatedNode:
         self.world = world
         self.tag = tag
         self.disk = MemoryDisk()
-        self.alive = False
+        self.alive = self.kicked = False
         self.outside: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self.failures: list[ConsensusFailed] = []
         self.wipes: list[str] = []
@@ -177,7 +177,8 @@ class SimulatedNode:
 
     # the engine's events
 
-    def kick(self) -> None: ...
+    def kick(self) -> None:
+        self.kicked = True
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         self.world.note_applied(self, index, term)
