@@ -117,9 +117,7 @@ class Session:
                 if SERVER_HEADER not in answer.headers:
                     raise _stranger(url, f"its answer has no header {SERVER_HEADER}")
                 return answer
-        raise Unreachable(
-            f"{'; '.join(reasons)}. Start a node (raftnode run), or name one that runs: --url or RAFTNODE_URL."
-        )
+        raise Unreachable(f"{'; '.join(reasons)}. {_remedy(reasons)}")
 
     async def _frozen_last(self) -> None:
         """Puts those at the end that do not answer a short question, up to the first that does."""
@@ -226,3 +224,14 @@ async def find_task(session: Session, name: str, database: str | None) -> tuple[
     if len(found) > 1:
         raise CommandFailed(f"Task '{name}' is in {', '.join(d for d, _ in found)}; say which: --database.")
     return found[0]
+
+
+def _remedy(reasons: list[str]) -> str:
+    text = " ".join(reasons).lower()
+    if "https://" in text and ("certificate" in text or "disconnected" in text):
+        return (
+            "Name this client's certificate and the nodes' authority: RAFTNODE_SECURITY_CERTIFICATE_FILE, "
+            "RAFTNODE_SECURITY_KEY_FILE, RAFTNODE_SECURITY_CA_FILE."
+        )
+    tls = " The address of a node with certificates begins with https://." if "disconnected" in text else ""
+    return f"Start a node (raftnode run), or name one that runs: --url or RAFTNODE_URL.{tls}"

@@ -1,12 +1,15 @@
 """The listening socket: a port in use, and TLS."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
 import aiohttp
 import pytest
 import trustme
+from click.testing import CliRunner
 
+from raftnode.cli.main import cli
 from raftnode.node import Node, NodeFailed
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
@@ -36,3 +39,15 @@ async def test_with_certificates_only_those_who_show_one_are_served(tmp_path: Pa
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=stranger)) as session:
             with pytest.raises(aiohttp.ClientError):
                 await Client(session, client.url).get("/status")
+        for url, given, remedy in (
+            (client.url, {}, "RAFTNODE_SECURITY_CA_FILE"),
+            (
+                client.url,
+                {"RAFTNODE_SECURITY_CA_FILE": paths["security__ca_file"]},
+                "RAFTNODE_SECURITY_CERTIFICATE_FILE",
+            ),
+            (client.url.replace("https", "http"), {}, "a node with certificates begins with https://"),
+        ):
+            told = await asyncio.to_thread(CliRunner(env=given).invoke, cli, ["status", "--url", url])
+            assert told.exit_code == 3
+            assert remedy in told.output
