@@ -1,7 +1,6 @@
 """The process: gives the assembly the doors of this machine, starts and stops every part in order. Holds no rules."""
 
 import asyncio
-import gc
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,6 +26,7 @@ from raftnode.consensus.tls import Tls, load_tls
 from raftnode.consensus.transport import Transport, TransportConfig
 from raftnode.documents.databases import Databases
 from raftnode.formation import Formation, form_of, formation_of
+from raftnode.garbage import Garbage
 from raftnode.http import Http
 from raftnode.identity import Identity, IdentityError, claim_directory, note_superseded, note_took_part
 from raftnode.javascript import ScriptLimits
@@ -43,8 +43,6 @@ from tasks.context import RunSettings, SqlLimits
 log = structlog.get_logger(__name__)
 
 STOP_TASKS_S = 10.0
-GC_THRESHOLDS = (10_000, 20, 1_000_000)
-GC_PERIOD_S = 3600.0
 DESCRIPTORS_MIN = 2 * DESCRIPTORS_KEPT
 EXPECTED = (IdentityError, JoinRefused, ConsensusFailed, BindFailed, WatchdogUnavailable, NodeRefused)
 
@@ -243,7 +241,7 @@ class Node:
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
         self._run(stack, "forming", self.assembly.forming.run(), may_end=True)
-        self._run(stack, "garbage collection", _collect_garbage())
+        self._run(stack, "garbage collection", Garbage(lambda: self.assembly.heartbeat.lease_left_ms).run())
 
     async def _bind(self, tls: Tls | None, stack: AsyncExitStack) -> Port:
         """The port for the other nodes, taken and not served yet."""
@@ -287,19 +285,6 @@ class Node:
             ) from error
         http.client.check_hostname = True
         return node, http
-
-
-async def _collect_garbage() -> None:
-    """A full collection holds the event loop for as long as it looks at everything, a third of a second with 5,000
-    tasks: enough to lose a lease, or to be ended for stopping too slowly. So it comes once an hour and not, as the
-    interpreter has it, just when thousands of tasks start or stop; what start-up has made is never looked at. Young
-    objects are collected as they come."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    while True:
-        await asyncio.sleep(GC_PERIOD_S)
-        gc.collect()
 
 
 def _limits(settings: Settings) -> Limits:

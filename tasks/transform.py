@@ -153,7 +153,8 @@ class Transform:
         )
         self.name = name
         self._program = Program(
-            Script("raftnode:prelude", _PRELUDE + "\n".join(loaders)),
+            Script("raftnode:prelude", _PRELUDE),
+            Script("raftnode:loaders", "\n".join(loaders)),
             Script(name, "var __transform = function () { " + script + "\n};"),
             Script("raftnode:driver", _DRIVER),
             blame=name,
