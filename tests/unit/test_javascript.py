@@ -149,6 +149,7 @@ async def test_a_script_may_make_garbage_far_beyond_the_limit(sandbox: Sandbox) 
 
 
 async def test_a_result_that_is_too_large_is_refused_by_its_limit(sandbox: Sandbox) -> None:
+    sandbox._engines.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20, result_bytes_max=1 << 20)
     assert await run(sandbox, "x => 1") == 1
     stdout = process_of(sandbox).stdout
     assert stdout is not None

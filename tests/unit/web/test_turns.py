@@ -24,7 +24,7 @@ from tests.unit.web.conftest import settings_in
 from tests.unit.web.large import BESIDE, TASKS, WAITING, large_node, turns
 
 TURN_S_MAX = 0.020
-TRIES = 5
+TRIES = 15
 LIMIT_S = 120
 
 REQUESTS: dict[str, tuple[str, str, Any]] = {
