@@ -1,6 +1,7 @@
-"""Who may reach a node that has no certificates."""
+"""Addresses: who may reach a node that has no certificates, and what can be one of a node."""
 
 import ipaddress
+from urllib.parse import SplitResult, urlsplit
 
 from config.errors import Problem
 from config.schema import Settings
@@ -62,3 +63,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def node_at(url: str) -> SplitResult | None:
+    """The parts of a node's HTTP address; None for what is none."""
+    try:
+        given = urlsplit(url)
+        fits = given.scheme in ("http", "https") and given.hostname and given.port != 0
+    except ValueError:
+        return None
+    return given if fits else None

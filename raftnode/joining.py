@@ -1,10 +1,10 @@
 """How a new node joins a running cluster: it asks any node of it, over HTTP, to be taken in."""
 
 import asyncio
-from urllib.parse import urlsplit
 
 import structlog
 
+from config.access import node_at
 from raftnode.consensus.raft import Peer
 from raftnode.http import Http, HttpError, HttpFailed
 from raftnode.masking import in_text
@@ -58,8 +58,9 @@ async def join(
 
 def _check_url(cluster_url: str, *, secured: bool) -> None:
     """Refuses at once what no attempt can make good."""
-    given, wanted = urlsplit(cluster_url), "https" if secured else "http"
-    if given.scheme not in ("http", "https") or not given.hostname:
+    wanted = "https" if secured else "http"
+    given = node_at(cluster_url)
+    if given is None:
         raise JoinRefused(
             f"--join is {in_text(cluster_url)!r}; it must be the address of a node of the cluster, like "
             f"{wanted}://host:8080."

@@ -4,13 +4,16 @@ import socket
 from urllib.parse import urlsplit
 
 from config import Settings
-from config.access import is_loopback
+from config.access import is_loopback, node_at
 from raftnode.masking import in_text
 
 
 def unreachable(settings: Settings, join: str) -> str | None:
     """Why the cluster at `join` could not reach this node, with the remedy; None if it may. Looks the host up."""
-    host = urlsplit(join).hostname or ""
+    given = node_at(join)
+    host = given.hostname if given is not None else None
+    if host is None:
+        return None  # that is no address at all: the node says so
     if is_loopback(host) or _is_here(host):
         return None
     own = {

@@ -31,11 +31,16 @@ def test_only_what_is_loopback_is_named() -> None:
     [
         ({}, "http://127.0.0.1:8080"),
         ({}, "http://localhost:8080"),
+        ({}, "127.0.0.1:8080"),
+        ({}, "far.example:8080"),
+        ({}, "ftp://far.example"),
+        ({}, "http://"),
+        ({}, "http://[::1"),
         (TRUSTED | {"http.host": "10.1.2.3", "cluster.host": "10.1.2.3"}, FAR),
         ({"node.url": "http://a.example:80", "cluster.public_address": "a.example:81"}, FAR),
     ],
 )
-def test_what_others_can_reach_is_taken(flags: dict[str, str], join: str) -> None:
+def test_what_others_can_reach_or_what_is_no_address_is_no_fault_of_this_ones(flags: dict[str, str], join: str) -> None:
     assert unreachable(load(None, {}, flags), join) is None
 
 
