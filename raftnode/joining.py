@@ -2,10 +2,12 @@
 
 import asyncio
 
+import msgspec
 import structlog
 
 from config.access import node_at
 from raftnode.consensus.raft import Peer
+from raftnode.decoding import UNREADABLE, from_json
 from raftnode.http import Http, HttpError, HttpFailed
 from raftnode.masking import in_text
 
@@ -13,6 +15,21 @@ log = structlog.get_logger(__name__)
 
 RETRY_SEC = 0.5
 TIMEOUT_SEC = 60.0
+
+
+class _Node(msgspec.Struct, frozen=True, rename="pascal"):
+    tag: str
+    cluster_address: str
+    kind: str
+    node_id: str
+
+
+class _Joined(msgspec.Struct, frozen=True, rename="pascal"):
+    """What the cluster answers to a node that it has taken in."""
+
+    cluster_id: str
+    wire_id: str
+    nodes: list[_Node]
 
 
 class JoinRefused(Exception):
@@ -47,13 +64,17 @@ async def join(
                 await asyncio.sleep(RETRY_SEC)
     except TimeoutError:
         raise JoinRefused(f"The cluster at {shown} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
-    joined = answer.json()
-    peers = [
-        Peer(node["Tag"], node["ClusterAddress"], voter=node["Kind"] == "Member", node_id=node["NodeId"])
-        for node in joined["Nodes"]
-    ]
-    log.info("This node has joined the cluster.", cluster=cluster_url, cluster_id=joined["ClusterId"], peers=len(peers))
-    return str(joined["WireId"]), peers
+    try:
+        joined = from_json(answer.body, _Joined)
+    except UNREADABLE as error:
+        raise JoinRefused(
+            f"{shown} answers, but not as a node of a cluster does ({error}). Give the HTTP address of one (--join)."
+        ) from error
+    log.info(
+        "This node has joined the cluster.", cluster=cluster_url, cluster_id=joined.cluster_id, peers=len(joined.nodes)
+    )
+    nodes = joined.nodes
+    return joined.wire_id, [Peer(n.tag, n.cluster_address, voter=n.kind == "Member", node_id=n.node_id) for n in nodes]
 
 
 def _check_url(cluster_url: str, *, secured: bool) -> None:
