@@ -49,6 +49,8 @@ class Target:
         converted = {}
         for given, value in row.items():
             column = self._found.get(given) or self._found.setdefault(given, self._column(given))
+            if column in converted:
+                raise DoesNotFit(f"{self.name}.{column}: the row has two values for it, as letter case may differ")
             converted[column] = self._taken(self.columns[column], value)
         converted[self.id_column.name] = self._taken(self.id_column, id)
         return converted

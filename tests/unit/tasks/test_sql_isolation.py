@@ -266,3 +266,11 @@ async def test_a_table_that_two_names_lead_to_is_not_written(target: SqlTarget) 
         assert await write(opened, row("o/1", v=1)) == []
         with pytest.raises(NotWritable, match=f"'{twin}' is the same table as 't'; name it once"):
             await write(opened, in_table(twin, "o/1", v=2))
+
+
+async def test_a_row_with_two_values_for_a_column_is_refused(target: SqlTarget) -> None:
+    """One of them would be lost in silence."""
+    await target.execute("CREATE TABLE t (id text, v int)")
+    async with sink(target, tables=(T,)) as opened:
+        assert await write(opened, row("o/1", v=1), row("o/2", v=1, V=2), row("o/3", V=3)) == ["o/2"]
+    assert await target.rows("SELECT * FROM t ORDER BY 1") == [("o/1", 1), ("o/3", 3)]
