@@ -16,10 +16,7 @@ def unreachable(settings: Settings, join: str) -> str | None:
         return None  # that is no address at all: the node says so
     if is_loopback(host) or _is_here(host):
         return None
-    own = {
-        "http.host": (settings.url, urlsplit(settings.url).hostname),
-        "cluster.host": (settings.cluster_address, settings.cluster_address.rpartition(":")[0].strip("[]")),
-    }
+    own = _own(settings)
     bad = {key: address for key, (address, named) in own.items() if is_loopback(named or "")}
     if not bad:
         return None
@@ -32,6 +29,34 @@ def unreachable(settings: Settings, join: str) -> str | None:
         f"machine, cannot reach it. Give this machine's address in that network: {flags}{trust}; README.md "
         "has a whole example."
     )
+
+
+def unknown(settings: Settings) -> str | None:
+    """A warning if this node would call itself by a name that this machine cannot look up; None if it knows all. Others
+    may know it all the same, as in a network that names a container only once that runs."""
+    bad = [address for address, named in _own(settings).values() if named and not _may_be_looked_up(named)]
+    if not bad:
+        return None
+    return (
+        f"This node calls itself {' and '.join(bad)}, a name that this machine cannot look up. If the other nodes "
+        "cannot either, they never reach this one: correct node.url and cluster.public_address."
+    )
+
+
+def _own(settings: Settings) -> dict[str, tuple[str, str | None]]:
+    """What the node calls itself, and the host in that, by the setting that it comes from."""
+    address = settings.cluster_address
+    return {
+        "http.host": (settings.url, urlsplit(settings.url).hostname),
+        "cluster.host": (address, address.rpartition(":")[0].strip("[]")),
+    }
+
+
+def _may_be_looked_up(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError):
+        return False
 
 
 def _is_here(host: str) -> bool:

@@ -136,9 +136,9 @@ class LocalCluster:
             return status
         return None
 
-    async def formed(self) -> None:
+    async def formed(self, timeout_sec: float = START_TIMEOUT_SEC) -> None:
         """Waits until every node has a lease and knows the whole cluster. Raises NodeDied or TimeoutError."""
-        async with asyncio.timeout(START_TIMEOUT_SEC):
+        async with asyncio.timeout(timeout_sec):
             for tag in self.nodes:
                 while not await self._ready(tag):
                     self._check_alive(tag)

@@ -11,7 +11,7 @@ import click
 
 from config import Settings, SettingsError, load, settings_table
 from config.reference import literal
-from raftnode.cli.advertised import unreachable
+from raftnode.cli.advertised import unknown, unreachable
 from raftnode.masking import in_text
 
 SETTING = "setting__"
@@ -58,6 +58,8 @@ def run(config: Path | None, join: str | None, watcher: bool, **values: Any) -> 
     if join and (problem := unreachable(settings, join)):
         click.echo(f"raftnode: {problem}", err=True)
         sys.exit(2)
+    if join and (warning := unknown(settings)):
+        click.echo(f"raftnode: {warning}", err=True)
     try:
         # Imported late: the other commands start faster without the daemon.
         from raftnode.node import run_node

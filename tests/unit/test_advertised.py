@@ -3,7 +3,7 @@
 import pytest
 
 from config import load
-from raftnode.cli.advertised import _is_here, unreachable
+from raftnode.cli.advertised import _is_here, unknown, unreachable
 
 TRUSTED = {"security.unsecured_access_allowed": "private_network"}
 FAR = "http://192.0.2.7:8080"
@@ -47,3 +47,12 @@ def test_what_others_can_reach_or_what_is_no_address_is_no_fault_of_this_ones(fl
 def test_an_address_of_this_machine_is_known() -> None:
     assert _is_here("127.0.0.2")
     assert not _is_here("192.0.2.7")
+
+
+def test_a_name_that_nobody_may_know_is_named_in_a_warning() -> None:
+    given = {"node.url": "http://no-such-host.invalid:80", "cluster.public_address": "127.0.0.1:81"}
+    said = unknown(load(None, {}, given))
+    assert said is not None
+    assert "http://no-such-host.invalid:80, a name" in said
+    assert "correct node.url" in said
+    assert unknown(load(None, {}, {})) is None
