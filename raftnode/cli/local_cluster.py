@@ -17,7 +17,6 @@ from typing import Any, Self
 from raftnode.http import Http, HttpError
 
 POLL_SEC = 0.02
-START_TIMEOUT_SEC = 30.0
 PORT_MIN = 10_000
 share = (0, 1)
 """Which of how many equal shares of the ports `free_ports` looks at: two processes that do so at once, and start what
@@ -54,6 +53,8 @@ class LocalNode:
 
 class LocalCluster:
     """Starts, freezes, thaws, kills and restarts nodes, and asks them over HTTP. Ends them all on exit."""
+
+    start_timeout_sec = 30.0
 
     def __init__(self, directory: Path, tags: Sequence[str], *, flags: Sequence[str] = ()) -> None:
         self._flags = tuple(flags)
@@ -136,9 +137,9 @@ class LocalCluster:
             return status
         return None
 
-    async def formed(self, timeout_sec: float = START_TIMEOUT_SEC) -> None:
+    async def formed(self) -> None:
         """Waits until every node has a lease and knows the whole cluster. Raises NodeDied or TimeoutError."""
-        async with asyncio.timeout(timeout_sec):
+        async with asyncio.timeout(self.start_timeout_sec):
             for tag in self.nodes:
                 while not await self._ready(tag):
                     self._check_alive(tag)

@@ -230,15 +230,19 @@ async def test_a_copy_whose_file_fails_is_demoted_and_filled_again_by_the_others
         await cluster.restart("B")
         [file] = (cluster.nodes["B"].data_dir / "databases" / DATABASE.lower()).glob("*.sqlite")
         accident(file)
-        with pytest.raises(HttpError, match=r"(?i)database file .*(deleted|damaged)"):
+        with pytest.raises(HttpError, match=r"(?i)database file .*(deleted|damaged|gone)"):
             await use(cluster, "B", ids)
 
         async def demoted() -> bool:
             return bool((await cluster.topology(DATABASE))["Rehabs"] == ["B"])
 
+        async def faulted() -> bool:
+            status = await cluster.status("B")
+            return status is not None and "is faulted: the database file" in " ".join(status["Node"]["NotReady"])
+
+        # It may be in Rehab already, for its restart.
+        await cluster.wait_until(faulted, "B to say what it has lost")
         await cluster.wait_until(demoted, "B in Rehab")
-        status = await cluster.wait_until(lambda: cluster.status("B"), "B to answer")
-        assert "is faulted: the database file" in " ".join(status["Node"]["NotReady"])
         # What the reason says: out of the group, and in again.
         leave = {"DatabaseNames": [DATABASE], "FromNodes": ["B"], "HardDelete": True}
         await cluster.call("DELETE", "/admin/databases", leave, "A")

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.cluster.test_recovery_by_hand import FLAGS, no_lease, raftnode
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import STEADY, Cluster
 from tests.harness.runs import assert_no_overlap
 from tests.scenarios.conftest import Group
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(tmp_path_factory: Any) -> AsyncIterator[Cluster]:
     """Three voters; at the end no two runs of a task may have overlapped."""
-    async with Cluster(tmp_path_factory.mktemp("cluster"), "ABC", flags=FLAGS) as three:
+    async with Cluster(tmp_path_factory.mktemp("cluster"), "ABC", flags=(*FLAGS, *STEADY)) as three:
         yield three
         assert_no_overlap(three.runs(), [])
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,7 +20,7 @@ from raftnode.http import HttpError
 from tests.harness.runs import Interval, Span, Witness, machine_ns, read
 
 POLL_SEC = 0.02
-TIMEOUT_SEC = 30.0
+TIMEOUT_SEC = 60.0
 LOG_BYTES_SHOWN = 8_000
 IMPORT_BATCH = 500
 PATIENT = (
@@ -29,6 +30,8 @@ PATIENT = (
 )
 """The fast profile with leases that outlast the stalls of a machine with other work: for tests that are not about time,
 in which a node that loses its lease, or is ended because it could not stop in time, is a failure."""
+STEADY = ("--cluster.election-min-ms", "500", "--cluster.election-max-ms", "1000")
+"""Beside PATIENT: a leader that stalls for a moment stays the leader, for tests in which another one is a failure."""
 
 
 class Cluster(LocalCluster):
@@ -37,6 +40,8 @@ class Cluster(LocalCluster):
     When the block fails, the end of every node's log is printed, so that pytest shows it. The data directories lie
     below `directory` and stay.
     """
+
+    start_timeout_sec = 100.0  # interpreters that start at once on a busy machine take long
 
     def __init__(
         self, directory: Path, tags: Sequence[str] = "ABCDE", *, profile: str = "fast", flags: Sequence[str] = ()
@@ -184,9 +189,11 @@ class Cluster(LocalCluster):
     # What a user does.
 
     async def call(self, method: str, path: str, body: Any = None, tag: str | None = None) -> Any:
-        """One request to a node (default: any living one); its answer as JSON. Raises HttpError."""
+        """One request to a node (default: any living one), under an id of its own, as the HTTP client repeats one when
+        a connection that it has kept turns out to be closed; its answer as JSON. Raises HttpError."""
         node = self.nodes[tag or self.living()[0]]
-        answer = await self.http.request(method, node.url + path, json=body, timeout_s=15)
+        headers = {} if method == "GET" else {"raft-request-id": uuid.uuid4().hex}
+        answer = await self.http.request(method, node.url + path, json=body, headers=headers, timeout_s=15)
         return answer.json() if answer.body else None
 
     async def create_database(self, name: str, members: Sequence[str], tag: str | None = None) -> None:
