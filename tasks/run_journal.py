@@ -29,8 +29,6 @@ FREEZES_MAX = 100
 FROZEN_NS_MIN = 300_000_000
 """A pulse that comes this much late, while the process used next to no processor time, tells of a freeze."""
 
-TOGETHER_NS = 1_000_000
-
 Event = Literal["start", "active", "frozen", "end"]
 
 
@@ -118,12 +116,8 @@ class Pulse:
         self._frozen: deque[tuple[int, int]] = deque(maxlen=FREEZES_MAX)
 
     def beat(self) -> None:
-        """The process is alive now. Beats that come together are one: asking for the processor time of a process with
-        many threads is what costs most when thousands of bodies stop."""
-        at_ns = self._clock()
-        if at_ns - self._at_ns < TOGETHER_NS:
-            return
-        used_ns = self._used()
+        """The process is alive now."""
+        at_ns, used_ns = self._clock(), self._used()
         gap_ns = at_ns - self._at_ns
         if gap_ns >= FROZEN_NS_MIN and used_ns - self._used_ns < gap_ns // 10:
             self._frozen.append((self._at_ns, at_ns))

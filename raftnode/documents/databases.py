@@ -293,7 +293,7 @@ class Databases:
                 sent = {d.tag: sender.status.last_sent_etag for d, (sender, _) in copy.senders.items()}
                 everybody = passed(database, self._tag, store.database_id, sent)
                 state = everybody, store.last_etag, store.change_vector
-                if everybody is None or state == copy.cleaned:
+                if everybody is None or state == copy.cleaned or store.all_live:
                     await asyncio.sleep(0)
                     continue
                 try:

@@ -236,6 +236,12 @@ class DocumentStore:
         self._changed = asyncio.Event()
         self.on_moved()
 
+    @property
+    def all_live(self) -> bool:
+        """Whether each place of the order is that of a live document: nothing was ever deleted or overwritten here, so
+        there is nothing to forget."""
+        return self.last_etag == self.documents
+
     def look(self) -> StoreDamaged | StoreFailed | None:
         """A look at the disk, for a thread: what is wrong with the file, if anything. `damage` takes it."""
         try:
