@@ -52,3 +52,13 @@ def test_no_secret_reaches_the_log(format: str) -> None:
     assert "s3cret" not in done.stderr
     assert done.stderr.count("********") >= 4, done.stderr
     assert "Traceback" in done.stderr
+
+
+def test_epochs_in_the_log_are_text_as_they_outgrow_what_readers_of_json_keep() -> None:
+    code = (
+        "import structlog; from config import load; from raftnode.log import configure;"
+        "configure(load(None, {}, {'log.format': 'json'}));"
+        f"structlog.get_logger('test').info('A task was started.', epoch={2**53 + 1})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f'"epoch": "{2**53 + 1}"' in done.stderr, done.stderr
