@@ -54,3 +54,13 @@ def test_no_volume_of_the_composed_cluster_is_a_single_letter_which_compose_v2_t
     sources = re.findall(r'"([^":]+):/var/lib/raftnode"', (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     assert len(sources) == 5
     assert all(len(source) > 1 for source in sources)
+
+
+def test_every_settings_file_in_the_pages_is_taken(tmp_path: Path) -> None:
+    blocks = re.findall(r"(?ms)^```toml\n(.*?)^```", (ROOT / "docs/operations.md").read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        file = tmp_path / "node.toml"
+        file.write_text(block, encoding="utf-8")
+        settings = load(file, {}, {})
+        assert settings.node.tag in {node.tag for node in settings.cluster.initial_nodes}
