@@ -119,7 +119,7 @@ def _stand(world: World, tag: str, leader: str) -> None:
 def stale_decisions(world: World) -> None:
     """Again and again a leader that does not hear a Member hands over and is cut off, decides that the Member is silent
     just before it has to give up, and is back; the Member, which the new leader hears, lags then."""
-    world.pace = PACE | {"observer_period_ms": 10}
+    world.pace = PACE | {"observer_period_ms": 50}
     world.faults.strike = lambda: None  # type: ignore[method-assign]
     every(world, 11.0, 12.0, lambda: _decide_too_late(world))
 
@@ -141,7 +141,7 @@ def _decide_too_late(world: World) -> None:
         if _follows(world, heir):
             _stand(world, heir, leader)
 
-    world.later(1.35, hand_over)
+    world.later(1.5, hand_over)
     world.later(3.5, lambda: _lag(world, member, 1.7))
     world.later(3.6, lambda: world.network.cut.difference_update(ways))
 

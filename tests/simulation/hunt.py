@@ -2,8 +2,9 @@
 
   python -m tests.simulation.hunt RULE [--seeds 40]
 
-Prints the first breach and its seed, and exits with 1 if that world notices nothing once the rule is kept, with 2 if it
-does then as well: it has found a defect of the product, or of the world.
+Looks from the rule's seed in FIRST_SEEDS on. Prints the first breach and its seed, and exits with 1 if that world
+notices nothing once the rule is kept, with 2 if it does then as well: it has found a defect of the product, or of the
+world.
 """
 
 import argparse
@@ -28,7 +29,7 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "silence": (variants.void_without_silence, worlds.as_it_comes),
     "echo": (variants.lease_from_receipt, directed.unheard),
     "authority": (variants.leader_without_authority, worlds.hanging_on_the_old_leader),
-    "held": (claims.grant_over_a_held_claim, worlds.as_it_comes),
+    "held": (claims.grant_over_a_held_claim, worlds.restless),
     "session": (claims.claim_outlives_its_session, worlds.returning_late),
     "elect_echo": (variants.leader_elect_grants, directed.last_decisions),
     "finished": (claims.spent_epoch_runs_again, worlds.restless),
@@ -62,6 +63,10 @@ BESIDE: dict[Schedule, Callable[[Patch], None]] = {
 """What else a world needs, whether the rule is kept or not."""
 
 
+FIRST_SEEDS = {"stop_first": 8, "void_epoch": 9, "void_term": 7, "wait2L": 9}
+"""Where to look first for rules that few worlds miss; all others are counted from 1."""
+
+
 def hunt(rule: str, seeds: range) -> tuple[int, str] | None:
     """The first seed that notices, and what it says; None if none does."""
     for seed in seeds:
@@ -87,7 +92,8 @@ def main() -> int:
     parser.add_argument("rule", choices=sorted(RULES))
     parser.add_argument("--seeds", type=int, default=40)
     given = parser.parse_args()
-    found = hunt(given.rule, range(1, given.seeds + 1))
+    first = FIRST_SEEDS.get(given.rule, 1)
+    found = hunt(given.rule, range(first, first + given.seeds))
     if found is None:
         print(f"{given.rule}: {given.seeds} seeds notice nothing")
         return 0

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 1000
-LIMIT_S = 1500
+LIMIT_S = 900
 
 
 async def simulate(*arguments: str) -> tuple[int, str]:
