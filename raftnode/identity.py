@@ -201,9 +201,12 @@ def _write(data_dir: Path, stored: _Stored) -> None:
 
 
 def _make(data_dir: Path) -> None:
-    """Makes the directory and those above it that are missing, durably: a node that has voted must not lose it."""
+    """Makes the directory and those above it that are missing, durably: a node that has voted must not lose it.
+
+    Only its owner may look into it, as documents stand there. One that exists keeps the rights it has.
+    """
     missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in missing:
         _sync_directory(folder.parent)
 

@@ -26,6 +26,11 @@ def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_p
     assert claim_directory(tmp_path / "other", "A").node_id != first.node_id
 
 
+def test_only_its_owner_may_look_into_a_directory_that_a_node_made(tmp_path: Path) -> None:
+    claim_directory(tmp_path / "above" / "A", "A").release()
+    assert (tmp_path / "above" / "A").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_directory_in_use_is_refused_with_the_pid_of_its_process(tmp_path: Path) -> None:
     holder = claim_directory(tmp_path, "A")
     with pytest.raises(IdentityError, match=f"Another raftnode runs .* pid {os.getpid()}"):
