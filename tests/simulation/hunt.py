@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simulation import claim_variants as claims
-from tests.simulation import directed, variants
+from tests.simulation import directed, requests, variants
 from tests.simulation import schedules as worlds
 from tests.simulation.schedules import Schedule
 from tests.simulation.variants import Patch, Variant
@@ -49,6 +49,8 @@ RULES: dict[str, tuple[Variant, Schedule]] = {
     "journal_sync": (variants.journal_without_sync, worlds.as_it_comes),
     "no_memory": (variants.any_error_is_an_answer, worlds.starving),
     "apply_failed": (variants.failed_entries_count_as_applied, worlds.starving),
+    "asked": (variants.another_request_is_a_repeat, requests.repeating),
+    "repeat": (variants.answers_are_not_kept, requests.repeating),
     "stored_vote": (variants.vote_that_is_not_stored, worlds.winners_alone),
 }
 """Each rule: what leaves it out, and the world in which that shows."""

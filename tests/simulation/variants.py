@@ -259,6 +259,18 @@ def read_before_the_fence(patch: Patch) -> None:
 # ---- memory
 
 
+def another_request_is_a_repeat(patch: Patch) -> None:
+    """A request under an id that was used is answered with the first one's result, whatever it asks for."""
+    patch.setattr(
+        state_machine, "first_result", lambda record, request_id, asked, *, index: record.requests.get(request_id)
+    )
+
+
+def answers_are_not_kept(patch: Patch) -> None:
+    """A repeat is carried out again."""
+    patch.setattr(state_machine, "_remember", lambda record, envelope, result: record)
+
+
 def any_error_is_an_answer(patch: Patch) -> None:
     """Whatever a command raises is answered and remembered, as if it were so on every node."""
     patch.setattr(state_machine, "ALIKE", (Exception,))
