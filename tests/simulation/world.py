@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -242,7 +243,8 @@ def simulate(
         with mock.patch.object(uuid, "uuid4", side_effect=lambda: uuid.UUID(int=ids.getrandbits(128), version=4)):
             return _lived(seed, seconds, directory, change, kind, ends_at_a_breach)
     finally:
-        with mock.patch.object(sys, "unraisablehook"):
+        with mock.patch.object(sys, "unraisablehook"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what was never begun with
             gc.enable()
             gc.collect()
         shutil.rmtree(directory, ignore_errors=True)
