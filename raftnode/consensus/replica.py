@@ -9,6 +9,7 @@ import structlog
 
 from raftnode.consensus.hello import Announced
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
+from raftnode.decoding import UNREADABLE
 from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, decode, encode
 from raftnode.record.machine import apply, first_result
@@ -62,7 +63,11 @@ class Replica:
     def refuses(self, command: bytes) -> str | None:
         """Why the record would refuse the command now. A repeat changes the record no more, so that what goes with the
         command must not happen again either."""
-        if decode(command).request_id in self.record.requests:
+        try:
+            repeated = decode(command).request_id in self.record.requests
+        except UNREADABLE:
+            repeated = False  # the record refuses it, with the reason
+        if repeated:
             return "a request of this id took effect already"
         error = self._rehearsed(command).error
         return error.message if error else None

@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from raftnode.documents import commit, store
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree",
            "sqlite3.connect"}  # fmt: skip
@@ -56,12 +59,20 @@ class _Saw:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _new_threads() -> None:
+    """A forked process has one thread: pools whose threads stayed in its parent would wait for them for ever."""
+    for module, name in ((commit, "_writing"), (store, "_reading")):
+        pool: ThreadPoolExecutor = getattr(module, name)
+        setattr(module, name, ThreadPoolExecutor(pool._max_workers))
+
+
 def killed(directory: Path, steps: int, action: Callable[[], object]) -> bool:
     """Whether a process that does this was killed after so many changes below the directory; False: it came to its
     end before. Raises AssertionError when it failed."""
     child = os.fork()
     if child == 0:
         try:
+            _new_threads()
             _Saw(directory, steps)
             action()
         except BaseException as error:

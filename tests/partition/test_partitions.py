@@ -49,6 +49,7 @@ async def cut_off(lab: Lab, group: Group, accident: Callable[[], None], *, leade
     async with writing(group, "AE") as writer:
         epochs = await group.epochs()
         term = (await lab.view())["Node"]["Term"]
+        await goes_on(group, writer, "onB")  # a body that was cut off while it began would have acted nowhere
         await asyncio.to_thread(accident)
         cut_ns = machine_ns()
         await idle_candidate(lab, "B")

@@ -7,6 +7,7 @@ import pytest
 
 from raftnode.consensus.engine.members import Members, Refused, after, encode
 from raftnode.consensus.raft import Add, NotCommitted, Peer, Remove
+from raftnode.consensus.replica import Replica
 from tests.unit.consensus.cluster import Node, eventually, running, until
 
 
@@ -111,3 +112,8 @@ async def test_one_node_becomes_two_and_a_leader_refuses_to_remove_itself(tmp_pa
         with pytest.raises(NotCommitted, match="transfer the leadership first"):
             await other.raft.change_membership(Remove(leader.tag), b"")
         assert all(node.raft.voters == frozenset("AB") for node in cluster.nodes)
+
+
+def test_a_change_of_members_whose_command_cannot_be_read_is_refused() -> None:
+    for command in (b"", b"\x07", b"\xc1", b"\x93\x01\x02\x03"):
+        assert "Unreadable command" in str(Replica().refuses(command))
