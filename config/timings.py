@@ -5,7 +5,7 @@ The proof that no two nodes run one task at once rests on these inequalities; do
 
 from config.errors import Problem
 from config.schema import Cluster
-from raftnode.margins import FACTOR_TEXT, MARGIN_MS, judged
+from raftnode.foundation.margins import FACTOR_TEXT, MARGIN_MS, judged
 
 PROFILES: dict[str, dict[str, int]] = {
     "default": {

@@ -23,16 +23,16 @@ from observer.rules.facts import (
     holder_of,
 )
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
-from raftnode.heartbeat import PAYLOAD_PERIOD_MS, Heard, Judgement
+from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Incarnation
-from raftnode.ports import NS_PER_MS, Clock
+from raftnode.liveness.heartbeat import PAYLOAD_PERIOD_MS, Heard, Judgement
 from raftnode.record.model import Claim, NodeState, Record, ResourceFlag, Timings
 
 _log = structlog.get_logger(__name__)
 
 
 class Leadership(Protocol):
-    """What health needs of the lease; see `raftnode.heartbeat.Heartbeat`."""
+    """What health needs of the lease; see `raftnode.liveness.heartbeat.Heartbeat`."""
 
     @property
     def term(self) -> int: ...

@@ -16,10 +16,10 @@ from observer.health import Health, Leadership
 from observer.rules.decide import Said, Verdict, decide
 from observer.rules.facts import Facts, Limits, started_again
 from observer.rules.rest import RESTLESS, at_rest
-from raftnode.background import set_or_after
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
+from raftnode.foundation.background import set_or_after
+from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Role
-from raftnode.ports import NS_PER_MS, Clock
 from raftnode.record.commands import Decide, encode
 from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
 
@@ -31,7 +31,7 @@ POLL_MS_MIN = 5
 
 
 class Heartbeat(Leadership, Protocol):
-    """What the observer needs of the lease; see `raftnode.heartbeat.Heartbeat`."""
+    """What the observer needs of the lease; see `raftnode.liveness.heartbeat.Heartbeat`."""
 
     @property
     def role(self) -> Role: ...
@@ -39,7 +39,7 @@ class Heartbeat(Leadership, Protocol):
 
 
 class Replica(Protocol):
-    """What the observer needs of the record; see `raftnode.consensus.replica.Replica`."""
+    """What the observer needs of the record; see `raftnode.cluster.replica.Replica`."""
 
     @property
     def record(self) -> Record: ...

@@ -12,7 +12,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os
 
 def main() -> None:
     """Runs the command line; ends the process with its exit code."""
-    from raftnode import neighbours
+    from raftnode.foundation import neighbours
 
     neighbours.install()
     from raftnode.cli.streams import guarded

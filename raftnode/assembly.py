@@ -14,32 +14,32 @@ import structlog
 from observer.health import Health
 from observer.observer import Observer
 from observer.rules.facts import Limits
-from raftnode.consensus.disk import Disk
-from raftnode.consensus.forming import Forming
+from raftnode.cluster.announce import Forming
+from raftnode.cluster.replica import Replica, Unavailable
 from raftnode.consensus.model import ConsensusFailed, JournalFailed, Peer, RaftConfig
 from raftnode.consensus.raft import Raft
-from raftnode.consensus.replica import Replica, Unavailable
-from raftnode.consensus.wire import Transport
+from raftnode.consensus.storage.disk import Disk
+from raftnode.consensus.transport.raft_channel import Transport
 from raftnode.documents.copies import Copy
-from raftnode.heartbeat import Heartbeat
-from raftnode.http import Http
-from raftnode.ports import NS_PER_MS, Clock, Random
+from raftnode.foundation.http_client import Http
+from raftnode.foundation.ports import NS_PER_MS, Clock, Random
+from raftnode.liveness.heartbeat import Heartbeat
+from raftnode.liveness.kill_timer import Timer, Watchdog
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
-from raftnode.watchdog import Timer, Watchdog
-from tasks import parts
-from tasks.blame import Blameless
-from tasks.context import RunSettings
-from tasks.kinds import kinds
-from tasks.plan import Own
-from tasks.run_journal import BYTES_MAX
-from tasks.supervisor import Supervisor
+from tasks.kinds.registry import kinds
+from tasks.runtime import services as parts
+from tasks.runtime.blame import Blameless
+from tasks.runtime.context import RunSettings
+from tasks.runtime.plan import Own
+from tasks.runtime.run_journal import BYTES_MAX
+from tasks.runtime.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
 
 class ClusterTransport(Transport, Protocol):
-    """The other nodes; see `raftnode.consensus.transport.Transport`."""
+    """The other nodes; see `raftnode.consensus.transport.transport.Transport`."""
 
     on_impostor: list[Callable[[str, str, bool], None]]
     on_removed: list[Callable[[str], None]]

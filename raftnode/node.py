@@ -13,32 +13,32 @@ import structlog
 from config import Settings
 from config.access import admits
 from observer.rules.facts import Limits
-from raftnode import log as logging
 from raftnode.assembly import Assembly, Ports, Setup
-from raftnode.background import watched
-from raftnode.consensus.disk import SystemDisk
-from raftnode.consensus.forming import NodeRefused
-from raftnode.consensus.hello import Guard, NodeIdentity
-from raftnode.consensus.port import Port
+from raftnode.cluster.announce import NodeRefused
+from raftnode.cluster.bootstrap import Formation, form_of, formation_of
+from raftnode.cluster.identity import Identity, IdentityError, claim_directory, note_superseded, note_took_part
+from raftnode.cluster.join import JoinRefused
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
-from raftnode.consensus.replica import Replica
-from raftnode.consensus.tls import Tls, load_tls
-from raftnode.consensus.transport import Transport, TransportConfig
+from raftnode.consensus.storage.disk import SystemDisk
+from raftnode.consensus.transport.handshake import Guard, NodeIdentity
+from raftnode.consensus.transport.listener import Port
+from raftnode.consensus.transport.tls import Tls, load_tls
+from raftnode.consensus.transport.transport import Transport, TransportConfig
 from raftnode.documents.databases import Databases
-from raftnode.formation import Formation, form_of, formation_of
-from raftnode.garbage import Garbage
-from raftnode.http import Http
-from raftnode.identity import Identity, IdentityError, claim_directory, note_superseded, note_took_part
-from raftnode.javascript import ScriptLimits
-from raftnode.joining import JoinRefused
-from raftnode.ports import SystemClock, SystemRandom
+from raftnode.foundation import logs
+from raftnode.foundation.background import watched
+from raftnode.foundation.garbage import Garbage
+from raftnode.foundation.http_client import Http
+from raftnode.foundation.ports import SystemClock, SystemRandom
+from raftnode.liveness.kill_timer import KillTimer, WatchdogUnavailable
+from raftnode.liveness.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.record.model import Record
-from raftnode.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
-from raftnode.watchdog import KillTimer, WatchdogUnavailable
+from raftnode.scripting.javascript import ScriptLimits
 from raftnode.web.parts import Parts
 from raftnode.web.server import BindFailed, Server
-from tasks.blame import blame_in
-from tasks.context import RunSettings, SqlLimits
+from tasks.runtime.blame import blame_in
+from tasks.runtime.context import RunSettings, SqlLimits
 
 log = structlog.get_logger(__name__)
 
@@ -312,7 +312,7 @@ def _run_settings(settings: Settings) -> RunSettings:
 
 async def run_node(settings: Settings, *, join: str | None = None, watcher: bool = False) -> int:
     """Runs a node until SIGTERM or SIGINT; the exit code of the process. Says why it ends."""
-    logging.configure(settings)
+    logs.configure(settings.node.tag, settings.log.format, settings.log.level)
     node = Node(settings, join=join, watcher=watcher)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

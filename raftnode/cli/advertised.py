@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from config import Settings
 from config.access import is_loopback, node_at
-from raftnode.masking import in_text
+from raftnode.foundation.masking import in_text
 
 
 def unreachable(settings: Settings, join: str) -> str | None:

@@ -9,7 +9,7 @@ from raftnode.cli.asking import ask, asks
 from raftnode.cli.cluster import Tag
 from raftnode.cli.session import NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
-from raftnode.http import HttpUnreachable
+from raftnode.foundation.http_client import HttpUnreachable
 
 
 @click.group()

@@ -9,7 +9,7 @@ from rich.markup import escape
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import counted, print_table
-from raftnode.decoding import from_python_json
+from raftnode.foundation.decoding import from_python_json
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")

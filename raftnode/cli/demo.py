@@ -20,7 +20,7 @@ from raftnode.cli.local_cluster import LocalCluster, pids
 from raftnode.cli.session import CommandFailed
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import epoch
-from raftnode.decoding import from_python_json
+from raftnode.foundation.decoding import from_python_json
 
 DATABASE = "Northwind"
 GROUP = ("A", "B", "E")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema, DropSchema
 
-from raftnode.masking import in_text
+from raftnode.foundation.masking import in_text
 
 ORDERS = 830
 LINES = 2155

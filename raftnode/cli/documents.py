@@ -8,7 +8,7 @@ import click
 
 from raftnode.cli.session import NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
-from raftnode.http import HttpUnreachable
+from raftnode.foundation.http_client import HttpUnreachable
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from raftnode.cli.session import CommandFailed, NotNow, Session, talks
 from raftnode.cli.tables import counted
-from raftnode.http import HttpFailed, HttpUnreachable
-from raftnode.inflate import Inflater, NotCompressed, encoding_of
-from raftnode.splitter import ItemTooLarge, NotItems, Splitter
+from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
+from raftnode.foundation.inflate import Inflater, NotCompressed, encoding_of
+from raftnode.foundation.splitter import ItemTooLarge, NotItems, Splitter
 
 BATCH_DOCUMENTS_MAX = 1_000
 BATCH_BYTES_MAX = 4 << 20

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from raftnode.http import Http, HttpError
+from raftnode.foundation.http_client import Http, HttpError
 
 POLL_SEC = 0.02
 PORT_MIN = 10_000

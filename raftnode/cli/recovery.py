@@ -25,7 +25,7 @@ def snapshot() -> None:
 @talks
 async def save(session: Session, file: Path, local: bool) -> None:
     """Save the record of a running cluster to FILE, verified, in place of an older one."""
-    from raftnode import recovery
+    from raftnode.cluster import recovery
 
     data = await session.fetch("/admin/cluster/snapshot" + ("?local=true" if local else ""))
     new = file.with_name(file.name + ".new")
@@ -58,7 +58,7 @@ def restore(file: Path, config: Path | None, **values: Any) -> None:
     Give the settings that the node will run with, --data-dir and --node.tag above all; then start it with `raftnode
     run` and let others join. The databases and tasks are those of the file, the documents are not in it.
     """
-    from raftnode import recovery
+    from raftnode.cluster import recovery
 
     settings = settings_of(config, values)
     try:
@@ -81,7 +81,7 @@ def recover(force_new_cluster: bool, yes: bool, config: Path | None, **values: A
     Without --force-new-cluster: says how far this node's log goes and changes nothing. Compare the survivors, and force
     the one with the highest term, then the highest index; the others join it again with empty directories.
     """
-    from raftnode import recovery
+    from raftnode.cluster import recovery
 
     settings = settings_of(config, values)
     try:

@@ -12,7 +12,7 @@ import click
 from config import Settings, SettingsError, load, settings_table
 from config.reference import literal
 from raftnode.cli.advertised import unknown, unreachable
-from raftnode.masking import in_text
+from raftnode.foundation.masking import in_text
 
 SETTING = "setting__"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from raftnode.http import Http, HttpFailed, HttpUnreachable, Response
-from raftnode.masking import in_text
+from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable, Response
+from raftnode.foundation.masking import in_text
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0

@@ -5,8 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from raftnode.decoding import UNREADABLE as UNREADABLE
-from raftnode.decoding import MsgpackDecoder
+from raftnode.foundation.decoding import UNREADABLE as UNREADABLE
+from raftnode.foundation.decoding import MsgpackDecoder
 
 Index = Annotated[int, Meta(ge=0, le=2**62)]
 Term = Annotated[int, Meta(ge=0, le=2**62)]

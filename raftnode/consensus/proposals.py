@@ -15,7 +15,7 @@ import structlog
 
 from raftnode.consensus.engine import RaftEngine, Refused
 from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
-from raftnode.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
 
 log = structlog.get_logger(__name__)
 

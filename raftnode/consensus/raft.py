@@ -12,8 +12,6 @@ from typing import Any
 
 import structlog
 
-from raftnode.background import watched
-from raftnode.consensus.disk import Disk, SystemDisk
 from raftnode.consensus.engine import Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
 from raftnode.consensus.model import (
     Add,
@@ -33,8 +31,10 @@ from raftnode.consensus.model import (
 )
 from raftnode.consensus.proposals import AnyRequest, Barrier, Command, HandOver, Proposals, change_request
 from raftnode.consensus.state import State
-from raftnode.consensus.wire import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
-from raftnode.ports import Clock, Random, SystemClock, SystemRandom
+from raftnode.consensus.storage.disk import Disk, SystemDisk
+from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
+from raftnode.foundation.background import watched
+from raftnode.foundation.ports import Clock, Random, SystemClock, SystemRandom
 
 __all__ = [
     "Add",

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import structlog
 
-from raftnode.documents.cleaning import Passed, passed
 from raftnode.documents.copies import Copies, Copy
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
-from raftnode.documents.folders import MADE, away, file, folder, move, remove
-from raftnode.documents.replication import Destination, Replication
-from raftnode.documents.store import DocumentStore
-from raftnode.http import Http
+from raftnode.documents.replication.sender import Destination, Replication
+from raftnode.documents.store.cleaning import Passed, passed
+from raftnode.documents.store.folders import MADE, away, file, folder, move, remove
+from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.http_client import Http
 from raftnode.record.commands import Changes
 from raftnode.record.model import Database, Record, Topology
 
@@ -78,7 +78,7 @@ class Databases:
         self._copies = Copies(self._shown)
 
     def changed(self, record: Record, changes: Changes) -> None:
-        """The record has changed; see `raftnode.consensus.replica.Listener`."""
+        """The record has changed; see `raftnode.cluster.replica.Listener`."""
         if changes.cluster:
             self._look_at([*record.databases, *self._open])
         self._look_at(changes.databases)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from raftnode.margins import MARGIN_MS, judged
+from raftnode.foundation.margins import MARGIN_MS, judged
 from raftnode.record.model import Timings
 
 NS_PER_MS = 1_000_000

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from raftnode.decoding import UNREADABLE
+from raftnode.foundation.decoding import UNREADABLE
 from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
 from raftnode.record.model import (
     ASKED_LENGTH_MAX,

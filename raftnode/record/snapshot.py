@@ -10,7 +10,7 @@ import msgspec
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.record.model import SCHEMA_VERSION, Database, Record, Value, dec_hook, enc_hook
 
 _PREFIX_BYTES = 4

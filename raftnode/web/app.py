@@ -6,7 +6,10 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from config.access import admits
-from raftnode.web import (
+from raftnode.web import silence, traits
+from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.routes import (
     bulk,
     cluster,
     connection_strings,
@@ -21,17 +24,13 @@ from raftnode.web import (
     removed,
     replication,
     runs,
-    silence,
     snapshots,
     status,
     tasks,
     topology,
-    traits,
     whatif,
     why,
 )
-from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.slices import SLICES, Slices
 
 AREAS = (

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from raftnode.inflate import ENCODINGS, MAGIC_BYTES_MAX, Inflater, NotCompressed, encoding_of
+from raftnode.foundation.inflate import ENCODINGS, MAGIC_BYTES_MAX, Inflater, NotCompressed, encoding_of
 from raftnode.web.errors import ApiError, bad_request
 
 CHUNK_BYTES_MAX = 16 * 1024

@@ -8,7 +8,7 @@ import asyncio
 import msgspec
 import structlog
 
-from raftnode.resources import DESCRIPTORS_KEPT, descriptors_max
+from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max
 from raftnode.web.errors import KINDS
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from raftnode.cluster.replica import TooLarge, Unavailable
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
-from raftnode.consensus.replica import TooLarge, Unavailable
 from raftnode.documents.errors import (
     ConcurrencyViolation,
     DocumentInvalid,
@@ -22,7 +22,7 @@ from raftnode.documents.errors import (
     StoreError,
     StoreFailed,
 )
-from raftnode.masking import in_text
+from raftnode.foundation.masking import in_text
 from raftnode.record.model import Error
 
 log = structlog.get_logger(__name__)

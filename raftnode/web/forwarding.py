@@ -5,13 +5,13 @@ import uuid
 import structlog
 from aiohttp import web
 
-from raftnode.http import HttpFailed, HttpUnreachable
+from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
 from raftnode.record.model import Record
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, answer
-from tasks.kinds import kinds, known
+from tasks.kinds.registry import kinds, known
 
 log = structlog.get_logger(__name__)
 

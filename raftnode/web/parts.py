@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from config import Settings
+from raftnode.cluster.identity import Identity
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import Raft
-from raftnode.consensus.replica import Replica
 from raftnode.documents.databases import Databases
-from raftnode.heartbeat import Heartbeat
-from raftnode.http import Http
-from raftnode.identity import Identity
-from tasks.supervisor import Supervisor
+from raftnode.foundation.http_client import Http
+from raftnode.liveness.heartbeat import Heartbeat
+from tasks.runtime.supervisor import Supervisor
 
 
 @dataclass(frozen=True)

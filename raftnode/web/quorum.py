@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from raftnode.web.parts import PARTS
-from raftnode.web.runs import answers
+from raftnode.web.routes.runs import answers
 
 
 async def quorum(request: web.Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from raftnode.decoding import UNREADABLE, TooDeep, from_json
+from raftnode.foundation.decoding import UNREADABLE, TooDeep, from_json
 from raftnode.record import model
 from raftnode.record.model import enc_hook
 from raftnode.web.bodies import whole

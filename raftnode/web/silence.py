@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
-from raftnode.decoding import UNREADABLE, from_json
-from raftnode.http import HttpError
+from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.http_client import HttpError
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, answer
-from raftnode.web.runs import ASK_TIMEOUT_S, SILENT
+from raftnode.web.routes.runs import ASK_TIMEOUT_S, SILENT
 
 PATH = "/cluster/silence"
 

@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
-from raftnode.documents.store import DocumentStore
+from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Database
 from raftnode.web.errors import ApiError
 from raftnode.web.parts import PARTS, Parts
-from raftnode.web.topology import REFRESH_HEADER, database_missing
+from raftnode.web.routes.topology import REFRESH_HEADER, database_missing
 
 WRITABLE = ("Member", "Rehab")
 """A Promotable sends nothing to the others yet, so a write to it could be lost with it."""

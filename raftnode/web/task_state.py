@@ -5,7 +5,7 @@ from typing import Any
 
 from raftnode.record.model import Database, Task, claim_key
 from raftnode.record.ownership import held_back
-from raftnode.web.runs import Runs
+from raftnode.web.routes.runs import Runs
 
 
 def add_state(database: Database, task: Task, shown: dict[str, Any], runs: Runs) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from aiohttp import web
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits
 from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag, to_json
 from raftnode.record.whatif import Supposition
-from raftnode.web.cluster import the_node
-from raftnode.web.commit import commit
 from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
-from raftnode.web.whatif import forecast
+from raftnode.web.routes.cluster import the_node
+from raftnode.web.routes.commit import commit
+from raftnode.web.routes.whatif import forecast
 
 FLAGS: tuple[ResourceFlag, ...] = get_args(ResourceFlag)
 

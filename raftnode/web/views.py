@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from raftnode import masking
-from raftnode.decoding import from_python_json
+from raftnode.foundation import masking
+from raftnode.foundation.decoding import from_python_json
 from raftnode.record.model import ConnectionString, Database, Progress, Record, Task, Topology, claim_key, to_json
 from raftnode.record.ownership import Group, Placement
 from raftnode.web.slices import Array, Object
-from tasks.status import Status
+from tasks.runtime.status import Status
 
 CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.partition.lab import Lab
 
 DATABASE = "Chaos"

@@ -12,15 +12,15 @@ from typing import Any
 
 from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
-from tasks.context import TaskContext
-from tasks.kinds import Definition
+from tasks.kinds.registry import Definition
+from tasks.runtime.context import TaskContext
 
 NAME = "InstantsEtl"
 PERIOD_S = 0.02
 
 
 class Instants:
-    """See `tasks.kinds.TaskKind`. The configuration names the `File`."""
+    """See `tasks.kinds.registry.TaskKind`. The configuration names the `File`."""
 
     name = NAME
     etl_type = "Instants"

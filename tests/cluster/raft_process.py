@@ -15,10 +15,10 @@ from typing import Any
 
 import structlog
 
-from raftnode.consensus.hello import NodeIdentity
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Peer, Raft, RaftConfig
-from raftnode.consensus.tls import load_tls
-from raftnode.consensus.transport import Transport, TransportConfig
+from raftnode.consensus.transport.handshake import NodeIdentity
+from raftnode.consensus.transport.tls import load_tls
+from raftnode.consensus.transport.transport import Transport, TransportConfig
 
 IN_FLIGHT = 8
 

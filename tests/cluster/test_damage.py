@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from raftnode.consensus.disk import SystemDisk
-from raftnode.consensus.journal import PREFIX
-from raftnode.consensus.segment import HEADER_BYTES
-from raftnode.consensus.vote import SmallFiles
-from raftnode.http import HttpError
+from raftnode.consensus.storage.disk import SystemDisk
+from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.journal import PREFIX
+from raftnode.consensus.storage.segment import HEADER_BYTES
+from raftnode.foundation.http_client import HttpError
 from tests.harness.cluster import PATIENT, Cluster
 
 DATABASE = "Damaged"

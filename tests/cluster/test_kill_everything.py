@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.harness.cluster import Cluster
 
 ROUNDS = 5

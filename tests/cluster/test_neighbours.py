@@ -26,8 +26,8 @@ import config.sub
 import observer
 from config import WHOSE
 from config.sub import DEEP
-from tasks.kinds import ConfigurationError, Definition
-from tasks.context import TaskContext
+from tasks.kinds.registry import ConfigurationError, Definition
+from tasks.runtime.context import TaskContext
 
 @dataclass
 class Row:
@@ -156,6 +156,6 @@ def test_a_users_code_imports_its_own(yard: Yard) -> None:
     assert done.returncode == 1
     log = done.stderr
     seen: dict[str, Any] = json.loads(log[log.index("SEEN") + 4 : log.rindex("}") + 1])
-    assert seen.pop("ours") == "tasks.kinds"
+    assert seen.pop("ours") == "tasks.kinds.registry"
     assert seen.pop("lazily") == "Deep"
     assert set(seen.values()) == {"theirs"}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.http import HttpFailed
+from raftnode.foundation.http_client import HttpFailed
 from tests.harness import hostile_tasks
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.plugins import install
 from tests.harness.runs import machine_ns
-from tests.unit.tasks.test_offspring import HIDING, sleeping
+from tests.unit.tasks.runtime.test_offspring import HIDING, sleeping
 
 DATABASE = "Plugged"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.consensus.disk import SystemDisk
-from raftnode.consensus.vote import SmallFiles
+from raftnode.consensus.storage.disk import SystemDisk
+from raftnode.consensus.storage.hard_state import SmallFiles
 from tests.cluster.test_recovery_by_hand import FLAGS
 from tests.harness.cluster import Cluster
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from raftnode.consensus.disk import SystemDisk
-from raftnode.consensus.vote import SmallFiles
+from raftnode.consensus.storage.disk import SystemDisk
+from raftnode.consensus.storage.hard_state import SmallFiles
 from raftnode.record.model import GENERATION_STRIDE
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from raftnode.cli.local_cluster import NodeDied
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.harness.cluster import PATIENT, Cluster
 
 DISK_BYTES = 96 << 20

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from raftnode.http import HttpError, HttpFailed
+from raftnode.foundation.http_client import HttpError, HttpFailed
 from tests.harness.cluster import Cluster
 from tests.harness.runs import assert_no_overlap
 from tests.postgres import table

@@ -14,15 +14,16 @@ from typing import Any
 
 import msgspec
 
-from raftnode import heartbeat
-from raftnode.consensus import hello, messages, proposals
-from raftnode.consensus.connection import HEADER, framed
-from raftnode.consensus.hello import HELLO_BYTES_MAX, PROTOCOL_VERSION, Hello
+from raftnode.consensus import messages, proposals
 from raftnode.consensus.messages import AnyMessage, Append, Piece, Pulse, TimeoutNow
 from raftnode.consensus.model import Peer
-from raftnode.consensus.wire import PROPOSAL_CHANNEL, RAFT_CHANNEL
-from raftnode.decoding import UNREADABLE
+from raftnode.consensus.transport import handshake as hello
+from raftnode.consensus.transport.connection import HEADER, framed
+from raftnode.consensus.transport.handshake import HELLO_BYTES_MAX, PROTOCOL_VERSION, Hello
+from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL
+from raftnode.foundation.decoding import UNREADABLE
 from raftnode.lease.messages import Beat, Report, Stamp
+from raftnode.liveness import heartbeat
 from raftnode.record.commands import Checkpoint, ClaimTask, DeleteIndex, SetDatabaseState, encode
 from tests.fuzz.mutate import bent, strange_message
 

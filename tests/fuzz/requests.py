@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from raftnode.documents.model import Document, Stretch
-from raftnode.documents.replication import DEFLATED, PLAIN, encode
+from raftnode.documents.replication.sender import DEFLATED, PLAIN, encode
+from raftnode.documents.store.model import Document, Stretch
 from tests.fuzz.mutate import bent, strange, strange_message
 from tests.unit.web.routes import GOOD, ROUTES, Route
 

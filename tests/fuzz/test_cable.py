@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from raftnode.cli.local_cluster import free_ports
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.harness.cluster import PATIENT, Cluster
 
 TAGS = "ABC"

@@ -21,8 +21,8 @@ import pytest
 
 from raftnode.cli.local_cluster import memory_pss_bytes
 from raftnode.consensus import messages
-from raftnode.consensus.connection import HEADER, framed
-from raftnode.consensus.wire import RAFT_CHANNEL
+from raftnode.consensus.transport.connection import HEADER, framed
+from raftnode.consensus.transport.raft_channel import RAFT_CHANNEL
 from tests.fuzz.frames import Frames
 from tests.harness.cluster import PATIENT, Cluster
 

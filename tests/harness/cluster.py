@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from raftnode.cli.local_cluster import LocalCluster, LocalNode, free_ports, pids
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.harness.runs import Interval, Span, Witness, machine_ns, read
 
 POLL_SEC = 0.02

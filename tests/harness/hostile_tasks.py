@@ -8,14 +8,14 @@ from typing import Any
 
 from raftnode.record.model import Database, Traits
 from raftnode.record.ownership import task_key
-from tasks.context import TaskContext
-from tasks.kinds import Definition
+from tasks.kinds.registry import Definition
+from tasks.runtime.context import TaskContext
 
 NAME = "HostileEtl"
 
 
 class Hostile:
-    """See `tasks.kinds.TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spawn" (runs the
+    """See `TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spawn" (runs the
     shell's `Command`)."""
 
     name = NAME

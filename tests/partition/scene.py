@@ -7,7 +7,7 @@ from functools import partial
 from itertools import permutations
 from typing import Any
 
-from raftnode.http import HttpError
+from raftnode.foundation.http_client import HttpError
 from tests.harness.runs import machine_ns
 from tests.partition.lab import Lab
 from tests.scenarios.conftest import Group

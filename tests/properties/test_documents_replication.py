@@ -13,11 +13,11 @@ from hypothesis import Phase, currently_in_test_context, given, note, settings
 from hypothesis import strategies as st
 
 from raftnode.documents import change_vector as cv
-from raftnode.documents import reads, rows, sqlite, writes
-from raftnode.documents.body import prepare
-from raftnode.documents.cleaning import Passed
-from raftnode.documents.model import Batch, Document, Stretch, new_database_id
-from raftnode.documents.writes import Writer
+from raftnode.documents.store import reads, rows, sqlite, writes
+from raftnode.documents.store.body import prepare
+from raftnode.documents.store.cleaning import Passed
+from raftnode.documents.store.model import Batch, Document, Stretch, new_database_id
+from raftnode.documents.store.writes import Writer
 
 DOCUMENTS = [f"d/{n}" for n in range(3)]
 

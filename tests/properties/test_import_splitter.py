@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.splitter import ItemTooLarge, NotItems, Splitter
+from raftnode.foundation.splitter import ItemTooLarge, NotItems, Splitter
 
 TEXT = st.text(alphabet=st.sampled_from('ab"\\{}[],:\n\u00e9\U0001f600'), max_size=8)
 OBJECT = st.dictionaries(

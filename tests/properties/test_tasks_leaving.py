@@ -15,12 +15,13 @@ from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from raftnode.documents import change_vector, reads, rows, writes
-from raftnode.documents.body import fold, prepare
-from raftnode.documents.cleaning import Passed
-from raftnode.documents.model import Document, Stretch
-from tasks.sql_configuration import TransformConfiguration
-from tasks.sql_stream import Stream, TransformProgress
+from raftnode.documents import change_vector
+from raftnode.documents.store import reads, rows, writes
+from raftnode.documents.store.body import fold, prepare
+from raftnode.documents.store.cleaning import Passed
+from raftnode.documents.store.model import Document, Stretch
+from tasks.kinds.sql_etl.configuration import TransformConfiguration
+from tasks.kinds.sql_etl.stream import Stream, TransformProgress
 from tests.properties.test_documents_replication import Clock, Node
 
 IDS = ("orders/1", "Orders/1", "ORDERS/1", "x/2", "X/2")

@@ -22,7 +22,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
-from tasks.plan import Body, Claiming, Forget, Own, Release, Start, Stop, plan, wanted_here
+from tasks.runtime.plan import Body, Claiming, Forget, Own, Release, Start, Stop, plan, wanted_here
 from tests.unit.record.build import KIND, NONCE, Cluster
 
 TAGS = ("A", "B", "C")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from raftnode.http import HttpFailed
+from raftnode.foundation.http_client import HttpFailed
 from tests.harness.cluster import Cluster
 from tests.harness.runs import machine_ns
 from tests.scenarios.conftest import Group, etl

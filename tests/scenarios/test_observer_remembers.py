@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raftnode.http import HttpFailed
+from raftnode.foundation.http_client import HttpFailed
 from raftnode.record.model import DECISIONS_MAX
 from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raftnode.http import HttpFailed
+from raftnode.foundation.http_client import HttpFailed
 from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group
 from tests.scenarios.decisions import becomes, decided, has_members, messages

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raftnode.record.model import Database, Progress
-from tasks.context import TaskContext
-from tasks.kinds import Definition, Superseded
+from tasks.kinds.registry import Definition, Superseded
+from tasks.runtime.context import TaskContext
 from tests.simulation.loop import PROCESS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Sink:
 
 
 class SimSteps:
-    """See `tasks.kinds.TaskKind`."""
+    """See `tasks.kinds.registry.TaskKind`."""
 
     name = NAME
     etl_type = None

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from raftnode.record.commands import ClaimTask, DeleteTask, Entry, Outcome, ReleaseTask
 from raftnode.record.model import Claim, Record, claim_key
-from tasks import plan
+from tasks.runtime import plan
 from tests.simulation.variants import Patch
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from raftnode.consensus import offline
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.engine.members import application_part
-from raftnode.consensus.journal import Journal
-from raftnode.consensus.offline import LastEntry
-from raftnode.consensus.replica import Replica
-from raftnode.consensus.snapshot import SnapshotStore
+from raftnode.consensus.storage import offline
+from raftnode.consensus.storage.journal import Journal
+from raftnode.consensus.storage.offline import LastEntry
+from raftnode.consensus.storage.snapshot import SnapshotStore
 from raftnode.record.model import Database, Record, Result
 from tests.simulation.checkers import digest
 from tests.simulation.node import Machine

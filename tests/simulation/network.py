@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from raftnode.consensus.hello import Door, Hello, Refusal, is_impostor, is_removed, judge, superseded
-from raftnode.consensus.replica import Replica
+from raftnode.cluster.replica import Replica
+from raftnode.consensus.transport.handshake import Door, Hello, Refusal, is_impostor, is_removed, judge, superseded
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from unittest import mock
 
 from observer.rules.facts import Limits
 from raftnode.assembly import Assembly, Ports, Setup
-from raftnode.consensus.forming import NodeRefused
-from raftnode.consensus.hello import PROTOCOL_VERSION, Hello
+from raftnode.cluster.announce import NodeRefused
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
-from raftnode.consensus.replica import Replica
+from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Hello
 from raftnode.documents.copies import Copy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome

@@ -12,9 +12,9 @@ import asyncio
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from raftnode.consensus import offline
 from raftnode.consensus.model import Peer
-from raftnode.consensus.offline import LastEntry
+from raftnode.consensus.storage import offline
+from raftnode.consensus.storage.offline import LastEntry
 from raftnode.record import snapshot
 from raftnode.record.model import Record
 from tests.simulation.checkers import Logs

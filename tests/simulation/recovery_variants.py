@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from raftnode import recovery
-from raftnode.consensus import offline
-from raftnode.consensus.journal import PREFIX
+from raftnode.cluster import recovery
 from raftnode.consensus.model import StateMachine
-from raftnode.consensus.offline import LastEntry
-from raftnode.consensus.snapshot import SNAPSHOT
-from raftnode.consensus.vote import SmallFiles
+from raftnode.consensus.storage import offline
+from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.journal import PREFIX
+from raftnode.consensus.storage.offline import LastEntry
+from raftnode.consensus.storage.snapshot import SNAPSHOT
 from raftnode.record import recovery as record_recovery
 from raftnode.record.model import Result
-from raftnode.web import snapshots
+from raftnode.web.routes import snapshots
 from tests.simulation import worst
 from tests.simulation.variants import Patch, Variant
 from tests.simulation.world import simulate

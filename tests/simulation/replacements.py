@@ -5,8 +5,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from raftnode.cluster.replica import Unavailable
 from raftnode.consensus.model import Add, NotCommitted, OutcomeUnknown, Peer, Remove
-from raftnode.consensus.replica import Unavailable
 from raftnode.record.commands import AddNode, RemoveNode
 from raftnode.record.model import ClusterNode, Result
 from tests.simulation.node import Machine, address, url

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from raftnode.cluster.replica import Replica, Unavailable
 from raftnode.consensus.engine import Engine, core
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.model import ApplyFailed, NotCommitted
-from raftnode.consensus.replica import Replica, Unavailable
-from raftnode.consensus.vote import SmallFiles
+from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.journal import Journal
+from raftnode.foundation.ports import NS_PER_MS
 from raftnode.lease import FOREVER_NS, Authority, Beat, Holder, Now, Stamp, View
 from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.messages import lease_ns
-from raftnode.ports import NS_PER_MS
 from raftnode.record import machine as state_machine
 from raftnode.record.commands import Decide, Entry, Outcome
 from raftnode.record.commands import claims as claiming

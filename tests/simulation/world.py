@@ -29,7 +29,7 @@ import structlog
 from config.timings import PROFILES
 from raftnode.record.model import claim_key
 from raftnode.record.ownership import responsible_node
-from tasks import kinds
+from tasks.kinds import registry as kinds
 from tests.simulation.body import Sink
 from tests.simulation.checkers import Bodies, Logs, check_sinks
 from tests.simulation.faults import Faults

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raftnode import recovery
-from raftnode.consensus import offline
+from raftnode.cluster import recovery
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed, StorageDamaged
-from raftnode.consensus.offline import LastEntry
-from raftnode.consensus.replica import Replica
+from raftnode.consensus.storage import offline
+from raftnode.consensus.storage.offline import LastEntry
 from raftnode.record.model import ClusterNode, Record
-from raftnode.web import snapshots
 from raftnode.web.errors import ApiError
+from raftnode.web.routes import snapshots
 from tests.simulation.checkers import Logs
 from tests.simulation.disk import MemoryDisk
 from tests.simulation.losses import Survivor, changed, lost_by_force

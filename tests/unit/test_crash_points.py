@@ -1,6 +1,6 @@
 """The process is killed, or the power fails, before each change of a file in turn: what starts then is right.
 
-Of a node's directory without Raft's files, whose crash points are in tests/unit/consensus/test_crash_points.py.
+Of a node's directory without Raft's files, whose crash points are in tests/unit/consensus/storage/test_crash_points.py.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from raftnode import formation
+from raftnode.cluster import bootstrap as formation
+from raftnode.cluster.bootstrap import Formation, formation_of
+from raftnode.cluster.identity import Identity, claim_directory, note_took_part
 from raftnode.consensus.raft import Peer
-from raftnode.documents import folders, removed
-from raftnode.documents.store import DocumentStore
-from raftnode.formation import Formation, formation_of
-from raftnode.http import Http
-from raftnode.identity import Identity, claim_directory, note_took_part
+from raftnode.documents.store import folders, removed
+from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.http_client import Http
 from tests.harness.crash import killed
 from tests.unit.web.conftest import settings_in
 

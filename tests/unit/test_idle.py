@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from observer.rules import decide
-from raftnode.documents import reads
 from raftnode.documents.databases import Databases
-from raftnode.documents.store import DocumentStore
-from raftnode.documents.writes import Writer
-from tasks import sql_etl
+from raftnode.documents.store import reads
+from raftnode.documents.store.store import DocumentStore
+from raftnode.documents.store.writes import Writer
+from tasks.kinds.sql_etl import task as sql_etl
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.consensus import forming
-from raftnode.consensus.forming import Forming
+from raftnode.cluster import announce as forming
+from raftnode.cluster.announce import Forming
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
-from raftnode.consensus.replica import Replica
 from raftnode.node import Node, NodeFailed
 from raftnode.record.commands import AnnounceNode, Command, FormCluster, encode
 from raftnode.record.model import ClusterNode, Result, Timings

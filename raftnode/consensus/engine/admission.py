@@ -4,8 +4,8 @@ from raftnode.consensus.engine import members as membership
 from raftnode.consensus.engine.core import Core
 from raftnode.consensus.engine.members import Members, Refused
 from raftnode.consensus.engine.replication import Replication
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.model import Change, Peer, RaftConfig, Remove
+from raftnode.consensus.storage.journal import Journal
 
 CAUGHT_UP_ENTRIES = 1_000
 

@@ -9,10 +9,10 @@ from pysyncobj.transport import Transport as PackageTransport
 
 from raftnode.consensus.engine import patches
 from raftnode.consensus.engine.package_log import PackageLog
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.model import RaftConfig
-from raftnode.consensus.segment import Entry
-from raftnode.ports import Random
+from raftnode.consensus.storage.journal import Journal
+from raftnode.consensus.storage.segment import Entry
+from raftnode.foundation.ports import Random
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 APPLY_BATCH_ENTRIES = 2_000

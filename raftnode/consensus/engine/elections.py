@@ -6,7 +6,7 @@ from collections.abc import Callable
 from raftnode.consensus.engine.core import Core
 from raftnode.consensus.messages import AnyMessage, PreVote
 from raftnode.consensus.model import RaftConfig
-from raftnode.ports import Clock, Random
+from raftnode.foundation.ports import Clock, Random
 
 LONG_AGO = float("-inf")
 

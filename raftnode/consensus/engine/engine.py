@@ -23,9 +23,9 @@ from raftnode.consensus.engine.storage import Storage
 from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import ApplyFailed, Change, ConsensusFailed, JournalFailed, Peer
-from raftnode.consensus.segment import Entry
-from raftnode.consensus.snapshot import Description
-from raftnode.consensus.vote import Vote
+from raftnode.consensus.storage.hard_state import Vote
+from raftnode.consensus.storage.segment import Entry
+from raftnode.consensus.storage.snapshot import Description
 
 log = structlog.get_logger(__name__)
 

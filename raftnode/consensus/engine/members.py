@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from raftnode.consensus.model import PEERS_MAX, Add, Change, Peer, Remove
-from raftnode.decoding import from_msgpack
+from raftnode.foundation.decoding import from_msgpack
 
 REGULAR = b"\x00"
 NO_OP = b"\x01"

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import structlog
 from pysyncobj.journal import Journal as PackageJournal
 
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.model import JournalFailed
-from raftnode.consensus.segment import Entry
-from raftnode.consensus.vote import SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import SmallFiles, Vote
+from raftnode.consensus.storage.journal import Journal
+from raftnode.consensus.storage.segment import Entry
 
 log = structlog.get_logger(__name__)
 

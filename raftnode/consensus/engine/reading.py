@@ -11,11 +11,11 @@ from raftnode.consensus.engine.members import Members
 from raftnode.consensus.engine.package_log import PackageLog
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.surroundings import Surroundings
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import ConsensusFailed, Peer, Role
-from raftnode.consensus.snapshot import SNAPSHOT
-from raftnode.consensus.vote import VOTE
+from raftnode.consensus.storage.hard_state import VOTE
+from raftnode.consensus.storage.journal import Journal
+from raftnode.consensus.storage.snapshot import SNAPSHOT
 
 NS_PER_S = 1_000_000_000
 

@@ -5,8 +5,8 @@ from typing import Protocol
 from raftnode.consensus import messages
 from raftnode.consensus.engine.core import Core
 from raftnode.consensus.engine.snapshots import Snapshots
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.messages import AnyMessage, Append, Appended, PieceTaken, Pulse
+from raftnode.consensus.storage.journal import Journal
 
 BATCH_BYTES_MAX = 1024 * 1024
 BATCH_ENTRIES_MAX = 4096

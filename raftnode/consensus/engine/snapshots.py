@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from raftnode.consensus.disk import File
 from raftnode.consensus.engine.members import Members
-from raftnode.consensus.journal import Journal
 from raftnode.consensus.messages import PIECE_BYTES_MAX, AnyMessage, Piece, PieceTaken
 from raftnode.consensus.model import RaftConfig, StateMachine
-from raftnode.consensus.snapshot import Description, SnapshotStore
+from raftnode.consensus.storage.disk import File
+from raftnode.consensus.storage.journal import Journal
+from raftnode.consensus.storage.snapshot import Description, SnapshotStore
 
 log = structlog.get_logger(__name__)
 

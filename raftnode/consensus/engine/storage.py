@@ -5,13 +5,13 @@ from pathlib import Path
 
 import structlog
 
-from raftnode.consensus.disk import Disk
 from raftnode.consensus.engine.members import NO_OP, Members
 from raftnode.consensus.engine.package_log import PackageLog
-from raftnode.consensus.journal import REMEDY, Journal
 from raftnode.consensus.model import JournalFailed, Peer, RaftConfig, StorageDamaged
-from raftnode.consensus.snapshot import Description, SnapshotStore
-from raftnode.consensus.vote import COMMIT, VOTE, SmallFiles, Vote
+from raftnode.consensus.storage.disk import Disk
+from raftnode.consensus.storage.hard_state import COMMIT, VOTE, SmallFiles, Vote
+from raftnode.consensus.storage.journal import REMEDY, Journal
+from raftnode.consensus.storage.snapshot import Description, SnapshotStore
 
 log = structlog.get_logger(__name__)
 

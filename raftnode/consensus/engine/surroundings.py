@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from raftnode.consensus.engine.replication import Wire
 from raftnode.consensus.engine.snapshots import Offload
 from raftnode.consensus.model import ConsensusFailed, RaftConfig, StateMachine
-from raftnode.ports import Clock, Random
+from raftnode.foundation.ports import Clock, Random
 
 
 class Events(Protocol):

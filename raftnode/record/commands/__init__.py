@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from raftnode.decoding import MsgpackDecoder
+from raftnode.foundation.decoding import MsgpackDecoder
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, Refused
 from raftnode.record.commands.claims import ClaimTask, ReleaseTask
 from raftnode.record.commands.cluster import (

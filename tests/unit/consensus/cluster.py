@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from raftnode.consensus.hello import NodeIdentity
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
-from raftnode.consensus.tls import Tls
-from raftnode.consensus.transport import Transport, TransportConfig
+from raftnode.consensus.transport.handshake import NodeIdentity
+from raftnode.consensus.transport.tls import Tls
+from raftnode.consensus.transport.transport import Transport, TransportConfig
 from tests.unit.consensus.support import FAST, Ledger
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.engine.members import Members, Refused, after, encode
 from raftnode.consensus.raft import Add, NotCommitted, Peer, Remove
-from raftnode.consensus.replica import Replica
 from tests.unit.consensus.cluster import Node, eventually, running, until
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from raftnode.documents.model import Document, Stretch
-from raftnode.documents.replication import accepted, decode, receive
-from raftnode.documents.store import DocumentStore
+from raftnode.documents.replication.sender import accepted, decode, receive
+from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.store import DocumentStore
 
 Opener = Callable[..., Awaitable[DocumentStore]]
 

@@ -10,13 +10,13 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.documents.cleaning import Passed, passed
 from raftnode.documents.copies import Copy
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
-from raftnode.documents.folders import folder
-from raftnode.documents.model import Delete, Document, Put
-from raftnode.http import Http
+from raftnode.documents.store.cleaning import Passed, passed
+from raftnode.documents.store.folders import folder
+from raftnode.documents.store.model import Delete, Document, Put
+from raftnode.foundation.http_client import Http
 from raftnode.record.commands.base import Changes
 from raftnode.record.model import ClusterNode, Database, Progress, Record, Task, Topology
 from tests.unit.documents.conftest import Opener, receiving, until

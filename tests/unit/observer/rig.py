@@ -6,14 +6,14 @@ from typing import Any
 from observer.health import Health
 from observer.observer import Observer
 from observer.rules.facts import Limits
+from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import NotCommitted, Proposed
-from raftnode.consensus.replica import Replica
-from raftnode.heartbeat import Heartbeat
+from raftnode.liveness.heartbeat import Heartbeat
 from raftnode.record.commands import Command, encode
 from raftnode.record.commands.cluster import FormCluster
 from raftnode.record.commands.databases import CreateDatabase
 from raftnode.record.model import Database
-from tests.unit.test_heartbeat import TIMINGS, Cluster
+from tests.unit.liveness.test_heartbeat import TIMINGS, Cluster
 
 PERIOD_MS = 200
 STABLE_MS = 5_000

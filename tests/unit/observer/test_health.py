@@ -8,8 +8,8 @@ from raftnode.record.commands.claims import ClaimTask
 from raftnode.record.commands.cluster import RemoveNode
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
 from raftnode.record.commands.tasks import PutTask
+from tests.unit.liveness.test_heartbeat import TIMINGS
 from tests.unit.observer.rig import LIMITS, R_MS, Rig
-from tests.unit.test_heartbeat import TIMINGS
 
 MS = 1_000_000
 

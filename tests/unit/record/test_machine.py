@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from immutables import Map
 
-from raftnode.decoding import DEPTH_MAX
+from raftnode.foundation.decoding import DEPTH_MAX
 from raftnode.record import machine
 from raftnode.record.commands import (
     Changes,

@@ -15,16 +15,16 @@ from immutables import Map
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from raftnode.documents.change_vector import dominates
-from raftnode.documents.model import Put
-from raftnode.documents.replication import Destination, Replication, accepted, receive
-from raftnode.documents.store import DocumentStore
-from raftnode.http import Http
-from raftnode.javascript import ScriptLimits
+from raftnode.documents.replication.sender import Destination, Replication, accepted, receive
+from raftnode.documents.store.model import Put
+from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.http_client import Http
 from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
-from tasks import sql_connection
-from tasks.context import Info, Run, RunSettings, TaskContext
-from tasks.run_journal import Pulse, RunJournal
-from tasks.shared import Shared
+from raftnode.scripting.javascript import ScriptLimits
+from tasks.runtime.context import Info, Run, RunSettings, TaskContext
+from tasks.runtime.run_journal import Pulse, RunJournal
+from tasks.runtime.shared import Shared
+from tasks.sinks.sql import connection as sql_connection
 from tests import postgres
 
 NORTHWIND = Path(__file__).parents[3] / "raftnode" / "demo" / "northwind.jsonl"

@@ -6,8 +6,8 @@ from typing import Any
 
 from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
-from tasks.context import TaskContext
-from tasks.kinds import Definition
+from tasks.kinds.registry import Definition
+from tasks.runtime.context import TaskContext
 
 
 async def until_cancelled(context: TaskContext) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from raftnode.documents.replication import NODE_HEADER
+from raftnode.documents.replication.sender import NODE_HEADER
 from raftnode.node import Node
 
 

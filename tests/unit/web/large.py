@@ -11,9 +11,9 @@ import msgspec
 from immutables import Map
 
 import config
-from raftnode.consensus import offline
 from raftnode.consensus.model import Peer
-from raftnode.consensus.offline import LastEntry
+from raftnode.consensus.storage import offline
+from raftnode.consensus.storage.offline import LastEntry
 from raftnode.record import snapshot
 from raftnode.record.commands import (
     ClaimTask,

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from raftnode import recovery
+from raftnode.cluster import recovery
 from raftnode.record.model import GENERATION_STRIDE
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in

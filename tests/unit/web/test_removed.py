@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from raftnode.consensus.replica import Unavailable
-from raftnode.documents import removed as files
+from raftnode.cluster.replica import Unavailable
+from raftnode.documents.store import removed as files
 from tests.unit.web.client import Client
 
 REMOVED = "/admin/databases/removed"

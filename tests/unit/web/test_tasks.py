@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from raftnode.cli.main import cli
 from raftnode.cli.session import FAILING
-from raftnode.masking import MASK
+from raftnode.foundation.masking import MASK
 from raftnode.record.commands import BlameTask
 from raftnode.web.requests import REQUEST_ID
 from tests.unit.web.client import Client

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from raftnode.web import cluster
+from raftnode.web.routes import cluster
 from raftnode.web.slices import SLICE_S, Array, Object, Slices
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import settings_in

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from raftnode.cli.main import cli
-from raftnode.documents.replication import NODE_HEADER
+from raftnode.documents.replication.sender import NODE_HEADER
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import free_port, running, settings_in
 

@@ -1,0 +1,289 @@
+"""The one sender of documents, for the group and for a mentor's filling, and what the receiving node does.
+
+A sender pushes a store's order, stretch by stretch, from where the other side last took it in. What the other
+side holds already is not sent again, but the stretch is still told, so that the other side learns what the
+sender knew at its end (see `writes`). Batches are msgpack, compressed when they are large, and idempotent.
+"""
+
+import asyncio
+import random
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgpack
+import msgspec
+import structlog
+
+from raftnode.documents import change_vector
+from raftnode.documents.errors import ReplicationRefused, StoreError
+from raftnode.documents.store.model import Batch, Document, Stretch, ticks_of
+from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.decoding import check_msgpack_depth
+from raftnode.foundation.http_client import Http, HttpError, Response
+
+log = structlog.get_logger(__name__)
+
+COMPRESS_BYTES_MIN = 16 * 1024
+NODE_HEADER = "Raftnode-Node-Id"
+"""Names the sender. Who is no node of the receiver's cluster is refused: a node that was removed, or whose cluster
+began again without it, still has the addresses of the others, and takes documents as long as it runs."""
+BODY_BYTES_MAX = 256 * 1024 * 1024
+PLAIN, DEFLATED = b"\x00", b"\x01"
+QUIET_ETAGS_MAX = 1024
+"""A stretch in which nothing is new to the other side is told once it is this long, or after a while."""
+AHEAD_MAX = 10_000
+"""So many documents sent before their place are remembered; beyond it they are sent twice, which does no harm."""
+TELL_DELAY_S = 0.1
+"""So long a stretch in which nothing is new waits for something that is."""
+RELAY_DELAY_S = 0.1
+"""So long the writes of others wait, and then the other side is asked: most often it has them by then from
+the node where they were made."""
+BACKOFF_MIN_S = 0.05
+BACKOFF_MAX_S = 2.0
+REQUEST_TIMEOUT_S = 30.0
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """Where to send: a node's tag, its HTTP address, and the database's name there."""
+
+    tag: str
+    url: str
+    database: str
+
+
+class Status(msgspec.Struct, rename="pascal"):
+    """How far a sender is. `last_sent_etag` is the place in this store's order up to which the other side has
+    everything; `error` is empty when all is well; `sent` counts documents."""
+
+    destination: str
+    url: str
+    last_sent_etag: int = 0
+    sent: int = 0
+    error: str = ""
+    at: str | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True, rename="pascal"):
+    """What the receiving side says of itself: how far it took the source in, and all it knows."""
+
+    database_id: str
+    accepted_etag: int
+    change_vector: str
+
+
+class Source(Protocol):
+    """What a sender uses of a `DocumentStore`."""
+
+    @property
+    def database_id(self) -> str: ...
+    @property
+    def change_vector(self) -> str: ...
+    async def after(self, etag: int, *, limit: int, bytes_max: int) -> Batch: ...
+    async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None: ...
+
+
+class Replication:
+    """Sends one store's documents to one destination until cancelled.
+
+    `heard` gives what a database, by its id, was last heard to hold (`DocumentStore.heard_of`): others may
+    have sent there meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: Source,
+        destination: Destination,
+        http: Http,
+        *,
+        batch_documents_max: int = 1024,
+        batch_bytes_max: int = 8 * 1024 * 1024,
+        heard: Callable[[str], str] = lambda database_id: "",
+    ) -> None:
+        self._store, self._destination, self._http, self._heard = store, destination, http, heard
+        self._limit, self._bytes_max = batch_documents_max, batch_bytes_max
+        self._theirs = Accepted(database_id="", accepted_etag=0, change_vector="")
+        self._ahead: dict[str, int] = {}
+        self.status = Status(destination=destination.tag, url=destination.url)
+        self.on_moved: Callable[[], None] = lambda: None
+        """Called when `status` has changed."""
+
+    async def run(self) -> None:
+        """Until cancelled. A failure is shown in `status`, said once, and tried again after a growing while."""
+        pause_s = BACKOFF_MIN_S
+        while True:
+            before = self.status.last_sent_etag
+            try:
+                await self._session()
+            except (HttpError, StoreError) as error:
+                self._failed(str(error))
+            pause_s = BACKOFF_MIN_S if self.status.last_sent_etag > before else min(2 * pause_s, BACKOFF_MAX_S)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    async def _session(self) -> None:
+        clock = asyncio.get_running_loop().time
+        self._ahead.clear()
+        etag = told = await self._handshake()
+        untold_since: float | None = None
+        while True:
+            seen = self._store.change_vector
+            batch = await self._store.after(etag, limit=self._limit, bytes_max=self._bytes_max)
+            new = self._new(batch)
+            if new and batch.end and not any(self._written_here(item) for item in new):
+                await asyncio.sleep(RELAY_DELAY_S)
+                await self._handshake()
+                new = self._new(batch)
+            due = untold_since is not None and clock() >= untold_since + TELL_DELAY_S
+            if new or due or batch.last_etag - told >= QUIET_ETAGS_MAX:
+                await self._send(told, batch, new)
+                self._remember_ahead(batch, new)
+                told = batch.last_etag
+            etag = batch.last_etag
+            self._passed(etag, len(new))
+            if etag == told and change_vector.dominates(self._theirs.change_vector, batch.change_vector):
+                untold_since = None
+            elif untold_since is None or due:
+                untold_since = clock()
+            if batch.end:
+                # A sender that has nothing to tell waits for as long as nothing happens.
+                wait_s = None if untold_since is None else max(0.0, untold_since + TELL_DELAY_S - clock())
+                await self._store.wait_known(etag, seen, wait_s)
+
+    def _new(self, batch: Batch) -> list[Document]:
+        """What the other side lacks of the batch, by all that is known of it. It holds its own writes anyway."""
+        database_id = self._theirs.database_id
+        held = change_vector.merge(self._theirs.change_vector, self._heard(database_id))
+        return [
+            item
+            for item in batch.items
+            if self._ahead.get(item.id) != item.etag
+            and not change_vector.dominates(held, change_vector.without(item.change_vector, database_id))
+        ]
+
+    def _remember_ahead(self, batch: Batch, sent: list[Document]) -> None:
+        """What was sent at an older place of its document need not be sent again at its own."""
+        ahead = {id: etag for id, etag in self._ahead.items() if etag > batch.last_etag}
+        ahead |= {item.id: item.etag for item in sent if item.etag > batch.last_etag}
+        self._ahead = ahead if len(ahead) <= AHEAD_MAX else {}
+
+    def _written_here(self, item: Document) -> bool:
+        return change_vector.etag_of(item.origin, self._store.database_id) > 0
+
+    async def _handshake(self) -> int:
+        url = f"{self._url('accepted')}?source={quote(self._store.database_id, safe='')}"
+        answer = await self._http.request("GET", url, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S)
+        self._theirs = theirs = _answered(answer)
+        if theirs.database_id == self._store.database_id:
+            raise ReplicationRefused(f"{self._destination.url} is this very database: correct the address")
+        here = change_vector.etag_of(self._store.change_vector, self._store.database_id)
+        there = change_vector.etag_of(theirs.change_vector, self._store.database_id)
+        if there > here:
+            raise ReplicationRefused(
+                f"{self._destination.tag} holds this node's writes up to etag {there}, but the last here is {here}: "
+                "this node's file was replaced by an older copy. Remove this node from the database group and add it "
+                "again"
+            )
+        return theirs.accepted_etag
+
+    async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> None:
+        stretch = Stretch(
+            source=self._store.database_id,
+            after_etag=after_etag,
+            last_etag=batch.last_etag,
+            knowledge=batch.change_vector,
+            documents=tuple(new),
+            purged_last_modified=batch.purged_last_modified,
+        )
+        body = await asyncio.to_thread(encode, stretch)
+        answer = await self._http.request(
+            "POST", self._url("documents"), body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S
+        )
+        self._theirs = theirs = _answered(answer)
+        if theirs.accepted_etag < batch.last_etag:
+            raise ReplicationRefused(
+                f"{self._destination.tag} has taken this node in up to {theirs.accepted_etag} only: going back there"
+            )
+
+    def _named(self) -> dict[str, str]:
+        return {NODE_HEADER: self._http.node_id}
+
+    def _url(self, what: str) -> str:
+        return f"{self._destination.url}/replication/{quote(self._destination.database, safe='')}/{what}"
+
+    def _passed(self, etag: int, sent: int) -> None:
+        status = self.status
+        if status.error:
+            log.info("Replication goes on.", destination=status.destination, database=self._destination.database)
+        status.error = ""
+        status.last_sent_etag = etag
+        status.sent += sent
+        status.at = _now()
+        self.on_moved()
+
+    def _failed(self, error: str) -> None:
+        if error != self.status.error:
+            database = self._destination.database
+            log.info("Replication waits.", destination=self.status.destination, database=database, reason=error)
+        self.status.error = error
+        self.status.at = _now()
+        self.on_moved()
+
+
+def _answered(response: Response) -> Accepted:
+    try:
+        theirs = msgspec.convert(response.json(), Accepted)
+        change_vector.parse(theirs.change_vector)
+        return theirs
+    except (msgspec.ValidationError, change_vector.ChangeVectorInvalid) as error:
+        raise ReplicationRefused(f"the answer of the other side cannot be read ({error}): check its version") from error
+
+
+async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, Any]:
+    """The receiving side's answer to a handshake."""
+    etag = await store.accepted_from(source_database_id)
+    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, etag, store.change_vector))
+    return answer
+
+
+async def receive(store: DocumentStore, payload: bytes) -> dict[str, Any]:
+    """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
+    stretch = await asyncio.to_thread(decode, payload)
+    result = await store.merge(stretch)
+    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, result.accepted_etag, store.change_vector))
+    return answer
+
+
+def encode(stretch: Stretch) -> bytes:
+    """The batch as it travels: a byte that says whether it is compressed, then msgpack."""
+    body: bytes = msgpack.packb(msgspec.to_builtins(stretch, builtin_types=(bytes,)), use_bin_type=True)
+    return DEFLATED + zlib.compress(body, 1) if len(body) >= COMPRESS_BYTES_MIN else PLAIN + body
+
+
+def decode(payload: bytes) -> Stretch:
+    """The batch back from `encode`. Raises ReplicationRefused for anything else, or one that is too large."""
+    try:
+        body = payload[1:]
+        if payload[:1] == DEFLATED:
+            inflater = zlib.decompressobj()
+            body = inflater.decompress(body, BODY_BYTES_MAX)
+            if not inflater.eof:
+                raise ReplicationRefused(f"a batch is cut short, or has more than {BODY_BYTES_MAX} bytes")
+        elif payload[:1] != PLAIN:
+            raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
+        check_msgpack_depth(body)
+        stretch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)  # noqa: TID251
+        change_vector.parse(stretch.knowledge)
+        change_vector.parse(change_vector.dot("A", stretch.last_etag, stretch.source))
+        if not 0 <= stretch.after_etag <= stretch.last_etag:
+            raise ReplicationRefused(f"a batch goes from {stretch.after_etag} to {stretch.last_etag}")
+        if stretch.purged_last_modified:
+            ticks_of(stretch.purged_last_modified)
+        return stretch
+    except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
+        raise ReplicationRefused(f"a batch cannot be read: {error}") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,208 @@
+"""The SQL of a store's tables, each statement as a small function. All take the connection, within its transaction."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from raftnode.documents import change_vector as cv
+from raftnode.documents.store.model import Document
+from raftnode.foundation.decoding import JsonDecoder
+
+COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly"
+
+_TOMBSTONES = "tombstones"
+_COLLECTION = "collection "
+_places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
+
+
+class State(msgspec.Struct, frozen=True):
+    """The store's counters: the last place given out, the last write made here, how far the log is compacted, and a
+    time that no purged tombstone, here or at a source, was later than (empty: none was purged)."""
+
+    last_etag: int
+    own_etag: int
+    compacted_etag: int
+    purged_last_modified: str
+
+
+def document(row: Sequence[object]) -> Document:
+    """A document from a row of COLUMNS."""
+    id, collection, body, etag, vector, modified, deleted, origin, resolved, formerly = row
+    flags = bool(deleted), origin, bool(resolved)
+    return Document(id, collection, body, etag, vector, modified, *flags, places(formerly))  # type: ignore[arg-type]
+
+
+def places(formerly: object) -> tuple[tuple[str, str], ...]:
+    """`Document.formerly` from its column: JSON, empty for none."""
+    return _places.decode(str(formerly)) if formerly else ()
+
+
+def _values(version: Document) -> tuple[object, ...]:
+    """The values of COLUMNS."""
+    formerly = msgspec.json.encode(version.formerly).decode() if version.formerly else ""
+    return (*msgspec.structs.astuple(version)[:-1], formerly)
+
+
+def state(connection: sqlite3.Connection) -> State:
+    [row] = connection.execute("SELECT last_etag, own_etag, compacted_etag, purged_last_modified FROM state")
+    return State(*row)
+
+
+def find(connection: sqlite3.Connection, key: str) -> Document | None:
+    """The document or tombstone under a folded id."""
+    row = connection.execute(f"SELECT {COLUMNS} FROM documents WHERE key = ?", (key,)).fetchone()
+    return None if row is None else document(row)
+
+
+def store(connection: sqlite3.Connection, new: Document, old: Document | None) -> None:
+    """Put a version in the place of the old one, note its place in the log, keep the counts."""
+    [(doc,)] = connection.execute(
+        """INSERT INTO documents
+            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, size)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (key) DO UPDATE SET id = excluded.id, collection = excluded.collection, body = excluded.body,
+            etag = excluded.etag, change_vector = excluded.change_vector, last_modified = excluded.last_modified,
+            deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved,
+            formerly = excluded.formerly, size = excluded.size
+        RETURNING doc""",
+        (new.id.lower(), *_values(new), len(new.body)),
+    ).fetchall()
+    connection.execute("INSERT INTO log VALUES (?, ?)", (new.etag, doc))
+    before, after = _counted_as(old), _counted_as(new)
+    if before != after:
+        if before is not None:
+            count(connection, before, -1)
+        if after is not None:
+            count(connection, after, 1)
+
+
+def _counted_as(version: Document | None) -> str | None:
+    if version is None:
+        return None
+    return _TOMBSTONES if version.deleted else _COLLECTION + version.collection.lower()
+
+
+def count(connection: sqlite3.Connection, name: str, change: int) -> None:
+    connection.execute("INSERT INTO counts VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET n = n + ?2", (name, change))
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    return dict(connection.execute("SELECT name, n FROM counts"))
+
+
+def live(connection: sqlite3.Connection) -> int:
+    """How many live documents there are."""
+    return sum(n for name, n in counts(connection).items() if name.startswith(_COLLECTION))
+
+
+def collections(connection: sqlite3.Connection) -> dict[str, int]:
+    """How many live documents each collection has, under the name that its newest document gives it."""
+    found = {}
+    for name, n in counts(connection).items():
+        if n and name.startswith(_COLLECTION):
+            [(spelled,)] = connection.execute(
+                "SELECT collection FROM documents WHERE collection = ? COLLATE NOCASE AND deleted = 0 "
+                "ORDER BY etag DESC LIMIT 1",
+                (name.removeprefix(_COLLECTION),),
+            ).fetchall() or [(name.removeprefix(_COLLECTION),)]
+            found[spelled] = n
+    return found
+
+
+def tombstones(connection: sqlite3.Connection, up_to_etag: int) -> Iterator[Document]:
+    """The tombstones up to a place, in their order."""
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM documents WHERE deleted = 1 AND etag <= ? ORDER BY etag", (up_to_etag,)
+    )
+    return map(document, found)
+
+
+def forget(connection: sqlite3.Connection, gone: Sequence[Document]) -> None:
+    """Remove tombstones and their places."""
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (doc INTEGER PRIMARY KEY)")
+    connection.execute("DELETE FROM gone")
+    connection.executemany(
+        "INSERT INTO gone SELECT doc FROM documents WHERE key = ?", [(tombstone.id.lower(),) for tombstone in gone]
+    )
+    connection.execute("DELETE FROM log WHERE doc IN (SELECT doc FROM gone)")
+    connection.execute("DELETE FROM documents WHERE doc IN (SELECT doc FROM gone)")
+    count(connection, _TOMBSTONES, -len(gone))
+
+
+def log_weight(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many places of overwritten versions the log holds, and how many of newest ones."""
+    [(places, newest)] = connection.execute(
+        "SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM documents)"
+    ).fetchall()
+    return places - newest, newest
+
+
+def compact(connection: sqlite3.Connection, up_to_etag: int) -> None:
+    """Of the places up to there keep each document's last, and of the knowledge the last."""
+    connection.execute(
+        "DELETE FROM log WHERE etag <= ?1 AND etag NOT IN (SELECT max(etag) FROM log WHERE etag <= ?1 GROUP BY doc)",
+        (up_to_etag,),
+    )
+    connection.execute(
+        "DELETE FROM knowledge WHERE etag < (SELECT max(etag) FROM knowledge WHERE etag <= ?)", (up_to_etag,)
+    )
+
+
+def knowledge_as_of(connection: sqlite3.Connection, etag: int) -> str:
+    """The change vector of other databases' writes that stand at or before this place."""
+    row = connection.execute(
+        "SELECT change_vector FROM knowledge WHERE etag <= ? ORDER BY etag DESC LIMIT 1", (etag,)
+    ).fetchone()
+    return "" if row is None else row[0]
+
+
+def note_knowledge(connection: sqlite3.Connection, etag: int, vector: str, rows_max: int) -> None:
+    """Remember what is known from this place on. Beyond the limit every second older note goes, which only
+    makes what can be told "as of" a place between them less."""
+    connection.execute("INSERT OR REPLACE INTO knowledge VALUES (?, ?)", (etag, vector))
+    [(n,)] = connection.execute("SELECT count(*) FROM knowledge").fetchall()
+    if n > rows_max:
+        connection.execute(
+            "DELETE FROM knowledge WHERE etag IN (SELECT etag FROM "
+            "(SELECT etag, row_number() OVER (ORDER BY etag DESC) AS n FROM knowledge) WHERE n % 2 = 0)"
+        )
+
+
+def with_own(knowledge: str, tag: str, own_etag: int, database_id: str) -> str:
+    """The knowledge of others' writes and this database's own up to an etag, as one vector."""
+    return cv.merge(knowledge, cv.dot(tag, own_etag, database_id)) if own_etag else knowledge
+
+
+def accepted(connection: sqlite3.Connection, source: str) -> int:
+    row = connection.execute("SELECT etag FROM accepted WHERE source = ?", (source,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def accept(connection: sqlite3.Connection, source: str, etag: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO accepted VALUES (?, ?)", (source, etag))
+
+
+def metadata(connection: sqlite3.Connection, key: str) -> str | None:
+    row = connection.execute("SELECT value FROM metadata WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def set_metadata(connection: sqlite3.Connection, key: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?)", (key, value))
+
+
+def keep_revision(connection: sqlite3.Connection, version: Document, per_document_max: int) -> None:
+    """Keep a version that lost a conflict, and of each document the newest so many."""
+    key = version.id.lower()
+    connection.execute(
+        f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (key, *_values(version)),
+    )
+    gone = connection.execute(
+        "DELETE FROM revisions WHERE key = ?1 AND revision NOT IN "
+        "(SELECT revision FROM revisions WHERE key = ?1 ORDER BY revision DESC LIMIT ?2)",
+        (key, per_document_max),
+    ).rowcount
+    count(connection, "revisions", 1 - gone)
+    count(connection, "conflicts", 1)

@@ -1,0 +1,277 @@
+"""What a transaction does to a store: the rules of etags, change vectors, conflicts and knowledge.
+
+**Knowledge.** A store's database change vector is a promise: every write it counts is held here, itself or a
+successor. Three rules keep it true when documents are overwritten and nodes are lost.
+
+1. Every version gets a place, its etag, in the store's order; the log remembers the places of overwritten
+   versions too. A scan hands a document out, in its newest version, at the first place it had after the point
+   where the scan began. So whoever has read up to etag e holds, for every version placed at or before e, that
+   version or a successor.
+2. What is known of other databases' writes changes only when a batch from a source was taken in whole, and
+   then by what the source knew at the batch's last place, never by the vectors of the documents in it: these
+   may run ahead of the order. The knowledge is noted with the etag at which it came to be true, so that it
+   can be told "as of e" and handed on.
+3. A batch is taken only if it begins where the last one from its source ended, or before.
+
+**Conflicts.** A document is a last-writer-wins register: its content is that of the write with the greatest
+(last_modified, origin) among all writes its vector counts. last_modified grows along a chain of versions, so
+a successor always beats what it replaced, and equal vectors mean equal contents on every node, in whatever
+order the writes arrived. Joining different contents also counts as a write of the node that does it, so that a
+task which carried both over, the loser last, meets the winner again. Joining equal contents does not, so that
+nodes which resolve the same conflict come to rest.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from raftnode.documents import change_vector as cv
+from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
+from raftnode.documents.store import rows, sqlite
+from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared, fold
+from raftnode.documents.store.cleaning import Passed
+from raftnode.documents.store.model import Document, MergeResult, Stretch, ticks_of, timestamp
+
+REVISIONS_PER_DOCUMENT_MAX = 100
+PLACES_PER_DOCUMENT_MAX = 64
+KNOWLEDGE_ROWS_MAX = 10_000
+PURGE_MAX = 10_000
+OLD_PLACES_MIN = 1_000
+"""A log with fewer places of overwritten versions than this is not worth compacting."""
+
+
+class Writer:
+    """The operations within a transaction. The caller begins, commits and rolls back; `state` and `knowledge`
+    are reset with `load` after a rollback, or put back by the caller after a partial one. `documents` counts the live
+    ones as of the last `load` or `save`."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, tag: str, database_id: str, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.tag, self.database_id = tag, database_id
+        self._connection, self._clock = connection, clock
+        self.load()
+
+    def load(self) -> None:
+        """Read the counters back from the file."""
+        self.state = self._saved = rows.state(self._connection)
+        self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
+        self.documents = rows.live(self._connection)
+
+    def save(self) -> None:
+        """Write the counters, before the commit. What has changed nothing stays so, and is not synced."""
+        if self.state != self._saved:
+            self._connection.execute(
+                "UPDATE state SET last_etag = ?, own_etag = ?, compacted_etag = ?, purged_last_modified = ?",
+                msgspec.structs.astuple(self.state),
+            )
+            self._saved = self.state
+        self.documents = rows.live(self._connection)
+
+    @property
+    def database_change_vector(self) -> str:
+        """Every write held here."""
+        return rows.with_own(self.knowledge, self.tag, self.state.own_etag, self.database_id)
+
+    def put(self, id: str, prepared: Prepared, expected: str | None) -> Document:
+        """Write a document. Raises ConcurrencyViolation; DocumentInvalid if it would change its collection."""
+        etag = self.state.last_etag + 1
+        if id.endswith("/"):
+            id, etag = self._server_side_id(id, etag)
+        row = rows.find(self._connection, fold(id))
+        live = row if row is not None and not row.deleted else None
+        _check_expected(id, live, expected)
+        if live is not None and live.collection.lower() != prepared.collection.lower():
+            raise DocumentInvalid(
+                f"document {id!r} is in collection {live.collection!r} and cannot become one of "
+                f"{prepared.collection!r}: delete it first"
+            )
+        collection = live.collection if live is not None else prepared.collection
+        return self._write(live.id if live else id, collection, prepared.body, row, etag, deleted=False)
+
+    def delete(self, id: str, expected: str | None) -> Document | None:
+        """Leave a tombstone; None if there is nothing to delete. Raises ConcurrencyViolation."""
+        row = rows.find(self._connection, fold(id))
+        if row is None or row.deleted:
+            _check_expected(id, None, expected)
+            return None
+        _check_expected(id, row, expected)
+        return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
+
+    def merge(self, stretch: Stretch) -> MergeResult:
+        """Take in a stretch of another store's order; see the module's rules. Nothing happens if there is a gap
+        before it: the result then tells how far the source was accepted. Raises ReplicationRefused."""
+        accepted = rows.accepted(self._connection, stretch.source)
+        if stretch.after_etag > accepted:
+            return MergeResult(accepted_etag=accepted)
+        if stretch.source == self.database_id:
+            raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
+        self._check_counted(stretch.knowledge)
+        held = self.database_change_vector
+        outcomes = [self._merge_one(item, held) for item in stretch.documents]
+        self._learn(stretch.knowledge)
+        self._purged_until(stretch.purged_last_modified)
+        if stretch.last_etag > accepted:
+            accepted = stretch.last_etag
+            rows.accept(self._connection, stretch.source, accepted)
+        return MergeResult(
+            accepted_etag=accepted,
+            stored=sum(outcome != "AlreadyMerged" for outcome in outcomes),
+            skipped=outcomes.count("AlreadyMerged"),
+            conflicts=outcomes.count("Conflict"),
+        )
+
+    def purge(self, passed: Passed) -> int:
+        """Forget tombstones that everybody has passed, and thin the log there. Returns how many tombstones went.
+
+        A tombstone whose writes are not all counted in the database change vector stays, as only that vector keeps an
+        old version from coming back.
+        """
+        held = self.database_change_vector
+        gone = [
+            tombstone
+            for tombstone in rows.tombstones(self._connection, passed.etag)
+            if cv.dominates(held, tombstone.change_vector) and passed.frees(tombstone)
+        ][:PURGE_MAX]
+        if gone:
+            rows.forget(self._connection, gone)
+            self._purged_until(max(tombstone.last_modified for tombstone in gone))
+        self._compact(min(passed.etag, self.state.last_etag))
+        sqlite.free_memory(self._connection)
+        return len(gone)
+
+    def set_metadata(self, key: str, value: str) -> None:
+        """Keep a small value beside the documents."""
+        rows.set_metadata(self._connection, key, value)
+
+    def _compact(self, up_to_etag: int) -> None:
+        """Keep each document's last place up to there only. Worth it, and done, once most of the log is old places."""
+        old, documents = rows.log_weight(self._connection)
+        if up_to_etag <= self.state.compacted_etag or old < 2 * documents + OLD_PLACES_MIN:
+            return
+        rows.compact(self._connection, up_to_etag)
+        self.state = msgspec.structs.replace(self.state, compacted_etag=up_to_etag)
+
+    def _server_side_id(self, prefix: str, etag: int) -> tuple[str, int]:
+        while rows.find(self._connection, fold(id := f"{prefix}{etag:019d}-{self.tag}")) is not None:
+            etag += 1
+        return id, etag
+
+    def _write(
+        self, id: str, collection: str, body: bytes, row: Document | None, etag: int, *, deleted: bool
+    ) -> Document:
+        origin = cv.dot(self.tag, etag, self.database_id)
+        replaced, last_modified = self._replaced(row)
+        now = self._clock() // 100
+        if last_modified:
+            now = max(now, ticks_of(last_modified) + 1)
+        document = Document(
+            id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
+            change_vector=cv.merge(replaced, origin),
+            last_modified=timestamp(now),
+        )  # fmt: skip
+        if row is not None:
+            document = document.after(row)
+            _check_places(document)
+        rows.store(self._connection, document, row)
+        self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
+        return document
+
+    def _replaced(self, row: Document | None) -> tuple[str, str]:
+        """The change vector and time that a new version must go beyond.
+
+        Where there is no row there may have been a tombstone, purged here or at a source. Other nodes may still have
+        it, and the new version must beat it there: by what is known, as that counts every tombstone purged.
+        """
+        if row is not None:
+            return row.change_vector, row.last_modified
+        purged = self.state.purged_last_modified
+        return (self.database_change_vector if purged else ""), purged
+
+    def _purged_until(self, last_modified: str) -> None:
+        latest = max(self.state.purged_last_modified, last_modified)
+        self.state = msgspec.structs.replace(self.state, purged_last_modified=latest)
+
+    def _check_counted(self, vector: str) -> None:
+        counted = cv.etag_of(vector, self.database_id)
+        if counted > self.state.own_etag:
+            raise ReplicationRefused(
+                f"others hold our own writes up to etag {counted}, but our last is {self.state.own_etag}: this node's "
+                "file was replaced by an older copy. Remove this node from the database group and add it again"
+            )
+
+    def _merge_one(self, item: Document, held: str) -> cv.Comparison:
+        _check_item(item)
+        self._check_counted(item.change_vector)
+        # What is counted but not here was deleted and its tombstone purged: it must not come back.
+        if cv.dominates(held, item.change_vector):
+            return "AlreadyMerged"
+        row = rows.find(self._connection, fold(item.id))
+        if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
+            return "AlreadyMerged"
+        etag = self.state.last_etag + 1
+        self.state = msgspec.structs.replace(self.state, last_etag=etag)
+        if row is None or cv.dominates(item.change_vector, row.change_vector):
+            taken = msgspec.structs.replace(item, etag=etag)
+            rows.store(self._connection, taken if row is None else taken.after(row), row)
+            if row is not None and item.resolved and row.origin != item.origin:
+                # Another node resolved the conflict; what stood here may be the loser.
+                rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
+            return "Update"
+        winner, loser = sorted((row, item), key=_precedence, reverse=True)
+        vector = cv.merge(row.change_vector, item.change_vector)
+        same = loser.origin == winner.origin
+        if not same:
+            # The resolution is a write of its own: a task may have carried both versions over, the loser last.
+            vector = cv.merge(vector, cv.dot(self.tag, etag, self.database_id))
+            self.state = msgspec.structs.replace(self.state, own_etag=etag)
+            rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
+        joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector).after(loser)
+        rows.store(self._connection, joined, row)
+        return "Update" if same else "Conflict"
+
+    def _learn(self, knowledge: str) -> None:
+        merged = cv.merge(self.knowledge, cv.without(knowledge, self.database_id))
+        if merged == self.knowledge:
+            return
+        self.knowledge = merged
+        rows.note_knowledge(self._connection, self.state.last_etag, merged, KNOWLEDGE_ROWS_MAX)
+
+
+def _check_expected(id: str, live: Document | None, expected: str | None) -> None:
+    if expected is None:
+        return
+    actual = live.change_vector if live is not None else ""
+    try:
+        same = expected == actual or cv.compare(expected, actual) == "Equal"
+    except cv.ChangeVectorInvalid:
+        same = False
+    if not same:
+        raise ConcurrencyViolation(id, expected, actual)
+
+
+def _check_places(document: Document) -> None:
+    if len(document.formerly) > PLACES_PER_DOCUMENT_MAX and not document.deleted:
+        raise DocumentInvalid(
+            f"document {document.id!r} has stood in more than {PLACES_PER_DOCUMENT_MAX} other collections or spellings "
+            "of its id, and tasks must see that it left each: use another id"
+        )
+
+
+def _precedence(document: Document) -> tuple[str, str, int]:
+    [(database_id, (etag, _))] = cv.parse(document.origin).items()
+    return document.last_modified, database_id, etag
+
+
+def _check_item(item: Document) -> None:
+    try:
+        ticks_of(item.last_modified)
+        sound = len(cv.parse(item.origin)) == 1 and cv.dominates(item.change_vector, item.origin)
+        if not sound or not item.id or len(item.body) > DOCUMENT_BYTES_MAX:
+            raise ValueError("its origin, id or size is out of bounds")
+    except ValueError as error:
+        raise ReplicationRefused(
+            f"incoming document {item.id[:80]!r} is malformed ({error}): check the source's version"
+        ) from error

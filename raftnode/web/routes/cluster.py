@@ -1,0 +1,323 @@
+"""The cluster's nodes: joining, leaving, voters and watchers, the leader."""
+
+import asyncio
+import re
+import string
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from config.schema import ADDRESS_PATTERN, URL_PATTERN
+from raftnode.consensus.raft import Add, Peer, Remove
+from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
+from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
+from raftnode.record.ownership import Group, task_of
+from raftnode.web.bodies import whole
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.forwarding import by_another
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.routes.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
+from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION, topology_json
+from raftnode.web.slices import SLICES
+
+log = structlog.get_logger(__name__)
+
+DRAIN_S = 30
+ADDRESS_LENGTH_MAX = 256
+PORT_MAX = 65_535
+WAIT_S_MAX = 60
+
+
+class Joining(Input, frozen=True, kw_only=True):
+    """What a node that joins says of itself."""
+
+    tag: str | None = None
+    url: str | None = None
+    cluster_address: str | None = None
+    node_id: str | None = None
+    watcher: bool = False
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.get("/cluster/node-info", node_info),
+        web.put("/admin/cluster/node", add_node),
+        web.delete("/admin/cluster/node", remove_node),
+        web.post("/admin/cluster/promote", promote),
+        web.post("/admin/cluster/demote", demote),
+        web.post("/admin/cluster/reelect", reelect),
+        web.get("/rachis/waitfor", wait_for),
+    ]
+
+
+async def node_info(request: web.Request) -> web.Response:
+    """Who this node is."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    return answer(
+        {
+            "NodeTag": parts.tag,
+            "TopologyId": record.cluster_id,
+            "ServerId": parts.identity.node_id,
+            "Url": parts.settings.url,
+            "ClusterAddress": parts.settings.cluster_address,
+            "CurrentState": parts.heartbeat.role,
+            "HasFixedPort": True,
+            "ServerRole": record.nodes[parts.tag].kind if parts.tag in record.nodes else "None",
+            "BuildVersion": RAFTNODE_VERSION,
+            "RavenVersion": SERVER_VERSION,
+        }
+    )
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """A node joins, as a watcher or as a Promotable, which is promoted once it has caught up: an empty voter would
+    make votes wait for it. A repeat by the same node gets the same answer, so that joining may be tried again."""
+    parts = request.app[PARTS]
+    first = await first_result(request)
+    if first is not None:
+        return answer(_joined(request, str(first.value), first.index))
+    node = await _joining_node(request)
+    if _known(parts.replica.record, node):
+        return answer(_joined(request, node.tag, parts.replica.record.index))
+    peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
+    try:
+        result = await commit_change(request, (Add(peer), AddNode(node=node)))
+    except ApiError:
+        if not _known(parts.replica.record, node):
+            raise
+        return answer(_joined(request, node.tag, parts.replica.record.index))
+    log.info("A node has joined the cluster, as it asked to.", tag=node.tag, url=node.url, kind=node.kind)
+    return answer(_joined(request, node.tag, result.index))
+
+
+async def remove_node(request: web.Request) -> web.Response:
+    """A node leaves the cluster. It is drained first; `force=true` removes it at once, and its tasks then wait until
+    its claims are released or void."""
+    parts = request.app[PARTS]
+    query = Query(request)
+    tag, force = query.required("nodeTag"), query.flag("force", False)
+
+    async def checked() -> Change:
+        the_node(parts.replica.record, tag)
+        _refuse_last_voter(parts.replica.record, tag, "Watcher")
+        return Remove(tag), RemoveNode(tag=tag)
+
+    change = await unless_repeated(request, checked)
+    if isinstance(change, Result):
+        return answer({"RaftCommandIndex": change.index, "Topology": _topology(request)})
+    if tag == parts.tag:
+        # A node cannot see its own removal.
+        return await by_another(request)
+    if not force:
+        await commit(request, SetDraining(tag=tag, draining=True), part="drain")
+        await _drained(request, tag)
+    await _lead_elsewhere(parts, tag)
+    result = await commit_change(request, change)
+    log.info("A node was removed from the cluster, as an operator asked.", tag=tag)
+    return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
+
+
+async def promote(request: web.Request) -> web.Response:
+    """A watcher becomes a voter."""
+    return await _set_kind(request, "Member")
+
+
+async def demote(request: web.Request) -> web.Response:
+    """A voter becomes a watcher."""
+    return await _set_kind(request, "Watcher")
+
+
+async def reelect(request: web.Request) -> web.Response:
+    """The leader hands over to another voter, or to `nodeTag`."""
+    parts = request.app[PARTS]
+    tag = Query(request).text("nodeTag")
+    if tag is not None and the_node(parts.replica.record, tag).kind != "Member":
+        raise bad_request(f"Node '{tag}' is no voter and cannot lead. Promote it first.")
+    if len([n for n in parts.replica.record.nodes.values() if n.kind == "Member"]) < 2:
+        raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
+    await parts.raft.transfer_leadership(tag)
+    return answer({"Leader": parts.raft.leader, "Term": parts.raft.term})
+
+
+async def wait_for(request: web.Request) -> web.Response:
+    """Answers once this node has applied the index."""
+    parts = request.app[PARTS]
+    query = Query(request)
+    index = query.integer("index")
+    timeout_ms = int(min(query.timespan_s("timeout", 15), WAIT_S_MAX) * 1000)
+    try:
+        await parts.raft.wait_applied(index, timeout_ms)
+    except TimeoutError:
+        applied = parts.raft.applied_index
+        message = f"This node has applied index {applied} and not {index} within {timeout_ms} ms. Try again."
+        raise ApiError("TimeoutException", message) from None
+    return answer({"AppliedIndex": parts.raft.applied_index})
+
+
+def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
+    """The cluster node of that tag; answers 404 if there is none."""
+    node = record.nodes.get(tag)
+    if node is None:
+        known = ", ".join(sorted(record.nodes)) or "none"
+        raise ApiError("NodeDoesNotExistException", f"{called} '{tag}' is not in the cluster. Known nodes: {known}.")
+    return node
+
+
+async def _joining_node(request: web.Request) -> ClusterNode:
+    query = Query(request)
+    said = await body(request, Joining) if await whole(request) else Joining()
+    url = (said.url or query.text("url") or "").rstrip("/")
+    address = said.cluster_address or query.text("clusterAddress") or ""
+    node_id = said.node_id or query.text("nodeId") or ""
+    _check("Url", url, URL_PATTERN, "http://host:port")
+    _check("ClusterAddress", address, ADDRESS_PATTERN, "host:port")
+    _check("NodeId", node_id or "0", r"[0-9a-zA-Z-]+", "the id in the node's data directory")
+    tag = query.text("tag") if said.tag is None else said.tag
+    parts = request.app[PARTS]
+    if url.startswith("https://") != parts.settings.secured:
+        ours = "https" if parts.settings.secured else "http"
+        raise bad_request(f"The joining node's url {url[:80]!r} must begin with {ours}://, as this cluster's do.")
+    if parts.replica.record.cluster_id == "":
+        raise ApiError("NoLeaderException", "This node's cluster is not formed yet. Try again in a moment.")
+    watcher = said.watcher or query.flag("watcher", False)
+    return ClusterNode(
+        tag=_free_tag(parts.replica.record) if tag is None else tag,
+        url=url,
+        cluster_address=address,
+        node_id=node_id,
+        kind="Watcher" if watcher else "Promotable",
+    )
+
+
+def _check(name: str, value: str, pattern: str, form: str) -> None:
+    """Refuses an address that no node could be reached at: once in the cluster, every other node would try to."""
+    port = value.rpartition(":")[2]
+    fits = value and re.fullmatch(pattern, value) and len(value) <= ADDRESS_LENGTH_MAX
+    if not fits or not _may_be_looked_up(value) or (port.isdigit() and int(port) > PORT_MAX and ":" in value):
+        shown = f"is {value[:80]!r}" if value else "is missing"
+        raise bad_request(
+            f"The joining node's '{name}' {shown}; it must be {form}. Start the node with: raftnode run --join URL."
+        )
+
+
+def _may_be_looked_up(address: str) -> bool:
+    """Whether the host's name has the form of one: what is too long in DNS's own spelling raises when it is dialled."""
+    try:
+        address.removeprefix("https://").removeprefix("http://").rpartition(":")[0].encode("idna")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _free_tag(record: Record) -> str:
+    free = [letter for letter in string.ascii_uppercase if letter not in record.nodes]
+    if not free:
+        raise bad_request("Every one-letter tag is taken. Give the node a tag of two to four capital letters.")
+    return free[0]
+
+
+def _known(record: Record, node: ClusterNode) -> bool:
+    present = record.nodes.get(node.tag)
+    return (
+        present is not None
+        and node.node_id != ""
+        and (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
+    )
+
+
+def _joined(request: web.Request, tag: str, index: int) -> dict[str, Any]:
+    record = request.app[PARTS].replica.record
+    return {
+        "RaftCommandIndex": index,
+        "NodeTag": tag,
+        "ClusterId": record.cluster_id,
+        "WireId": request.app[PARTS].wire_id,
+        "Timings": to_json(record.timings),
+        "Nodes": [to_json(node) for _, node in sorted(record.nodes.items())],
+        "Topology": _topology(request),
+    }
+
+
+def _topology(request: web.Request) -> dict[str, Any]:
+    return topology_json(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
+
+
+async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
+    parts = request.app[PARTS]
+    tag = Query(request).required("nodeTag")
+
+    async def checked() -> Change | None:
+        node = the_node(parts.replica.record, tag)
+        if node.kind == kind:
+            # This node may only not have heard yet that it is another by now.
+            await parts.raft.wait_applied(await parts.raft.barrier(), APPLY_TIMEOUT_MS)
+            node = the_node(parts.replica.record, tag)
+        if node.kind == kind:
+            return None
+        _refuse_last_voter(parts.replica.record, tag, kind)
+        peer = Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id)
+        return Add(peer), SetNodeKind(tag=tag, kind=kind)
+
+    change = await unless_repeated(request, checked)
+    index = parts.replica.record.index
+    if isinstance(change, Result):
+        index = change.index
+    elif change is not None:
+        if kind != "Member":
+            await _lead_elsewhere(parts, tag)
+        index = (await commit_change(request, change)).index
+    return answer({"RaftCommandIndex": index, "Topology": _topology(request)})
+
+
+async def _lead_elsewhere(parts: Parts, tag: str) -> None:
+    """A leader can neither remove nor demote itself: another one takes over first."""
+    if parts.raft.leader == tag:
+        await parts.raft.transfer_leadership(None)
+
+
+def _refuse_last_voter(record: Record, tag: str, kind: NodeKind) -> None:
+    voters = [node.tag for node in record.nodes.values() if node.kind == "Member"]
+    if kind != "Member" and voters == [tag]:
+        raise bad_request(f"Node '{tag}' is the last voter and stays one. Add or promote another first.")
+
+
+async def _drained(request: web.Request, tag: str) -> None:
+    """Waits until the node holds only tasks that stay with it however long one waits."""
+    parts, slices = request.app[PARTS], request.app[SLICES]
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while True:
+                seen = parts.replica.record
+                if await slices.first(_leaving(seen, tag)) is None:
+                    return
+                await parts.replica.until(lambda record: record is not seen)  # noqa: B023 (called before it changes)
+    except TimeoutError:
+        leaving = await slices.all(_leaving(parts.replica.record, tag))
+        held = ", ".join(sorted(key for key in leaving if key is not None)[:10])
+        message = (
+            f"Node '{tag}' is draining and still holds after {DRAIN_S} s: {held}. Try again, or remove it with "
+            "force=true: its tasks then wait until its claims end."
+        )
+        raise ApiError("TimeoutException", message) from None
+
+
+def _leaving(record: Record, tag: str) -> Iterator[str | None]:
+    """The keys of the tasks that the node holds and must hand over, with a None for each claim that is none of them."""
+    groups: dict[str, Group] = {}
+    for key in record.held.values():
+        yield key if record.claims[key].tag == tag and _goes(record, key, tag, groups) else None
+
+
+def _goes(record: Record, key: str, tag: str, groups: dict[str, Group]) -> bool:
+    found = task_of(record, key)
+    if found is None:
+        return True
+    database, task = found
+    if database.name not in groups:
+        groups[database.name] = Group(record, database)
+    return groups[database.name].place(task)[0] != tag

@@ -1,0 +1,125 @@
+"""Connection strings: where tasks send data to."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from raftnode.foundation import masking
+from raftnode.foundation.decoding import from_json
+from raftnode.record.commands import Command, DeleteConnectionString, PutConnectionString
+from raftnode.record.model import Database
+from raftnode.web import views
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
+from raftnode.web.routes.commit import commit
+from raftnode.web.routes.tasks import checked_by_kind
+from raftnode.web.stores import existing_database
+from tasks.kinds.registry import load
+
+
+class Header(Input, frozen=True, kw_only=True):
+    """What every connection string has."""
+
+    name: str
+    type: str
+
+
+class Raven(Input, frozen=True, kw_only=True):
+    """Another cluster's database."""
+
+    database: str
+    topology_discovery_urls: list[str]
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    path = "/databases/{database}/admin/connection-strings"
+    return [web.put(path, put), web.get(path, get), web.delete(path, delete)]
+
+
+async def put(request: web.Request) -> web.Response:
+    """Adds or replaces a connection string. Tasks that use it start again with it."""
+    # All of it is read, unknown fields too, as all of it is kept and shown.
+    given = await body(request, dict[str, Any])
+    header = fitting(given, Header)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        stored = database.connection_strings.get(header.name.lower())
+        whole = with_secrets(given, stored.configuration if stored else None)
+        await _check(header.type, whole, database)
+        return PutConnectionString(
+            database=database.name, name=header.name, type=header.type, configuration=msgspec.json.encode(whole)
+        )
+
+    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
+
+
+async def get(request: web.Request) -> web.Response:
+    """All connection strings by type, or one by name and type, without their secrets."""
+    database = existing_database(request)
+    query = Query(request)
+    name, kind = query.text("connectionStringName"), query.text("type")
+    shown = views.connection_strings(database)
+    for group, strings in shown.items():
+        for key in list(strings):
+            wrong_type = kind is not None and group.lower() != f"{kind}ConnectionStrings".lower()
+            if wrong_type or (name is not None and key.lower() != name.lower()):
+                del strings[key]
+            else:
+                strings[key]["UsedBy"] = _users(database, key)
+    return answer(shown)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes a connection string that no task uses."""
+    query = Query(request)
+    name, kind = query.required("connectionString"), query.text("type")
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        present = database.connection_strings.get(name.lower())
+        if present is None:
+            known = ", ".join(sorted(string.name for string in database.connection_strings.values())[:10]) or "none"
+            message = f"Database '{database.name}' has no connection string '{name}'. Its connection strings: {known}."
+            raise ApiError("ConnectionStringDoesNotExistException", message)
+        if kind is not None and present.type.lower() != kind.lower():
+            raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
+        return DeleteConnectionString(database=database.name, name=name)
+
+    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
+
+
+def with_secrets(given: dict[str, Any], stored: bytes | None) -> dict[str, Any]:
+    """What an editor sends, who was shown masks, with the secrets that are stored in their places."""
+    try:
+        kept: dict[str, Any] = masking.unmasked(given, from_json(stored) if stored else None)
+    except masking.NothingStored as error:
+        raise bad_request(str(error)) from None
+    return kept
+
+
+def _users(database: Database, name: str) -> list[dict[str, object]]:
+    return [
+        {"Kind": task.kind, "Id": task.id, "Identifier": None, "Name": task.name}
+        for task in sorted(database.tasks.values(), key=lambda t: t.id)
+        if (task.connection_string or "").lower() == name.lower()
+    ]
+
+
+async def _check(kind: str, given: dict[str, Any], database: Database) -> None:
+    if kind == "Raven":
+        if not fitting(given, Raven).topology_discovery_urls:
+            raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
+    elif kind == "Sql":
+        await checked_by_kind(lambda: _check_sql(given, database))
+    else:
+        raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")
+
+
+def _check_sql(given: dict[str, Any], database: Database) -> None:
+    from tasks.sinks.sql import owners as sql_owners  # with the heavy libraries of its kind
+
+    load("SqlEtl").parse_connection(given)
+    sql_owners.check_connection(given, database)

@@ -1,0 +1,236 @@
+"""Databases as the cluster sees them: creating, deleting, listing, their states."""
+
+import asyncio
+import base64
+import uuid
+from datetime import UTC, datetime
+
+from aiohttp import web
+from immutables import Map
+
+from raftnode.record.commands import (
+    Command,
+    CreateDatabase,
+    DeleteDatabase,
+    SetDatabaseState,
+    SetLockMode,
+)
+from raftnode.record.model import Database, LockMode, Record
+from raftnode.web import views
+from raftnode.web.bodies import whole
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
+from raftnode.web.routes.cluster import the_node
+from raftnode.web.routes.commit import commit, commit_each
+from raftnode.web.routes.groups import group_answer, the_database
+from raftnode.web.slices import SLICES, Array, Object
+
+NAMES_MAX = 100
+CONFIRMATION_S = 15.0
+CONFIRMATION_S_MAX = 50.0
+
+NOT_AT_CREATION = (
+    "indexes", "raven_connection_strings", "sql_connection_strings", "raven_etls", "sql_etls",
+    "periodic_backups", "external_replications",
+)  # fmt: skip
+
+
+class NewTopology(Input, frozen=True, kw_only=True):
+    """The group a creator asks for."""
+
+    members: list[str] | None = None
+    dynamic_nodes_distribution: bool = False
+
+
+class NewDatabase(Input, frozen=True, kw_only=True):
+    """The record a creator sends; what is not taken at creation is refused, not dropped."""
+
+    database_name: str | None = None
+    disabled: bool = False
+    encrypted: bool = False
+    topology: NewTopology | None = None
+    settings: dict[str, str | None] | None = None
+    indexes: dict[str, object] | None = None
+    raven_connection_strings: dict[str, object] | None = None
+    sql_connection_strings: dict[str, object] | None = None
+    raven_etls: list[object] | None = None
+    sql_etls: list[object] | None = None
+    periodic_backups: list[object] | None = None
+    external_replications: list[object] | None = None
+
+
+class Deletion(Input, frozen=True, kw_only=True):
+    """Which databases go, from which nodes, and how long the caller waits for it."""
+
+    database_names: list[str]
+    hard_delete: bool = False
+    from_nodes: list[str] | None = None
+    time_to_wait_for_confirmation: str | None = None
+
+
+class Names(Input, frozen=True, kw_only=True):
+    """Databases by name."""
+
+    database_names: list[str]
+
+
+class Lock(Input, frozen=True, kw_only=True):
+    """A lock mode for databases."""
+
+    database_names: list[str]
+    mode: LockMode
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.put("/admin/databases", create),
+        web.get("/admin/databases", get_record),
+        web.delete("/admin/databases", delete),
+        web.post("/admin/databases/enable", enable),
+        web.post("/admin/databases/disable", disable),
+        web.post("/admin/databases/set-lock", set_lock),
+        web.get("/databases", list_databases),
+    ]
+
+
+async def create(request: web.Request) -> web.Response:
+    """Creates a database on the named Members, or on `replicationFactor` nodes."""
+    query = Query(request)
+    wished = await body(request, NewDatabase) if await whole(request) else NewDatabase()
+    name = query.text("name") or wished.database_name
+    if name is None:
+        raise bad_request("The database has no name. Add ?name=... or DatabaseName.")
+    for field in NOT_AT_CREATION:
+        if getattr(wished, field):
+            key = "".join(word.capitalize() for word in field.split("_"))
+            raise not_supported(f"'{key}' in a new database's record", "Create the database, then put them.")
+    if wished.encrypted or wished.disabled:
+        raise not_supported("'Encrypted' or 'Disabled' in a new database's record", "Leave both false.")
+    group = wished.topology or NewTopology()
+    command = CreateDatabase(
+        name=name,
+        replication_factor=query.integer("replicationFactor", 1, low=1, high=100),
+        nodes=tuple(group.members or ()),
+        dynamic_nodes_distribution=group.dynamic_nodes_distribution,
+        settings=Map({k: v for k, v in (wished.settings or {}).items() if v is not None}),
+        topology_id=base64.b64encode(uuid.uuid4().bytes)[:22].decode(),
+        at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z"),
+    )
+    result = await commit(request, command)
+    return await group_answer(request, name, result)
+
+
+async def get_record(request: web.Request) -> web.Response:
+    """A database's record with its etag."""
+    record = views.database_record(the_database(request, Query(request).required("name")))
+    return await request.app[SLICES].answer(Object(record.items()))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes databases, or a database's copies on some nodes, and waits for the nodes to confirm."""
+    wished = await body(request, Deletion)
+    _check_names(wished.database_names)
+    wait_s = CONFIRMATION_S
+    if wished.time_to_wait_for_confirmation is not None:
+        wait_s = min(timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation), CONFIRMATION_S_MAX)
+    from_nodes = tuple(wished.from_nodes or ())
+
+    def checked(names: list[str]) -> list[Command]:
+        for tag in from_nodes:
+            the_node(request.app[PARTS].replica.record, tag)
+        return [DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=from_nodes) for name in names]
+
+    results = await commit_each(request, wished.database_names, checked)
+    pending = await _pending(request, wished.database_names, wait_s)
+    return answer({"RaftCommandIndex": results[-1].index, "PendingDeletes": pending})
+
+
+async def enable(request: web.Request) -> web.Response:
+    """Enables databases."""
+    return await _set_state(request, disabled=False)
+
+
+async def disable(request: web.Request) -> web.Response:
+    """Disables databases: they take no requests and run no tasks."""
+    return await _set_state(request, disabled=True)
+
+
+async def set_lock(request: web.Request) -> web.Response:
+    """Whether databases may be deleted."""
+    wished = await body(request, Lock)
+    _check_names(wished.database_names)
+
+    def checked(names: list[str]) -> list[Command]:
+        return [SetLockMode(name=name, mode=wished.mode) for name in names]
+
+    results = await commit_each(request, wished.database_names, checked)
+    return answer({"RaftCommandIndex": results[-1].index})
+
+
+async def list_databases(request: web.Request) -> web.Response:
+    """Databases in the order of their names, or only the names."""
+    query = Query(request)
+    start = query.integer("start", 0)
+    size = query.integer("pageSize", PAGE_MAX, high=PAGE_MAX)
+    record = request.app[PARTS].replica.record
+    databases = [database for _, database in sorted(record.databases.items())][start : start + size]
+    if query.flag("namesOnly", False):
+        return answer({"Databases": [database.name for database in databases]})
+    summaries = Array(_summary(record, database) for database in databases)
+    return await request.app[SLICES].answer(Object([("Databases", summaries)]))
+
+
+def _summary(record: Record, database: Database) -> dict[str, object]:
+    topology = database.topology
+    return {
+        "Name": database.name,
+        "Disabled": database.disabled,
+        "LockMode": database.lock_mode,
+        "DeletionInProgress": dict(database.deletion_in_progress),
+        "NodesTopology": {
+            "Members": [views.node_id(record, tag) for tag in topology.members],
+            "Promotables": [views.node_id(record, tag) for tag in topology.promotables],
+            "Rehabs": [views.node_id(record, tag) for tag in topology.rehabs],
+            "DemotionReasons": dict(topology.demotion_reasons),
+            "PromotablesStatus": dict(topology.promotables_status),
+        },
+        "TasksCount": len(database.tasks),
+        "IndexesCount": len(database.indexes),
+    }
+
+
+async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
+    wished = await body(request, Names)
+    _check_names(wished.database_names)
+    status = []
+    for name in wished.database_names:
+        try:
+            await commit(request, SetDatabaseState(name=name, disabled=disabled), part=name)
+            status.append({"Name": name, "Disabled": disabled, "Success": True, "Reason": None})
+        except ApiError as error:
+            status.append({"Name": name, "Disabled": not disabled, "Success": False, "Reason": error.message})
+    return answer({"Status": status})
+
+
+async def _pending(request: web.Request, names: list[str], wait_s: float) -> list[str]:
+    replica = request.app[PARTS].replica
+
+    def waiting(record: Record) -> list[str]:
+        found = (record.database(name) for name in names)
+        return sorted({tag for database in found if database for tag in database.deletion_in_progress})
+
+    try:
+        async with asyncio.timeout(wait_s):
+            await replica.until(lambda record: not waiting(record))
+    except TimeoutError:
+        pass
+    return waiting(replica.record)
+
+
+def _check_names(names: list[str]) -> None:
+    if not 1 <= len(names) <= NAMES_MAX:
+        raise bad_request(f"'DatabaseNames' holds {len(names)} names; it must hold 1 to {NAMES_MAX}.")
+    if len({name.lower() for name in names}) < len(names):
+        raise bad_request("'DatabaseNames' names a database twice. Name each once.")

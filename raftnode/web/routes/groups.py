@@ -1,0 +1,120 @@
+"""Database groups: nodes that join, are promoted, and their order."""
+
+from aiohttp import web
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    Command,
+    PromoteDatabaseNode,
+    ReorderMembers,
+    SetDynamicDistribution,
+)
+from raftnode.record.model import Database, Record, Result
+from raftnode.web import views
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.routes.cluster import the_node
+from raftnode.web.routes.commit import commit, wait_on_nodes
+
+
+class Order(Input, frozen=True, kw_only=True):
+    """The Members in the wished order."""
+
+    members_order: list[str]
+    fixed: bool = False
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.put("/admin/databases/node", add_node),
+        web.post("/admin/databases/promote", promote),
+        web.post("/admin/databases/reorder", reorder),
+        web.post("/admin/databases/dynamic-node-distribution", set_dynamic_distribution),
+    ]
+
+
+async def add_node(request: web.Request) -> web.Response:
+    """A node joins the group as a Promotable; without `node`, the one with the fewest databases."""
+    query = Query(request)
+    name, mentor = query.required("name"), query.text("mentor")
+
+    async def checked() -> Command:
+        record, database = request.app[PARTS].replica.record, the_database(request, name)
+        tag = query.text("node") or _fittest(record, database)
+        the_node(record, tag)
+        if mentor is not None:
+            the_node(record, mentor)
+        return AddDatabaseNode(name=name, tag=tag, mentor=mentor)
+
+    return await group_answer(request, name, await commit(request, checked), status=200)
+
+
+async def promote(request: web.Request) -> web.Response:
+    """Makes a node of the group a Member at once."""
+    query = Query(request)
+    name, tag = query.required("name"), query.required("node")
+
+    async def checked() -> Command:
+        the_node(request.app[PARTS].replica.record, tag)
+        return PromoteDatabaseNode(name=name, tag=tag)
+
+    return await group_answer(request, name, await commit(request, checked), status=200)
+
+
+async def reorder(request: web.Request) -> web.Response:
+    """Changes the order of the Members."""
+    name = Query(request).required("name")
+    order = await body(request, Order)
+    result = await commit(request, ReorderMembers(name=name, members=tuple(order.members_order), fixed=order.fixed))
+    return answer({"RaftCommandIndex": result.index})
+
+
+async def set_dynamic_distribution(request: web.Request) -> web.Response:
+    """Whether the observer may replace a node of the group that stays away."""
+    query = Query(request)
+    enable = query.flag("enable" if query.has("enable") or not query.has("enabled") else "enabled")
+    name = query.required("name")
+    result = await commit(request, SetDynamicDistribution(name=name, enable=enable))
+    return answer({"RaftCommandIndex": result.index, "Name": name, "DynamicNodesDistribution": enable})
+
+
+def the_database(request: web.Request, name: str) -> Database:
+    """The database of that name; answers 404 if there is none."""
+    database = request.app[PARTS].replica.record.database(name)
+    if database is None:
+        message = f"Database '{name}' does not exist. Create it first, or correct the name."
+        raise ApiError("DatabaseDoesNotExistException", message)
+    return database
+
+
+async def group_answer(request: web.Request, name: str, result: Result, *, status: int = 201) -> web.Response:
+    """The answer to a change of a group, once its other nodes know of it too."""
+    parts = request.app[PARTS]
+    group = [str(tag) for tag in result.value or ()]
+    await wait_on_nodes(parts, group, result.index)
+    record = parts.replica.record
+    database = record.database(name)
+    return answer(
+        {
+            "RaftCommandIndex": result.index,
+            "Name": database.name if database else name,
+            "Topology": views.topology(database.topology) if database else None,
+            "NodesAddedTo": [record.nodes[tag].url for tag in group if tag in record.nodes],
+            "ShardsDefined": False,
+        },
+        status=status,
+    )
+
+
+def _fittest(record: Record, database: Database) -> str:
+    group = {*database.topology.all_nodes, *database.deletion_in_progress}
+    load = {tag: 0 for tag, node in record.nodes.items() if tag not in group and not node.draining}
+    if not load:
+        raise bad_request("Every node of the cluster holds the database already. Add a node to the cluster first.")
+    for other in record.databases.values():
+        for tag in other.topology.all_nodes:
+            if tag in load:
+                load[tag] += 1
+    return min(load, key=lambda tag: (load[tag], tag))

@@ -1,0 +1,88 @@
+"""Index definitions. They are kept in the record; queries scan the collection."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from raftnode.foundation.decoding import from_python_json
+from raftnode.record.commands import Command, DeleteIndex, PutIndex
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.routes.commit import commit, commit_each
+from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.stores import existing_database
+
+DEFINITIONS_MAX = 256
+
+
+class Definition(Input, frozen=True, kw_only=True):
+    """What is checked of an index definition; the rest is kept as it came."""
+
+    name: str
+    maps: list[str]
+
+
+class Definitions(Input, frozen=True, kw_only=True):
+    """The definitions to put, read to the last byte: they are kept and shown as they are."""
+
+    indexes: list[dict[str, Any]]
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.put("/databases/{database}/admin/indexes", put),
+        web.put("/databases/{database}/indexes", put),
+        web.get("/databases/{database}/indexes", get),
+        web.delete("/databases/{database}/indexes", delete),
+    ]
+
+
+async def put(request: web.Request) -> web.Response:
+    """Adds or replaces index definitions, one command each."""
+    definitions = (await body(request, Definitions)).indexes
+    if not 1 <= len(definitions) <= DEFINITIONS_MAX:
+        raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
+    named = {_name(place, given): given for place, given in enumerate(definitions)}
+
+    def checked(names: list[str]) -> list[Command]:
+        database = existing_database(request).name
+        return [PutIndex(database=database, name=name, definition=msgspec.json.encode(named[name])) for name in names]
+
+    results = await commit_each(request, list(named), checked)
+    shown = [{"Index": name, "RaftCommandIndex": result.index} for name, result in zip(named, results, strict=True)]
+    return answer({"Results": shown}, status=201)
+
+
+async def get(request: web.Request) -> web.Response:
+    """All index definitions, or the one of that name."""
+    database = existing_database(request)
+    name = Query(request).text("name")
+    if name is None:
+        found = sorted(database.indexes.values(), key=lambda index: index.name)
+    elif name.lower() in database.indexes:
+        found = [database.indexes[name.lower()]]
+    else:
+        message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
+        raise ApiError("IndexDoesNotExistException", message)
+    results = Array(from_python_json(index.definition) for index in found)
+    return await request.app[SLICES].answer(Object([("Results", results)]))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes an index definition; one that is not there stays so."""
+    name = Query(request).required("name")
+
+    async def checked() -> Command:
+        return DeleteIndex(database=existing_database(request).name, name=name)
+
+    await commit(request, checked)
+    return web.Response(status=204)
+
+
+def _name(place: int, given: dict[str, Any]) -> str:
+    try:
+        return msgspec.convert(given, Definition).name
+    except msgspec.ValidationError as error:
+        raise bad_request(f"'Indexes[{place}]' does not fit: {error}. It needs Name and Maps.") from None

@@ -1,0 +1,45 @@
+"""Replication between nodes: where the receiving copy stands, and taking in what a sender has."""
+
+from aiohttp import web
+
+from raftnode.documents.replication.sender import BODY_BYTES_MAX, NODE_HEADER, accepted, receive
+from raftnode.web.bodies import whole
+from raftnode.web.errors import ApiError
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query, answer
+from raftnode.web.stores import store_to_read
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes. Between nodes only; the database comes after the word, as in RavenDB's own."""
+    return [
+        web.get("/replication/{database}/accepted", get_accepted),
+        web.post("/replication/{database}/documents", post_documents),
+    ]
+
+
+async def get_accepted(request: web.Request) -> web.Response:
+    """How far the source's order was taken in here, and what this copy knows."""
+    _of_this_cluster(request)
+    store = await store_to_read(request)
+    return answer(await accepted(store, Query(request).required("source")))
+
+
+async def post_documents(request: web.Request) -> web.Response:
+    """Takes in a batch. Idempotent."""
+    _of_this_cluster(request)
+    store = await store_to_read(request)
+    # The limit is replication's own: a small http.body_bytes_max must not keep the group apart.
+    return answer(await receive(store, await whole(request, bytes_max=BODY_BYTES_MAX)))
+
+
+def _of_this_cluster(request: web.Request) -> None:
+    """Refuses who is no node of the cluster as this node knows it. A node that has just joined tries again."""
+    parts, sender = request.app[PARTS], request.headers.get(NODE_HEADER, "")
+    if all(node.node_id != sender for node in parts.replica.record.nodes.values()):
+        who = f"The node with the id '{sender}'" if sender else f"Who sends no {NODE_HEADER}"
+        raise ApiError(
+            "NodeIdMismatchException",
+            f"{who} is not in the cluster as node {parts.tag} knows it, and replicates nothing into it. A node that "
+            "was removed, or whose cluster began again without it, joins again with an empty data directory.",
+        )

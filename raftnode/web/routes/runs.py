@@ -1,0 +1,190 @@
+"""What runs on which node: this node's runs, and those of others, asked for with a short timeout.
+
+A task's state, error and lag are the holder's to tell, and any node may be asked for them: it asks the holders. A node
+that has just not answered is not asked again for a moment, so that a frozen one does not slow every answer down. What
+every node knows by itself stands in the record: see `record.model.Progress`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from raftnode.foundation.decoding import UNREADABLE, JsonDecoder, from_json
+from raftnode.foundation.http_client import Http, HttpError, HttpUnreachable
+from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.web import views
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.requests import PAGE_MAX, Query
+from raftnode.web.slices import SLICES, Object
+
+ASK_TIMEOUT_S = 0.5
+SILENT_S = 2.0
+"""A node that did not answer is taken not to answer for so long."""
+RUNS_PAGE = 500
+
+
+class RunsThere(msgspec.Struct, frozen=True, rename="pascal"):
+    """What `own_runs` of another node answers."""
+
+    runs: dict[str, msgspec.Raw]
+    next: str | None = None
+
+
+_decoder: JsonDecoder[RunsThere] = JsonDecoder(RunsThere)
+
+
+@dataclass
+class Runs:
+    """This node's runs; those of others, by node and then by claim key, read when they are asked for; and why a
+    node's runs are not known."""
+
+    parts: Parts
+    by_node: dict[str, dict[str, msgspec.Raw]] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    details: bool = False
+
+    def of(self, key: str, holder: str | None) -> tuple[dict[str, Any] | None, str | None]:
+        """The run of a task on its holder, and why it is not known."""
+        if holder is None:
+            return None, None
+        if holder == self.parts.tag:
+            return run_here(self.parts, key, details=self.details), None
+        run = self.by_node.get(holder, {}).get(key)
+        return None if run is None else from_json(bytes(run)), self.unknown.get(holder)
+
+
+class Silent:
+    """The nodes that did not answer lately, and until when, in s of the loop's clock, that is believed."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[str, float] = {}
+
+    def __contains__(self, tag: str) -> bool:
+        return asyncio.get_running_loop().time() < self._until_s.get(tag, 0.0)
+
+    def heard(self, tag: str) -> None:
+        """The node has answered."""
+        self._until_s.pop(tag, None)
+
+    def missed(self, tag: str) -> None:
+        """The node has not answered."""
+        self._until_s[tag] = asyncio.get_running_loop().time() + SILENT_S
+
+
+SILENT = web.AppKey("silent", Silent)
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [web.get("/status/runs", own_runs)]
+
+
+async def own_runs(request: web.Request) -> web.Response:
+    """This node's runs by claim key: the first `take` of those after the key `after`. `Next` is where the following
+    page begins, null on the last one. With `key` the one of that task, with all that it has passed over."""
+    parts, query = request.app[PARTS], Query(request)
+    after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
+    key = query.text("key")
+    if key is not None:
+        run = run_here(parts, key, details=True)
+        found = [] if run is None else [(key, run)]
+        return await request.app[SLICES].answer(
+            Object([("NodeTag", parts.tag), ("Runs", Object(found)), ("Next", None)])
+        )
+    left = sorted(key for key in parts.supervisor.claim_keys() if key > after)
+    page = left[:take]
+    runs = Object(_runs(parts, page))
+    next_page = page[-1] if len(left) > take else None
+    return await request.app[SLICES].answer(Object([("NodeTag", parts.tag), ("Runs", runs), ("Next", next_page)]))
+
+
+async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task]], *, key: str | None = None) -> Runs:
+    """The runs of these tasks' holders, or the one under `key` with all its details; a holder that does not answer in
+    time is named."""
+    parts = request.app[PARTS]
+    runs = Runs(parts, details=key is not None)
+    holders = await request.app[SLICES].all(_holders(parts.replica.record, tasks))
+    others = {tag for tag in holders if tag not in (None, parts.tag)}
+    await asyncio.gather(*(_ask(request, tag, key, runs) for tag in sorted(others)))
+    return runs
+
+
+async def answers(request: web.Request, tag: str) -> bool:
+    """Whether another node answers at all."""
+    parts, silent = request.app[PARTS], request.app[SILENT]
+    node = parts.replica.record.nodes.get(tag)
+    if node is None or tag in silent:
+        return False
+    try:
+        await parts.http.request("GET", f"{node.url}/health/live", timeout_s=ASK_TIMEOUT_S)
+    except HttpError:
+        silent.missed(tag)
+        return False
+    silent.heard(tag)
+    return True
+
+
+def run_here(parts: Parts, key: str, *, details: bool = False) -> Any:
+    """This node's run of the task of that claim key, as JSON; None if there is none. The documents that it has passed
+    over, which may be many, are details."""
+    run = views.run(parts.supervisor.status_of(key))
+    if run and run["Info"] and not details:
+        del run["Info"]["Errors"]
+    return run
+
+
+def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """What has ended meanwhile is left out."""
+    for key in keys:
+        run = run_here(parts, key)
+        if run is not None:
+            yield key, run
+
+
+def _holders(record: Record, tasks: Iterable[tuple[Database, Task]]) -> Iterator[str | None]:
+    for database, task in tasks:
+        claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+        yield claim.tag if claim is not None and claim.state == "Held" else None
+
+
+async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> None:
+    parts, silent = request.app[PARTS], request.app[SILENT]
+    node = parts.replica.record.nodes.get(tag)
+    if node is None:
+        runs.unknown[tag] = f"Node {tag} holds the task and is not in the cluster any more."
+        return
+    missing = f"Node {tag} holds the task and does not answer at {node.url}."
+    if tag in silent:
+        runs.unknown[tag] = missing
+        return
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            runs.by_node[tag] = await _pages(parts.http, f"{node.url}/status/runs", key)
+    except (TimeoutError, HttpUnreachable):
+        runs.unknown[tag] = missing
+    except (HttpError, *UNREADABLE) as error:
+        runs.unknown[tag] = f"Node {tag} holds the task, and its details are not known here: {error}."
+    if tag in runs.unknown:
+        silent.missed(tag)
+    else:
+        silent.heard(tag)
+
+
+async def _pages(http: Http, url: str, key: str | None) -> dict[str, msgspec.Raw]:
+    """All runs of another node, or the one under the key, a page at a time: reading one of any size at once would hold
+    the loop."""
+    runs: dict[str, msgspec.Raw] = {}
+    after, one = "", "" if key is None else f"&key={quote(key, safe='')}"
+    while True:
+        page_of = f"{url}?after={quote(after, safe='')}&take={RUNS_PAGE}{one}"
+        reply = await http.request("GET", page_of, timeout_s=ASK_TIMEOUT_S)
+        page = _decoder.decode(reply.body)
+        runs |= page.runs
+        if page.next is None or page.next <= after:
+            return runs
+        after = page.next

@@ -1,0 +1,48 @@
+"""The cluster's record as a file, of a node that runs: what `raftnode snapshot restore` begins a cluster from."""
+
+import asyncio
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from raftnode.cluster.replica import Replica
+from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Raft
+from raftnode.consensus.storage.snapshot import Description, encoded
+from raftnode.web.errors import ApiError
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [web.get("/admin/cluster/snapshot", save)]
+
+
+async def save(request: web.Request) -> web.StreamResponse:
+    """The record with all that was acknowledged anywhere before the request; with `local=true` what this node has
+    applied, which it gives without a leader too."""
+    parts = request.app[PARTS]
+    pieces = await saved(parts.raft, parts.replica, local=Query(request).flag("local", False))
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        await response.write(piece)
+    await response.write_eof()
+    return response
+
+
+async def saved(raft: Raft, replica: Replica, *, local: bool) -> Iterator[bytes]:
+    """The file, piece by piece, of the moment at which this returns. Raises ApiError."""
+    if not local:
+        try:
+            await raft.barrier()
+        except (NotCommitted, OutcomeUnknown) as error:
+            message = f"{error} Try again, or take what this node has applied: local=true (--local)."
+            raise ApiError("NoLeaderException", message) from None
+    if not replica.record.nodes:
+        raise ApiError("NoLeaderException", "This node is in no cluster yet; there is nothing to save.")
+    # No await between these: they are of one moment.
+    about = Description(raft.applied_index, raft.applied_term, raft.peers, raft.applied_index)
+    return encoded(about, replica.dump()())

@@ -1,0 +1,181 @@
+"""This node's view of everything, and whether it is fit to serve."""
+
+import asyncio
+import shutil
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.documents.copies import Copy
+from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
+from raftnode.record.model import Database, Record, Task, claim_key, to_json
+from raftnode.record.ownership import Group, mentor_of, tasks_of
+from raftnode.web import views
+from raftnode.web.parts import PARTS, Parts
+from raftnode.web.quorum import quorum
+from raftnode.web.requests import Query, answer
+from raftnode.web.routes.runs import Runs, gather_runs, run_here
+from raftnode.web.routes.topology import RAFTNODE_VERSION, SERVER_VERSION
+from raftnode.web.silence import Silence, silence
+from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.task_state import add_state
+
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
+WITH_LEASE = ("Leader", "Follower")
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [
+        web.get("/status", status),
+        web.get("/health/live", live),
+        web.get("/health/ready", ready),
+        web.get("/setup/alive", live),
+        web.get("/build/version", build_version),
+    ]
+
+
+async def status(request: web.Request) -> web.Response:
+    """The node, the cluster, and per database its topology and tasks with every reason. `database` narrows it."""
+    parts = request.app[PARTS]
+    record = parts.replica.record
+    name = Query(request).text("database")
+    databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
+    copies = parts.databases.status()
+    tasks = ((database, task) for database in databases for task in tasks_of(record, database))
+    runs, known, heard = await asyncio.gather(gather_runs(request, tasks), quorum(request), silence(request))
+    shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower()), runs).items())) for d in databases)
+    cluster = _cluster(record, heard) | {"Quorum": known}
+    return await request.app[SLICES].answer(
+        Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])
+    )
+
+
+async def live(request: web.Request) -> web.Response:
+    """Always 200: the process answers."""
+    return answer({"Live": True, "NodeTag": request.app[PARTS].tag})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """200 when this node may serve and run tasks, else 503 with every reason why not."""
+    parts = request.app[PARTS]
+    reasons = not_ready(parts)
+    shown = {"Ready": not reasons, "NodeTag": parts.tag, "Role": parts.heartbeat.role, "Reasons": reasons}
+    return answer(shown, status=503 if reasons else 200)
+
+
+async def build_version(request: web.Request) -> web.Response:
+    """The version of the protocol for clients, and ours."""
+    return answer(
+        {
+            "ProductVersion": ".".join(SERVER_VERSION.split(".")[:2]),
+            "BuildVersion": 72,
+            "CommitHash": "",
+            "FullVersion": SERVER_VERSION,
+            "RaftnodeVersion": RAFTNODE_VERSION,
+        }
+    )
+
+
+def not_ready(parts: Parts) -> list[str]:
+    """Why this node is not ready; empty when it is."""
+    record, heartbeat, raft = parts.replica.record, parts.heartbeat, parts.raft
+    reasons = []
+    if not record.nodes:
+        reasons.append("The node is Passive: it is in no cluster yet.")
+    elif (by := parts.removed_by()) is not None:
+        reasons.append(
+            f"The node was removed from the cluster, as {by} says, and runs nothing. Stop it; to bring it back, empty "
+            "its data directory and let it join again."
+        )
+    elif parts.tag not in record.nodes:
+        reasons.append(f"The cluster does not know node {parts.tag}: it was removed, or has not joined yet.")
+    elif not heartbeat.has_lease():
+        why = heartbeat.complaint or "no leader has heard it lately"
+        reasons.append(f"The node is {heartbeat.role} and has no lease: {why}.")
+    elif heartbeat.role not in WITH_LEASE:
+        reasons.append(f"The node is {heartbeat.role}.")
+    if raft.failure is not None:
+        reasons.append(f"The node takes no part in consensus any more: {raft.failure}")
+    if raft.applied_index < raft.commit_index:
+        reasons.append(f"The node has applied index {raft.applied_index} of {raft.commit_index} committed ones.")
+    reasons += _short_of(parts.settings.node.data_dir)
+    faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
+    reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
+    return reasons
+
+
+def _short_of(data_dir: str) -> list[str]:
+    reasons = []
+    try:
+        free_bytes = shutil.disk_usage(data_dir).free
+        if free_bytes < DISK_FREE_BYTES_MIN:
+            reasons.append(f"The disk is almost full: {free_bytes} bytes are free in {data_dir}.")
+    except OSError as error:
+        reasons.append(f"The data directory cannot be looked at: {error}.")
+    used, most = descriptors_used(), descriptors_max()
+    if used > most - DESCRIPTORS_KEPT:
+        reasons.append(
+            f"{used} of {most} file descriptors are in use, and {DESCRIPTORS_KEPT} are kept for the node itself: new "
+            "HTTP connections are refused. Close some, or raise the limit (ulimit -n, LimitNOFILE=)."
+        )
+    return reasons
+
+
+def _node(parts: Parts, record: Record) -> dict[str, Any]:
+    node = record.nodes.get(parts.tag)
+    return {
+        "Tag": parts.tag,
+        "NodeId": parts.identity.node_id,
+        "Boot": parts.identity.boot,
+        "Url": parts.settings.url,
+        "ClusterAddress": parts.settings.cluster_address,
+        "Kind": node.kind if node else None,
+        "Role": parts.heartbeat.role,
+        "Leader": parts.heartbeat.leader,
+        "Term": parts.raft.term,
+        "HasLease": parts.heartbeat.has_lease(),
+        "LeaseLeftMs": parts.heartbeat.lease_left_ms,
+        "Session": parts.heartbeat.session,
+        "AppliedIndex": parts.raft.applied_index,
+        "CommitIndex": parts.raft.commit_index,
+        "Draining": node.draining if node else False,
+        "Version": RAFTNODE_VERSION,
+        "NotReady": not_ready(parts),
+    }
+
+
+def _cluster(record: Record, heard: Silence) -> dict[str, Any]:
+    return {
+        "ClusterId": record.cluster_id,
+        "Timings": to_json(record.timings),
+        "ObserverSuspended": record.observer.suspended,
+        "HighlyAvailableTasks": record.highly_available_tasks,
+        "Nodes": {tag: to_json(node) | {"Silent": heard.of(tag)} for tag, node in sorted(record.nodes.items())},
+        "SilentUnknown": heard.silent_unknown,
+    }
+
+
+def _database(parts: Parts, record: Record, database: Database, copy: Copy | None, runs: Runs) -> dict[str, Any]:
+    topology = database.topology
+    group = Group(record, database)
+    filled = {tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)}
+    return {
+        "Name": database.name,
+        "Etag": database.etag,
+        "Disabled": database.disabled,
+        "LockMode": database.lock_mode,
+        "DeletionInProgress": dict(database.deletion_in_progress),
+        "Topology": views.topology(topology),
+        "Mentors": filled,
+        "StateHere": topology.state_of(parts.tag),
+        "Copy": copy,
+        "Tasks": Array(_task(record, database, group, task, runs) for task in tasks_of(record, database)),
+    }
+
+
+def _task(record: Record, database: Database, group: Group, task: Task, runs: Runs) -> dict[str, Any]:
+    shown = views.task(record, database, group, task)
+    shown["RunHere"] = run_here(runs.parts, claim_key(database.name, task.kind, task.name))
+    add_state(database, task, shown, runs)
+    return shown

@@ -1,0 +1,184 @@
+"""Ongoing tasks: who is responsible, by which rule, who holds them, and how far they are; and changing them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
+from raftnode.record.model import Database, Record, Result, Task, claim_key
+from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
+from raftnode.web import views
+from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.parts import PARTS
+from raftnode.web.requests import Query, answer
+from raftnode.web.routes.cluster import the_node
+from raftnode.web.routes.commit import commit
+from raftnode.web.routes.runs import Runs, gather_runs
+from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.stores import existing_database
+from raftnode.web.task_state import add_state
+from tasks.kinds.registry import ConfigurationError
+
+Checked = TypeVar("Checked")
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    path = "/databases/{database}"
+    return [
+        web.get(f"{path}/tasks", list_tasks),
+        web.get(f"{path}/task", get_task),
+        web.post(f"{path}/admin/tasks/state", set_state),
+        web.post(f"{path}/admin/tasks/pin", pin),
+        web.delete(f"{path}/admin/tasks", delete),
+    ]
+
+
+async def list_tasks(request: web.Request) -> web.Response:
+    """All ongoing tasks of the database."""
+    database = existing_database(request)
+    tasks = sorted(database.tasks.values(), key=lambda task: task.id)
+    runs = await gather_runs(request, ((database, task) for task in tasks))
+    record = request.app[PARTS].replica.record
+    group = Group(record, database)
+    shown = Array(task_info(request, record, database, group, task, runs) for task in tasks)
+    subscriptions = len([task for task in tasks if task.kind == "Subscription"])
+    return await request.app[SLICES].answer(
+        Object([("OngoingTasks", shown), ("SubscriptionsCount", subscriptions), ("PullReplications", [])])
+    )
+
+
+async def get_task(request: web.Request) -> web.Response:
+    """One task, by `key` or `taskName`. Details of its run are asked of the node that holds it."""
+    database = existing_database(request)
+    task = the_task(database, Query(request))
+    runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
+    record = request.app[PARTS].replica.record
+    return answer(task_info(request, record, database, Group(record, database), task, runs))
+
+
+async def set_state(request: web.Request) -> web.Response:
+    """Enables or disables a task; its progress stays."""
+    query = Query(request)
+    disable = query.flag("disable")
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        return SetTaskState(database=database.name, id=the_task(database, query).id, disabled=disable)
+
+    return modified(request, await commit(request, checked))
+
+
+async def pin(request: web.Request) -> web.Response:
+    """Sets a task's mentor node and whether the task is pinned to it; an empty `node` takes both away."""
+    query = Query(request)
+    mentor = query.text("node")
+    pinned = query.flag("pinned", mentor is not None)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        task = the_task(database, query)
+        check_mentor(request, database, mentor, pinned)
+        return SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
+
+    return modified(request, await commit(request, checked))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Deletes a task with its progress."""
+    query = Query(request)
+
+    async def checked() -> Command:
+        database = existing_database(request)
+        return DeleteTask(database=database.name, id=the_task(database, query).id)
+
+    return modified(request, await commit(request, checked))
+
+
+def the_task(database: Database, query: Query) -> Task:
+    """The task that `key` (or `id`) or `taskName` names; answers 404 if there is none of that type."""
+    name, kind = query.text("taskName"), query.text("type")
+    id = query.integer("id" if query.has("id") else "key", 0 if name else None)
+    task = database.task_named(name) if name and not id else database.tasks.get(id)
+    if task is None or (kind is not None and task.kind.lower() != kind.lower()):
+        what = f"{kind or 'task'} {id or repr(name)}"
+        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, what))
+    return task
+
+
+def named_task(request: web.Request, record: Record, database: Database) -> Task:
+    """The task that the path names by id or name, of kind `type` if that is given; answers 404 if there is none."""
+    given = request.match_info["task"]
+    kind = Query(request).text("type") or ""
+    task: Task | None
+    if kind.lower() == UPDATE_KIND.lower():
+        task = task_named(record, database, UPDATE_KIND, given)
+    elif given.isascii() and given.isdigit() and len(given) <= 19:
+        task = database.tasks.get(int(given))
+    else:
+        task = database.task_named(given)
+    if task is None or (kind and task.kind.lower() != kind.lower()):
+        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
+    return task
+
+
+def check_mentor(request: web.Request, database: Database, mentor: str | None, pinned: bool) -> None:
+    """Refuses a mentor outside the cluster or the group, and a pin without a mentor."""
+    group = database.topology.all_nodes
+    if mentor is not None:
+        the_node(request.app[PARTS].replica.record, mentor, called="MentorNode")
+    if mentor is not None and mentor not in group:
+        raise bad_request(
+            f"MentorNode '{mentor}' is not in the group of database '{database.name}'. Choose one of: "
+            f"{', '.join(group) or 'none'}."
+        )
+    if pinned and mentor is None:
+        raise bad_request("PinToMentorNode needs a MentorNode. Name one, or do not pin.")
+
+
+async def checked_by_kind(check: Callable[[], Checked]) -> Checked:
+    """What a task kind makes of its input. Off the loop: the first use of a kind imports heavy libraries."""
+    try:
+        return await asyncio.to_thread(check)
+    except ConfigurationError as error:
+        raise bad_request(str(error)) from None
+
+
+def modified(request: web.Request, result: Result, *, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """The answer to a change of a task, whose id is the result's value. `warnings` are of what was done, but may not be
+    meant."""
+    record, id = request.app[PARTS].replica.record, int(result.value)
+    database = record.database(request.match_info["database"])
+    task = database.tasks.get(id) if database else None
+    responsible = responsible_node(record, database, task).node if database and task else None
+    done = {"TaskId": id, "RaftCommandIndex": result.index, "ResponsibleNode": responsible, "Warnings": list(warnings)}
+    return answer(done, status=status)
+
+
+def task_info(
+    request: web.Request, record: Record, database: Database, group: Group, task: Task, runs: Runs
+) -> dict[str, Any]:
+    """RavenDB's task info, with our placement, claim, progress, state and run beside it."""
+    parts = request.app[PARTS]
+    shown = views.task(record, database, group, task)
+    run = add_state(database, task, shown, runs)
+    shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run if shown["Holder"] else None)
+    shown["Error"] = shown["Error"] or shown["Unknown"]
+    shown["Run"] = run if shown["Holder"] else None
+    shown["Configuration"] = views.configuration(task)
+    return shown
+
+
+def _connection_status(tag: str, shown: dict[str, Any], run: dict[str, Any] | None) -> str:
+    responsible = (shown["ResponsibleNode"] or {}).get("NodeTag")
+    if shown["TaskState"] == "Disabled":
+        return "NotActive"
+    if responsible is None:
+        return "None"
+    if responsible != tag:
+        return "NotOnThisNode"
+    if run is None:
+        return "NotActive"
+    return "Active" if run.get("State") == "Running" else "Reconnect" if run.get("Error") else "NotActive"

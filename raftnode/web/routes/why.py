@@ -1,0 +1,139 @@
+"""Why a task is where it is: the rule, the ranking, the log entry and decision that put it there, and its runs."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from raftnode.record.cause import cause_of
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key, to_json
+from raftnode.record.ownership import Group, Placement, responsible_node
+from raftnode.web import views
+from raftnode.web.parts import PARTS
+from raftnode.web.quorum import quorum
+from raftnode.web.requests import answer
+from raftnode.web.routes.runs import gather_runs
+from raftnode.web.routes.tasks import named_task
+from raftnode.web.stores import existing_database
+from raftnode.web.task_state import add_state
+
+
+def routes() -> list[web.RouteDef]:
+    """This module's routes."""
+    return [web.get("/databases/{database}/tasks/{task}/why", why)]
+
+
+async def why(request: web.Request) -> web.Response:
+    """Everything that says why the task of that id or name is where it is. `type=Update` asks about the update of the
+    Promotable of that tag."""
+    record = request.app[PARTS].replica.record
+    database = existing_database(request)
+    task = named_task(request, record, database)
+    placement = responsible_node(record, database, task)
+    claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+    cause = cause_of(record, database, task, placement.rule, placement.node, claim)
+    shown = views.task(record, database, Group(record, database), task)
+    key = claim_key(database.name, task.kind, task.name)
+    known, runs = await asyncio.gather(quorum(request), gather_runs(request, [(database, task)], key=key))
+    add_state(database, task, shown, runs)
+    return answer(
+        {
+            "Database": database.name,
+            "TaskId": task.id,
+            "TaskName": task.name,
+            "TaskType": task.kind,
+            "Because": _because(database, task, placement, claim),
+            "Quorum": known,
+            "TaskState": shown["TaskState"],
+            "State": shown["State"],
+            "Error": shown["Error"],
+            "Failed": shown["Failed"],
+            "Behind": shown["Behind"],
+            "Unknown": shown["Unknown"],
+            "Progress": shown["Progress"],
+            "Placement": views.placement(placement),
+            **views.claim(record, database, task),
+            "Grant": _grant(claim),
+            "Cause": to_json(cause) | {"Sentence": _sentence(database, task, cause)},
+            "Decisions": [
+                to_json(decision)
+                for decision in record.observer.decisions
+                if decision.index == cause.index and decision.database.lower() == database.name.lower()
+            ],
+            "Runs": _runs(claim),
+        }
+    )
+
+
+def _because(database: Database, task: Task, placement: Placement, claim: Claim | None) -> str:
+    """One sentence: who should run the task and why, and whether somebody else still does."""
+    if database.disabled or task.disabled:
+        return f"Nobody runs it: the {'database' if database.disabled else 'task'} is disabled."
+    sentence = _of_rule(task, placement)
+    if claim is not None and claim.state == "Held" and claim.tag != placement.node:
+        sentence += f" {claim.tag} still holds epoch {claim.epoch}, until that is released or void."
+    elif placement.node is not None and (claim is None or claim.state != "Held"):
+        sentence += " It is not claimed yet."
+    return sentence
+
+
+def _of_rule(task: Task, placement: Placement) -> str:
+    node = placement.node
+    out = ", ".join(f"{r.node} is ruled out ({r.ruled_out})" for r in placement.ranking if r.ruled_out)
+    match placement.rule:
+        case "PinnedMentor":
+            return f"It is pinned to {node}, in whatever state {node} is."
+        case "Mentor":
+            return f"Its mentor {node} is a Member and may run it."
+        case "LicenceKeepsLast":
+            return f"Highly available tasks are off, so it stays with its last holder, {node}."
+        case "StickyHolder":
+            return f"Its kind stays with its last holder, {node}, for {task.traits.grace_min} min after its loss."
+        case "Hash":
+            return f"{node} has the highest score of the nodes that may run it{f'; {out}' if out else ''}."
+        case "HeldBack":
+            ended = "; ".join(f"epoch {run.epoch} on {run.tag}: {run.reason}" for run in task.endings)
+            return (
+                f"It is held back, as {len(task.endings)} of its runs have ended their nodes ({ended}). Correct it and "
+                f"put it again, or let it go as it is: raftnode task enable '{task.name}'."
+            )
+        case "NoRunner":
+            return (
+                f"No node of the group can run the kind {task.kind}: {out}. Install the package that has it "
+                f"on {_without_runner(placement)} and start it again, or delete the task."
+            )
+    return f"No node of the group may run it: {out or 'the group is empty'}."
+
+
+def _without_runner(placement: Placement) -> str:
+    return " or ".join(ranked.node for ranked in placement.ranking if ranked.ruled_out == "NoRunner")
+
+
+def _grant(claim: Claim | None) -> dict[str, Any] | None:
+    """The log entry that granted the present claim."""
+    if claim is None:
+        return None
+    generation, index = divmod(claim.epoch, GENERATION_STRIDE)
+    return {"Index": index, "Generation": generation, "Node": claim.tag, "Rule": claim.rule or None}
+
+
+def _sentence(database: Database, task: Task, cause: Cause) -> str:
+    match cause.what:
+        case "Task":
+            return f"Task '{task.name}' was put, or edited where placement reads it, by log entry {cause.index}."
+        case "Node":
+            return (
+                f"Node {cause.tag} joined, drained, or changed its weight, labels or kinds by log entry {cause.index}."
+            )
+    return f"The group of '{database.name}' was written by log entry {cause.index}."
+
+
+def _runs(claim: Claim | None) -> list[dict[str, Any]]:
+    """The runs, newest first; the first one may still be held."""
+    if claim is None:
+        return []
+    return [_run(claim), *(_run(run) for run in reversed(claim.runs))]
+
+
+def _run(run: Claim | EndedRun) -> dict[str, Any]:
+    return {"Epoch": views.epoch(run.epoch), "Node": run.tag, "State": run.state, "Reason": run.reason or None}

@@ -1,0 +1,157 @@
+"""Kinds of tasks: what the daemon asks of each, and which ones this node can run.
+
+A kind is an object under the entry-point group `raftnode.tasks`. It is imported when a task of that kind is first
+defined or run here.
+"""
+
+from collections.abc import Coroutine, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import structlog
+
+from raftnode.foundation.neighbours import theirs
+from raftnode.record.model import Database, Traits
+
+if TYPE_CHECKING:
+    from tasks.runtime.context import TaskContext
+
+log = structlog.get_logger(__name__)
+
+GROUP = "raftnode.tasks"
+BUILT_IN = {"update": "tasks.kinds.update:KIND"}
+"""Kinds that are no ongoing tasks of users, beside those of the entry points."""
+
+
+class ConfigurationError(ValueError):
+    """A task's configuration or a connection string is refused. The message names the field and the remedy."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {problem}")
+
+
+class TaskFailed(Exception):
+    """Raised by a body when it cannot go on for now: it is shown, and the body is started again after a while."""
+
+
+class Superseded(TaskFailed):
+    """A newer run of the task has reached the sink: this one ends, and only a new claim may go on."""
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as its kind has accepted it: the header that placement reads, and the configuration as JSON. The fields
+    are those of the `PutTask` command."""
+
+    name: str
+    kind: str
+    key: int
+    configuration: bytes
+    mentor: str | None = None
+    pinned: bool = False
+    disabled: bool = False
+    traits: Traits = Traits()
+    requires: tuple[str, ...] = ()
+    connection_string: str | None = None
+
+
+class TaskKind(Protocol):
+    """What a kind provides. `name` is RavenDB's task type ("SqlEtl"), `etl_type` its EtlType, None for other tasks."""
+
+    name: str
+    etl_type: str | None
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        """Validate RavenDB's configuration JSON at the door. Raises ConfigurationError."""
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """Validate the JSON of a connection string of this kind. Raises ConfigurationError."""
+
+    def run(self, context: "TaskContext") -> Coroutine[Any, Any, None]:
+        """The body: runs until cancelled, and ends with all its threads and subprocesses gone. After an error it is
+        called again a while later."""
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    points = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
+    return {_plain(point.name): point for point in (*points, *entry_points(group=GROUP))}
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all kinds this node can run, sorted. Imports none: `sql_etl` is the entry point of "SqlEtl"."""
+    names = (point.name.split("_") for point in _entry_points().values())
+    return tuple(sorted("".join(part.capitalize() for part in name) for name in names))
+
+
+def load(name: str) -> TaskKind:
+    """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Imports it. Raises ConfigurationError."""
+    point = _entry_points().get(_plain(name))
+    if point is None:
+        known = ", ".join(kinds())
+        raise ConfigurationError("TaskType", f"this node has no task kind '{name[:40]}'; it knows: {known}")
+    try:
+        return _imported(point)
+    except Exception as error:
+        raise ConfigurationError(
+            "TaskType",
+            f"the task kind '{name[:40]}' ({point.value}) cannot be loaded on this node: {described(error)}. Correct "
+            "its package, or remove it, and start the node again",
+        ) from error
+
+
+def known(name: str) -> bool:
+    """Whether this node has the kind of that name, loaded or not."""
+    return _plain(name) in _entry_points()
+
+
+def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> Definition:
+    """What the kind of that name makes of a configuration. Raises ConfigurationError, also where a plug-in fails in
+    another way: it must not look like a defect of the node."""
+    kind = load(name)
+    try:
+        definition = kind.parse(configuration, database)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        log.warning("A task kind failed to read a configuration.", kind=name, reason=described(error), exc_info=error)
+        missing = isinstance(error, KeyError) and error.args and error.args[0] not in configuration
+        remedy = "Is that field missing? Add it" if missing else "Correct the configuration, or the kind"
+        raise ConfigurationError(
+            "Configuration", f"the kind {name} cannot read it: {described(error)}. {remedy}"
+        ) from error
+    if not isinstance(definition, Definition):
+        raise ConfigurationError(
+            "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.Definition"
+        )
+    return definition
+
+
+def described(error: Exception) -> str:
+    """An error nobody expected, in one line. A bare message of a KeyError says nothing without its type."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@cache
+def _imported(point: EntryPoint) -> TaskKind:
+    if point.dist is not None and point.dist.name != "raftnode":
+        # A user's package may have a module that is called as one of ours.
+        point = EntryPoint(point.name, theirs(point.module) + point.value.removeprefix(point.module), point.group)
+    kind: TaskKind = point.load()
+    _LOADED[_plain(point.name)] = kind
+    return kind
+
+
+_LOADED: dict[str, TaskKind] = {}
+
+
+def loaded(name: str) -> TaskKind | None:
+    """The kind of that name if it has been imported here before, so that nobody needs to wait for that."""
+    return _LOADED.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()

@@ -1,0 +1,58 @@
+"""The mentor's update of a Promotable: exactly one node fills it, as a task with a claim of its own.
+
+Its body is the group's own sender; what it repeats is taken in once, so that even a body that wakes late does no harm.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, cast
+
+from raftnode.documents.replication.sender import Destination, Replication
+from raftnode.documents.store.store import DocumentStore
+from raftnode.record.model import Database
+from raftnode.record.ownership import UPDATE_KIND
+from tasks.kinds.registry import ConfigurationError, Definition, TaskFailed
+from tasks.runtime.context import TaskContext
+
+SHOW_S = 1.0
+
+
+class UpdateKind:
+    """The kind "Update". Its tasks come from the topology; nobody defines them."""
+
+    name = UPDATE_KIND
+    etl_type = None
+
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+        """See `TaskKind.parse`. Always refused."""
+        raise ConfigurationError("TaskType", "an update follows from a Promotable; add a node to the database instead")
+
+    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
+        """See `TaskKind.parse_connection`. Always refused."""
+        raise ConfigurationError("Type", "an update takes no connection string")
+
+    async def run(self, context: TaskContext) -> None:
+        """See `TaskKind.run`."""
+        tag = context.run.task.name
+        url = context.node_url(tag)
+        if url is None or context.http is None:
+            raise TaskFailed(f"node {tag} is not in the cluster, so it cannot be filled")
+        # The context's view has what a sender uses of a store, and looks at the lease before each use.
+        source = cast(DocumentStore, context.documents)
+        sender = Replication(source, Destination(tag, url, context.run.database), context.http)
+        context.sending(tag, sender)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(sender.run())
+                while True:
+                    context.info.processed = sender.status.sent
+                    context.info.error = sender.status.error or None
+                    context.info.last_batch_at = sender.status.at
+                    await asyncio.sleep(SHOW_S)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            context.sending(tag, None)
+
+
+KIND = UpdateKind()

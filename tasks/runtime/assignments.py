@@ -1,0 +1,119 @@
+"""Remembers which tasks are this node's, so that a change of one database, or of one task, costs the others nothing."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from immutables import Map
+
+from raftnode.record.model import Claim, ConnectionString, Database, Record, Task, claim_key
+from raftnode.record.ownership import Group
+from tasks.runtime.plan import Own, Wanted, wanted_of, wanted_of_task
+
+_NO_CLAIMS: Map[str, Claim] = Map()
+
+
+class _Known(NamedTuple):
+    """What was worked out for a database. `shared` is what the placement of all its tasks reads; each reads besides
+    itself, its connection string, and its claim where the history decides (`claims` is empty where it does for none).
+    """
+
+    shared: tuple[object, ...]
+    tasks: Map[int, Task]
+    strings: Map[str, ConnectionString]
+    claims: Map[str, Claim]
+    sticky: bool
+    wanted: dict[str, Wanted]
+
+
+class WantedHere:
+    """`plan.wanted_here`, evaluated again only for tasks of which something that placement reads has changed."""
+
+    def __init__(self, own: Own) -> None:
+        self._own = own
+        self._seen: tuple[object, ...] = ()
+        self._known: dict[str, _Known] = {}
+        self._all: dict[str, Wanted] = {}
+
+    def __call__(self, record: Record) -> Mapping[str, Wanted]:
+        """The very same mapping as the last time if nothing has changed in it."""
+        seen = (record.databases, record.nodes, record.highly_available_tasks, record.claims)
+        if self._seen and _same(self._seen, seen):
+            return self._all
+        self._seen = seen
+        known = {}
+        changed = len(record.databases) != len(self._known)
+        for folded, database in record.databases.items():
+            before = self._known.get(folded)
+            known[folded] = after = self._evaluated(record, database, before)
+            changed = changed or before is None or before.wanted is not after.wanted
+        self._known = known
+        if changed and len(known) == 1:
+            (self._all,) = (one.wanted for one in known.values())
+        elif changed:
+            self._all = {key: want for one in known.values() for key, want in one.wanted.items()}
+        return self._all
+
+    def _evaluated(self, record: Record, database: Database, before: _Known | None) -> _Known:
+        tasks, strings = database.tasks, database.connection_strings
+        if before is not None and before.tasks is tasks:
+            sticky = before.sticky
+        else:
+            sticky = any(task.traits.sticky for task in tasks.values())
+        claims = record.claims if sticky or not record.highly_available_tasks else _NO_CLAIMS
+        shared = _shared(record, database)
+        if before is None or not _same(before.shared, shared):
+            return _Known(shared, tasks, strings, claims, sticky, wanted_of(record, database, self._own))
+        if before.tasks is tasks and before.strings is strings and before.claims is claims:
+            return before
+        after = _Known(shared, tasks, strings, claims, sticky, before.wanted)
+        ids = _changed(database.name, before, after)
+        return after._replace(wanted=self._edited(record, database, before, ids)) if ids else after
+
+    def _edited(self, record: Record, database: Database, before: _Known, ids: list[int]) -> dict[str, Wanted]:
+        """The tasks of these ids were added, edited or deleted."""
+        if database.disabled or self._own.tag not in database.topology.all_nodes:
+            return before.wanted
+        group = Group(record, database)
+        wanted = before.wanted.copy()
+        for id in ids:
+            was = before.tasks.get(id)
+            if was is not None:
+                wanted.pop(claim_key(database.name, was.kind, was.name), None)
+        for id in ids:
+            task = database.tasks.get(id)
+            want = wanted_of_task(group, database, task, self._own) if task is not None else None
+            if task is not None and want is not None:
+                wanted[claim_key(database.name, task.kind, task.name)] = want
+        return before.wanted if wanted == before.wanted else wanted
+
+
+def _shared(record: Record, database: Database) -> tuple[object, ...]:
+    """What the placement of every task reads, not the progress, which changes all the time."""
+    return (
+        database.name,
+        database.topology,
+        database.disabled,
+        database.deletion_in_progress,
+        record.nodes,
+        record.highly_available_tasks,
+    )
+
+
+def _changed(database: str, before: _Known, after: _Known) -> list[int]:
+    """The ids of the tasks of which something has changed that only their own placement reads. A look at thousands,
+    most of which are the same: it allocates nothing for those."""
+    ids = [id for id, task in after.tasks.items() if before.tasks.get(id) is not task]
+    if before.tasks is not after.tasks:
+        ids += [id for id in before.tasks if id not in after.tasks]
+    if before.strings is not after.strings:
+        names = {name for name, string in after.strings.items() if before.strings.get(name) is not string}
+        names |= {name for name in before.strings if name not in after.strings}
+        ids += [id for id, task in after.tasks.items() if (task.connection_string or "").lower() in names]
+    if before.claims is not after.claims:
+        keys = ((id, claim_key(database, task.kind, task.name)) for id, task in after.tasks.items())
+        ids += [id for id, key in keys if before.claims.get(key) is not after.claims.get(key)]
+    return ids
+
+
+def _same(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
+    return all(x is y for x, y in zip(a, b, strict=True))

@@ -1,0 +1,67 @@
+"""What a node shows of its tasks."""
+
+from typing import Literal
+
+import msgspec
+
+from raftnode.record.model import Progress
+from tasks.runtime.body import Body
+from tasks.runtime.context import Info
+from tasks.runtime.plan import Wanted
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """What a node shows of one of its tasks. `reason` says why it is in this state, `error` what holds it up;
+    `behind` counts the changes of the node's copy that it has not looked at, None where it looks at none."""
+
+    database: str
+    name: str
+    kind: str
+    task_id: int
+    node: str
+    state: Literal["Running", "Error", "Stopping", "Releasing", "Claiming", "Waiting"]
+    reason: str = ""
+    epoch: int | None = None
+    session: int | None = None
+    since: str | None = None
+    error: str | None = None
+    behind: int | None = None
+    progress: Progress | None = None
+    info: Info | None = None
+
+
+def of_body(tag: str, body: Body) -> Status:
+    """Of a run that has begun here and is not released yet."""
+    return Status(
+        database=body.run.database,
+        name=body.run.task.name,
+        kind=body.run.task.kind,
+        task_id=body.run.task.id,
+        node=tag,
+        state="Releasing" if body.state == "Ended" else body.state,
+        reason=body.reason,
+        epoch=body.run.epoch,
+        session=body.session,
+        since=body.since,
+        error=body.info.error,
+        behind=body.behind,
+        progress=body.progress or body.run.progress,
+        info=body.info,
+    )
+
+
+def of_wanted(
+    tag: str, wanted: Wanted, state: Literal["Waiting", "Claiming"], *, reason: str = "", error: str | None = None
+) -> Status:
+    """Of a task that is this node's and has not begun."""
+    task = wanted.task
+    return Status(
+        database=wanted.database,
+        name=task.name,
+        kind=task.kind,
+        task_id=task.id,
+        node=tag,
+        state=state,
+        reason=reason,
+        error=error,
+    )

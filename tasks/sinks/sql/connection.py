@@ -1,0 +1,263 @@
+"""RavenDB's SQL connection strings: a factory name and a string in ADO style, or an SQLAlchemy URL."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tasks.kinds.registry import ConfigurationError
+
+SQLITE = "sqlite+aiosqlite"
+POSTGRES = "postgresql+asyncpg"
+FACTORIES = {
+    "system.data.sqlite": SQLITE,
+    "microsoft.data.sqlite": SQLITE,
+    "npgsql": POSTGRES,
+}
+REDACTED_WITHIN_WORDS = 8
+"""Passwords of so many characters are taken out of messages wherever they stand."""
+_NAMES = "System.Data.SQLite, Microsoft.Data.Sqlite, Npgsql"
+
+_FILE_KEYS = {"data source", "datasource", "filename"}
+_PG_KEYS = {
+    "host": "host", "server": "host", "port": "port", "database": "database", "db": "database",
+    "username": "username", "user name": "username", "user id": "username", "userid": "username", "user": "username",
+    "uid": "username", "password": "password", "pwd": "password", "psw": "password",
+    "ssl mode": "ssl", "sslmode": "ssl",
+    "target session attributes": "session", "targetsessionattributes": "session",
+    "search path": "search_path", "searchpath": "search_path",
+}  # fmt: skip
+_IGNORED = {
+    "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
+    "application name", "keepalive", "include error detail", "version", "cache", "mode", "foreign keys",
+    "default timeout", "journal mode", "persist security info", "trust server certificate",
+    "load balance hosts", "host recheck seconds", "max auto prepare", "no reset on close",
+}  # fmt: skip
+_SSL_MODES = {
+    "disable": "disable", "allow": "allow", "prefer": "prefer", "require": "require",
+    "verifyca": "verify-ca", "verify-ca": "verify-ca", "verifyfull": "verify-full", "verify-full": "verify-full",
+}  # fmt: skip
+
+
+_SESSIONS = ("read-write", "primary", "any")
+_SEVERAL_HOSTS = re.compile(r"^(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^/?#]*,[^/?#]*)(?P<after>.*)$")
+PORT = "5432"
+
+
+class SqlConnection(msgspec.Struct, frozen=True):
+    """Where an SQL target is. `url` holds the password; show `str(connection)`, which does not.
+
+    `hosts` are all (host, port) when there are several, tried in order; `url` names the first. `session` is what the
+    one that is taken must allow: "read-write", "primary" or "any". `search_path` are the schemas, as PostgreSQL writes
+    them, in the first of which tables without a schema stand, those of the fence too; empty for the user's own.
+    """
+
+    name: str
+    url: URL
+    ssl: str | None = None
+    hosts: tuple[tuple[str, int], ...] = ()
+    session: str = "read-write"
+    search_path: str = ""
+
+    def __str__(self) -> str:
+        text = self.url.render_as_string(hide_password=True)
+        if not self.hosts:
+            return text
+        assert self.url.host is not None
+        first = URL.create("x", host=self.url.host, port=self.url.port).render_as_string()[len("x://") :]
+        return text.replace(first, ",".join(f"{host}:{port}" for host, port in self.hosts), 1)
+
+    @property
+    def address(self) -> tuple[object, ...]:
+        """What tells one target from another: the same for connection strings that lead to the same place."""
+        return (self.url, self.ssl, self.hosts, self.session, self.search_path)
+
+    def __repr__(self) -> str:
+        return f"SqlConnection({self.name!r}, {self})"
+
+    def redacted(self, text: str) -> str:
+        """The text without the password, should a driver have put it there. A short one is replaced where it stands by
+        itself: within other words it stands by chance, and taking it out there would show what it is."""
+        password = str(self.url.password or "")
+        if not password:
+            return text
+        pattern = re.escape(password)
+        if len(password) < REDACTED_WITHIN_WORDS:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        return re.sub(pattern, "***", text)
+
+
+def parse(configuration: Mapping[str, Any]) -> SqlConnection:
+    """The target of a connection string {Name, ConnectionString, FactoryName, Type: "Sql"}.
+
+    Raises ConfigurationError.
+    """
+    name = _text(configuration, "Name")
+    text = _text(configuration, "ConnectionString")
+    factory = _text(configuration, "FactoryName")
+    if configuration.get("Type", "Sql") != "Sql":
+        raise ConfigurationError("Type", f"must be Sql, not {configuration['Type']}")
+    driver = FACTORIES.get(factory.lower())
+    if driver is None:
+        raise ConfigurationError("FactoryName", f"'{factory}' is not known; use one of: {_NAMES}")
+    if "://" in text:
+        return _from_url(name, text, driver)
+    pairs = _pairs(text)
+    return _sqlite(name, pairs) if driver == SQLITE else _postgres(name, pairs)
+
+
+def check_path(target: SqlConnection) -> None:
+    """Refuses a file that every node would look for in another place. Asked of new connection strings only. Raises
+    ConfigurationError."""
+    file = target.url.database or ""
+    if target.url.drivername == SQLITE and not file.startswith("/"):
+        raise ConfigurationError(
+            "ConnectionString",
+            f"names the file '{file}', which depends on where a node was started; write an absolute path, as in "
+            "Data Source=/var/lib/shop/target.db. Every node has a file of its own there: it does not follow a task "
+            "that moves to another machine",
+        )
+
+
+def _text(configuration: Mapping[str, Any], field: str) -> str:
+    value = configuration.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(field, "is missing; give a non-empty text")
+    return value.strip()
+
+
+def _from_url(name: str, text: str, driver: str) -> SqlConnection:
+    several = _SEVERAL_HOSTS.match(text)
+    hosts = _hosts(several["hosts"], PORT) if several else ()
+    if several:
+        text = f"{several['before']}{several['hosts'].partition(',')[0]}{several['after']}"
+    try:
+        url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", text))
+    except (ArgumentError, ValueError):
+        raise ConfigurationError("ConnectionString", "is no valid URL") from None
+    dialect = driver.split("+")[0]
+    if url.get_backend_name() != dialect:
+        raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
+    if not url.database:
+        raise ConfigurationError("ConnectionString", f"names no database, as in {dialect}://.../target")
+    if unknown := set(url.query) - {"ssl", "sslmode", "target_session_attrs", "search_path"}:
+        raise ConfigurationError("ConnectionString", f"has unknown parameters: {', '.join(sorted(unknown))}")
+    ssl, session = url.query.get("ssl", url.query.get("sslmode")), url.query.get("target_session_attrs")
+    return SqlConnection(
+        name,
+        url.set(drivername=driver, query={}),
+        _ssl(str(ssl)) if ssl else None,
+        hosts,
+        _session(str(session) if session else ""),
+        str(url.query.get("search_path", "")),
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """The pairs of `Key=Value;Key="a;b"`, keys folded. A quoted value holds its quote doubled."""
+    pairs: dict[str, str] = {}
+    rest = text.strip().rstrip(";")
+    while rest:
+        key, equals, rest = rest.partition("=")
+        if not equals:
+            # It is not shown: it may be the rest of a password.
+            after = f", after '{list(pairs)[-1]}'" if pairs else ""
+            raise ConfigurationError("ConnectionString", f"has a part without '='{after}; write Key=Value;Key=\"a;b\"")
+        rest = rest.lstrip()
+        if rest[:1] in ("'", '"'):
+            value, rest = _quoted(rest)
+        else:
+            value, _, rest = rest.partition(";")
+        pairs[" ".join(key.lower().split())] = value.strip()
+    return pairs
+
+
+def _quoted(text: str) -> tuple[str, str]:
+    quote, value, place = text[0], "", 1
+    while place < len(text):
+        if text[place] != quote:
+            value += text[place]
+        elif text[place + 1 : place + 2] == quote:
+            value += quote
+            place += 1
+        else:
+            return value, text[place + 1 :].lstrip().removeprefix(";")
+        place += 1
+    raise ConfigurationError("ConnectionString", f"a value begins with {quote} and has no closing {quote}")
+
+
+def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
+    _refuse_unknown(pairs, _FILE_KEYS, "Data Source")
+    file = next((value for key, value in pairs.items() if key in _FILE_KEYS), "")
+    if not file or file == ":memory:":
+        raise ConfigurationError("ConnectionString", "names no file; write Data Source=/path/to/target.db")
+    return SqlConnection(name, URL.create(SQLITE, database=file))
+
+
+def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
+    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode, Search Path")
+    given = {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS}
+    for field in ("host", "database"):
+        if not given.get(field):
+            raise ConfigurationError("ConnectionString", f"has no {field.title()}=; name the {field}")
+    hosts = _hosts(given["host"], given.get("port", PORT))
+    url = URL.create(
+        POSTGRES,
+        username=given.get("username"),
+        password=given.get("password"),
+        host=hosts[0][0],
+        port=hosts[0][1],
+        database=given["database"],
+    )
+    return SqlConnection(
+        name,
+        url,
+        _ssl(given["ssl"]) if given.get("ssl") else None,
+        hosts if len(hosts) > 1 else (),
+        _session(given.get("session", "")),
+        given.get("search_path", ""),
+    )
+
+
+def _hosts(text: str, port: str) -> tuple[tuple[str, int], ...]:
+    """(host, port) of each in `a,b:5433,[::1]:5434`; `port` is that of those that name none."""
+    hosts = []
+    for part in text.split(","):
+        host, colon, own = part.strip().rpartition(":")
+        if not colon or part.strip().endswith("]") or "/" in part or (":" in host and not host.endswith("]")):
+            host, own = part.strip(), port
+        host = host.removeprefix("[").removesuffix("]")
+        if not host:
+            raise ConfigurationError("ConnectionString", f"Host={text} names an empty host; write Host=a,b:5433")
+        hosts.append((host, _port(own)))
+    return tuple(hosts)
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ConfigurationError("ConnectionString", f"Port={text} is no port number")
+    return int(text)
+
+
+def _session(text: str) -> str:
+    """What the chosen one of several hosts must allow; one that takes no rows is of no use."""
+    folded = text.lower() or _SESSIONS[0]
+    if folded not in _SESSIONS:
+        known = ", ".join(_SESSIONS)
+        raise ConfigurationError("ConnectionString", f"Target Session Attributes={text} is not one of {known}")
+    return folded
+
+
+def _ssl(mode: str) -> str:
+    if mode.lower() not in _SSL_MODES:
+        raise ConfigurationError("ConnectionString", f"SSL Mode={mode} is not one of {', '.join(_SSL_MODES)}")
+    return _SSL_MODES[mode.lower()]
+
+
+def _refuse_unknown(pairs: Mapping[str, str], known: set[str], wanted: str) -> None:
+    for key in pairs:
+        if key not in known and key not in _IGNORED:
+            raise ConfigurationError("ConnectionString", f"key '{key}' is not known; it takes {wanted}")

@@ -1,0 +1,115 @@
+"""The mentor's update of a Promotable, over real HTTP between two real stores."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raftnode.documents.replication.sender import Replication
+from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.http_client import Http
+from raftnode.record.model import Task
+from tasks.kinds import registry as kinds
+from tasks.kinds.registry import ConfigurationError, TaskFailed
+from tasks.kinds.update import KIND
+from tasks.runtime.context import Info, NotOwned, Run, RunSettings, TaskContext
+from tasks.runtime.run_journal import Pulse, RunJournal
+from tests.unit.tasks.conftest import northwind, put_all, receiving, until
+
+
+@dataclass
+class Promotable:
+    """A node that only receives."""
+
+    store: DocumentStore
+    url: str
+
+
+@pytest.fixture
+async def promotable(tmp_path: Path) -> AsyncIterator[Promotable]:
+    store = await DocumentStore.open(tmp_path / "promotable.sqlite", tag="C", database="Northwind")
+    async with receiving(store) as url:
+        yield Promotable(store, url)
+    await store.close()
+
+
+class Mentor:
+    """The body's surroundings."""
+
+    def __init__(self, store: DocumentStore, directory: Path, http: Http, url: str | None) -> None:
+        self.owned = True
+        self.senders: list[tuple[str, Replication | None]] = []
+        run = Run(
+            database="Northwind",
+            task=Task(id=0, name="C", kind="Update", key=1),
+            claim_key="northwind/Update/c",
+            epoch=5,
+            generation=0,
+            cluster_id="c1",
+            node="A",
+        )
+        self.context = TaskContext(
+            run,
+            store,
+            settings=RunSettings(batch_documents_max=100),
+            info=Info(),
+            owned=lambda: self.owned,
+            save=lambda run, progress: asyncio.get_running_loop().create_future(),
+            journal=RunJournal(directory, "A"),
+            pulse=Pulse(),
+            http=http,
+            node_url=lambda tag: url if tag == "C" else None,
+            sending=lambda tag, sender: self.senders.append((tag, sender)),
+        )
+
+
+async def test_a_promotable_is_filled_followed_and_its_sender_is_shown(
+    store: DocumentStore, promotable: Promotable, tmp_path: Path
+) -> None:
+    await put_all(store, northwind())
+    async with Http() as http:
+        mentor = Mentor(store, tmp_path, http, promotable.url)
+        body = asyncio.create_task(KIND.run(mentor.context))
+        await until(lambda: promotable.store.change_vector == store.change_vector, body)
+        assert (await promotable.store.stats()).documents == 1053
+        await store.delete("orders/10248-A")
+        await until(lambda: promotable.store.change_vector == store.change_vector, body)
+        assert await promotable.store.get(["orders/10248-A"]) == [None]
+        body.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await body
+    shown = [(tag, sender is not None) for tag, sender in mentor.senders]
+    assert shown == [("C", True), ("C", False)]
+
+
+async def test_a_mentor_that_has_lost_its_lease_sends_nothing_more(
+    store: DocumentStore, promotable: Promotable, tmp_path: Path
+) -> None:
+    async with Http() as http:
+        mentor = Mentor(store, tmp_path, http, promotable.url)
+        body = asyncio.create_task(KIND.run(mentor.context))
+        await put_all(store, northwind("Orders")[:1])
+        await until(lambda: promotable.store.change_vector == store.change_vector, body)
+        mentor.owned = False
+        await put_all(store, northwind("Orders")[1:])
+        with pytest.raises(NotOwned):
+            await body
+    assert (await promotable.store.stats()).documents == 1
+
+
+async def test_a_promotable_outside_the_cluster_is_a_task_error(store: DocumentStore, tmp_path: Path) -> None:
+    async with Http() as http:
+        mentor = Mentor(store, tmp_path, http, None)
+        with pytest.raises(TaskFailed, match="node C is not in the cluster"):
+            await KIND.run(mentor.context)
+
+
+def test_nobody_defines_an_update() -> None:
+    kind = kinds.load("Update")
+    assert kind.name == "Update"
+    with pytest.raises(ConfigurationError, match="add a node to the database instead"):
+        kind.parse({}, None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="takes no connection string"):
+        kind.parse_connection({})

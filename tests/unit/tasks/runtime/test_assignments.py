@@ -1,0 +1,82 @@
+"""What is remembered of placement is what placement says, after any change."""
+
+import random
+
+import pytest
+from msgspec.structs import replace
+
+from raftnode.record.commands import DeleteTask, PutTask, SetTaskPin, SetTaskState
+from raftnode.record.model import Traits
+from raftnode.record.ownership import task_key
+from tasks.runtime.assignments import WantedHere
+from tasks.runtime.plan import Own, wanted_here
+from tests.unit.record.build import KIND, Cluster
+
+OWN = Own("A", "id-A", 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_remembered_is_what_placement_says(seed: int) -> None:
+    chance = random.Random(seed)
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.connection("Warehouse")
+    wanted = WantedHere(OWN)
+    for _ in range(150):
+        _happen(cluster, chance)
+        if chance.random() < 0.7:
+            assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+
+
+def _happen(cluster: Cluster, chance: random.Random) -> None:
+    tasks = list(cluster.database().tasks.values())
+    task = chance.choice(tasks) if tasks else None
+    name = f"t{chance.randrange(8)}"
+    mentor = chance.choice([None, "A", "B"])
+    traits = Traits(sticky=chance.random() < 0.3)
+    put = PutTask(
+        database="Northwind", name=name, kind=KIND, key=task_key(KIND, name), mentor=mentor, traits=traits,
+        connection_string=chance.choice([None, "Warehouse"]),
+    )  # fmt: skip
+    match chance.randrange(8) if task else 0:
+        case 0 | 1:
+            cluster.apply(put)
+        case 2:
+            assert task is not None
+            cluster.apply(replace(put, id=task.id))
+        case 3:
+            assert task is not None
+            cluster.apply(DeleteTask(database="Northwind", id=task.id))
+        case 4:
+            assert task is not None
+            cluster.apply(SetTaskState(database="Northwind", id=task.id, disabled=chance.random() < 0.5))
+        case 5:
+            assert task is not None
+            cluster.apply(SetTaskPin(database="Northwind", id=task.id, mentor=mentor))
+        case 6:
+            assert task is not None
+            cluster.apply(cluster.claim(chance.choice("AB"), task.name))
+            for key, claim in cluster.record.claims.items():
+                # As if the other node had held it last.
+                cluster.record = cluster.record.with_claim(key, replace(claim, tag=chance.choice("AB")))
+            if chance.random() < 0.3:
+                keeps = not cluster.record.highly_available_tasks
+                cluster.record = replace(cluster.record, highly_available_tasks=keeps)
+        case _:
+            cluster.connection("Warehouse")
+
+
+def test_a_change_elsewhere_gives_the_very_same_mapping() -> None:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.task("mine", mentor="A")
+    wanted = WantedHere(OWN)
+    before = wanted(cluster.record)
+    cluster.task("theirs", mentor="B")
+    cluster.create("B", name="Other")
+    assert wanted(cluster.record) is not None
+    cluster.claim("B", "theirs")
+    after = wanted(cluster.record)
+    cluster.do(cluster.claim("A", "mine"))
+    assert wanted(cluster.record) is after
+    assert before.keys() == after.keys()

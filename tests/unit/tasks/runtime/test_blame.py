@@ -1,0 +1,166 @@
+"""Which task held the loop of a process that was killed for it: real processes, really killed."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from raftnode.record.commands import BlameTask
+from tasks.runtime.blame import Blame, Blameless, blame_in
+from tests.unit.tasks.conftest import until
+
+PROCESS = """
+import asyncio, re, sys, time
+from pathlib import Path
+from tasks.runtime.blame import Blame
+
+async def body():
+    await asyncio.sleep(0.05)
+    {does}
+
+async def main():
+    blame = Blame(Path(sys.argv[1]))
+    task = asyncio.create_task(run(blame))
+    while True:
+        blame.beat(0.3)
+        await asyncio.sleep(0.05)
+
+async def run(blame):
+    await blame.steps("db/Kind/t", 7, body())
+
+asyncio.run(main())
+"""
+
+
+async def body_of(does: str, directory: Path) -> asyncio.subprocess.Process:
+    program = PROCESS.format(does=does)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(directory))
+    await until((directory / "on_loop").exists)
+    return process
+
+
+@pytest.mark.parametrize("does", ["time.sleep(3600)", "re.match('(a+)+$', 'a' * 60 + 'b')"], ids=["blocks", "spins"])
+async def test_a_body_that_held_the_loop_when_its_process_was_killed_is_named(tmp_path: Path, does: str) -> None:
+    process = await body_of(does, tmp_path)
+    try:
+        await until(lambda: (tmp_path / "held_at").stat().st_size > 0)
+    finally:
+        process.kill()
+        await process.wait()
+    blame = Blame(tmp_path)
+    assert [(one.key, one.epoch) for one in blame.accusations] == [("db/Kind/t", 7)]
+    assert "in body" in blame.accusations[0].stack
+    assert blame.accuses("db/Kind/t")
+    assert not blame.accuses("db/Kind/other")
+    blame.close()
+    # A process that could not report leaves it to the next one.
+    blame = Blame(tmp_path)
+    told: list[BlameTask] = []
+
+    async def propose(command: BlameTask) -> None:
+        told.append(command)
+
+    assert await blame.report("A", propose) == ["db/Kind/t"]
+    assert [(one.key, one.epoch, one.tag) for one in told] == [("db/Kind/t", 7, "A")]
+    assert not blame.accuses("db/Kind/t")
+    blame.close()
+    assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
+
+
+async def test_a_process_that_is_killed_while_its_loop_turns_blames_nobody(tmp_path: Path) -> None:
+    process = await body_of("await asyncio.sleep(3600)", tmp_path)
+    process.kill()
+    await process.wait()
+    blame = Blame(tmp_path)
+    assert blame.accusations == []
+    blame.close()
+
+
+async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> None:
+    blame = Blame(tmp_path)
+    log: list[str] = []
+
+    async def body() -> None:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, "value")
+        log.append(await future)
+        try:
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            log.append("timeout")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(0))
+        log.append("waiting")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("cancelled")
+
+    async def run() -> None:
+        await blame.steps("k", 1, body())
+
+    task = asyncio.create_task(run())
+    await until(lambda: log == ["value", "timeout", "waiting"])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert log[-1] == "cancelled"
+
+    async def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await blame.steps("k", 1, fails())
+    blame.close()
+
+
+async def test_a_body_that_holds_the_loop_and_lets_it_go_is_named_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.runtime.blame.HELD_S", 0.0)
+    blame = Blame(tmp_path)
+    with capture_logs() as logs:
+        await blame.steps("db/Kind/t", 7, asyncio.sleep(0))
+    blame.close()
+    assert logs[0]["task"] == "db/Kind/t"
+    assert "held the event loop" in logs[0]["event"]
+
+
+async def test_a_disk_that_takes_no_file_costs_the_name_and_not_the_node(tmp_path: Path) -> None:
+    blame = blame_in(tmp_path / "gone")
+    assert type(blame) is Blameless
+    blame.beat(1)
+    blame.rest()
+    assert not blame.accuses("k")
+    await blame.steps("k", 1, asyncio.sleep(0))
+    blame.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        (b"garbage\0", b""),
+        (b"\xff\xfe 12\0", b""),
+        (b" key\0", b""),
+        (b"12\0", b""),
+        (b"12 key", b""),
+        (b"9" * 4000 + b" key\0", b""),
+        (b"9999999999999999999 key\0", b""),
+        (b"\0" * 4096, b"\x00"),
+        (b"\0" * 4096, b'[{"key":"a","epoch":99999999999999999999999,"stack":""}]'),
+    ],
+)
+def test_files_that_are_not_as_they_were_written_accuse_nobody_and_keep_no_node_from_starting(
+    tmp_path: Path, name: bytes, kept: bytes
+) -> None:
+    (tmp_path / "on_loop").write_bytes(name)
+    (tmp_path / "held_at").write_bytes(b"Thread\n  File x\n")
+    if kept:
+        (tmp_path / "blamed.json").write_bytes(kept)
+    blame = blame_in(tmp_path)
+    assert isinstance(blame, Blame)
+    assert blame.accusations == []
+    blame.close()

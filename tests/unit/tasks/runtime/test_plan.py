@@ -1,0 +1,246 @@
+"""The supervisor's plan, one sentence of its rules a test."""
+
+import pytest
+from immutables import Map
+from msgspec.structs import replace
+
+from raftnode.record.commands import (
+    AddDatabaseNode,
+    CreateDatabase,
+    Decide,
+    DeleteTask,
+    PromoteDatabaseNode,
+    PutConnectionString,
+    PutTask,
+    ReleaseTask,
+    SetDatabaseState,
+    SetDraining,
+    SetTaskPin,
+    SetTaskState,
+    VoidClaim,
+)
+from raftnode.record.ownership import UPDATE_KIND, task_key
+from tasks.runtime.plan import Action, Body, Claiming, Forget, Own, Release, Start, Stop, Wait, plan, wanted_here
+from tests.unit.record.build import KIND, NONCE, Cluster
+
+A = Own("A", "id-A", 1, NONCE)
+KEY = f"northwind/{KIND}/orders"
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.connection()
+    cluster.task("orders", mentor="A", connection_string="Warehouse")
+    return cluster
+
+
+def granted(cluster: Cluster, session: int = 1) -> int:
+    epoch: int = cluster.do(cluster.claim("A", "orders", session=session))
+    return epoch
+
+
+def body(cluster: Cluster, epoch: int, state: str = "Running", **how: object) -> dict[str, Body]:
+    fingerprint = wanted_here(cluster.record, A)[KEY].fingerprint
+    fields = {"epoch": epoch, "session": 1, "fingerprint": fingerprint, "state": state} | how
+    return {KEY: Body(**fields)}  # type: ignore[arg-type]
+
+
+def one(actions: list[Action]) -> Action:
+    (action,) = actions
+    return action
+
+
+def test_a_task_is_claimed_by_its_responsible_node_in_its_present_session(cluster: Cluster) -> None:
+    action = one(plan(cluster.record, A, 3, {}))
+    assert isinstance(action, Claiming)
+    assert (action.key, action.session) == (KEY, 3)
+    assert plan(cluster.record, Own("B", "id-B", 1), 3, {}) == []
+
+
+def test_nothing_is_claimed_without_a_lease_or_while_a_claim_is_on_its_way(cluster: Cluster) -> None:
+    assert plan(cluster.record, A, None, {}) == []
+    assert plan(cluster.record, A, 1, {}, claiming={KEY}) == []
+
+
+def test_a_grant_of_the_present_session_starts_a_body(cluster: Cluster) -> None:
+    epoch = granted(cluster)
+    action = one(plan(cluster.record, A, 1, {}))
+    assert isinstance(action, Start)
+    assert (action.epoch, action.session) == (epoch, 1)
+
+
+def test_a_grant_of_an_older_session_starts_nothing_and_is_claimed_again(cluster: Cluster) -> None:
+    granted(cluster)
+    assert isinstance(one(plan(cluster.record, A, 2, {})), Claiming)
+
+
+@pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1)])
+def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_released(cluster: Cluster, own: Own) -> None:
+    """That process may live, on a copy of the directory."""
+    epoch = granted(cluster)
+    action = one(plan(cluster.record, own, 1, {}))
+    assert isinstance(action, Wait)
+    assert action.reason.startswith(f"start 1 of this node (this is start {own.boot}) holds epoch {epoch}")
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("orders").id, disabled=True))
+    assert plan(cluster.record, own, 1, {}) == []
+    assert isinstance(one(plan(cluster.record, A, 1, {})), Release)
+
+
+def test_a_grant_to_another_data_directory_of_the_same_tag_is_not_ours(cluster: Cluster) -> None:
+    granted(cluster)
+    action = one(plan(cluster.record, Own("A", "id-other", 1), 1, {}))
+    assert isinstance(action, Wait)
+    assert "until it is released or void" in action.reason
+
+
+def test_an_epoch_that_has_run_before_is_released_and_never_started_again(cluster: Cluster) -> None:
+    epoch = granted(cluster)
+    action = one(plan(cluster.record, A, 1, {}, spent={epoch}))
+    assert isinstance(action, Release)
+    assert action.epoch == epoch
+
+
+def test_a_running_body_is_left_alone_as_long_as_nothing_concerns_it(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    cluster.do(CreateDatabase(name="Other", nodes=("A",)))
+    cluster.task("another", mentor="B")
+    cluster.do(PutConnectionString(database="Northwind", name="unused", type="Sql", configuration=b"{}"))
+    assert plan(cluster.record, A, 1, running) == []
+
+
+@pytest.mark.parametrize(("session", "reason"), [(None, "the lease has ended"), (2, "session 1 has ended")])
+def test_the_end_of_a_session_stops_the_body(cluster: Cluster, session: int | None, reason: str) -> None:
+    running = body(cluster, granted(cluster))
+    assert one(plan(cluster.record, A, session, running)) == Stop(KEY, reason)
+
+
+def test_a_partition_tolerant_body_outlives_the_lease_and_not_its_claim(cluster: Cluster) -> None:
+    epoch = granted(cluster)
+    tolerant = body(cluster, epoch, partition_tolerant=True)
+    assert plan(cluster.record, A, None, tolerant) == []
+    assert plan(cluster.record, A, 2, tolerant) == []
+    cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(VoidClaim(key=KEY, epoch=epoch, reason="silent"),)))
+    assert isinstance(one(plan(cluster.record, A, 2, tolerant)), Stop)
+
+
+def test_a_body_whose_epoch_is_not_the_record_s_stops_at_once(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    newer = granted(cluster, session=2)
+    assert one(plan(cluster.record, A, 2, running)) == Stop(
+        KEY, f"epoch {running[KEY].epoch} is over: the claim is held by A's epoch {newer}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (SetTaskPin(database="Northwind", id=0, mentor="B", pinned=True), "B is, by rule PinnedMentor"),
+        (SetTaskState(database="Northwind", id=0, disabled=True), "the task is disabled"),
+        (DeleteTask(database="Northwind", id=0), "the task is gone"),
+        (SetDatabaseState(name="Northwind", disabled=True), "database 'northwind' is disabled"),
+        (SetDraining(tag="A", draining=True), "B is, by rule Hash"),
+    ],
+)
+def test_a_body_that_is_not_this_node_s_any_more_stops_with_the_reason(
+    cluster: Cluster, command: SetTaskPin, reason: str
+) -> None:
+    running = body(cluster, granted(cluster))
+    if hasattr(command, "id"):
+        command = replace(command, id=cluster.task_now("orders").id)
+    cluster.do(command)
+    assert one(plan(cluster.record, A, 1, running)) == Stop(KEY, f"this node is not responsible any more: {reason}")
+
+
+@pytest.mark.parametrize("what", ["task", "connection string"])
+def test_an_edit_restarts_the_body_under_a_new_claim(cluster: Cluster, what: str) -> None:
+    epoch = granted(cluster)
+    running = body(cluster, epoch)
+    task = cluster.task_now("orders")
+    if what == "task":
+        fields = {f: getattr(task, f) for f in ("id", "name", "kind", "key", "mentor", "connection_string")}
+        cluster.do(PutTask(database="Northwind", configuration=b'{"x":1}', **fields))
+    else:
+        cluster.do(PutConnectionString(database="Northwind", name="Warehouse", type="Sql", configuration=b'{"x":1}'))
+    assert one(plan(cluster.record, A, 1, running)) == Stop(KEY, "the task or its connection string was edited")
+    ended = {KEY: Body(epoch, 1, running[KEY].fingerprint, "Ended")}
+    assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Release(KEY, epoch, "the body has ended")
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Forget(KEY)
+    assert isinstance(one(plan(cluster.record, A, 1, {}, spent={epoch})), Claiming)
+
+
+def test_a_pin_alone_restarts_nothing(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("orders").id, mentor="A", pinned=True))
+    assert plan(cluster.record, A, 1, running) == []
+
+
+def test_a_body_that_is_stopping_is_waited_for(cluster: Cluster) -> None:
+    stopping = body(cluster, granted(cluster), "Stopping")
+    assert plan(cluster.record, A, None, stopping) == []
+
+
+def test_a_task_that_another_node_holds_is_waited_for(cluster: Cluster) -> None:
+    task = cluster.task_now("orders")
+    cluster.do(SetTaskPin(database="Northwind", id=task.id, mentor="B"))
+    epoch = cluster.do(cluster.claim("B", "orders"))
+    cluster.do(SetTaskPin(database="Northwind", id=task.id, mentor="A"))
+    action = one(plan(cluster.record, A, 1, {}))
+    assert isinstance(action, Wait)
+    assert action.reason == f"node B holds epoch {epoch} until it is released or void"
+
+
+def test_a_claim_of_an_earlier_session_that_is_not_wanted_any_more_is_released(cluster: Cluster) -> None:
+    epoch = granted(cluster)
+    cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("orders").id, disabled=True))
+    action = one(plan(cluster.record, A, 2, {}))
+    assert isinstance(action, Release)
+    assert action.epoch == epoch
+
+
+def test_a_renamed_task_waits_for_the_body_under_its_old_name(cluster: Cluster) -> None:
+    epoch = granted(cluster)
+    running = body(cluster, epoch)
+    task = cluster.task_now("orders")
+    cluster.do(
+        PutTask(database="Northwind", id=task.id, name="bills", kind=KIND, key=task_key(KIND, "bills"), mentor="A")
+    )
+    stop, wait = plan(cluster.record, A, 1, running)
+    assert isinstance(stop, Stop)
+    assert isinstance(wait, Wait)
+    assert wait.key == f"northwind/{KIND}/bills"
+    ended = {KEY: Body(epoch, 1, running[KEY].fingerprint, "Ended")}
+    release, _ = plan(cluster.record, A, 1, ended, spent={epoch})
+    assert release == Release(KEY, epoch, "the body has ended")
+    cluster.do(ReleaseTask(key=KEY, epoch=epoch))
+    forget, claim = plan(cluster.record, A, 1, ended, spent={epoch})
+    assert forget == Forget(KEY)
+    assert isinstance(claim, Claiming)
+
+
+def test_a_promotable_s_update_is_a_task_of_its_mentor(cluster: Cluster) -> None:
+    three = Cluster("A", "B", "C")
+    three.create("A", "B")
+    three.do(AddDatabaseNode(name="Northwind", tag="C", mentor="A"))
+    action = one(plan(three.record, A, 1, {}))
+    assert isinstance(action, Claiming)
+    assert action.key == f"northwind/{UPDATE_KIND}/c"
+    epoch = three.do(replace(three.claim("A", "C"), kind=UPDATE_KIND))
+    fingerprint = wanted_here(three.record, A)[action.key].fingerprint
+    running = {action.key: Body(epoch, 1, fingerprint, "Running")}
+    three.do(PromoteDatabaseNode(name="Northwind", tag="C"))
+    assert one(plan(three.record, A, 1, running)) == Stop(
+        action.key, "this node is not responsible any more: the update is over"
+    )
+
+
+def test_a_body_of_a_database_that_is_gone_stops(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    empty = Cluster("A")
+    held = {KEY: cluster.record.claims[KEY]}
+    record = replace(empty.record, claims=Map(held))
+    assert one(plan(record, A, 1, running)) == Stop(
+        KEY, "this node is not responsible any more: database 'northwind' is gone"
+    )
