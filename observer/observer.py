@@ -33,6 +33,7 @@ POLL_MS_MIN = 5
 class Heartbeat(Leadership, Protocol):
     """What the observer needs of the lease; see `raftnode.liveness.heartbeat.Heartbeat`."""
 
+    def check(self) -> None: ...
     @property
     def role(self) -> Role: ...
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]: ...
@@ -104,6 +105,8 @@ class Observer:
 
     async def turn(self) -> float:
         """One turn: looks, decides, and proposes what was decided. Returns how long nothing can change, in ms."""
+        # First of all: a leader that wakes late may lead no more, and must not decide by what it last heard.
+        self._heartbeat.check()
         record = self._replica.record
         timings = record.timings
         if self._heartbeat.role != "Leader" or timings is None:

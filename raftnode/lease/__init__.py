@@ -2,8 +2,8 @@
 out.
 
 A node's state is a `Lease`. Whatever wakes the node first calls `checked`; a beat goes through `on_beat`, a
-report through `on_report`, and `beats` says what a leader sends. Nothing here reads a clock or sends
-anything.
+report through `on_report`, and `beats` says what a leader sends. Whoever only looks takes `as_of`. Nothing here reads a
+clock or sends anything.
 
 Two promises rest on these functions, as long as clocks are at most one per cent wrong. A lease granted by
 this leader ends at most L after a stamp that it heard, so R of silence outlasts it. A lease granted by an
@@ -35,6 +35,7 @@ __all__ = [
     "Stamp",
     "StepDown",
     "View",
+    "as_of",
     "beats",
     "checked",
     "has_lease",
@@ -68,10 +69,7 @@ def has_lease(lease: Lease, timings: Timings | None, now: Now) -> bool:
 
 def checked(lease: Lease, view: View, now: Now) -> tuple[Lease, StepDown | None]:
     """The state after a look at the clocks and at Raft: before any message, timer or effect."""
-    holder = holding.lapsed(lease.holder, now, view.timings)
-    leads_on = view.role == "Leader" and lease.authority is not None and lease.authority.term == view.term
-    if holder.until_ns == FOREVER_NS and view.voters != {lease.tag} and not leads_on:
-        holder = replace(holder, held=False, until_ns=0)
+    holder = _ended(lease, view, now)
     if view.role not in ("Leader", "LeaderElect"):
         return replace(lease, holder=holder, authority=None), None
     authority = lease.authority
@@ -82,6 +80,22 @@ def checked(lease: Lease, view: View, now: Now) -> tuple[Lease, StepDown | None]
     authority = leadership.refreshed(authority, view, now)
     lease = replace(lease, holder=holder, authority=authority)
     return _led(lease, authority, view.timings, view, now) if view.timings else (lease, None)
+
+
+def as_of(lease: Lease, view: View, now: Now) -> Lease:
+    """The state for whoever only looks at this moment: what has ended since `checked` was last asked is gone from it. A
+    lease or a session that `checked` would begin or renew is not in it: nobody has been told of those yet, nor has the
+    kill timer been set."""
+    return replace(lease, holder=_ended(lease, view, now), authority=checked(lease, view, now)[0].authority)
+
+
+def _ended(lease: Lease, view: View, now: Now) -> Holder:
+    """The node's side without what has ended."""
+    holder = holding.lapsed(lease.holder, now, view.timings)
+    leads_on = view.role == "Leader" and lease.authority is not None and lease.authority.term == view.term
+    if holder.until_ns == FOREVER_NS and view.voters != {lease.tag} and not leads_on:
+        return replace(holder, held=False, until_ns=0)
+    return holder
 
 
 def _led(lease: Lease, authority: Authority, timings: Timings, view: View, now: Now) -> tuple[Lease, StepDown | None]:
@@ -145,13 +159,13 @@ def on_report(lease: Lease, tag: str, report: Report, view: View, now: Now) -> t
 
 
 def role_of(lease: Lease, view: View) -> Role:
-    """What the node is to the cluster; `checked` has been asked. Passive: in none. Candidate: without a
-    lease."""
+    """What the node is to the cluster; `checked` or `as_of` has been asked. Passive: in none. Candidate: without a
+    lease. A leader without authority is none, also while Raft has not heard of that yet."""
     if view.timings is None:
         return "Passive"
     if not lease.holder.held:
         return "Candidate"
-    return "Follower" if view.role == "Candidate" else view.role
+    return "Follower" if view.role == "Candidate" or lease.authority is None else view.role
 
 
 def is_silent(lease: Lease, tag: str, now: Now) -> bool:

@@ -1,7 +1,9 @@
 """Drives the lease: sends beats, answers them with reports, and tells the node what it may do.
 
-All rules stand in `raftnode.lease`; here are the clock, the wire, the timer and the log. Whatever wakes
-this node asks `check` first: the timer, a message, a change of Raft's role, a call of a task.
+All rules stand in `raftnode.lease`; here are the clock, the wire, the timer and the log. Whatever wakes this node and
+acts by the lease calls `check` first: the timer, a message, a change of Raft's role or of the members, the supervisor
+and the observer. Whoever only reads changes nothing, and never reads of a lease that has ended, as every answer is
+compared with the clock.
 """
 
 import asyncio
@@ -125,7 +127,7 @@ class Heartbeat:
         self._report_payload = report_payload
         self._on_lease = on_lease
         self._lease = rules.new_lease(raft.tag, boot, nonce)
-        self._role: Role = "Passive"
+        self._told: tuple[Role, int | None] = ("Passive", None)
         self._subscribers: list[Callable[[], None]] = []
         self._reports: dict[str, Heard] = {}
         self._payload_sent: tuple[int, int] | None = None
@@ -144,14 +146,14 @@ class Heartbeat:
     @property
     def role(self) -> Role:
         """What this node is to the cluster."""
-        self.check()
-        return self._role
+        lease, view, _ = self._as_of_now()
+        return rules.role_of(lease, view)
 
     @property
     def session(self) -> int | None:
         """The number of the unbroken lease this node has, None without one."""
-        self.check()
-        return self._lease.holder.session if self._lease.holder.held else None
+        holder = self._as_of_now()[0].holder
+        return holder.session if holder.held else None
 
     @property
     def leader(self) -> str | None:
@@ -166,11 +168,11 @@ class Heartbeat:
     @property
     def lease_left_ms(self) -> int | None:
         """How much of the lease is left, 0 without one, None when it has no end."""
-        self.check()
-        until_ns = self._lease.holder.until_ns
-        if not self._lease.holder.held:
+        lease, _, now = self._as_of_now()
+        if not lease.holder.held:
             return 0
-        return None if until_ns == FOREVER_NS else max(0, until_ns - self._clock.hold_ns()) // NS_PER_MS
+        until_ns = lease.holder.until_ns
+        return None if until_ns == FOREVER_NS else (until_ns - now.hold_ns) // NS_PER_MS
 
     @property
     def complaint(self) -> str:
@@ -185,7 +187,9 @@ class Heartbeat:
         return same and rules.has_lease(held, self._timings(), self._now())
 
     def check(self) -> None:
-        """Looks at the clocks and at Raft; steps down if the leader must, and tells of a lapse."""
+        """Looks at the clocks and at Raft: takes note of what has ended or begun, steps down if the leader must, and
+        tells the subscribers. Nothing else changes what this node may do, but for messages, which come through the same
+        rules."""
         view = self._view()
         if view.peers is not self._reported_peers:
             self._reported_peers = view.peers
@@ -197,14 +201,13 @@ class Heartbeat:
 
     def silent_tags(self) -> frozenset[str]:
         """The nodes that certainly have no lease now; empty in a node that does not lead."""
-        self.check()
-        return rules.silent_tags(self._lease, self._view(), self._now())
+        return rules.silent_tags(*self._as_of_now())
 
     def judgement(self) -> Judgement:
-        """The same for one node after the other, and for each of its processes. A leader looks at the clocks and at
-        Raft once for all of them."""
-        self.check()
-        return _Judgement(self._lease, self._now())
+        """The same for one node after the other, and for each of its processes: the clocks and Raft are looked at once
+        for all of them."""
+        lease, _, now = self._as_of_now()
+        return _Judgement(lease, now)
 
     @property
     def reports(self) -> Mapping[str, Heard]:
@@ -305,6 +308,11 @@ class Heartbeat:
 
     # ---- state
 
+    def _as_of_now(self) -> tuple[Lease, View, Now]:
+        """What can be read at this moment, and what it was read with."""
+        view, now = self._view(), self._now()
+        return rules.as_of(self._lease, view, now), view, now
+
     def _now(self) -> Now:
         return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
 
@@ -341,21 +349,20 @@ class Heartbeat:
             view = self._view()
         if lease.holder.held and lease.holder.until_ns != before.holder.until_ns:
             self._on_lease(lease.holder.until_ns)
-        self._tell(before, view)
+        self._tell(view)
 
-    def _tell(self, before: Lease, view: View) -> None:
-        role = rules.role_of(self._lease, view)
-        old, new = before.holder, self._lease.holder
-        if role == self._role and (old.held, old.session) == (new.held, new.session):
+    def _tell(self, view: View) -> None:
+        role, holder = rules.role_of(self._lease, view), self._lease.holder
+        before, self._told = self._told, (role, holder.session if holder.held else None)
+        if self._told == before:
             return
         _log.info(
             "This node's role or session has changed.",
             role=role,
-            previous_role=self._role,
-            session=new.session,
-            lease_held=new.held,
+            previous_role=before[0],
+            session=holder.session,
+            lease_held=holder.held,
         )
-        self._role = role
         for callback in list(self._subscribers):
             try:
                 callback()

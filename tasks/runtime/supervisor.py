@@ -162,7 +162,7 @@ class Supervisor:
             asyncio.get_running_loop().call_soon(self._step)
 
     def _step(self) -> None:
-        # Reading the lease may itself tell of a lapse, and starting a body may change what is to be done.
+        # The check of the lease may itself tell of a lapse, and starting a body may change what is to be done.
         self._again = True
         if self._stepping:
             return
@@ -177,6 +177,8 @@ class Supervisor:
             self._touch()
 
     def _take_a_slice(self) -> None:
+        # Before any effect: a process that has stood still may have lost its lease, and no timer has told it yet.
+        self._lease.check()
         record = self._replica.record
         wanted = self._look(record)
         sight = Sight(

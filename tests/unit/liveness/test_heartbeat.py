@@ -262,15 +262,77 @@ def test_subscribers_hear_of_each_change_of_role_or_session_once_and_a_failing_o
     assert len(heard) == 3
 
 
-def test_a_question_notices_a_lapse_that_no_timer_has_seen() -> None:
+def read(node: Heartbeat) -> dict[str, Any]:
+    """All that can be read of what the node may do and knows."""
+    return {
+        "role": node.role,
+        "session": node.session,
+        "leader": node.leader,
+        "lease_left_ms": node.lease_left_ms,
+        "has_lease": node.has_lease(),
+        "silent": node.silent_tags(),
+        "B_silent": node.judgement().is_silent("B"),
+        "B_over": node.judgement().is_over("B", Incarnation(1, ord("B"))),
+    }
+
+
+NOTHING: dict[str, Any] = {
+    "role": "Candidate",
+    "session": None,
+    "leader": None,
+    "lease_left_ms": 0,
+    "has_lease": False,
+    "silent": frozenset(),
+    "B_silent": False,
+    "B_over": False,
+}
+
+
+@pytest.mark.parametrize("tag", ["A", "B"])
+def test_reading_never_shows_a_lease_that_has_ended_and_changes_nothing_which_is_for_check(tag: str) -> None:
     cluster = Cluster("ABC")
     cluster.elect("A")
     cluster.go(300)
+    node, told = cluster.nodes[tag], list[str]()
+    node.subscribe(lambda: told.append(node.role))
+    noted, armed = node._lease, list(cluster.until[tag])
     cluster.clocks.ms += 5000
-    assert not cluster.nodes["B"].has_lease()
-    assert cluster.nodes["B"].role == "Candidate"
-    assert cluster.nodes["A"].session is None
-    assert cluster.rafts["A"].stepped_down == [None]
+    assert read(node) == NOTHING
+    assert (node._lease, told, cluster.rafts["A"].stepped_down, cluster.until[tag]) == (noted, [], [], armed)
+    node.check()
+    assert told == ["Candidate"]
+    assert cluster.rafts["A"].stepped_down == ([None] if tag == "A" else [])
+    assert read(node) == NOTHING
+
+
+def test_reading_shows_no_lease_before_check_has_begun_it_and_set_the_kill_timer() -> None:
+    alone = Cluster("A")
+    node, raft = alone.nodes["A"], alone.rafts["A"]
+    raft.role = "Leader"
+    assert (node.session, node.lease_left_ms, node.has_lease(), alone.until["A"]) == (None, 0, False, [])
+    node.check()
+    assert (node.session, node.lease_left_ms, node.has_lease(), alone.until["A"]) == (1, None, True, [FOREVER_NS])
+
+
+def test_reading_shows_no_lease_without_end_once_others_vote_and_another_node_may_lead() -> None:
+    alone = Cluster("A")
+    alone.elect("A")
+    node, raft = alone.nodes["A"], alone.rafts["A"]
+    assert node.lease_left_ms is None
+    raft.tags, raft.role, raft.term = "AB", "Follower", 2
+    shown = read(node)
+    assert (shown["role"], shown["session"], shown["lease_left_ms"]) == ("Candidate", None, 0)
+
+
+def test_a_session_that_ended_between_two_readings_never_comes_back() -> None:
+    cluster = Cluster("ABC")
+    cluster.elect("A")
+    cluster.go(300)
+    cluster.clocks.ms += 1800
+    assert cluster.nodes["B"].session is None
+    cluster.elect("A", term=2)
+    cluster.go(300)
+    assert cluster.nodes["B"].session == 2
 
 
 def test_the_leader_keeps_each_nodes_last_report_with_its_payload() -> None:
@@ -359,7 +421,7 @@ async def test_the_loop_beats_at_once_when_elected_and_notices_a_lapse_by_itself
     cluster.rafts = {tag: Raft(tag, "ABC") for tag in "ABC"}
     cluster.nodes = {tag: cluster.node(tag, cluster.clocks, heartbeat_ms=20) for tag in "ABC"}
     changes: list[str] = []
-    cluster.nodes["B"].subscribe(lambda: changes.append(cluster.nodes["B"]._role))
+    cluster.nodes["B"].subscribe(lambda: changes.append(cluster.nodes["B"].role))
     loops = [asyncio.create_task(node.run()) for node in cluster.nodes.values()]
     try:
         await until(lambda: changes == ["Candidate"])

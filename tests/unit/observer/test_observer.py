@@ -99,6 +99,16 @@ async def test_a_follower_decides_nothing() -> None:
     assert await rig.observer.turn() == PERIOD_MS
 
 
+async def test_a_leader_that_wakes_late_steps_down_before_it_decides_by_what_it_last_heard() -> None:
+    rig = await settled()
+    hold(rig)
+    appended = rig.log.appended
+    rig.wires.clocks.ms += 10 * R_MS
+    await rig.observer.turn()
+    assert rig.wires.rafts["A"].stepped_down == [None]
+    assert (rig.log.appended, claim_state(rig)) == (appended, "Held")
+
+
 async def test_a_node_before_forming_decides_nothing() -> None:
     rig = Rig()
     rig.wires.timings = dict.fromkeys("ABCD", None)

@@ -81,6 +81,12 @@ class Lease:
     def __init__(self) -> None:
         self.session: int | None = 1
         self.on_change: Callable[[], None] = lambda: None
+        self.ended = False
+
+    def check(self) -> None:
+        if self.ended:
+            self.ended = False
+            self.lapse()
 
     def has_lease(self, session: int | None = None) -> bool:
         return self.session is not None and session in (None, self.session)
@@ -290,6 +296,18 @@ async def test_a_task_of_another_node_is_left_alone_and_one_held_elsewhere_is_wa
         void = VoidClaim(key="northwind/Probe/theirs", epoch=epoch, reason="silent")
         node.log.apply(Decide(term=1, iteration=1, at="", at_ms=0, voids=(void,)))
         await until(lambda: "theirs" in PROBE.live)
+
+
+async def test_whatever_wakes_the_supervisor_the_lease_is_checked_before_anything_is_done(node: Node) -> None:
+    async with node.running():
+        node.task("x")
+        await until(lambda: "x" in PROBE.live)
+        proposed = len(node.log.proposed)
+        node.lease.ended = True
+        node.task("y")
+        assert node.state("x") == "Stopping"
+        assert (node.state("y"), len(node.log.proposed)) == (None, proposed)
+        await until(lambda: not PROBE.live)
 
 
 async def test_without_a_lease_nothing_starts_and_its_end_stops_everything(node: Node) -> None:
