@@ -23,6 +23,7 @@ from observer.rules.facts import (
     holder_of,
 )
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
+from raftnode.foundation.names import fold
 from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Incarnation
 from raftnode.liveness.heartbeat import PAYLOAD_PERIOD_MS, Heard, Judgement
@@ -182,7 +183,7 @@ class Health:
         try:
             read = msgspec.convert(payload, Payload)
             reports = {
-                name.lower(): seen.current[name.lower()] if seen.read.get(name) == copy else _report(copy)
+                fold(name): seen.current[fold(name)] if seen.read.get(name) == copy else _report(copy)
                 for name, copy in read.databases.items()
             }
         except (msgspec.ValidationError, ChangeVectorInvalid) as error:

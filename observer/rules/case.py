@@ -3,6 +3,7 @@
 import msgspec
 
 from observer.rules.facts import NS_PER_MS, DatabaseReport, Facts, NodeFacts
+from raftnode.foundation.names import fold
 from raftnode.record.model import ClusterNode, Database, Record, ResourceFlag, Topology
 
 
@@ -59,17 +60,17 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def report(self, tag: str) -> DatabaseReport | None:
         """The node's newest report of its copy."""
         facts = self.facts_of(tag)
-        return facts.current.get(self.database.name.lower()) if facts else None
+        return facts.current.get(fold(self.database.name)) if facts else None
 
     def previous_report(self, tag: str) -> DatabaseReport | None:
         """The node's report before the newest one."""
         facts = self.facts_of(tag)
-        return facts.previous.get(self.database.name.lower()) if facts else None
+        return facts.previous.get(fold(self.database.name)) if facts else None
 
     def good_since_ns(self, tag: str) -> int | None:
         """Since when the node has been heard and its copy well; None if it is not, or nobody knows."""
         facts = self.facts_of(tag)
-        state = facts.copies.get(self.database.name.lower()) if facts else None
+        state = facts.copies.get(fold(self.database.name)) if facts else None
         return None if facts is None or state is None or facts.silent or not state.well else state.since_ns
 
     def lost(self, tag: str) -> str | None:
@@ -85,7 +86,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     def lost_for_ms(self, tag: str) -> int | None:
         """For how long the node has been lost, by the record, which outlives leaders; None if it is not lost."""
-        since_ms = self.record.observer.lost_since.get(f"{self.database.name.lower()}/{tag}")
+        since_ms = self.record.observer.lost_since.get(f"{fold(self.database.name)}/{tag}")
         return None if since_ms is None or self.lost(tag) is None else max(0, self.facts.now_ms - since_ms)
 
     def slow_ms(self, tag: str) -> int:
@@ -93,7 +94,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         facts = self.facts_of(tag)
         if facts is None:
             return 0
-        state = facts.copies.get(self.database.name.lower())
+        state = facts.copies.get(fold(self.database.name))
         since_ns = facts.heard_ns if state is None or state.well else min(facts.heard_ns, state.since_ns)
         return (self.facts.now_ns - since_ns) // NS_PER_MS
 
@@ -103,7 +104,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return known and not self.draining(tag) and self.slow_ms(tag) < self.facts.limits.rotate_ms
 
     def _unwell(self, tag: str, facts: NodeFacts) -> str | None:
-        report, state = self.report(tag), facts.copies.get(self.database.name.lower())
+        report, state = self.report(tag), facts.copies.get(fold(self.database.name))
         if report is None or state is None or state.well:
             return None
         for_ms = (self.facts.now_ns - state.since_ns) // NS_PER_MS

@@ -3,6 +3,7 @@
 import msgspec
 
 from observer.rules.facts import Facts
+from raftnode.foundation.names import fold
 from raftnode.record.commands.observer import GraceEnd
 from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task, claim_key
 from raftnode.record.ownership import last_claim
@@ -40,7 +41,7 @@ def _waits(database: Database, claim: Claim) -> bool:
 
 
 def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: Claim) -> Grace:
-    since_ms = record.observer.rehab_since.get(f"{database.name.lower()}/{claim.tag}", facts.now_ms)
+    since_ms = record.observer.rehab_since.get(f"{fold(database.name)}/{claim.tag}", facts.now_ms)
     away_ms, grace_ms = facts.now_ms - since_ms, task.traits.grace_min * MS_PER_MIN
     ended = away_ms >= grace_ms
     what = f"{task.kind} '{task.name}'"

@@ -4,6 +4,7 @@ import xxhash
 from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
+from raftnode.foundation.names import fold
 from raftnode.record.model import Topology
 
 
@@ -41,7 +42,7 @@ def shuffled(database: str, topology: Topology) -> Topology:
     """The Members in an order of this database's own, so that the preferred nodes of many databases spread over the
     nodes, also after one of them was away. It depends on nothing but names: a member that comes and goes does not
     change the order of the others. What a user has fixed comes first."""
-    order = sorted(topology.members, key=lambda tag: xxhash.xxh3_64_intdigest(f"{database.lower()}/{tag}".encode()))
+    order = sorted(topology.members, key=lambda tag: xxhash.xxh3_64_intdigest(f"{fold(database)}/{tag}".encode()))
     mixed = replace(topology, members=tuple(order))
     return replace(mixed, members=by_priority(mixed))
 

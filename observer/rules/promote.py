@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from observer.rules.case import Case, Change
 from observer.rules.facts import NS_PER_MS, NodeFacts
 from observer.rules.order import shuffled
+from raftnode.foundation.names import fold
 from raftnode.record.commands.observer import HOUR_MS
 from raftnode.record.model import PromotionStatus, Topology
 from raftnode.record.ownership import mentor_of
@@ -63,7 +64,7 @@ def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
 
 
 def _demotions(case: Case, tag: str) -> tuple[int, ...]:
-    return case.record.observer.demotions.get(f"{case.database.name.lower()}/{tag}", ())
+    return case.record.observer.demotions.get(f"{fold(case.database.name)}/{tag}", ())
 
 
 def _reachable(case: Case, tag: str) -> Readiness | None:
@@ -112,7 +113,7 @@ def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
 
 
 def _member_in_both(case: Case, mentor: NodeFacts) -> bool:
-    state = mentor.copies.get(case.database.name.lower())
+    state = mentor.copies.get(fold(case.database.name))
     member_since_ns = state.member_since_ns if state else None
     return member_since_ns is not None and member_since_ns <= mentor.previous_ns
 

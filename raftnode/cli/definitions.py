@@ -10,6 +10,7 @@ from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import counted, print_table
 from raftnode.foundation.decoding import from_python_json
+from raftnode.foundation.names import fold
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
@@ -29,7 +30,7 @@ async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     definition = _definition(file)
     listed = await session.call("GET", f"/databases/{quote(database)}/tasks")
     name = str(definition.get("Name", ""))
-    known = next((task for task in listed["OngoingTasks"] if task["TaskName"].lower() == name.lower()), None)
+    known = next((task for task in listed["OngoingTasks"] if fold(task["TaskName"]) == fold(name)), None)
     query = "" if known is None else f"?id={known['TaskId']}"
     answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", json=definition)
     done = "added" if known is None else "edited"

@@ -11,6 +11,7 @@ from raftnode.cli.asking import ask, asks
 from raftnode.cli.definitions import IN_DATABASE, etl
 from raftnode.cli.session import CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
+from raftnode.foundation.names import fold
 
 SUFFIX = "Etl"
 
@@ -21,7 +22,7 @@ SUFFIX = "Etl"
 async def list_etls(session: Session, database: str | None) -> None:
     """List the ETL tasks with what they read and where it goes."""
     names = (await session.call("GET", "/databases?namesOnly=true"))["Databases"]
-    wanted = [name for name in names if database is None or name.lower() == database.lower()]
+    wanted = [name for name in names if database is None or fold(name) == fold(database)]
     if database is not None and not wanted:
         wanted = [database]  # and the answer says that there is none
     found = []

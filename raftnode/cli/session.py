@@ -14,6 +14,7 @@ import click
 
 from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable, Response
 from raftnode.foundation.masking import in_text
+from raftnode.foundation.names import fold
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0
@@ -217,7 +218,7 @@ async def find_task(session: Session, name: str, database: str | None) -> tuple[
         (shown["Name"], task)
         for shown in databases.values()
         for task in shown["Tasks"]
-        if task["TaskName"].lower() == name.lower()
+        if fold(task["TaskName"]) == fold(name)
     ]
     if not found:
         raise NotFound(f"There is no task '{name}'; `raftnode tasks` shows those there are.")

@@ -18,6 +18,7 @@ from raftnode.documents.store.cleaning import Passed, passed
 from raftnode.documents.store.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import Http
+from raftnode.foundation.names import fold
 from raftnode.record.commands import Changes
 from raftnode.record.model import Database, Record, Topology
 
@@ -164,7 +165,7 @@ class Databases:
         return True
 
     def _holds(self, database: Database) -> bool:
-        return _holds(database, self._tag) and database.name.lower() not in self._handed_over
+        return _holds(database, self._tag) and fold(database.name) not in self._handed_over
 
     async def _handed(self, folded: str, database: Database) -> bool:
         """Whether a copy that was replaced has handed over what it had. It is closed once each Member has it all."""
@@ -189,7 +190,7 @@ class Databases:
         return True
 
     def _copy(self, database: Database) -> _Open:
-        folded, path = database.name.lower(), self._path(database)
+        folded, path = fold(database.name), self._path(database)
         copy = self._open.get(folded)
         if copy is None:
             mark = self.directory / MADE / folder(folded) / path.stem
@@ -212,7 +213,7 @@ class Databases:
             if copy.store is None:
                 try:
                     copy.store = await DocumentStore.open(copy.path, tag=self._tag, database=copy.name, mark=copy.mark)
-                    copy.store.on_moved = partial(self._copies.moved, copy.name.lower())
+                    copy.store.on_moved = partial(self._copies.moved, fold(copy.name))
                     copy.error = ""
                 except StoreError as error:
                     if str(error) != copy.error:
@@ -220,7 +221,7 @@ class Databases:
                     copy.error = str(error)
                     raise
                 finally:
-                    self._copies.moved(copy.name.lower())
+                    self._copies.moved(fold(copy.name))
             return copy.store
 
     async def _aim(
@@ -239,7 +240,7 @@ class Databases:
                 batch_bytes_max=bytes_max,
                 heard=store.heard_of,
             )
-            sender.on_moved = partial(self._copies.moved, copy.name.lower())
+            sender.on_moved = partial(self._copies.moved, fold(copy.name))
             copy.senders[destination] = (sender, group.create_task(sender.run()))
 
     async def _close(self, folded: str) -> None:
@@ -259,7 +260,7 @@ class Databases:
             if copy.store is not None:
                 await copy.store.close()
                 copy.store = None
-                self._copies.moved(copy.name.lower())
+                self._copies.moved(fold(copy.name))
 
     async def _watch(self) -> None:
         """Finds copies whose file was damaged or deleted under this node; the next pass closes them. Of very many only
@@ -278,8 +279,8 @@ class Databases:
                 if error:
                     log.error("A copy of a database is closed, as its file fails.", database=copy.name, reason=error)
                     copy.error, copy.lost = error, True
-                    self._copies.moved(copy.name.lower())
-                    self._look_at([copy.name.lower()])
+                    self._copies.moved(fold(copy.name))
+                    self._look_at([fold(copy.name)])
 
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed. A database in which nothing has happened since costs

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 from immutables import Map
 
+from raftnode.foundation.names import fold
+
 Key = TypeVar("Key")
 
 SCHEMA_VERSION = 2
@@ -263,15 +265,15 @@ class Database(Value, frozen=True, kw_only=True):
 
     def task_named(self, name: str) -> Task | None:
         """The task of that name, case-insensitively."""
-        id = self.task_ids.get(name.lower())
+        id = self.task_ids.get(fold(name))
         return None if id is None else self.tasks[id]
 
     def with_task(self, task: Task) -> "Database":
         """This database with the task added, or in the place of the one with its id."""
         before = self.tasks.get(task.id)
-        ids = _without(self.task_ids, before.name.lower()) if before else self.task_ids
+        ids = _without(self.task_ids, fold(before.name)) if before else self.task_ids
         return msgspec.structs.replace(
-            self, tasks=self.tasks.set(task.id, task), task_ids=ids.set(task.name.lower(), task.id)
+            self, tasks=self.tasks.set(task.id, task), task_ids=ids.set(fold(task.name), task.id)
         )
 
     def without_task(self, task: Task) -> "Database":
@@ -279,13 +281,13 @@ class Database(Value, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             tasks=self.tasks.delete(task.id),
-            task_ids=self.task_ids.delete(task.name.lower()),
+            task_ids=self.task_ids.delete(fold(task.name)),
             progress=_without(self.progress, task.id),
         )
 
     def indexed(self) -> "Database":
         """This database with `task_ids` worked out from `tasks`."""
-        return msgspec.structs.replace(self, task_ids=Map({t.name.lower(): t.id for t in self.tasks.values()}))
+        return msgspec.structs.replace(self, task_ids=Map({fold(t.name): t.id for t in self.tasks.values()}))
 
 
 class Decision(Value, frozen=True, kw_only=True):
@@ -351,7 +353,7 @@ class Record(Value, frozen=True, kw_only=True):
 
     def database(self, name: str) -> Database | None:
         """The database of that name, case-insensitively."""
-        return self.databases.get(name.lower())
+        return self.databases.get(fold(name))
 
     def with_claim(self, key: str, claim: Claim) -> "Record":
         """This record with the claim under that key."""
@@ -375,7 +377,7 @@ class Record(Value, frozen=True, kw_only=True):
 
 def claim_key(database: str, kind: str, name: str) -> str:
     """The key of a task's claim: "database/kind/name", folded. Unambiguous, as only the name may hold a slash."""
-    return f"{database.lower()}/{kind}/{name.lower()}"
+    return f"{fold(database)}/{kind}/{fold(name)}"
 
 
 def _without(mapping: Map[Key, Any], key: Key) -> Map[Key, Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 import xxhash
 
+from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task, claim_key
 
 Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember", "HeldBack"]
@@ -43,7 +44,7 @@ def task_key(kind: str, name: str, *fields: str) -> int:
     Names are folded; every part is length-prefixed, so that no two lists of parts read alike.
     """
     digest = xxhash.xxh3_64()
-    for part in (kind, name.lower(), *fields):
+    for part in (kind, fold(name), *fields):
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "little"))
         digest.update(encoded)
@@ -176,7 +177,7 @@ def update_task(record: Record, database: Database, tag: str) -> Task:
         id=0,
         name=tag,
         kind=UPDATE_KIND,
-        key=task_key(UPDATE_KIND, tag, node.url if node else "", database.name.lower()),
+        key=task_key(UPDATE_KIND, tag, node.url if node else "", fold(database.name)),
         mentor=database.topology.predefined_mentors.get(tag),
     )
 

@@ -11,6 +11,7 @@ from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.names import fold
 from raftnode.record.model import SCHEMA_VERSION, Database, Record, Value, dec_hook, enc_hook
 
 _PREFIX_BYTES = 4
@@ -57,7 +58,7 @@ def read(chunks: Iterable[bytes]) -> Record:
         databases = [_database_decoder.decode(body).indexed() for body in bodies]
     except UNREADABLE as error:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
-    return replace(record.indexed(), databases=Map({database.name.lower(): database for database in databases}))
+    return replace(record.indexed(), databases=Map({fold(database.name): database for database in databases}))
 
 
 def _framed(body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import msgspec
 from immutables import Map
 from msgspec.structs import replace
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Command, Entry, Refused, refuse, the_database, the_node
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
@@ -69,7 +70,7 @@ class Forecast(Value, frozen=True, kw_only=True):
 def what_if(record: Record, supposition: Supposition, databases: Collection[str] | None = None) -> Forecast:
     """What would become of the tasks of these databases, of all if None. Raises Refused, naming the field, for what
     cannot be supposed: an unknown node or database, a tag, weight or label that is none."""
-    names = record.databases if databases is None else [the_database(record, name).name.lower() for name in databases]
+    names = record.databases if databases is None else [fold(the_database(record, name).name) for name in databases]
     chosen = sorted(set(names))
     supposed = _supposed(record, supposition, chosen, skip_present=databases is None)
     lost, drained = frozenset(supposition.lost), frozenset(supposition.drained)

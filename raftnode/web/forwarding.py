@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 
 from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
+from raftnode.foundation.names import fold
 from raftnode.record.model import Record
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
@@ -73,9 +74,7 @@ async def by_another(request: web.Request) -> web.Response:
 
 
 def _able(record: Record, kind: str) -> list[str]:
-    return [
-        tag for tag, node in sorted(record.nodes.items()) if kind.lower() in (one.lower() for one in node.kinds or ())
-    ]
+    return [tag for tag, node in sorted(record.nodes.items()) if fold(kind) in (fold(one) for one in node.kinds or ())]
 
 
 def _nobody(record: Record, kind: str, here: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from raftnode.documents.store.body import fold
+from raftnode.foundation.names import fold
 from raftnode.record.model import FailedDocument
 from raftnode.record.progress import FAILURE_LENGTH_MAX
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
+from raftnode.foundation.names import fold
 from raftnode.foundation.neighbours import theirs
 from raftnode.record.model import Database, Traits
 
@@ -154,4 +155,4 @@ def loaded(name: str) -> TaskKind | None:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+    return fold(name.replace("_", ""))

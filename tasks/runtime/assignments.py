@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from immutables import Map
 
+from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, ConnectionString, Database, Record, Task, claim_key
 from raftnode.record.ownership import Group
 from tasks.runtime.plan import Own, Wanted, wanted_of, wanted_of_task
@@ -108,7 +109,7 @@ def _changed(database: str, before: _Known, after: _Known) -> list[int]:
     if before.strings is not after.strings:
         names = {name for name, string in after.strings.items() if before.strings.get(name) is not string}
         names |= {name for name in before.strings if name not in after.strings}
-        ids += [id for id, task in after.tasks.items() if (task.connection_string or "").lower() in names]
+        ids += [id for id, task in after.tasks.items() if fold(task.connection_string or "") in names]
     if before.claims is not after.claims:
         keys = ((id, claim_key(database, task.kind, task.name)) for id, task in after.tasks.items())
         ids += [id for id, key in keys if before.claims.get(key) is not after.claims.get(key)]

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, Database, Record, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, Group, task_of, tasks_of
 
@@ -251,7 +252,7 @@ def why_not(record: Record, own: Own, key: str) -> str:
 
 
 def _fingerprint(database: Database, task: Task) -> Fingerprint:
-    string = database.connection_strings.get(task.connection_string.lower()) if task.connection_string else None
+    string = database.connection_strings.get(fold(task.connection_string)) if task.connection_string else None
     return (task.etag, string.etag if string else 0, task.key)
 
 

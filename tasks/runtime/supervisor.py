@@ -12,6 +12,7 @@ import structlog
 from msgspec.structs import asdict
 
 from raftnode.foundation.http_client import Http
+from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random, SystemRandom
 from raftnode.record.commands import Changes, ClaimTask, ProgressMade, ReleaseTask
 from raftnode.record.model import Progress, Record
@@ -289,7 +290,7 @@ class Supervisor:
         record, task = self._replica.record, action.wanted.task
         database = record.database(action.wanted.database)
         assert database is not None, "a task that is wanted has a database"
-        string = database.connection_strings.get((task.connection_string or "").lower())
+        string = database.connection_strings.get(fold(task.connection_string or ""))
         progress = database.progress.get(task.id)
         run = Run(
             database=database.name,
@@ -340,7 +341,7 @@ class Supervisor:
             pulse=self._pulse,
             shared=self._shared,
             http=self._http,
-            sending=lambda tag, sender: self._databases.sends(body.run.database.lower(), tag, sender),
+            sending=lambda tag, sender: self._databases.sends(fold(body.run.database), tag, sender),
             node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,
         )
 

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 
 from raftnode.documents import change_vector
 from raftnode.documents.store import reads, rows, writes
-from raftnode.documents.store.body import fold, prepare
+from raftnode.documents.store.body import prepare
 from raftnode.documents.store.cleaning import Passed
 from raftnode.documents.store.model import Document, Stretch
+from raftnode.foundation.names import fold
 from tasks.kinds.sql_etl.configuration import TransformConfiguration
 from tasks.kinds.sql_etl.stream import Stream, TransformProgress
 from tests.properties.test_documents_replication import Clock, Node

@@ -60,11 +60,6 @@ def check_id(id: str) -> str:
     return id
 
 
-def fold(id: str) -> str:
-    """The key under which an id is found: ids are case-insensitive."""
-    return id.lower()
-
-
 def with_metadata(document: Document) -> bytes:
     """The document as clients see it: its JSON with the system's metadata beside the user's."""
     fields: dict[str, Any] = dict(_fields.decode(document.body or b"{}"))

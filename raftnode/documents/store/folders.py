@@ -12,6 +12,8 @@ from pathlib import Path
 
 import xxhash
 
+from raftnode.foundation.names import fold
+
 MADE = ".made"
 REMOVED = ".removed"
 FILE_NAME_BYTES_MAX = 255
@@ -20,7 +22,7 @@ FILE_NAME_BYTES_MAX = 255
 
 def folder(database: str) -> str:
     """The folder of a database: its folded name; the beginning of it and a hash where that is too long for a file."""
-    return _fitting(database.lower(), FILE_NAME_BYTES_MAX)
+    return _fitting(fold(database), FILE_NAME_BYTES_MAX)
 
 
 def file(directory: Path, database: str, id: str) -> Path:
@@ -31,7 +33,7 @@ def file(directory: Path, database: str, id: str) -> Path:
 def away(directory: Path, database: str) -> Path:
     """Where the files of a copy go that is deleted softly now."""
     when = f"-{time.time_ns()}"
-    return directory / REMOVED / (_fitting(database.lower(), FILE_NAME_BYTES_MAX - len(when)) + when)
+    return directory / REMOVED / (_fitting(fold(database), FILE_NAME_BYTES_MAX - len(when)) + when)
 
 
 def remove(directory: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from raftnode.documents import change_vector
+from raftnode.foundation.names import fold
 
 EMPTY_COLLECTION: Final = "@empty"
 TICKS_PER_SECOND: Final = 10_000_000
@@ -44,7 +45,7 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     @property
     def place(self) -> tuple[str, str]:
         """Under which spelling of its id it stands, in which (folded) collection."""
-        return self.id, self.collection.lower()
+        return self.id, fold(self.collection)
 
     def after(self, *before: "Document") -> "Document":
         """This version in the place of those: it remembers where they stood."""

@@ -5,8 +5,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from raftnode.documents.store import rows
-from raftnode.documents.store.body import fold
 from raftnode.documents.store.model import Batch, Document, Stats
+from raftnode.foundation.names import fold
 
 SCAN_ROWS_MAX = 50_000
 PAGE_SIZE_MAX = 100_000
@@ -68,7 +68,7 @@ def after(
 ) -> Batch:
     """A stretch of the store's order after a place; see `model.Batch`. `own` is this store's tag and database id. Of
     some collections come also the documents that have left them."""
-    wanted = None if collections is None else {name.lower() for name in collections}
+    wanted = None if collections is None else {fold(name) for name in collections}
     with moment(connection):
         state = rows.state(connection)
         places = connection.execute(
@@ -103,7 +103,7 @@ def after(
 
 
 def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:
-    if wanted is None or collection.lower() in wanted:
+    if wanted is None or fold(collection) in wanted:
         return True
     return bool(formerly) and any(earlier in wanted for _, earlier in rows.places(formerly))
 

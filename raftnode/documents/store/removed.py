@@ -21,6 +21,7 @@ from raftnode.documents.errors import StoreFailed
 from raftnode.documents.store.folders import REMOVED
 from raftnode.documents.store.model import TICKS_PER_SECOND, timestamp
 from raftnode.documents.store.sqlite import sync_directories
+from raftnode.foundation.names import fold
 
 NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 SUFFIXES = ("", "-wal")
@@ -51,7 +52,7 @@ def removed(directory: Path, live: Collection[Path]) -> list[Removed]:
 
 def topology_id(tag: str, copy: str, database: str) -> str:
     """The topology id of a database that is made of the copy in folder `copy` of node `tag`."""
-    hashed = xxhash.xxh3_128_digest("\0".join((tag, copy, database.lower())).encode())
+    hashed = xxhash.xxh3_128_digest("\0".join((tag, copy, fold(database))).encode())
     return base64.b64encode(hashed)[:22].decode()
 
 

@@ -8,6 +8,7 @@ import msgspec
 from raftnode.documents import change_vector as cv
 from raftnode.documents.store.model import Document
 from raftnode.foundation.decoding import JsonDecoder
+from raftnode.foundation.names import fold
 
 COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly"
 
@@ -66,7 +67,7 @@ def store(connection: sqlite3.Connection, new: Document, old: Document | None) -
             deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved,
             formerly = excluded.formerly, size = excluded.size
         RETURNING doc""",
-        (new.id.lower(), *_values(new), len(new.body)),
+        (fold(new.id), *_values(new), len(new.body)),
     ).fetchall()
     connection.execute("INSERT INTO log VALUES (?, ?)", (new.etag, doc))
     before, after = _counted_as(old), _counted_as(new)
@@ -80,7 +81,7 @@ def store(connection: sqlite3.Connection, new: Document, old: Document | None) -
 def _counted_as(version: Document | None) -> str | None:
     if version is None:
         return None
-    return _TOMBSTONES if version.deleted else _COLLECTION + version.collection.lower()
+    return _TOMBSTONES if version.deleted else _COLLECTION + fold(version.collection)
 
 
 def count(connection: sqlite3.Connection, name: str, change: int) -> None:
@@ -123,7 +124,7 @@ def forget(connection: sqlite3.Connection, gone: Sequence[Document]) -> None:
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (doc INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM gone")
     connection.executemany(
-        "INSERT INTO gone SELECT doc FROM documents WHERE key = ?", [(tombstone.id.lower(),) for tombstone in gone]
+        "INSERT INTO gone SELECT doc FROM documents WHERE key = ?", [(fold(tombstone.id),) for tombstone in gone]
     )
     connection.execute("DELETE FROM log WHERE doc IN (SELECT doc FROM gone)")
     connection.execute("DELETE FROM documents WHERE doc IN (SELECT doc FROM gone)")
@@ -194,7 +195,7 @@ def set_metadata(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 def keep_revision(connection: sqlite3.Connection, version: Document, per_document_max: int) -> None:
     """Keep a version that lost a conflict, and of each document the newest so many."""
-    key = version.id.lower()
+    key = fold(version.id)
     connection.execute(
         f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (key, *_values(version)),

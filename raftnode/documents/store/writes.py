@@ -30,9 +30,10 @@ import msgspec
 from raftnode.documents import change_vector as cv
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
 from raftnode.documents.store import rows, sqlite
-from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared, fold
+from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared
 from raftnode.documents.store.cleaning import Passed
 from raftnode.documents.store.model import Document, MergeResult, Stretch, ticks_of, timestamp
+from raftnode.foundation.names import fold
 
 REVISIONS_PER_DOCUMENT_MAX = 100
 PLACES_PER_DOCUMENT_MAX = 64
@@ -83,7 +84,7 @@ class Writer:
         row = rows.find(self._connection, fold(id))
         live = row if row is not None and not row.deleted else None
         _check_expected(id, live, expected)
-        if live is not None and live.collection.lower() != prepared.collection.lower():
+        if live is not None and fold(live.collection) != fold(prepared.collection):
             raise DocumentInvalid(
                 f"document {id!r} is in collection {live.collection!r} and cannot become one of "
                 f"{prepared.collection!r}: delete it first"

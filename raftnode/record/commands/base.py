@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from raftnode.foundation.names import fold
 from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, ClusterNode, Database, Error, Record
 
 
@@ -105,7 +106,7 @@ def check_database_name(name: str) -> None:
 def with_database(record: Record, database: Database, entry: Entry, value: Any = None) -> Outcome:
     """The outcome of a command that changed one database: its etag becomes the entry's index."""
     stamped = msgspec.structs.replace(database, etag=entry.index)
-    folded = database.name.lower()
+    folded = fold(database.name)
     return Outcome(
         record=msgspec.structs.replace(record, databases=record.databases.set(folded, stamped)),
         value=value,

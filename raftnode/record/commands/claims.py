@@ -6,6 +6,7 @@ still be alive; release and void name the epoch they end, so that a late one can
 
 from msgspec.structs import replace
 
+from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_ending, with_progress
@@ -115,7 +116,7 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
         if self.progress is not None and self.progress.epoch == self.epoch:
             after = with_progress(record, self.progress)
             if after is not None:
-                record, changed = after, frozenset({self.progress.database.lower()})
+                record, changed = after, frozenset({fold(self.progress.database)})
         return Outcome(
             record=_end(record, key, "Released", self.reason),
             value=True,
@@ -159,7 +160,7 @@ def _suspected(record: Record, key: str, claim: Claim, reason: str) -> Record:
     ended = EndedRun(epoch=claim.epoch, tag=claim.tag, state="EndedItsNode", reason=f"its node fell silent: {reason}")
     database = with_ending(record, key, ended)
     return (
-        record if database is None else replace(record, databases=record.databases.set(database.name.lower(), database))
+        record if database is None else replace(record, databases=record.databases.set(fold(database.name), database))
     )
 
 

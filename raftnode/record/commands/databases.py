@@ -3,6 +3,7 @@
 from immutables import Map
 from msgspec.structs import replace
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import (
     Changes,
     Command,
@@ -144,7 +145,7 @@ class ConfirmDeletion(Command, frozen=True, kw_only=True, tag="ConfirmDeletion")
             topology = replace(topology.without(self.tag), stamp=stamp)
         if deletion or topology.all_nodes:
             return with_database(record, replace(database, topology=topology, deletion_in_progress=deletion), entry)
-        folded = database.name.lower()
+        folded = fold(database.name)
         record = replace(record, databases=record.databases.delete(folded))
         return Outcome(
             record=without_ended_claims(record, {folded}),
@@ -276,7 +277,7 @@ class PutIndex(Command, frozen=True, kw_only=True, tag="PutIndex"):
         """Refuses a bad name and one index too many."""
         database = the_database(record, self.database)
         check_name("Index name", self.name)
-        folded = self.name.lower()
+        folded = fold(self.name)
         if folded not in database.indexes and len(database.indexes) >= INDEXES_MAX:
             refuse("LimitExceededException", f"A database holds at most {INDEXES_MAX} indexes.")
         index = IndexDefinition(name=self.name, definition=self.definition, etag=entry.index)
@@ -292,7 +293,7 @@ class DeleteIndex(Command, frozen=True, kw_only=True, tag="DeleteIndex"):
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """An index that is not there stays so."""
         database = the_database(record, self.database)
-        folded = self.name.lower()
+        folded = fold(self.name)
         if folded not in database.indexes:
             return Outcome(record=record)
         return with_database(record, replace(database, indexes=database.indexes.delete(folded)), entry)

@@ -4,6 +4,7 @@ from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse
 from raftnode.record.commands.claims import void
 from raftnode.record.model import DECISIONS_MAX, Decision, Observer, Record, Stamp, Topology
@@ -68,7 +69,7 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
                 stale.append(new.database)
             else:
                 record = after
-                databases.add(new.database.lower())
+                databases.add(fold(new.database))
         claims = set()
         for end in self.voids:
             voided = void(record, end.key, end.epoch, end.reason)
@@ -105,7 +106,7 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
         return None
     stamp = Stamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
     topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
-    folded = database.name.lower()
+    folded = fold(database.name)
     deletion = database.deletion_in_progress.update(dict.fromkeys(new.removed, REMOVAL))
     changed = replace(database, topology=topology, deletion_in_progress=deletion, etag=entry.index)
     demotions = _recent(record.observer.demotions, decide.at_ms) if new.demoted else record.observer.demotions

@@ -7,6 +7,7 @@ a plug-in missing on one node cannot make apply diverge.
 from msgspec import Struct
 from msgspec.structs import replace
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import (
     Changes,
     Command,
@@ -51,7 +52,7 @@ class PutConnectionString(Command, frozen=True, kw_only=True, tag="PutConnection
         """Refuses a bad name, another type under the same name, and one too many."""
         database = the_database(record, self.database)
         check_name("Connection string name", self.name)
-        folded = self.name.lower()
+        folded = fold(self.name)
         present = database.connection_strings.get(folded)
         if present is None and len(database.connection_strings) >= CONNECTION_STRINGS_MAX:
             refuse(
@@ -77,10 +78,10 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses one that a task uses; one that is not there stays so."""
         database = the_database(record, self.database)
-        folded = self.name.lower()
+        folded = fold(self.name)
         if folded not in database.connection_strings:
             return Outcome(record=record)
-        users = [t.name for t in database.tasks.values() if (t.connection_string or "").lower() == folded]
+        users = [t.name for t in database.tasks.values() if fold(t.connection_string or "") == folded]
         if users:
             refuse(
                 "BadRequestException",
@@ -126,7 +127,7 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
                 f"Task name '{self.name}' is used by task {named.id}. Choose another name.",
             )
         used = self.connection_string
-        if used is not None and used.lower() not in database.connection_strings:
+        if used is not None and fold(used) not in database.connection_strings:
             refuse("BadRequestException", f"Connection string '{used}' does not exist. Create it first.")
         task = Task(
             id=present.id if present else entry.index,
@@ -293,7 +294,7 @@ class Checkpoint(Command, frozen=True, kw_only=True, tag="Checkpoint"):
             if after is not None:
                 record = after
                 accepted.append(made.id)
-                changed.add(made.database.lower())
+                changed.add(fold(made.database))
         return Outcome(record=record, value=accepted, changes=Changes(databases=frozenset(changed)))
 
 
@@ -311,7 +312,7 @@ def with_progress(record: Record, made: ProgressMade) -> Record | None:
         return None
     stored = replace(bounded(made.progress), epoch=made.epoch)
     databases = record.databases.set(
-        database.name.lower(), replace(database, progress=database.progress.set(made.id, stored))
+        fold(database.name), replace(database, progress=database.progress.set(made.id, stored))
     )
     return replace(record, databases=databases)
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from raftnode.documents.store.model import Delete, Document, Put
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
@@ -113,7 +114,7 @@ async def _wait_for_replicas(request: web.Request, store: DocumentStore, wanted:
     parts = request.app[PARTS]
     query = Query(request)
     timeout_s = min(query.timespan_s("waitForReplicasTimeout", WAIT_FOR_REPLICAS_S), WAIT_FOR_REPLICAS_S_MAX)
-    etag, folded = store.last_etag, store.database.lower()
+    etag, folded = store.last_etag, fold(store.database)
     # The senders show their places and raise no event, so they are looked at again and again.
     try:
         async with asyncio.timeout(timeout_s):

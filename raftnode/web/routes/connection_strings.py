@@ -7,6 +7,7 @@ from aiohttp import web
 
 from raftnode.foundation import masking
 from raftnode.foundation.decoding import from_json
+from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
 from raftnode.web import views
@@ -46,7 +47,7 @@ async def put(request: web.Request) -> web.Response:
 
     async def checked() -> Command:
         database = existing_database(request)
-        stored = database.connection_strings.get(header.name.lower())
+        stored = database.connection_strings.get(fold(header.name))
         whole = with_secrets(given, stored.configuration if stored else None)
         await _check(header.type, whole, database)
         return PutConnectionString(
@@ -64,8 +65,8 @@ async def get(request: web.Request) -> web.Response:
     shown = views.connection_strings(database)
     for group, strings in shown.items():
         for key in list(strings):
-            wrong_type = kind is not None and group.lower() != f"{kind}ConnectionStrings".lower()
-            if wrong_type or (name is not None and key.lower() != name.lower()):
+            wrong_type = kind is not None and fold(group) != fold(f"{kind}ConnectionStrings")
+            if wrong_type or (name is not None and fold(key) != fold(name)):
                 del strings[key]
             else:
                 strings[key]["UsedBy"] = _users(database, key)
@@ -79,12 +80,12 @@ async def delete(request: web.Request) -> web.Response:
 
     async def checked() -> Command:
         database = existing_database(request)
-        present = database.connection_strings.get(name.lower())
+        present = database.connection_strings.get(fold(name))
         if present is None:
             known = ", ".join(sorted(string.name for string in database.connection_strings.values())[:10]) or "none"
             message = f"Database '{database.name}' has no connection string '{name}'. Its connection strings: {known}."
             raise ApiError("ConnectionStringDoesNotExistException", message)
-        if kind is not None and present.type.lower() != kind.lower():
+        if kind is not None and fold(present.type) != fold(kind):
             raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
         return DeleteConnectionString(database=database.name, name=name)
 
@@ -104,7 +105,7 @@ def _users(database: Database, name: str) -> list[dict[str, object]]:
     return [
         {"Kind": task.kind, "Id": task.id, "Identifier": None, "Name": task.name}
         for task in sorted(database.tasks.values(), key=lambda t: t.id)
-        if (task.connection_string or "").lower() == name.lower()
+        if fold(task.connection_string or "") == fold(name)
     ]
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 from immutables import Map
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands import (
     Command,
     CreateDatabase,
@@ -232,5 +233,5 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
 def _check_names(names: list[str]) -> None:
     if not 1 <= len(names) <= NAMES_MAX:
         raise bad_request(f"'DatabaseNames' holds {len(names)} names; it must hold 1 to {NAMES_MAX}.")
-    if len({name.lower() for name in names}) < len(names):
+    if len({fold(name) for name in names}) < len(names):
         raise bad_request("'DatabaseNames' names a database twice. Name each once.")

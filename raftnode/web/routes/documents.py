@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from raftnode.documents.store.body import fold, with_metadata
+from raftnode.documents.store.body import with_metadata
 from raftnode.documents.store.model import Document
 from raftnode.documents.store.store import CHECKED_ON_LOOP_BYTES_MAX, DocumentStore
 from raftnode.foundation.decoding import from_json
+from raftnode.foundation.names import fold
 from raftnode.web.bodies import whole
 from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
@@ -163,7 +164,7 @@ async def _by_prefix(store: DocumentStore, prefix: str, query: Query, start: int
     while len(found) < start + size:
         page = await store.page(start=place, size=SCAN_PAGE, prefix=prefix)
         for document in page:
-            rest = document.id[len(prefix) :].lower()
+            rest = fold(document.id[len(prefix) :])
             if after is not None and fold(document.id) <= fold(after):
                 continue
             if (matches is None or fits(rest)) and not (exclude is not None and unfit(rest)):
@@ -175,7 +176,7 @@ async def _by_prefix(store: DocumentStore, prefix: str, query: Query, start: int
 
 
 def _wildcards(patterns: str | None) -> Any:
-    alternatives = [fnmatch.translate(p.replace("[", "[[]")) for p in (patterns or "").lower().split("|")]
+    alternatives = [fnmatch.translate(p.replace("[", "[[]")) for p in fold(patterns or "").split("|")]
     return re.compile("|".join(alternatives)).match
 
 

@@ -7,6 +7,7 @@ import structlog
 from aiohttp import web
 
 from raftnode.foundation.decoding import from_json
+from raftnode.foundation.names import fold
 from raftnode.record.commands import PutTask
 from raftnode.record.model import Database, Result, Task
 from raftnode.web.errors import ApiError, bad_request
@@ -92,7 +93,7 @@ async def _unknown_collections(request: web.Request, definition: PutTask) -> lis
         known = (await (await store_to_read(request)).stats()).collections
     except ApiError:  # this node has no copy to look into
         return []
-    missing = sorted(named - {name for name in named if name.lower() in {one.lower() for one in known}})
+    missing = sorted(named - {name for name in named if fold(name) in {fold(one) for one in known}})
     shown = ", ".join(sorted(name for name in known if not name.startswith("@"))[:20]) or "none"
     found = [f"Collection '{name}' of task '{definition.name}' has no documents. Known: {shown}." for name in missing]
     for warning in found:
@@ -142,5 +143,5 @@ def _check_transform(task: Task, name: str | None) -> None:
 def _check_name(configuration: bytes, name: str) -> None:
     transforms = from_json(configuration).get("Transforms") or []
     known = [str(transform.get("Name")) for transform in transforms]
-    if name.lower() not in (one.lower() for one in known):
+    if fold(name) not in (fold(one) for one in known):
         raise bad_request(f"There is no transform '{name}'. The task has: {', '.join(known) or 'none'}.")

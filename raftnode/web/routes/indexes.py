@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from raftnode.foundation.decoding import from_python_json
+from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteIndex, PutIndex
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
@@ -61,8 +62,8 @@ async def get(request: web.Request) -> web.Response:
     name = Query(request).text("name")
     if name is None:
         found = sorted(database.indexes.values(), key=lambda index: index.name)
-    elif name.lower() in database.indexes:
-        found = [database.indexes[name.lower()]]
+    elif fold(name) in database.indexes:
+        found = [database.indexes[fold(name)]]
     else:
         message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
         raise ApiError("IndexDoesNotExistException", message)

@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftnode.foundation.names import fold
 from raftnode.liveness.heartbeat import Heard
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import DECISIONS_MAX
@@ -28,7 +29,7 @@ async def decisions(request: web.Request) -> web.Response:
     observer = parts.replica.record.observer
     query = Query(request)
     wanted = query.text("database")
-    shown = [d for d in observer.decisions if wanted is None or d.database.lower() == wanted.lower()]
+    shown = [d for d in observer.decisions if wanted is None or fold(d.database) == fold(wanted)]
     take = query.integer("take", DECISIONS_MAX, low=1, high=DECISIONS_MAX)
     return answer(
         {

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from raftnode.documents.copies import Copy
+from raftnode.foundation.names import fold
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
 from raftnode.record.model import Database, Record, Task, claim_key, to_json
 from raftnode.record.ownership import Group, mentor_of, tasks_of
@@ -40,11 +41,11 @@ async def status(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     record = parts.replica.record
     name = Query(request).text("database")
-    databases = [d for _, d in sorted(record.databases.items()) if name is None or d.name.lower() == name.lower()]
+    databases = [d for _, d in sorted(record.databases.items()) if name is None or fold(d.name) == fold(name)]
     copies = parts.databases.status()
     tasks = ((database, task) for database in databases for task in tasks_of(record, database))
     runs, known, heard = await asyncio.gather(gather_runs(request, tasks), quorum(request), silence(request))
-    shown = ((d.name, Object(_database(parts, record, d, copies.get(d.name.lower()), runs).items())) for d in databases)
+    shown = ((d.name, Object(_database(parts, record, d, copies.get(fold(d.name)), runs).items())) for d in databases)
     cluster = _cluster(record, heard) | {"Quorum": known}
     return await request.app[SLICES].answer(
         Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, Record, Result, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
@@ -102,7 +103,7 @@ def the_task(database: Database, query: Query) -> Task:
     name, kind = query.text("taskName"), query.text("type")
     id = query.integer("id" if query.has("id") else "key", 0 if name else None)
     task = database.task_named(name) if name and not id else database.tasks.get(id)
-    if task is None or (kind is not None and task.kind.lower() != kind.lower()):
+    if task is None or (kind is not None and fold(task.kind) != fold(kind)):
         what = f"{kind or 'task'} {id or repr(name)}"
         raise ApiError("TaskDoesNotExistException", views.no_such_task(database, what))
     return task
@@ -113,13 +114,13 @@ def named_task(request: web.Request, record: Record, database: Database) -> Task
     given = request.match_info["task"]
     kind = Query(request).text("type") or ""
     task: Task | None
-    if kind.lower() == UPDATE_KIND.lower():
+    if fold(kind) == fold(UPDATE_KIND):
         task = task_named(record, database, UPDATE_KIND, given)
     elif given.isascii() and given.isdigit() and len(given) <= 19:
         task = database.tasks.get(int(given))
     else:
         task = database.task_named(given)
-    if task is None or (kind and task.kind.lower() != kind.lower()):
+    if task is None or (kind and fold(task.kind) != fold(kind)):
         raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
     return task
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
 from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key, to_json
 from raftnode.record.ownership import Group, Placement, responsible_node
@@ -58,7 +59,7 @@ async def why(request: web.Request) -> web.Response:
             "Decisions": [
                 to_json(decision)
                 for decision in record.observer.decisions
-                if decision.index == cause.index and decision.database.lower() == database.name.lower()
+                if decision.index == cause.index and fold(decision.database) == fold(database.name)
             ],
             "Runs": _runs(claim),
         }

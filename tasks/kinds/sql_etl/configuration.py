@@ -7,6 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from raftnode.foundation.decoding import from_json
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Refused, check_labels
 from raftnode.record.model import Database
 from raftnode.scripting.javascript import ScriptError
@@ -50,7 +51,7 @@ def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfigu
         etl = msgspec.convert(configuration, SqlEtlConfiguration)
     except msgspec.ValidationError as error:
         raise ConfigurationError("Configuration", str(error)) from None
-    string = database.connection_strings.get(etl.connection_string_name.lower())
+    string = database.connection_strings.get(fold(etl.connection_string_name))
     if string is None or string.type != "Sql":
         known = ", ".join(sorted(s.name for s in database.connection_strings.values() if s.type == "Sql")) or "none"
         problem = f"there is no SQL connection string '{etl.connection_string_name}'; known: {known}"
@@ -91,7 +92,7 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
         raise ConfigurationError("Transforms", f"has {len(etl.transforms)} entries; give 1 to {TRANSFORMS_MAX}")
     if twice := _twice(transform.name for transform in etl.transforms):
         raise ConfigurationError("Transforms.Name", f"'{twice}' is there twice; names must be unique")
-    known = {table.table_name.lower() for table in etl.sql_tables}
+    known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
         where = f"of transform '{transform.name}'"
         if not transform.name.strip():
@@ -103,7 +104,7 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
         if not tables:
             raise ConfigurationError("Transforms.Script", f"{where} loads nothing; call loadTo<Table>({{...}})")
         for table in tables:
-            if table.lower() not in known:
+            if fold(table) not in known:
                 problem = f"{where} loads to '{table}', which is not in SqlTables; add it there"
                 raise ConfigurationError("Transforms.Script", problem)
         try:
@@ -122,7 +123,7 @@ def _check_requires(labels: tuple[str, ...]) -> None:
 def _twice(names: Iterable[str]) -> str | None:
     seen: set[str] = set()
     for name in names:
-        if name.lower() in seen:
+        if fold(name) in seen:
             return name
-        seen.add(name.lower())
+        seen.add(fold(name))
     return None

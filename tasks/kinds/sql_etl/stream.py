@@ -9,8 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from raftnode.documents import change_vector
-from raftnode.documents.store.body import fold
 from raftnode.documents.store.model import Batch, Document
+from raftnode.foundation.names import fold
 from raftnode.record.model import FailedDocument
 from raftnode.scripting.javascript import ScriptError
 from tasks.etl import early as met_early
@@ -87,8 +87,8 @@ class Stream:
         self.enabled = not configuration.disabled
         self.transform = Transform(configuration.name, configuration.script)
         self.collections = None if configuration.apply_to_all_documents else frozenset(configuration.collections)
-        self._folded = None if self.collections is None else {name.lower() for name in self.collections}
-        self.tables = [table.lower() for table in targets(configuration.script)]
+        self._folded = None if self.collections is None else {fold(name) for name in self.collections}
+        self.tables = [fold(table) for table in targets(configuration.script)]
         self._meets_once = not insert_only.isdisjoint(self.tables)
         self.progress = progress
         self.accepted = self.failed = 0
@@ -119,7 +119,7 @@ class Stream:
 
     def takes(self, collection: str) -> bool:
         """Whether documents of that collection are this transform's."""
-        folded = collection.lower()
+        folded = fold(collection)
         return folded != HILO_COLLECTION if self._folded is None else folded in self._folded
 
     def pending(self, batch: Batch) -> list[Document]:

@@ -17,6 +17,7 @@ from immutables import Map
 from raftnode.documents import change_vector
 from raftnode.documents.store.model import Batch, Document
 from raftnode.foundation.decoding import JsonDecoder, from_json
+from raftnode.foundation.names import fold
 from raftnode.record.model import Database, Progress
 from raftnode.record.ownership import task_key
 from raftnode.scripting.javascript import ScriptEnded, ScriptError
@@ -63,7 +64,7 @@ class SqlEtlKind:
         return Definition(
             name=etl.name,
             kind=NAME,
-            key=task_key(NAME, etl.name, etl.connection_string_name.lower()),
+            key=task_key(NAME, etl.name, fold(etl.connection_string_name)),
             configuration=msgspec.json.encode(etl),
             mentor=etl.mentor_node or None,
             pinned=etl.pin_to_mentor_node,
@@ -100,8 +101,8 @@ class _Runner:
         limits, processes_max = context.settings.script, context.settings.script_processes_max
         self._sandbox = Sandbox(context.shared.get(Engines, lambda: Engines(limits, processes_max)))
         self._stored: dict[str, TransformProgress] = {}
-        self._replaced = {t.table_name.lower() for t in self._etl.sql_tables if not t.insert_only_mode}
-        self._insert_only = {t.table_name.lower() for t in self._etl.sql_tables if t.insert_only_mode}
+        self._replaced = {fold(t.table_name) for t in self._etl.sql_tables if not t.insert_only_mode}
+        self._insert_only = {fold(t.table_name) for t in self._etl.sql_tables if t.insert_only_mode}
         self._all: list[Stream] = []
         self._streams: list[Stream] = []
 
@@ -118,7 +119,7 @@ class _Runner:
             self._etl.sql_tables,
             task=FencedTask(
                 cluster=run.cluster_id,
-                database=run.database.lower(),
+                database=fold(run.database),
                 kind=NAME,
                 id=run.task.id,
                 generation=run.generation,
@@ -275,7 +276,7 @@ class _Runner:
         rows, failures = [], []
         for document in documents:
             result = next(loaded) if stream.has(document) else Loaded()
-            loads = [(table.lower(), row) for table, row in result.rows]
+            loads = [(fold(table), row) for table, row in result.rows]
             reason = result.error or stream.misplaced(loads)
             if reason is not None:
                 failures.append(Refusal(document.id, reason))

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.names import fold
 from raftnode.record.model import Database, Task
 from tasks.etl.transform import targets
 from tasks.kinds.registry import ConfigurationError
@@ -25,7 +26,7 @@ _REMEDY = "set InsertOnlyMode for it"
 
 def check_transforms(etl: SqlEtlConfiguration) -> None:
     """Refuses transforms that write a table for the same documents. Raises ConfigurationError."""
-    deleting = {table.table_name.lower() for table in etl.sql_tables if not table.insert_only_mode}
+    deleting = {fold(table.table_name) for table in etl.sql_tables if not table.insert_only_mode}
     for one, other in combinations([t for t in etl.transforms if not t.disabled], 2):
         shared = sorted(_tables(one) & _tables(other) & deleting)
         if shared and (both := _documents_of_both(one, other)):
@@ -53,8 +54,8 @@ def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
     address = _address(database, etl.connection_string_name)
     alike = {name for name in database.connection_strings if _address(database, name) == address is not None}
     for task in sorted(database.tasks.values(), key=lambda task: task.id):
-        own = task.id == id or task.name.lower() == etl.name.lower()
-        if task.kind == KIND and not own and (task.connection_string or "").lower() in alike:
+        own = task.id == id or fold(task.name) == fold(etl.name)
+        if task.kind == KIND and not own and fold(task.connection_string or "") in alike:
             other = _configuration(task)
             if other is not None:
                 _check_pair(_written(etl, database), etl.name, _written(other, database), other.name)
@@ -63,16 +64,16 @@ def check_tasks(etl: SqlEtlConfiguration, id: int, database: Database) -> None:
 def check_connection(given: Mapping[str, Any], database: Database) -> None:
     """Refuses a connection string that leads tasks which use it to a table that others write. Raises
     ConfigurationError."""
-    name = str(given.get("Name", "")).lower()
+    name = fold(str(given.get("Name", "")))
     strings = {key: from_json(string.configuration) for key, string in database.connection_strings.items()}
     strings[name] = dict(given)
     address = _parsed(strings[name])
     led = {key for key, string in strings.items() if address is not None and _parsed(string) == address}
-    tasks = [t for t in database.tasks.values() if t.kind == KIND and (t.connection_string or "").lower() in led]
+    tasks = [t for t in database.tasks.values() if t.kind == KIND and fold(t.connection_string or "") in led]
     known = [other for task in sorted(tasks, key=lambda task: task.id) if (other := _configuration(task))]
     for one in known:
         for other in known:
-            if one.connection_string_name.lower() == name != other.connection_string_name.lower():
+            if fold(one.connection_string_name) == name != fold(other.connection_string_name):
                 mine = _written(one, database, given)
                 _check_pair(mine, one.name, _written(other, database), other.name)
 
@@ -80,7 +81,7 @@ def check_connection(given: Mapping[str, Any], database: Database) -> None:
 def _check_pair(mine: Mapping[str, SqlTable], etl: str, theirs: Mapping[str, SqlTable], other: str) -> None:
     for name in sorted(mine.keys() & theirs.keys()):
         one, two = mine[name], theirs[name]
-        same_ids = one.document_id_column.lower() == two.document_id_column.lower()
+        same_ids = fold(one.document_id_column) == fold(two.document_id_column)
         if same_ids and not (one.insert_only_mode and two.insert_only_mode):
             raise ConfigurationError(
                 "SqlTables.TableName",
@@ -97,20 +98,18 @@ def _written(
     the database's."""
     names = {name for transform in etl.transforms if not transform.disabled for name in _tables(transform)}
     schema = _schema(database, etl, connection)
-    return {
-        _qualified(table.table_name, schema): table for table in etl.sql_tables if table.table_name.lower() in names
-    }
+    return {_qualified(table.table_name, schema): table for table in etl.sql_tables if fold(table.table_name) in names}
 
 
 def _qualified(name: str, schema: str) -> str:
-    folded = name.lower()
+    folded = fold(name)
     return folded if "." in folded else f"{schema}.{folded}"
 
 
 def _schema(database: Database, etl: SqlEtlConfiguration, connection: Mapping[str, Any] | None = None) -> str:
     """Where a task's tables without a schema stand, folded."""
     if connection is None:
-        connection = from_json(database.connection_strings[etl.connection_string_name.lower()].configuration)
+        connection = from_json(database.connection_strings[fold(etl.connection_string_name)].configuration)
     target = sql_connection.parse(connection)
     if target.url.drivername == sql_connection.SQLITE:
         return "main"
@@ -118,14 +117,14 @@ def _schema(database: Database, etl: SqlEtlConfiguration, connection: Mapping[st
 
 
 def _tables(transform: TransformConfiguration) -> set[str]:
-    return {table.lower() for table in targets(transform.script)}
+    return {fold(table) for table in targets(transform.script)}
 
 
 def _documents_of_both(one: TransformConfiguration, other: TransformConfiguration) -> str | None:
     if one.apply_to_all_documents or other.apply_to_all_documents:
         return "the same documents"
-    folded = {name.lower() for name in other.collections}
-    shared = [name for name in one.collections if name.lower() in folded]
+    folded = {fold(name) for name in other.collections}
+    shared = [name for name in one.collections if fold(name) in folded]
     return f"documents of '{shared[0]}'" if shared else None
 
 
@@ -137,7 +136,7 @@ def _configuration(task: Task) -> SqlEtlConfiguration | None:
 
 
 def _address(database: Database, name: str) -> object:
-    string = database.connection_strings.get(name.lower())
+    string = database.connection_strings.get(fold(name))
     return None if string is None else _parsed(from_json(string.configuration))
 
 

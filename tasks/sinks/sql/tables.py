@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from raftnode.foundation.names import fold
 from tasks.kinds.registry import TaskFailed
 from tasks.sinks.sql import postgres as sql_postgres
 from tasks.sinks.sql import sqlite as sql_sqlite
@@ -124,7 +125,7 @@ def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
             if postgres
             else sql_sqlite.relations(connection, schema or None)
         )
-        folded, found = definition.table_name.lower(), _match(name, known)
+        folded, found = fold(definition.table_name), _match(name, known)
         same = next((other for other, oid in oids.items() if found is not None and oid == known[found]), None)
         if same is not None:
             missing[folded] = f"'{definition.table_name}' is the same table as '{same}'; name it once in SqlTables"
@@ -163,5 +164,5 @@ def _match(name: str, known: Iterable[str]) -> str | None:
     known = list(known)
     if name in known:
         return name
-    alike = [other for other in known if other.lower() == name.lower()]
+    alike = [other for other in known if fold(other) == fold(name)]
     return alike[0] if len(alike) == 1 else None
