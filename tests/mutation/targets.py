@@ -1,0 +1,47 @@
+"""What `scripts/mutate` changes, and the tests that it asks: those of the module itself, quick ones first."""
+
+import tomllib
+from pathlib import Path
+
+from tests.mutation.runner import Subject
+
+ROOT = Path(__file__).resolve().parents[2]
+EQUIVALENTS = Path(__file__).with_name("equivalents.toml")
+
+TESTS = {
+    "raftnode/lease": ("tests/unit/lease", "tests/properties/test_lease_membership.py"),
+    "raftnode/record": ("tests/unit/record", "tests/properties/test_whatif.py", "tests/properties/test_recovery.py"),
+    "observer/rules": ("tests/unit/observer/rules", "tests/properties/test_observer_rules.py"),
+    "tasks/runtime/plan.py": ("tests/unit/tasks/runtime/test_plan.py", "tests/properties/test_tasks_plan.py"),
+    "raftnode/consensus/engine/screen.py": ("tests/properties/test_raft_screen.py",),
+}
+
+
+def subjects(paths: list[str]) -> list[Subject]:
+    """The modules at and below the paths, which are relative to the project; all that have tests here if none is given.
+    ValueError for a path that has none."""
+    files: list[str] = []
+    for path in paths or list(TESTS):
+        found = [path] if path.endswith(".py") else [str(f.relative_to(ROOT)) for f in (ROOT / path).rglob("*.py")]
+        if not found:
+            raise ValueError(f"{path} holds no module. Give a file or a directory, relative to the project.")
+        files += sorted(found)
+    return [Subject(ROOT / file, module_of(file), tests_of(file)) for file in dict.fromkeys(files)]
+
+
+def module_of(file: str) -> str:
+    """The name under which the file is imported."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def tests_of(file: str) -> tuple[str, ...]:
+    """The module's own tests. ValueError if it has none here."""
+    for path, tests in TESTS.items():
+        if file == path or file.startswith(f"{path}/"):
+            return tests
+    raise ValueError(f"No tests are named for {file} in tests/mutation/targets.py. Add them there.")
+
+
+def equivalents() -> dict[str, dict[str, str]]:
+    """The changes that mean the same as the original, and why; by the file's path and the change."""
+    return tomllib.loads(EQUIVALENTS.read_text(encoding="utf-8"))
