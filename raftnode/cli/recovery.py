@@ -1,6 +1,5 @@
 """`raftnode snapshot` and `raftnode recover`: to begin again after the worst."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from raftnode.cli.asking import ask, asks
 from raftnode.cli.run import settings_of, with_settings
 from raftnode.cli.session import CommandFailed, Session, talks
 from raftnode.cli.tables import counted
+from raftnode.foundation.atomic_files import replacing
 
 # The recovery itself is imported late: the other commands start faster without the daemon's parts.
 
@@ -28,21 +28,13 @@ async def save(session: Session, file: Path, local: bool) -> None:
     from raftnode.cluster import recovery
 
     data = await session.fetch("/admin/cluster/snapshot" + ("?local=true" if local else ""))
-    new = file.with_name(file.name + ".new")
     try:
-        new.unlink(missing_ok=True)
         # The record holds connection strings, and these passwords.
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
-            written.write(data)
-            written.flush()
-            os.fsync(written.fileno())
-        record = recovery.read_saved(new)
-        new.replace(file)
+        with replacing(file, data, mode=0o600) as new:
+            record = recovery.read_saved(new)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise CommandFailed(f"{file} cannot be written: {error.strerror}.") from None
     except recovery.RecoveryRefused as error:
-        new.unlink(missing_ok=True)
         raise CommandFailed(f"The snapshot did not arrive whole; try again. {error}") from None
     about = {"File": str(file), "Bytes": len(data), "Index": record.index, "ClusterId": record.cluster_id}
     holds = f"{counted(len(data), 'byte')}, {counted(len(record.databases), 'database')}"

@@ -7,7 +7,6 @@ it its id: sinks know it, and previous nodes do not get in.
 """
 
 import hashlib
-import os
 import secrets
 import uuid
 from pathlib import Path
@@ -19,7 +18,7 @@ from config import Settings
 from raftnode.cluster.identity import Identity, IdentityError
 from raftnode.cluster.join import join
 from raftnode.consensus.raft import Peer
-from raftnode.consensus.storage.disk import SystemDisk
+from raftnode.foundation import atomic_files
 from raftnode.foundation.decoding import UNREADABLE, from_json
 from raftnode.foundation.http_client import Http
 from raftnode.record.commands import FormCluster
@@ -73,13 +72,7 @@ async def formation_of(
 
 def store(data_dir: Path, formation: Formation) -> None:
     """Makes the formation the one the node starts with; durable when this returns. Raises OSError."""
-    path = data_dir / FILE
-    new = path.with_name(FILE + ".new")
-    with new.open("wb") as file:
-        file.write(msgspec.json.encode(formation))
-        file.flush()
-        os.fsync(file.fileno())
-    SystemDisk().replace(new, path)
+    atomic_files.write(data_dir / FILE, msgspec.json.encode(formation))
 
 
 def of_a_new_cluster(settings: Settings, address: str | None = None) -> Formation:

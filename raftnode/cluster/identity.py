@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from raftnode.foundation import atomic_files
 from raftnode.foundation.decoding import UNREADABLE, from_json
 
 FILE = "node.json"
@@ -74,7 +75,8 @@ def claim_directory(data_dir: Path, tag: str, *, superseded: bool = False) -> Id
     not matter.
     """
     try:
-        _make(data_dir)
+        # Durably: a node that has voted must not lose it.
+        atomic_files.make_directory(data_dir)
         locks = _locked(data_dir)
     except OSError as error:
         raise IdentityError(
@@ -191,29 +193,4 @@ def _check_rights(data_dir: Path) -> None:
 
 
 def _write(data_dir: Path, stored: _Stored) -> None:
-    new = data_dir / _NEW_FILE
-    with open(new, "wb") as file:
-        file.write(msgspec.json.encode(stored))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, data_dir / FILE)
-    _sync_directory(data_dir)
-
-
-def _make(data_dir: Path) -> None:
-    """Makes the directory and those above it that are missing, durably: a node that has voted must not lose it.
-
-    Only its owner may look into it, as documents stand there. One that exists keeps the rights it has.
-    """
-    missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in missing:
-        _sync_directory(folder.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic_files.write(data_dir / FILE, msgspec.json.encode(stored))

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 from msgspec import Meta
 
+from raftnode.foundation import atomic_files
 from raftnode.foundation.decoding import UNREADABLE, from_json
 from raftnode.record.commands import BlameTask
 
@@ -110,11 +111,7 @@ class Blame(Blameless):
 
     def _keep(self) -> None:
         """The next process, if this one ends as well before it could report, must find them all."""
-        new = self._kept.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(self.accusations))
-            os.fsync(file.fileno())
-        new.replace(self._kept)
+        atomic_files.write(self._kept, msgspec.json.encode(self.accusations))
 
     def accuses(self, key: str) -> bool:
         return any(one.key == key for one in self.accusations)

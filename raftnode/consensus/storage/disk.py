@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from raftnode.foundation import atomic_files
+
 LOOKS = 3
 
 
@@ -116,8 +118,7 @@ class SystemDisk:
 
     def names(self, directory: Path) -> list[str]:
         if not directory.is_dir():
-            directory.mkdir(parents=True, mode=0o700)
-            self.sync_directory(directory.parent)
+            atomic_files.make_directory(directory)
         return os.listdir(directory)
 
     def open(self, path: Path) -> SystemFile:
@@ -157,8 +158,4 @@ class SystemDisk:
         return not held or (status.st_dev, status.st_ino) in {one.inode for one in held}
 
     def sync_directory(self, directory: Path) -> None:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        atomic_files.sync_directory(directory)

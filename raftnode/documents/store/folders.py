@@ -5,13 +5,13 @@
 <directory>/.removed/<folder>-<ns>/…        the files of a copy that was deleted softly
 """
 
-import os
 import shutil
 import time
 from pathlib import Path
 
 import xxhash
 
+from raftnode.foundation.atomic_files import sync_directory
 from raftnode.foundation.names import fold
 
 MADE = ".made"
@@ -49,15 +49,6 @@ def move(directory: Path, place: Path) -> None:
         directory.rename(place)
         for changed in (place.parent, directory.parent):
             sync_directory(changed)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes durable which files and folders are in it."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fitting(name: str, bytes_max: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from raftnode.documents.errors import StoreDamaged, StoreError, StoreFailed
-from raftnode.documents.store.folders import sync_directory
+from raftnode.foundation.atomic_files import sync_directory
 
 APPLICATION_ID: Final = 0x52_46_4E_44
 SCHEMA_VERSION: Final = 2
