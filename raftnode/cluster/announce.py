@@ -66,7 +66,7 @@ class Forming:
     async def _formed(self) -> None:
         while not self._replica.record.nodes:
             self._role_changed.clear()
-            if self._raft.role == "Leader":
+            if self._raft.status.role == "Leader":
                 await self._propose_forming()
                 continue
             waiters = (self._replica.until(lambda record: bool(record.nodes)), self._role_changed.wait())
@@ -106,7 +106,7 @@ class Forming:
     def _moved(self) -> Peer | None:
         """This node as the membership should know it; None if it does. Asked once the announcement is applied: a log
         that lags may not know yet that this node votes no longer."""
-        known = next((peer for peer in self._raft.peers if peer.tag == self._announcement.tag), None)
+        known = next((peer for peer in self._raft.status.peers if peer.tag == self._announcement.tag), None)
         if known is None or known.address == self._announcement.cluster_address:
             return None
         return replace(known, address=self._announcement.cluster_address, node_id=self._announcement.node_id)

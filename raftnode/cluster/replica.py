@@ -75,7 +75,7 @@ class Replica:
     def node_id_of(self, tag: str) -> str:
         """Which node has the tag, by this node's log to its end, as Raft counts members too: after a loss of power the
         record may be as it was long ago. Empty: not known."""
-        peer = next((peer for peer in self._the_raft().peers if peer.tag == tag), None)
+        peer = next((peer for peer in self._the_raft().status.peers if peer.tag == tag), None)
         node = self.record.nodes.get(tag)
         return (peer.node_id if peer else "") or (node.node_id if node else "")
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 Role = Literal["Follower", "Candidate", "LeaderElect", "Leader"]
 
 MIB = 1024 * 1024
@@ -69,6 +71,37 @@ class Remove:
 
 
 Change = Add | Remove
+
+
+class RaftStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is to its Raft cluster, all read at one moment.
+
+    `role` is the raw Raft role. It carries no authority: an isolated leader stays one for a while. LeaderElect: a
+    leader that has not applied its no-op, so that its state may be old. `leader`: the tag of the leader that was last
+    heard, None from the moment at which this node has to ask around. `applied_term`: the term of the entry at
+    `applied_index`. `snapshot_index`: the last entry in this node's snapshot, 0 without one. `peers`: the cluster by
+    the newest membership entry in this node's log, the same object as long as that is the same; `voters` are the tags
+    of those who vote. `elected_ns`: the reading of `Clock.hold_ns` at which this node became leader, None while it is
+    not. `failure`: why this node takes no part any more; such a node follows nobody and leads nobody.
+    """
+
+    role: Role = "Follower"
+    leader: str | None = None
+    term: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    applied_term: int = 0
+    last_index: int = 0
+    snapshot_index: int = 0
+    peers: tuple[Peer, ...] = ()
+    voters: frozenset[str] = frozenset()
+    elected_ns: int | None = None
+    failure: ConsensusFailed | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node is the leader of its term, confirmed or not."""
+        return self.role in ("Leader", "LeaderElect")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from raftnode.consensus.engine import RaftEngine, Refused
+from raftnode.consensus.engine import Engine, Refused
 from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
 from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
 
@@ -91,7 +91,7 @@ class Proposals:
 
     def __init__(
         self,
-        engine: Callable[[], RaftEngine],
+        engine: Callable[[], Engine],
         send: Callable[[str, bytes], bool],
         hand_over: Callable[[str | None], None],
         refuses: Callable[[bytes], str | None],
@@ -107,11 +107,11 @@ class Proposals:
     async def submit(self, request: AnyRequest, *, term: int | None = None) -> Proposed:
         """Appends here as leader (of `term`, if given) or has the leader do so, and waits for the apply."""
         engine = self._engine()
-        if term is not None or engine.role in ("Leader", "LeaderElect"):
+        if term is not None or engine.status.leads:
             index, at_term = self._append_here(request, term)
         else:
             index, at_term = await self._append_there(request)
-            if engine.applied_index >= index:
+            if engine.status.applied_index >= index:
                 raise OutcomeUnknown(f"Entry {index} was passed before its place in the log was known here.")
         future: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
         self._placed[index].append((at_term, future))
@@ -122,9 +122,9 @@ class Proposals:
         await self._append_there(request)
 
     def _append_here(self, request: AnyRequest, term: int | None) -> Position:
-        engine = self._engine()
-        if term is not None and (engine.term != term or engine.role not in ("Leader", "LeaderElect")):
-            raise NotCommitted(f"This node is not the leader of term {term}; it is {engine.role} of {engine.term}.")
+        status = self._engine().status
+        if term is not None and (status.term != term or not status.leads):
+            raise NotCommitted(f"This node is not the leader of term {term}; it is {status.role} of {status.term}.")
         try:
             return self._append(request)
         except Refused as refused:
@@ -149,13 +149,13 @@ class Proposals:
             case RemovePeer(tag, command):
                 return self._append_change(Remove(tag), command)
             case HandOver(to):
-                if engine.role not in ("Leader", "LeaderElect"):
+                if not engine.status.leads:
                     raise Refused("this node is not the leader")
                 self._hand_over(to)
-                return (0, engine.term)
+                return (0, engine.status.term)
 
     async def _append_there(self, request: AnyRequest) -> Position:
-        leader = self._engine().leader
+        leader = self._engine().status.leader
         if leader is None:
             raise NotCommitted("No leader is known.")
         if len(self._asked) >= FORWARDED_MAX:

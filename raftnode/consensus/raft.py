@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from raftnode.consensus.engine import Engine, RaftEngine, Refused, Storage, Surroundings, open_storage
+from raftnode.consensus.engine import Engine, Refused, Storage, Surroundings, open_storage
 from raftnode.consensus.model import (
     Add,
     ApplyFailed,
@@ -24,13 +24,13 @@ from raftnode.consensus.model import (
     Peer,
     Proposed,
     RaftConfig,
+    RaftStatus,
     Remove,
     Role,
     StateMachine,
     StorageDamaged,
 )
 from raftnode.consensus.proposals import AnyRequest, Barrier, Command, HandOver, Proposals, change_request
-from raftnode.consensus.state import State
 from raftnode.consensus.storage.disk import Disk, SystemDisk
 from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
 from raftnode.foundation.background import watched
@@ -48,6 +48,7 @@ __all__ = [
     "Proposed",
     "Raft",
     "RaftConfig",
+    "RaftStatus",
     "Remove",
     "Role",
     "StateMachine",
@@ -61,7 +62,7 @@ TICK_MS_MAX = 250
 WATCH_S = 1.0
 
 
-class Raft(State):
+class Raft:
     """One node of the cluster. Everything is called on the event loop that `start` ran on."""
 
     def __init__(
@@ -85,7 +86,11 @@ class Raft(State):
         """Called with the reason when this node threw its log and state away to take the leader's."""
         self.on_fatal: list[Callable[[ConsensusFailed], None]] = []
         """Called when this node can take no further part: the daemon must end, and say why."""
-        super().__init__(tuple(peers))
+        self._first_peers = tuple(peers)
+        self._first_status = RaftStatus(
+            peers=self._first_peers, voters=frozenset(peer.tag for peer in peers if peer.voter)
+        )
+        self._engine: Engine | None = None
         self._transport = transport
         self._machine = machine
         self._config = config
@@ -109,6 +114,16 @@ class Raft(State):
         self._background: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
 
+    @property
+    def status(self) -> RaftStatus:
+        """What this node is to the cluster, as the engine published it last. Before the start: a follower of nobody."""
+        return self._engine.status if self._engine else self._first_status
+
+    def votes_granted(self, term: int) -> dict[str, int]:
+        """Who voted for this node in `term`, itself included, with the reading of `Clock.hold_ns` when the vote was
+        asked for: no voter granted before that moment. Empty for a term in which this node did not stand."""
+        return self._engine.votes_granted(term) if self._engine else {}
+
     # life
 
     async def start(self) -> None:
@@ -130,15 +145,15 @@ class Raft(State):
         self._on_timer()
         self._watch = watched(self._watch_files(self._engine), "watch over raft's files", self._defect, may_end=True)
 
-    async def _watch_files(self, engine: RaftEngine) -> None:
+    async def _watch_files(self, engine: Engine) -> None:
         """Ends this node when a file is gone that it rests on, or another is in its place. An open file is written and
         synced all the same, and would be missed at the next start."""
-        while engine.failure is None:
+        while engine.status.failure is None:
             await asyncio.sleep(WATCH_S)
             gone = await asyncio.to_thread(self._disk.missing, engine.files)
             # What is gone for a reason, as the journal was cut meanwhile, is not asked for any more.
             gone = [path for path in gone if path in engine.files]
-            if gone and engine.failure is None:
+            if gone and engine.status.failure is None:
                 engine.fail(
                     StorageDamaged(
                         f"{gone[0]} was deleted or replaced under this node ({len(gone)} files of its log are gone): "
@@ -203,17 +218,17 @@ class Raft(State):
     async def transfer_leadership(self, tag: str | None, *, timeout_ms: int | None = None) -> None:
         """Hands the leadership to `tag`, or to the most advanced voter, and returns once this node knows the new
         leader. Raises NotCommitted when it does not come to that in time; the old leader then goes on."""
-        before = self.leader
+        before = self.status.leader
         if tag is not None and before == tag:
             return
         try:
             async with asyncio.timeout(self._timeout_s(timeout_ms)):
-                if self.role in ("Leader", "LeaderElect"):
+                if self.status.leads:
                     self._begin_hand_over(tag)
                 else:
                     with contextlib.suppress(OutcomeUnknown):
                         await self._proposals.ask(HandOver(tag))
-                while self.leader in (None, before) or (tag is not None and self.leader != tag):
+                while (leader := self.status.leader) in (None, before) or (tag is not None and leader != tag):
                     await self._ticked.wait()
         except Refused as refused:
             raise NotCommitted(f"The leadership is not transferred: {refused}.") from None
@@ -222,7 +237,7 @@ class Raft(State):
 
     async def wait_applied(self, index: int, timeout_ms: int) -> None:
         """Returns once this node has applied `index`. Raises TimeoutError, or OutcomeUnknown when Raft stops."""
-        if self.applied_index >= index:
+        if self.status.applied_index >= index:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters += 1
@@ -258,7 +273,7 @@ class Raft(State):
         if engine is not None:
             # A node that has applied nothing may have to wait until it is added; any other that nobody knows was
             # removed. Index 1 stands for the first peers.
-            self._joined = engine.last_index > 1
+            self._joined = engine.status.last_index > 1
             index = max(engine.applied_members[0], 1 if self._joined else 0)
             self._transport.set_peers({peer.tag: peer.address for peer in engine.contacts()}, index)
 
@@ -273,7 +288,7 @@ class Raft(State):
 
     # inside
 
-    def _running(self) -> RaftEngine:
+    def _running(self) -> Engine:
         if self._engine is None:
             raise NotCommitted("Raft has not been started.")
         return self._engine
@@ -282,7 +297,7 @@ class Raft(State):
         return (self._config.proposal_timeout_ms if timeout_ms is None else timeout_ms) / 1000
 
     async def _submit(self, request: AnyRequest, timeout_ms: int | None, term: int | None = None) -> Proposed:
-        failure = self._running().failure
+        failure = self._running().status.failure
         if failure is not None:
             raise NotCommitted(str(failure))
         try:
@@ -294,7 +309,7 @@ class Raft(State):
 
     def _connection(self, tag: str, up: bool) -> None:
         self._running().connected(tag, up)
-        if not up and tag == self.leader:
+        if not up and tag == self.status.leader:
             self._proposals.leader_lost(None)
 
     def _on_timer(self) -> None:
@@ -311,15 +326,15 @@ class Raft(State):
 
     def _notice(self) -> None:
         """Tells of what changed; outside of every transition."""
-        engine = self._running()
+        status = self._running().status
         # Wakes all who wait at this moment; whoever waits later waits for the next tick.
         self._ticked.set()
         self._ticked.clear()
-        while self._waiting and self._waiting[0][0] <= engine.applied_index:
+        while self._waiting and self._waiting[0][0] <= status.applied_index:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
-        seen = (engine.role, engine.term, engine.leader)
+        seen = (status.role, status.term, status.leader)
         before, self._seen = self._seen, seen
         if seen[2] != before[2]:
             log.info(f"{seen[2]} leads now." if seen[2] else "No leader is known.", term=seen[1], role=seen[0])
@@ -336,14 +351,14 @@ class Raft(State):
         engine.check_heir(tag)
         self._begin(self._hand_over(engine, tag), "hand-over")
 
-    async def _hand_over(self, engine: RaftEngine, tag: str | None) -> None:
+    async def _hand_over(self, engine: Engine, tag: str | None) -> None:
         """Takes no commands until the follower holds the whole log and was told, or the time is up."""
         engine.handing_over = True
         reason = "it did not stand for election"
         told = False
         try:
             async with asyncio.timeout(self._config.election_max_ms / 1000):
-                while engine.role in ("Leader", "LeaderElect"):
+                while engine.status.leads:
                     try:
                         if not told:
                             log.info("The leadership is handed over.", to=engine.hand_over(tag))

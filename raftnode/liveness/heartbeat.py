@@ -7,7 +7,7 @@ compared with the clock.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from raftnode import lease as rules
+from raftnode.consensus.model import Peer, RaftStatus
 from raftnode.foundation.background import set_or_after
 from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.foundation.ports import NS_PER_MS, Clock, Network
 from raftnode.lease import FOREVER_NS, Beat, Incarnation, Lease, Now, Report, Role, StepDown, View
-from raftnode.lease.messages import RaftRole
 from raftnode.record.model import ClusterNode, Timings
 
 CHANNEL = "beat"
@@ -32,35 +32,13 @@ _decoder: MsgpackDecoder[Beat | Report] = MsgpackDecoder(Beat | Report)
 _payload_decoder: MsgpackDecoder[dict[str, Any]] = MsgpackDecoder(dict[str, Any])
 
 
-class Tagged(Protocol):
-    """A member of the Raft cluster."""
-
-    @property
-    def tag(self) -> str:
-        """Its tag."""
-
-
 class Raft(Protocol):
     """What the heartbeat needs of consensus; see `raftnode.consensus.raft`."""
 
     @property
     def tag(self) -> str: ...
     @property
-    def role(self) -> RaftRole: ...
-    @property
-    def term(self) -> int: ...
-    @property
-    def leader(self) -> str | None: ...
-    @property
-    def applied_index(self) -> int: ...
-    @property
-    def commit_index(self) -> int: ...
-    @property
-    def voters(self) -> Collection[str]: ...
-    @property
-    def peers(self) -> Collection[Tagged]:
-        """The same object as long as nothing has changed in it."""
-
+    def status(self) -> RaftStatus: ...
     @property
     def on_role_change(self) -> list[Callable[[Any, int], None]]: ...
     def step_down(self, term: int | None) -> None:
@@ -133,7 +111,7 @@ class Heartbeat:
         self._payload_sent: tuple[int, int] | None = None
         self._payload_encoded: tuple[object, bytes] = (None, b"")
         self._wake = asyncio.Event()
-        self._members: Collection[Tagged] | None = None
+        self._members: tuple[Peer, ...] | None = None
         self._peers: frozenset[str] = frozenset()
         self._reported_peers = self._peers
         self._known_nodes: Mapping[str, ClusterNode] | None = None
@@ -158,12 +136,12 @@ class Heartbeat:
     @property
     def leader(self) -> str | None:
         """The leader's tag; None in a node without a lease, which cannot know."""
-        return self._raft.leader if self.role not in ("Candidate", "Passive") else None
+        return self._raft.status.leader if self.role not in ("Candidate", "Passive") else None
 
     @property
     def term(self) -> int:
         """Raft's current term."""
-        return self._raft.term
+        return self._raft.status.term
 
     @property
     def lease_left_ms(self) -> int | None:
@@ -317,24 +295,24 @@ class Heartbeat:
         return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
 
     def _view(self) -> View:
-        raft, authority, members = self._raft, self._lease.authority, self._raft.peers
-        if members is not self._members:
-            self._members, self._peers = members, frozenset(peer.tag for peer in members) - {raft.tag}
+        status, authority = self._raft.status, self._lease.authority
+        if status.peers is not self._members:
+            self._members = status.peers
+            self._peers = frozenset(peer.tag for peer in status.peers) - {self._raft.tag}
         nodes = self._nodes()
         if nodes is not self._known_nodes:
             self._known_nodes = nodes
             self._incarnations = {tag: Incarnation(node.boot, node.nonce) for tag, node in nodes.items()}
-        role, term = raft.role, raft.term
-        elected = role in ("Leader", "LeaderElect") and (authority is None or authority.term != term)
+        elected = status.leads and (authority is None or authority.term != status.term)
         return View(
-            role=role,
-            term=term,
-            voters=frozenset(raft.voters),
+            role=status.role,
+            term=status.term,
+            voters=status.voters,
             peers=self._peers,
-            applied_index=raft.applied_index,
-            commit_index=raft.commit_index,
+            applied_index=status.applied_index,
+            commit_index=status.commit_index,
             timings=self._timings(),
-            votes=dict(raft.votes_granted(term)) if elected else {},
+            votes=dict(self._raft.votes_granted(status.term)) if elected else {},
             incarnations=self._incarnations,
         )
 
@@ -344,7 +322,7 @@ class Heartbeat:
             self._reports = {}
         if step_down:
             if before.authority:
-                _log.warning("This leader steps down.", reason=step_down.reason, term=self._raft.term)
+                _log.warning("This leader steps down.", reason=step_down.reason, term=self._raft.status.term)
             self._raft.step_down(step_down.term)
             view = self._view()
         if lease.holder.held and lease.holder.until_ns != before.holder.until_ns:

@@ -53,7 +53,7 @@ async def by_another(request: web.Request) -> web.Response:
     """The answer of another node, the leader if that is another, else a voter, to what this one cannot do itself."""
     parts = request.app[PARTS]
     nodes = [node for tag, node in sorted(parts.replica.record.nodes.items()) if tag != parts.tag]
-    nodes.sort(key=lambda node: (node.tag != parts.raft.leader, node.kind != "Member"))
+    nodes.sort(key=lambda node: (node.tag != parts.raft.status.leader, node.kind != "Member"))
     headers = {FORWARDED: parts.tag, "raft-request-id": str(uuid.uuid4())}
     headers |= {name: request.headers[name] for name in _KEPT if name in request.headers}
     timeout_s = parts.settings.http.request_timeout_ms / 1000

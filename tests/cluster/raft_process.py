@@ -94,11 +94,11 @@ async def main(given: dict[str, Any]) -> None:
             if line.strip() == b"quiet":
                 stop.set()
             status = {
-                "role": raft.role,
-                "leader": raft.leader,
-                "applied": raft.applied_index,
-                "snapshot": raft.snapshot_index,
-                "failure": str(raft.failure or ""),
+                "role": raft.status.role,
+                "leader": raft.status.leader,
+                "applied": raft.status.applied_index,
+                "snapshot": raft.status.snapshot_index,
+                "failure": str(raft.status.failure or ""),
                 "digest": machine.digest,
                 "counts": machine.counts if line.strip() == b"counts" else len(machine.counts),
             }

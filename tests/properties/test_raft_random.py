@@ -44,7 +44,7 @@ def accident(world: World) -> None:
 def change_membership(world: World) -> None:
     """E goes back and forth between voter and watcher."""
     for node in world.alive:
-        now = next(peer for peer in node.engine.peers if peer.tag == "E")
+        now = next(peer for peer in node.engine.status.peers if peer.tag == "E")
         try:
             node.engine.append_change(Add(Peer("E", now.address, not now.voter)), b"E becomes the other")
         except Refused:

@@ -69,7 +69,7 @@ def _pair(world: World) -> tuple[str, str] | None:
     """The leader and the Member beside it, when both are slow."""
     for leader, member in (("A", "B"), ("B", "A")):
         machine = world.machines.get(leader)
-        if machine is not None and machine.ready and machine.raft.role == "Leader" and _follows(world, member):
+        if machine is not None and machine.ready and machine.raft.status.role == "Leader" and _follows(world, member):
             return leader, member
     return None
 
@@ -113,7 +113,7 @@ def _stand(world: World, tag: str, leader: str) -> None:
     engine = machine.raft._engine
     assert engine is not None
     assert machine.process is not None
-    machine.process.context.run(engine.receive, leader, encode(TimeoutNow(engine.term)))
+    machine.process.context.run(engine.receive, leader, encode(TimeoutNow(engine.status.term)))
 
 
 def stale_decisions(world: World) -> None:
@@ -125,7 +125,7 @@ def stale_decisions(world: World) -> None:
 
 
 def _decide_too_late(world: World) -> None:
-    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.role == "Leader"]
+    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.status.role == "Leader"]
     members = [tag for tag in world.group if _follows(world, tag)]
     heirs = [tag for tag in world.machines if _follows(world, tag) and tag not in members[:1]]
     if len(leading) != 1 or not members or not heirs:
@@ -156,7 +156,7 @@ def last_decisions(world: World) -> None:
 
 
 def _isolate(world: World) -> None:
-    leading = [machine for machine in world.machines.values() if machine.ready and machine.raft.role == "Leader"]
+    leading = [machine for machine in world.machines.values() if machine.ready and machine.raft.status.role == "Leader"]
     members = [tag for tag in world.group if _follows(world, tag)]
     if len(leading) != 1 or not members:
         return
@@ -190,7 +190,7 @@ def _has_decision(machine: Machine) -> bool:
     newest = [
         decode(command.removeprefix(REGULAR)).command
         for command, index, _ in engine._journal.entries[-WAITING_MAX:]
-        if index > engine.applied_index and command.startswith(REGULAR)
+        if index > engine.status.applied_index and command.startswith(REGULAR)
     ]
     return any(isinstance(command, Decide) and command.voids for command in newest)
 

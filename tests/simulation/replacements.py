@@ -117,7 +117,7 @@ class Replacements:
 
     @staticmethod
     async def _remove(at: Machine, tag: str) -> Result:
-        if at.raft.leader == tag:
+        if at.raft.status.leader == tag:
             await at.raft.transfer_leadership(None, timeout_ms=3000)
         return await at.replica.change_membership(Remove(tag), RemoveNode(tag=tag), timeout_ms=5000)
 

@@ -53,7 +53,7 @@ def _lag(world: World, tag: str | None = None, for_s: float = 0.0) -> None:
         return
     machine = world.chance.choice(ready)
     engine: Any = machine.raft._engine
-    if engine is None or engine._snapshots.installing or engine.role != "Follower":
+    if engine is None or engine._snapshots.installing or engine.status.role != "Follower":
         return
     world.note(f"{machine.tag} applies nothing for a while")
     engine._snapshots.installing = True
@@ -111,7 +111,11 @@ def late_copies(world: World) -> None:
 def _propose_again(world: World, command: ReleaseTask | Decide, index: int) -> None:
     ready = [machine for machine in world.machines.values() if machine.ready]
     if isinstance(command, Decide):
-        ready = [machine for machine in ready if (machine.raft.role, machine.raft.term) == ("Leader", command.term)]
+        ready = [
+            machine
+            for machine in ready
+            if (machine.raft.status.role, machine.raft.status.term) == ("Leader", command.term)
+        ]
     if ready and world.loop.time() < BUSY_S:
         machine = world.chance.choice(ready)
         world.on(machine, _copy(machine, command, f"copy of {index}"))
@@ -247,7 +251,7 @@ def hanging_on_the_old_leader(world: World) -> None:
 
 
 def _hang(world: World) -> None:
-    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.role == "Leader"]
+    leading = [m.tag for m in world.machines.values() if m.ready and m.raft.status.role == "Leader"]
     members = [tag for tag in world.group if _follows(world, tag)]
     if len(leading) != 1 or not members:
         return
@@ -269,4 +273,9 @@ def _hang(world: World) -> None:
 
 def _follows(world: World, tag: str) -> bool:
     machine = world.machines.get(tag)
-    return machine is not None and machine.ready and machine.raft.role == "Follower" and machine.raft.leader is not None
+    return (
+        machine is not None
+        and machine.ready
+        and machine.raft.status.role == "Follower"
+        and machine.raft.status.leader is not None
+    )

@@ -197,10 +197,10 @@ class World:
             return f"{self.replacements.busy} is being replaced"
         if not all(machine.ready for machine in machines):
             return "a node is dead"
-        leaders = {machine.raft.leader for machine in machines}
+        leaders = {machine.raft.status.leader for machine in machines}
         if len(leaders) != 1 or None in leaders:
             return f"leaders {leaders}"
-        applied = {machine.tag: machine.raft.applied_index for machine in machines}
+        applied = {machine.tag: machine.raft.status.applied_index for machine in machines}
         if max(applied.values()) - min(applied.values()) > 2:
             return f"applied {applied}"
         record = machines[0].replica.record

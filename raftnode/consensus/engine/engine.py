@@ -5,8 +5,10 @@ and `connected` when a peer comes or goes; all on one thread.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, assert_never
 
+import msgspec
 import structlog
 
 from raftnode.consensus import messages
@@ -16,23 +18,30 @@ from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Members, Refused
-from raftnode.consensus.engine.reading import NS_PER_S, Reading
 from raftnode.consensus.engine.replication import Replication
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
 from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.messages import AnyMessage
-from raftnode.consensus.model import ApplyFailed, Change, ConsensusFailed, JournalFailed, Peer
-from raftnode.consensus.storage.hard_state import Vote
+from raftnode.consensus.model import ApplyFailed, Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
+from raftnode.consensus.storage.hard_state import VOTE, Vote
 from raftnode.consensus.storage.segment import Entry
-from raftnode.consensus.storage.snapshot import Description
+from raftnode.consensus.storage.snapshot import SNAPSHOT, Description
 
 log = structlog.get_logger(__name__)
 
+NS_PER_S = 1_000_000_000
 
-class Engine(Reading):
+
+class Engine:
     """One node's Raft. Make it of an opened storage whose snapshot the state machine has been restored from;
-    `empty_state` is what the state machine dumped before that."""
+    `empty_state` is what the state machine dumped before that.
+
+    `status` is published at the end of every call, and within one before anybody outside is told of anything. So
+    whoever reads it sees what this node is at that moment, and never the middle of a transition.
+    """
+
+    status: RaftStatus
 
     def __init__(
         self, tag: str, peers: tuple[Peer, ...], storage: Storage, empty_state: list[bytes], around: Surroundings
@@ -43,7 +52,7 @@ class Engine(Reading):
         self._members = storage.members
         self._log, self._journal = storage.log, storage.log.journal
         self._empty_state = empty_state
-        self.failure: ConsensusFailed | None = None
+        self._failure: ConsensusFailed | None = None
         self.handing_over = False
         self._membership_applied = False
         self._applied_something = storage.description is not None
@@ -62,7 +71,7 @@ class Engine(Reading):
             self._core.rewind(description.index, self._log.getRaftCommitIndex())
         self._applied_term = self._journal.term_at(self._core.applied_index) or 0
         self._adopt_members()
-        if self.voters <= {self.tag} and self._eligible():
+        if self._members.voters <= {self.tag} and self._eligible():
             self._core.deadline = self._now_s() - 1
 
     # entries into the engine
@@ -104,11 +113,15 @@ class Engine(Reading):
         """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
         Refused when it does not hold the whole log (yet)."""
         self._check_alive()
-        heir = self._admission.heir(tag, self.voters, self._now_s())
+        heir = self._admission.heir(tag, self._members.voters, self._now_s())
         self._enter()
         if not self._core.hand_over(heir):
             raise Refused(f"{heir} does not hold the whole log yet")
         return heir
+
+    def check_heir(self, tag: str | None) -> None:
+        """Raises Refused when no hand-over to that voter, or to any, can come to anything now."""
+        self._admission.check_heir(tag, self._members.voters, self._now_s())
 
     def step_down(self, term: int | None) -> None:
         """Stops leading; with a newer `term`, adopts that."""
@@ -123,11 +136,49 @@ class Engine(Reading):
     def close(self) -> None:
         """Makes everything durable and closes the files. The engine must not be used afterwards."""
         self._snapshots.close()
-        if self.failure is None:
-            self.failure = ConsensusFailed("Raft was stopped.")
+        if self._failure is None:
+            self._failure = ConsensusFailed("Raft was stopped.")
+            self._publish()
             self._core.destroy()
         else:
             self._journal.abandon()
+
+    def fail(self, error: ConsensusFailed) -> None:
+        """Takes no part any more."""
+        log.error("Raft stops on this node.", reason=str(error))
+        self._failure = error
+        self._publish()
+        self._around.events.failed(error)
+
+    # what is asked too rarely, or is too much, for the status
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """What must be in the directory for as long as this engine lives."""
+        directory = self._around.config.data_dir
+        snapshot = {directory / SNAPSHOT} if self._snapshots.index else set()
+        return frozenset({directory / VOTE, *self._journal.paths, *snapshot})
+
+    @property
+    def applied_members(self) -> tuple[int, tuple[Peer, ...]]:
+        """The index and the peers of the newest membership that is applied."""
+        return self._members.at(self._core.applied_index)
+
+    def contacts(self) -> tuple[Peer, ...]:
+        """Whom to be connected with: the peers of the newest and of the applied membership; and, as long as a new
+        node has not found itself in the log, those it was started with."""
+        known = {peer.tag: peer for peer in (*self.applied_members[1], *self._members.current)}
+        if self.tag not in known:
+            known = {peer.tag: peer for peer in self._bootstrap} | known
+        return tuple(known[tag] for tag in sorted(known) if tag != self.tag)
+
+    def match_index(self, tag: str) -> int:
+        """How far a follower's log is known to equal this leader's."""
+        return self._core.match_index(tag)
+
+    def votes_granted(self, term: int) -> dict[str, int]:
+        """See `Elections.votes_granted`."""
+        return self._elections.votes_granted(term)
 
     # what the core asks for
 
@@ -178,7 +229,7 @@ class Engine(Reading):
 
     def _guarded(self, work: Callable[..., None], *given: Any) -> None:
         """Any failure here is the end: what is half done must not be built upon."""
-        if self.failure is not None:
+        if self._failure is not None:
             return
         self._enter()
         try:
@@ -190,12 +241,35 @@ class Engine(Reading):
         except Exception as error:
             log.exception("The Raft engine failed.")
             self.fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
+        self._publish()
 
-    def fail(self, error: ConsensusFailed) -> None:
-        """Takes no part any more."""
-        log.error("Raft stops on this node.", reason=str(error))
-        self.failure = error
-        self._around.events.failed(error)
+    def _publish(self) -> None:
+        core, members = self._core, self._members
+        if self._failure is not None:
+            # The failure may have come in the middle of anything, so little can be read but the term that was reached.
+            self.status = msgspec.structs.replace(
+                self.status, role="Follower", leader=None, term=core.term, elected_ns=None, failure=self._failure
+            )
+            return
+        self.status = RaftStatus(
+            role=self._role(),
+            leader=core.leader,
+            term=core.term,
+            commit_index=core.commit_index,
+            applied_index=core.applied_index,
+            applied_term=self._applied_term,
+            last_index=self._journal.last_index,
+            snapshot_index=self._snapshots.index,
+            peers=members.current,
+            voters=members.voters,
+            elected_ns=self._elections.elected_ns if core.is_leader else None,
+        )
+
+    def _role(self) -> Role:
+        core = self._core
+        if core.is_leader:
+            return "LeaderElect" if core.applied_index < core.no_op_index else "Leader"
+        return "Candidate" if core.state == CANDIDATE else "Follower"
 
     def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         def finished(outcome: Any) -> None:
@@ -206,7 +280,7 @@ class Engine(Reading):
 
     def _tick(self) -> None:
         core = self._core
-        self._elections.before_tick(patches.seconds(), self._eligible(), self.voters, self._replication.send)
+        self._elections.before_tick(patches.seconds(), self._eligible(), self._members.voters, self._replication.send)
         if core.is_leader:
             self._replication.supply()
         else:
@@ -220,6 +294,8 @@ class Engine(Reading):
         self._recovered()
         if self._snapshots.due():
             self._snapshots.write(core.applied_index, self._members)
+        # What the listeners read is what this tick has come to.
+        self._publish()
         if self._membership_applied:
             self._membership_applied = False
             self._around.events.members_changed()
@@ -231,7 +307,7 @@ class Engine(Reading):
                 log.exception("The state machine's after_tick raised.")
 
     def _eligible(self) -> bool:
-        voter = self.tag in self.voters
+        voter = self.tag in self._members.voters
         return voter and not self._snapshots.installing and not self._log.vote.recover_to
 
     def _recovered(self) -> None:
@@ -250,6 +326,24 @@ class Engine(Reading):
             self._around.events.kick()
         else:
             self._replication.flush()
+
+    def _view(self, message: AnyMessage) -> screen.View:
+        """What the filter is to know of this node, for that message."""
+        core, voters = self._core, self._members.voters
+        asked = isinstance(message, messages.PreVote)
+        return screen.View(
+            tag=self.tag,
+            term=core.term,
+            is_leader=core.is_leader,
+            log=self._journal,
+            commit_index=core.commit_index,
+            voters=voters,
+            followers=core.followers,
+            leader_recent=asked and self._elections.leader_recent(patches.seconds(), voters),
+            installing=self._snapshots.installing,
+            recovering=bool(self._log.vote.recover_to),
+            prevote_nonce=self._elections.nonce,
+        )
 
     def _act(self, sender: str, action: screen.Action) -> bool:
         """Does it, and says whether a tick must follow: most messages of a quiet cluster leave nothing to be done."""
@@ -277,7 +371,7 @@ class Engine(Reading):
                 self._replication.account(sender, answer, now_s)
                 return self.handing_over or self._replication.moves(sender)
             case screen.CountPreVote():
-                self._elections.count_prevote(sender, self.voters, now_s)
+                self._elections.count_prevote(sender, self._members.voters, now_s)
             case screen.CountVote():
                 if self._elections.count_vote(sender, core.term) and core.state == CANDIDATE:
                     core.receive_vote(sender)
@@ -323,8 +417,8 @@ class Engine(Reading):
     # appending
 
     def _check_alive(self) -> None:
-        if self.failure is not None:
-            raise Refused(str(self.failure))
+        if self._failure is not None:
+            raise Refused(str(self._failure))
 
     def _check_appendable(self, command_bytes: int) -> None:
         self._check_alive()
@@ -346,15 +440,16 @@ class Engine(Reading):
 
         self._guarded(work)
         if not position:
-            raise Refused(str(self.failure))
+            raise Refused(str(self._failure))
         return position[0]
 
     # membership, snapshots, recovery
 
     def _adopt_members(self) -> None:
-        voters = self.voters
-        watchers = frozenset(peer.tag for peer in self.peers) - voters
+        voters = self._members.voters
+        watchers = frozenset(peer.tag for peer in self._members.current) - voters
         self._core.set_members(voters - {self.tag}, watchers - {self.tag}, self._now_s())
+        self._publish()
         self._around.events.members_changed()
 
     def _installed(self, description: Description, leader: str) -> None:
@@ -385,7 +480,7 @@ class Engine(Reading):
         self._snapshots.forget()
         self._journal.reset((NO_OP, 1, 0))
         self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
-        self._members = Members(self.peers)
+        self._members = Members(self._members.current)
         self._around.machine.restore(iter(self._empty_state))
         self._core.rewind(1, 1)
         self._log.onOneSecondTimer()

@@ -141,7 +141,7 @@ async def reelect(request: web.Request) -> web.Response:
     if len([n for n in parts.replica.record.nodes.values() if n.kind == "Member"]) < 2:
         raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
     await parts.raft.transfer_leadership(tag)
-    return answer({"Leader": parts.raft.leader, "Term": parts.raft.term})
+    return answer({"Leader": parts.raft.status.leader, "Term": parts.raft.status.term})
 
 
 async def wait_for(request: web.Request) -> web.Response:
@@ -153,10 +153,10 @@ async def wait_for(request: web.Request) -> web.Response:
     try:
         await parts.raft.wait_applied(index, timeout_ms)
     except TimeoutError:
-        applied = parts.raft.applied_index
+        applied = parts.raft.status.applied_index
         message = f"This node has applied index {applied} and not {index} within {timeout_ms} ms. Try again."
         raise ApiError("TimeoutException", message) from None
-    return answer({"AppliedIndex": parts.raft.applied_index})
+    return answer({"AppliedIndex": parts.raft.status.applied_index})
 
 
 def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
@@ -276,7 +276,7 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
 
 async def _lead_elsewhere(parts: Parts, tag: str) -> None:
     """A leader can neither remove nor demote itself: another one takes over first."""
-    if parts.raft.leader == tag:
+    if parts.raft.status.leader == tag:
         await parts.raft.transfer_leadership(None)
 
 

@@ -139,7 +139,7 @@ def _rehearse(request: web.Request, commands: Iterable[Command]) -> None:
     record = parts.replica.record
     try:
         for command in commands:
-            record = command.apply(record, Entry(record.index + 1, parts.raft.term)).record
+            record = command.apply(record, Entry(record.index + 1, parts.raft.status.term)).record
     except Refused as refused:
         raise of_result(refused.error) from None
 
@@ -174,7 +174,7 @@ async def _wait_on_node(parts: Parts, tag: str, url: str, index: int) -> None:
 async def at_leader(request: web.Request) -> web.Response | None:
     """The leader's answer to this request, or None on the leader itself, which answers it."""
     parts = request.app[PARTS]
-    leader = parts.raft.leader
+    leader = parts.raft.status.leader
     if leader == parts.tag:
         return None
     node = parts.replica.record.nodes.get(leader) if leader else None

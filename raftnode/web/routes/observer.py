@@ -34,7 +34,7 @@ async def decisions(request: web.Request) -> web.Response:
     return answer(
         {
             "LeaderNode": parts.heartbeat.leader,
-            "Term": parts.raft.term,
+            "Term": parts.raft.status.term,
             "Suspended": observer.suspended,
             "Iteration": observer.decisions[-1].iteration if observer.decisions else 0,
             "ObserverLog": [

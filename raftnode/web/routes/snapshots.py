@@ -44,5 +44,6 @@ async def saved(raft: Raft, replica: Replica, *, local: bool) -> Iterator[bytes]
     if not replica.record.nodes:
         raise ApiError("NoLeaderException", "This node is in no cluster yet; there is nothing to save.")
     # No await between these: they are of one moment.
-    about = Description(raft.applied_index, raft.applied_term, raft.peers, raft.applied_index)
+    status = raft.status
+    about = Description(status.applied_index, status.applied_term, status.peers, status.applied_index)
     return encoded(about, replica.dump()())

@@ -96,10 +96,11 @@ def not_ready(parts: Parts) -> list[str]:
         reasons.append(f"The node is {heartbeat.role} and has no lease: {why}.")
     elif heartbeat.role not in WITH_LEASE:
         reasons.append(f"The node is {heartbeat.role}.")
-    if raft.failure is not None:
-        reasons.append(f"The node takes no part in consensus any more: {raft.failure}")
-    if raft.applied_index < raft.commit_index:
-        reasons.append(f"The node has applied index {raft.applied_index} of {raft.commit_index} committed ones.")
+    status = raft.status
+    if status.failure is not None:
+        reasons.append(f"The node takes no part in consensus any more: {status.failure}")
+    if status.applied_index < status.commit_index:
+        reasons.append(f"The node has applied index {status.applied_index} of {status.commit_index} committed ones.")
     reasons += _short_of(parts.settings.node.data_dir)
     faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
     reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
@@ -134,12 +135,12 @@ def _node(parts: Parts, record: Record) -> dict[str, Any]:
         "Kind": node.kind if node else None,
         "Role": parts.heartbeat.role,
         "Leader": parts.heartbeat.leader,
-        "Term": parts.raft.term,
+        "Term": parts.raft.status.term,
         "HasLease": parts.heartbeat.has_lease(),
         "LeaseLeftMs": parts.heartbeat.lease_left_ms,
         "Session": parts.heartbeat.session,
-        "AppliedIndex": parts.raft.applied_index,
-        "CommitIndex": parts.raft.commit_index,
+        "AppliedIndex": parts.raft.status.applied_index,
+        "CommitIndex": parts.raft.status.commit_index,
         "Draining": node.draining if node else False,
         "Version": RAFTNODE_VERSION,
         "NotReady": not_ready(parts),

@@ -80,7 +80,7 @@ async def cluster_topology(request: web.Request) -> web.Response:
             "LeaderShipDuration": None,
             "CurrentState": parts.heartbeat.role,
             "NodeTag": parts.tag,
-            "CurrentTerm": parts.raft.term,
+            "CurrentTerm": parts.raft.status.term,
             "NodeLicenseDetails": {},
             "LastStateChangeReason": "",
             "Status": {tag: {"Name": tag, "Connected": not heard.of(tag)} for tag in record.nodes if tag != parts.tag},

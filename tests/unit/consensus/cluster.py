@@ -81,8 +81,8 @@ class Cluster:
         nodes = self.nodes if among is None else among
 
         def agreed() -> Node | None:
-            leaders = [node for node in nodes if node.raft.role == "Leader"]
-            if len(leaders) == 1 and all(node.raft.leader == leaders[0].tag for node in nodes):
+            leaders = [node for node in nodes if node.raft.status.role == "Leader"]
+            if len(leaders) == 1 and all(node.raft.status.leader == leaders[0].tag for node in nodes):
                 return leaders[0]
             return None
 
@@ -93,7 +93,7 @@ class Cluster:
 
     async def same(self) -> list[bytes]:
         """The commands that all nodes have applied, once all have applied the same."""
-        await until(lambda: len({node.raft.applied_index for node in self.nodes}) == 1)
+        await until(lambda: len({node.raft.status.applied_index for node in self.nodes}) == 1)
         assert all(node.machine.commands == self.nodes[0].machine.commands for node in self.nodes)
         return self.nodes[0].machine.commands
 

@@ -280,18 +280,20 @@ class World:
         """The node that leads, once there is exactly one that everybody alive follows."""
 
         def found() -> list[SimulatedNode]:
-            return [n for n in self.alive if n.engine.role == "Leader"]
+            return [n for n in self.alive if n.engine.status.role == "Leader"]
 
-        self.run_until(lambda: len(found()) == 1 and all(n.engine.leader == found()[0].tag for n in self.alive))
+        self.run_until(lambda: len(found()) == 1 and all(n.engine.status.leader == found()[0].tag for n in self.alive))
         return found()[0]
 
     def settle(self) -> None:
         """Until everybody has applied the same."""
         self.leader()
-        self.run_until(lambda: len({n.engine.applied_index for n in self.alive}) == 1 and not self.pending_anywhere())
+        self.run_until(
+            lambda: len({n.engine.status.applied_index for n in self.alive}) == 1 and not self.pending_anywhere()
+        )
 
     def pending_anywhere(self) -> bool:
-        return any(n.engine.commit_index < n.engine.last_index for n in self.alive)
+        return any(n.engine.status.commit_index < n.engine.status.last_index for n in self.alive)
 
     def propose(self, node: SimulatedNode, command: bytes) -> bool:
         """Appends on a leader and notes that somebody waits for the answer."""
@@ -309,13 +311,16 @@ class World:
 
     def note_leaders(self) -> None:
         for node in self.alive:
-            if node.engine.role in ("Leader", "LeaderElect"):
-                first = self.leaders.setdefault(node.engine.term, node.tag)
-                assert first == node.tag, f"two leaders in term {node.engine.term}: {first} and {node.tag}"
+            if node.engine.status.role in ("Leader", "LeaderElect"):
+                first = self.leaders.setdefault(node.engine.status.term, node.tag)
+                assert first == node.tag, f"two leaders in term {node.engine.status.term}: {first} and {node.tag}"
 
     def describe(self) -> str:
-        return "; ".join(
-            f"{n.tag} {n.engine.role} term {n.engine.term} last {n.engine.last_index} commit {n.engine.commit_index}"
-            f" applied {n.engine.applied_index} leader {n.engine.leader} {n.failures}"
-            for n in self.alive
-        )
+        def line(node: SimulatedNode) -> str:
+            now = node.engine.status
+            return (
+                f"{node.tag} {now.role} term {now.term} last {now.last_index} commit {now.commit_index}"
+                f" applied {now.applied_index} leader {now.leader} {node.failures}"
+            )
+
+        return "; ".join(line(node) for node in self.alive)

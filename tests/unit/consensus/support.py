@@ -74,5 +74,5 @@ async def leading(raft: Raft) -> None:
     """Returns once the node leads and knows the whole log."""
     became = asyncio.Event()
     raft.on_role_change.append(lambda role, _term: became.set() if role == "Leader" else None)
-    if raft.role != "Leader":
+    if raft.status.role != "Leader":
         await became.wait()

@@ -24,7 +24,7 @@ async def test_a_follower_gets_its_own_machines_answer(tmp_path: Path) -> None:
         leader = await cluster.leader()
         follower = next(node for node in cluster.nodes if node is not leader)
         proposed = await follower.raft.propose(b"x")
-        assert follower.raft.applied_index >= proposed.index
+        assert follower.raft.status.applied_index >= proposed.index
         assert proposed.answer == len(follower.machine.commands)
 
 
@@ -47,8 +47,8 @@ async def test_an_isolated_leader_steps_down_within_its_fallback_and_loses_nothi
         others = [node for node in cluster.nodes if node is not old]
         old.cut()
         lost = asyncio.ensure_future(old.raft.propose(b"never committed", timeout_ms=300))
-        await until(lambda: old.raft.role == "Follower")
-        assert old.raft.leader is None
+        await until(lambda: old.raft.status.role == "Follower")
+        assert old.raft.status.leader is None
         await cluster.leader(others)
         await others[0].raft.propose(b"committed")
         with pytest.raises((NotCommitted, OutcomeUnknown)):
@@ -62,13 +62,13 @@ async def test_an_isolated_follower_knows_no_leader_and_does_not_raise_the_term(
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
         follower = next(node for node in cluster.nodes if node is not leader)
-        term = leader.raft.term
+        term = leader.raft.status.term
         follower.cut()
-        await until(lambda: follower.raft.leader is None)
-        assert follower.raft.role == "Follower"
+        await until(lambda: follower.raft.status.leader is None)
+        assert follower.raft.status.role == "Follower"
         follower.heal()
-        await until(lambda: follower.raft.leader == leader.tag)
-        assert (leader.raft.term, leader.raft.role) == (term, "Leader")
+        await until(lambda: follower.raft.status.leader == leader.tag)
+        assert (leader.raft.status.term, leader.raft.status.role) == (term, "Leader")
 
 
 async def test_a_follower_without_its_log_is_sent_the_snapshot(tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ async def test_a_follower_without_its_log_is_sent_the_snapshot(tmp_path: Path) -
         follower = next(node for node in cluster.nodes if node is not leader)
         await follower.stop()
         others = [node for node in cluster.nodes if node is not follower]
-        behind = follower.raft.last_index
-        while min(node.raft.snapshot_index for node in others) < behind + 20:
+        behind = follower.raft.status.last_index
+        while min(node.raft.status.snapshot_index for node in others) < behind + 20:
             await eventually(lambda: others[0].raft.propose(b"y" * 400), NotCommitted, OutcomeUnknown)
         await follower.listen()
         await follower.run(cluster.peers)
         await cluster.leader()
         await cluster.same()
-        assert follower.raft.snapshot_index > behind
+        assert follower.raft.status.snapshot_index > behind
         await follower.restart(cluster.peers)
         await cluster.leader()
         await cluster.same()
@@ -110,33 +110,33 @@ async def test_leadership_goes_to_the_named_node_and_back_from_a_follower(tmp_pa
         leader = await cluster.leader()
         target = next(node for node in cluster.nodes if node is not leader)
         await leader.raft.transfer_leadership(target.tag)
-        assert leader.raft.leader == target.tag
+        assert leader.raft.status.leader == target.tag
         await cluster.leader()
         await leader.raft.transfer_leadership(leader.tag)
-        await until(lambda: leader.raft.role == "Leader")
+        await until(lambda: leader.raft.status.role == "Leader")
 
 
 async def test_the_leader_knows_who_voted_for_it_and_when_it_asked(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
-        votes = leader.raft.votes_granted(leader.raft.term)
+        votes = leader.raft.votes_granted(leader.raft.status.term)
         assert leader.tag in votes
         assert len(votes) >= 2
-        assert leader.raft.elected_ns is not None
-        assert all(asked_ns <= leader.raft.elected_ns for asked_ns in votes.values())
-        assert leader.raft.votes_granted(leader.raft.term + 1) == {}
+        assert leader.raft.status.elected_ns is not None
+        assert all(asked_ns <= leader.raft.status.elected_ns for asked_ns in votes.values())
+        assert leader.raft.votes_granted(leader.raft.status.term + 1) == {}
         follower = next(node for node in cluster.nodes if node is not leader)
-        assert follower.raft.elected_ns is None
+        assert follower.raft.status.elected_ns is None
 
 
 async def test_a_leader_that_steps_down_leaves_a_cluster_that_elects_again(tmp_path: Path) -> None:
     async with running(tmp_path) as cluster:
         leader = await cluster.leader()
-        term = leader.raft.term
+        term = leader.raft.status.term
         roles = []
         leader.raft.on_role_change.append(lambda role, at: roles.append((role, at)))
         leader.raft.step_down()
         assert roles == [("Follower", term)]
         leader.raft.step_down(term + 5)
-        assert leader.raft.term == term + 5
+        assert leader.raft.status.term == term + 5
         await cluster.leader()

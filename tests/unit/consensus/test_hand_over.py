@@ -15,7 +15,7 @@ def test_nobody_hands_over_to_a_node_that_is_not_heard() -> None:
     frozen.alive = False
     for _ in range(60):
         world.round()
-    assert leader.engine.role == "Leader"
+    assert leader.engine.status.role == "Leader"
     assert frozen.tag in leader.engine._replication.connected_tags
     with pytest.raises(Refused, match=f"{frozen.tag} has not answered for"):
         leader.engine.check_heir(frozen.tag)

@@ -40,9 +40,9 @@ def test_a_quiet_clusters_heartbeats_and_their_answers_cost_nobody_a_tick() -> N
         leader.engine.tick()
         assert [tag for tag in world.nodes if world.queues[leader.tag, tag]], "heartbeats are on their way"
         assert react(world) == 0
-    assert leader.engine.role == "Leader", "the answers were heard"
+    assert leader.engine.status.role == "Leader", "the answers were heard"
     followers = [node for node in world.alive if node is not leader]
-    assert all(leader.engine.match_index(node.tag) == leader.engine.last_index for node in followers)
+    assert all(leader.engine.match_index(node.tag) == leader.engine.status.last_index for node in followers)
 
 
 def test_a_command_is_committed_and_applied_everywhere_without_a_timer() -> None:
@@ -75,8 +75,8 @@ def test_a_leader_that_steps_down_and_the_next_election_need_a_timer_only_to_beg
     follower = next(node for node in world.alive if node is not leader)
     assert leader.engine.hand_over(follower.tag) == follower.tag
     react(world)
-    assert follower.engine.role == "Leader"
-    assert leader.engine.leader == follower.tag
+    assert follower.engine.status.role == "Leader"
+    assert leader.engine.status.leader == follower.tag
     assert world.propose(follower, b"after")
     react(world)
     assert all(node.machine.commands == [b"after"] for node in world.alive)

@@ -54,17 +54,17 @@ async def test_a_node_joins_as_a_watcher_catches_up_and_is_made_a_voter(tmp_path
         cluster.nodes.append(joiner)
         await cluster.leader()
         assert (await cluster.same())[-1] == b"D watches"
-        assert joiner.raft.voters == frozenset("ABC")
+        assert joiner.raft.status.voters == frozenset("ABC")
         await joiner.raft.propose(b"a watcher may propose")
         voter = Peer("D", joiner.address)
         await eventually(lambda: joiner.raft.change_membership(Add(voter), b"D votes"), NotCommitted)
         await cluster.same()
-        assert all(node.raft.voters == frozenset("ABCD") for node in cluster.nodes)
+        assert all(node.raft.status.voters == frozenset("ABCD") for node in cluster.nodes)
         await leader.raft.transfer_leadership("D")
-        await until(lambda: joiner.raft.role == "Leader")
+        await until(lambda: joiner.raft.status.role == "Leader")
         await joiner.restart([*cluster.peers, watcher])
         await cluster.leader()
-        assert joiner.raft.voters == frozenset("ABCD")
+        assert joiner.raft.status.voters == frozenset("ABCD")
 
 
 async def test_a_change_whose_command_the_leader_would_refuse_is_not_appended(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_a_change_whose_command_the_leader_would_refuse_is_not_appended(tm
                 await node.raft.change_membership(Add(Peer("D", "d:1", voter=False)), b"!not this one")
         await cluster.nodes[0].raft.propose(b"on")
         assert await cluster.same() == [b"on"]
-        assert all("D" not in {peer.tag for peer in node.raft.peers} for node in cluster.nodes)
+        assert all("D" not in {peer.tag for peer in node.raft.status.peers} for node in cluster.nodes)
 
 
 async def test_a_removed_node_is_told_and_the_others_go_on(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ async def test_a_removed_node_is_told_and_the_others_go_on(tmp_path: Path) -> No
         await cluster.leader()
         await leader.raft.propose(b"on")
         assert await cluster.same() == [b"out", b"on"]
-        assert all(gone.tag not in {peer.tag for peer in node.raft.peers} for node in cluster.nodes)
-        assert gone.raft.role != "Leader"
+        assert all(gone.tag not in {peer.tag for peer in node.raft.status.peers} for node in cluster.nodes)
+        assert gone.raft.status.role != "Leader"
         await gone.stop()
 
 
@@ -111,7 +111,7 @@ async def test_one_node_becomes_two_and_a_leader_refuses_to_remove_itself(tmp_pa
         other = next(node for node in cluster.nodes if node is not leader)
         with pytest.raises(NotCommitted, match="transfer the leadership first"):
             await other.raft.change_membership(Remove(leader.tag), b"")
-        assert all(node.raft.voters == frozenset("AB") for node in cluster.nodes)
+        assert all(node.raft.status.voters == frozenset("AB") for node in cluster.nodes)
 
 
 def test_a_change_of_members_whose_command_cannot_be_read_is_refused() -> None:

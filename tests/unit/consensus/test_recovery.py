@@ -14,11 +14,11 @@ def corrupted(world: World) -> tuple[SimulatedNode, SimulatedNode]:
         world.propose(leader, b"true %d" % number)
         world.round()
     world.settle()
-    index = liar.engine.last_index
+    index = liar.engine.status.last_index
     world.disconnect_all(liar.tag)
     liar.engine._journal.truncate(index)
-    liar.engine._journal.append((b"\x00a lie", index, liar.engine.term))
-    liar.machine.applied[-1] = (index, liar.engine.term, b"a lie")
+    liar.engine._journal.append((b"\x00a lie", index, liar.engine.status.term))
+    liar.machine.applied[-1] = (index, liar.engine.status.term, b"a lie")
     liar.engine._journal.entries[-2:] = [(b"\x00a lie", index - 1, 0), (b"\x00a lie", index, 0)]
     return leader, liar
 
@@ -28,7 +28,7 @@ def test_a_contradicted_node_starts_over_and_ends_equal() -> None:
     leader, liar = corrupted(world)
     world.propose(leader, b"one more")
     world.connect_all()
-    world.run_until(lambda: liar.engine.applied_index == leader.engine.applied_index)
+    world.run_until(lambda: liar.engine.status.applied_index == leader.engine.status.applied_index)
     world.settle()
     assert len(liar.wipes) == 1
     assert "throws its log and state away" in liar.wipes[0]
@@ -43,9 +43,9 @@ def test_until_it_has_recovered_it_votes_for_nobody_even_after_a_restart() -> No
     world.connect_all()
     world.run_until(lambda: liar.wipes != [])
     world.disconnect_all(liar.tag)
-    assert liar.engine.applied_index == 1
+    assert liar.engine.status.applied_index == 1
     for _ in range(2):
-        votes = other.engine.term + 1
+        votes = other.engine.status.term + 1
         world.clock.pass_ms(5_000)
         for message in (PreVote(votes, 1, 99, votes), RequestVote(votes, 99, votes)):
             world.up.add(frozenset((liar.tag, other.tag)))
@@ -54,7 +54,7 @@ def test_until_it_has_recovered_it_votes_for_nobody_even_after_a_restart() -> No
         answers = [messages.decode(raw) for raw in world.queues[liar.tag, other.tag]]
         assert not any(isinstance(answer, messages.Voted) for answer in answers)
         assert not any(isinstance(answer, messages.PreVoted) and answer.granted for answer in answers)
-        assert liar.engine.role == "Follower"
+        assert liar.engine.status.role == "Follower"
         liar.crash()
         liar.start()
     world.connect_all()

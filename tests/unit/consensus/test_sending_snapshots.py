@@ -15,7 +15,7 @@ def about_to_install() -> tuple[World, SimulatedNode, SimulatedNode]:
     follower = next(node for node in world.alive if node is not leader)
     world.settle()
     world.disconnect_all(follower.tag)
-    while leader.engine.snapshot_index <= follower.engine.last_index:
+    while leader.engine.status.snapshot_index <= follower.engine.status.last_index:
         world.propose(leader, b"x" * 100)
         world.round()
     world.connect_all()
@@ -47,7 +47,7 @@ def test_a_follower_that_dies_before_the_leader_hears_of_the_installed_snapshot_
     world, leader, follower = about_to_install()
     follower.run_outside()
     died(world, follower)
-    assert follower.engine.applied_index == follower.engine.snapshot_index > 1
+    assert follower.engine.status.applied_index == follower.engine.status.snapshot_index > 1
     world.settle()
     assert follower.machine.commands == leader.machine.commands
 

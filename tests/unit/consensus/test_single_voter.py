@@ -21,9 +21,9 @@ async def test_a_node_alone_becomes_leader_and_answers_its_commands(tmp_path: Pa
     first = await raft.propose(b"one")
     second = await raft.propose(b"two")
     assert (first.answer, second.answer) == (1, 2)
-    assert (second.index, second.term) == (first.index + 1, raft.term)
+    assert (second.index, second.term) == (first.index + 1, raft.status.term)
     assert machine.commands == [b"one", b"two"]
-    assert (raft.applied_index, raft.applied_term) == (second.index, second.term)
+    assert (raft.status.applied_index, raft.status.applied_term) == (second.index, second.term)
     assert machine.ticks > 0
     await raft.stop()
 
@@ -39,7 +39,7 @@ async def test_after_a_restart_everything_acknowledged_is_applied_again(tmp_path
     await again.start()
     await leading(again)
     assert machine.commands == [b"%d" % number for number in range(50)]
-    assert again.term > raft.term
+    assert again.status.term > raft.status.term
     await again.stop()
 
 
@@ -62,16 +62,16 @@ async def test_a_state_machine_that_raises_ends_its_node_before_anybody_is_answe
     raft.on_fatal.append(told.set_result)
     await raft.start()
     await leading(raft)
-    applied = raft.applied_index
+    applied = raft.status.applied_index
     machine.raises = error
     with pytest.raises(OutcomeUnknown):
         await raft.propose(b"heavy")
     with pytest.raises(NotCommitted):
         await raft.propose(b"next")
     assert isinstance(await told, ApplyFailed)
-    assert await told is raft.failure
-    assert f"Entry {applied + 1}" in str(raft.failure)
-    assert raft.applied_index == applied
+    assert await told is raft.status.failure
+    assert f"Entry {applied + 1}" in str(raft.status.failure)
+    assert raft.status.applied_index == applied
     await raft.stop()
 
     again, machine = alone(tmp_path)
@@ -86,8 +86,8 @@ async def test_propose_here_appends_in_exactly_its_term_or_not_at_all(tmp_path: 
     await raft.start()
     await leading(raft)
     with pytest.raises(NotCommitted, match="term"):
-        await raft.propose_here(b"late", term=raft.term - 1)
-    assert (await raft.propose_here(b"now", term=raft.term)).answer == 1
+        await raft.propose_here(b"late", term=raft.status.term - 1)
+    assert (await raft.propose_here(b"now", term=raft.status.term)).answer == 1
     assert machine.commands == [b"now"]
     await raft.stop()
 
@@ -106,9 +106,9 @@ async def test_a_barrier_and_wait_applied_return_once_the_index_is_applied(tmp_p
     raft, _ = alone(tmp_path)
     await raft.start()
     await leading(raft)
-    waiting = asyncio.ensure_future(raft.wait_applied(raft.applied_index + 2, 5000))
+    waiting = asyncio.ensure_future(raft.wait_applied(raft.status.applied_index + 2, 5000))
     index = await raft.barrier()
-    assert raft.applied_index == index
+    assert raft.status.applied_index == index
     assert not waiting.done()
     await raft.propose(b"x")
     await waiting
@@ -135,17 +135,17 @@ async def test_snapshots_are_taken_by_bytes_and_a_restart_begins_from_one(tmp_pa
     raft, machine = alone(tmp_path, **sizes)
     await raft.start()
     await leading(raft)
-    while raft.snapshot_index < 20:
+    while raft.status.snapshot_index < 20:
         await raft.propose(b"x" * 500)
     await raft.propose(b"after the snapshot")
-    expected, index = list(machine.commands), raft.applied_index
+    expected, index = list(machine.commands), raft.status.applied_index
     assert len([name for name in os.listdir(tmp_path) if name.startswith("journal-")]) < 12
     await raft.stop()
     again, restored = alone(tmp_path, **sizes)
     await again.start()
     await leading(again)
     assert restored.commands == expected
-    assert again.applied_index > index
+    assert again.status.applied_index > index
     await again.stop()
 
 
@@ -187,7 +187,7 @@ async def test_a_file_that_is_deleted_or_replaced_under_a_running_node_ends_it(
     await leading(raft)
     await raft.propose(b"one")
     raft.take_snapshot()
-    await until(lambda: raft.snapshot_index > 0)
+    await until(lambda: raft.status.snapshot_index > 0)
     gone = _struck(tmp_path, what, how)
     failure = await told
     assert isinstance(failure, StorageDamaged)
@@ -207,6 +207,6 @@ async def test_a_journal_that_is_cut_all_the_time_is_no_deleted_file(
     await leading(raft)
     for number in range(300):
         await raft.propose(b"%d" % number + bytes(100))
-    assert raft.failure is None
-    assert raft.snapshot_index > 0
+    assert raft.status.failure is None
+    assert raft.status.snapshot_index > 0
     await raft.stop()

@@ -31,9 +31,9 @@ def test_trap_04_a_follower_whose_leader_is_gone_says_so() -> None:
     follower = follower_of(world, leader)
     world.disconnect_all(follower.tag)
     gone_ns = world.clock.now_ns
-    world.run_until(lambda: follower.engine.leader is None)
+    world.run_until(lambda: follower.engine.status.leader is None)
     assert world.clock.now_ns - gone_ns < 1_000_000_000
-    assert follower.engine.role == "Follower"
+    assert follower.engine.status.role == "Follower"
 
 
 def test_trap_04_an_isolated_leader_does_not_stay_one() -> None:
@@ -48,9 +48,9 @@ def test_trap_04_an_isolated_leader_does_not_stay_one() -> None:
     leader = world.leader()
     world.disconnect_all(leader.tag)
     cut_ns = world.clock.now_ns
-    world.run_until(lambda: leader.engine.role == "Follower")
+    world.run_until(lambda: leader.engine.status.role == "Follower")
     assert world.clock.now_ns - cut_ns < 1_000_000_000
-    assert leader.engine.leader is None
+    assert leader.engine.status.leader is None
 
 
 async def test_trap_06_a_raising_apply_ends_its_node_and_is_never_half_done(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ async def test_trap_06_a_raising_apply_ends_its_node_and_is_never_half_done(tmp_
         leader.machine.raises = MemoryError()
         with pytest.raises(OutcomeUnknown):
             await leader.raft.propose(b"heavy")
-        assert isinstance(leader.raft.failure, ApplyFailed)
+        assert isinstance(leader.raft.status.failure, ApplyFailed)
         await leader.restart(cluster.peers)
         other = await cluster.leader()
         await eventually(lambda: other.raft.propose(b"after"), NotCommitted)
@@ -119,7 +119,7 @@ def test_trap_08_a_node_that_was_asleep_does_not_depose_the_leader() -> None:
     world = World("ABC")
     leader = world.leader()
     sleeper = follower_of(world, leader)
-    term = leader.engine.term
+    term = leader.engine.status.term
     for _ in range(400):
         world.clock.pass_ms(10)
         for node in world.alive:
@@ -130,23 +130,23 @@ def test_trap_08_a_node_that_was_asleep_does_not_depose_the_leader() -> None:
     sleeper.engine.tick()
     for _ in range(300):
         world.round()
-    assert (leader.engine.role, leader.engine.term) == ("Leader", term)
-    assert sleeper.engine.leader == leader.tag
+    assert (leader.engine.status.role, leader.engine.status.term) == ("Leader", term)
+    assert sleeper.engine.status.leader == leader.tag
 
 
 def test_trap_08_a_node_that_was_cut_off_for_long_comes_back_with_the_same_term() -> None:
     world = World("ABC")
     leader = world.leader()
     follower = follower_of(world, leader)
-    term = leader.engine.term
+    term = leader.engine.status.term
     world.disconnect_all(follower.tag)
     for _ in range(500):
         world.round()
     world.connect_all()
     for _ in range(300):
         world.round()
-    assert {node.engine.term for node in world.alive} == {term}
-    assert leader.engine.role == "Leader"
+    assert {node.engine.status.term for node in world.alive} == {term}
+    assert leader.engine.status.role == "Leader"
 
 
 def test_trap_09_a_commit_waits_for_no_timer() -> None:
@@ -184,5 +184,7 @@ def test_trap_08_a_stalled_follower_still_takes_the_leadership_that_is_handed_to
     world.deliver(leader.tag, heir.tag)
     world.clock.pass_ms(world.config.election_min_ms * 0.9)
     heir.engine.tick()
-    assert heir.engine.term > leader.engine.term, "it must stand at once, and not wait for its own timeout"
-    world.run_until(lambda: heir.engine.role == "Leader")
+    assert heir.engine.status.term > leader.engine.status.term, (
+        "it must stand at once, and not wait for its own timeout"
+    )
+    world.run_until(lambda: heir.engine.status.role == "Leader")

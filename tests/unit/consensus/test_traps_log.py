@@ -78,10 +78,10 @@ def test_trap_01_an_overlapping_append_removes_nothing_that_was_acknowledged() -
         leader.engine.tick()
         early.extend(raw for raw in world.queues[leader.tag, follower.tag] if as_append(raw))
         world.deliver(leader.tag, follower.tag)
-    last = follower.engine.last_index
+    last = follower.engine.status.last_index
     follower.engine.receive(leader.tag, early[0])
     follower.engine.tick()
-    assert follower.engine.last_index == last
+    assert follower.engine.status.last_index == last
     world.settle()
     assert follower.machine.commands == [b"0", b"1", b"2"]
 
@@ -112,7 +112,7 @@ def test_trap_02_a_crash_between_the_new_snapshot_and_the_journals_cut_loses_not
     a.start()
     world.settle()
     assert a.machine.commands == [b"%d" % number for number in range(30)]
-    assert a.engine.snapshot_index > 0
+    assert a.engine.status.snapshot_index > 0
 
 
 def test_trap_03_stock_cannot_start_on_a_journal_whose_last_page_never_reached_the_disk(tmp_path: Path) -> None:
@@ -138,7 +138,9 @@ def test_trap_03_nothing_is_answered_before_it_is_on_the_disk() -> None:
     world.deliver(leader.tag, follower.tag)
     follower.engine.tick()
     answers = [messages.decode(raw) for raw in world.queues[follower.tag, leader.tag]]
-    assert any(isinstance(m, Appended) and m.success and m.next_index == leader.engine.last_index + 1 for m in answers)
+    assert any(
+        isinstance(m, Appended) and m.success and m.next_index == leader.engine.status.last_index + 1 for m in answers
+    )
     assert any(b"precious" in file.durable for file in follower.disk.files.values())
     assert any(b"precious" in file.durable for file in leader.disk.files.values())
 
@@ -155,7 +157,7 @@ def test_trap_10_a_damaged_snapshot_refuses_the_start_instead_of_an_empty_state(
 
     world = World("A", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
     a = world.leader()
-    while a.engine.snapshot_index == 0:
+    while a.engine.status.snapshot_index == 0:
         world.propose(a, b"x" * 100)
         world.round()
     file = a.disk.files[Path("/simulated/snapshot")]
@@ -177,15 +179,15 @@ def test_trap_10_a_follower_that_is_a_little_behind_needs_no_snapshot() -> None:
     world = World("ABC", snapshot_bytes_min=20_000, segment_bytes_max=2_000, trailing_entries=50)
     leader = world.leader()
     follower = next(node for node in world.alive if node is not leader)
-    while leader.engine.snapshot_index == 0:
-        if leader.engine.last_index == 150:
+    while leader.engine.status.snapshot_index == 0:
+        if leader.engine.status.last_index == 150:
             world.disconnect_all(follower.tag)
         world.propose(leader, b"x" * 100)
         world.round()
-    assert follower.engine.last_index < leader.engine.snapshot_index
+    assert follower.engine.status.last_index < leader.engine.status.snapshot_index
     world.connect_all()
     kinds = []
-    while follower.engine.last_index < leader.engine.last_index:
+    while follower.engine.status.last_index < leader.engine.status.last_index:
         world.round()
         kinds += [messages.decode(raw) for raw in world.queues[leader.tag, follower.tag]]
     assert not any(isinstance(message, Piece) for message in kinds)
@@ -253,16 +255,16 @@ def test_trap_13_a_leader_that_was_isolated_with_a_long_divergent_log_is_resynch
     for number in range(400):
         assert world.propose(old, b"lost %d" % number + b"x" * 5_000)
     others = [node for node in world.alive if node is not old]
-    world.run_until(lambda: any(node.engine.role == "Leader" for node in others))
-    new = next(node for node in others if node.engine.role == "Leader")
+    world.run_until(lambda: any(node.engine.status.role == "Leader" for node in others))
+    new = next(node for node in others if node.engine.status.role == "Leader")
     for number in range(400):
         assert world.propose(new, b"kept %d" % number + b"x" * 5_000)
         if number % 20 == 0:
             world.round()
-    world.run_until(lambda: new.engine.applied_index == new.engine.last_index)
+    world.run_until(lambda: new.engine.status.applied_index == new.engine.status.last_index)
     world.connect_all()
     start_ns = world.clock.now_ns
-    world.run_until(lambda: old.engine.applied_index == new.engine.applied_index)
+    world.run_until(lambda: old.engine.status.applied_index == new.engine.status.applied_index)
     assert world.clock.now_ns - start_ns < 2_000_000_000
     assert old.machine.commands == new.machine.commands
     assert not any(command.startswith(b"lost") for command in old.machine.commands)

@@ -55,7 +55,7 @@ async def test_trap_05_a_pickled_frame_is_refused_and_runs_nothing(tmp_path: Pat
         node.raft._engine.receive("B", pickled)  # type: ignore[union-attr]
         await node.raft.propose(b"still here")
         assert not mark.exists()
-        assert node.raft.failure is None
+        assert node.raft.status.failure is None
 
 
 def test_trap_05_the_package_cannot_pickle_in_this_process() -> None:
@@ -77,12 +77,12 @@ async def test_trap_05_a_whole_life_pickles_nothing(tmp_path: Path, monkeypatch:
     sizes: dict[str, Any] = {"snapshot_bytes_min": 2_000, "segment_bytes_max": 500, "trailing_entries": 2}
     async with running(tmp_path, **sizes) as cluster:
         leader = await cluster.leader()
-        while leader.raft.snapshot_index == 0:
+        while leader.raft.status.snapshot_index == 0:
             await leader.raft.propose(b"x" * 200)
         await leader.restart(cluster.peers)
         await cluster.leader()
         await cluster.same()
-        assert all(node.raft.failure is None for node in cluster.nodes)
+        assert all(node.raft.status.failure is None for node in cluster.nodes)
 
 
 def test_trap_05_no_module_of_ours_imports_pickle_and_privates_stay_in_the_engine() -> None:
@@ -115,13 +115,13 @@ def test_trap_11_a_second_membership_change_waits_for_the_first() -> None:
     world.run_until(lambda: leader.engine.applied_members[0] > 0)
     leader.engine.append_change(Add(Peer("E", "e:1", voter=False)), b"add E")
     world.run_until(lambda: all(node.machine.commands == [b"add D", b"add E"] for node in world.alive))
-    assert all({peer.tag for peer in node.engine.peers} == set("ABCDE") for node in world.alive)
+    assert all({peer.tag for peer in node.engine.status.peers} == set("ABCDE") for node in world.alive)
 
 
 def test_trap_11_nothing_changes_before_the_leaders_own_entry_is_applied() -> None:
     world = World("ABC")
-    world.run_until(lambda: any(node.engine.role == "LeaderElect" for node in world.alive))
-    elect = next(node for node in world.alive if node.engine.role == "LeaderElect")
+    world.run_until(lambda: any(node.engine.status.role == "LeaderElect" for node in world.alive))
+    elect = next(node for node in world.alive if node.engine.status.role == "LeaderElect")
     with pytest.raises(Refused, match="not confirmed"):
         elect.engine.append_change(Remove("C" if elect.tag != "C" else "B"), b"too early")
 
@@ -138,10 +138,10 @@ def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
     world.settle()
     leader.engine.append_change(Add(Peer("D", "d:1")), b"D votes")
     world.settle()
-    assert leader.engine.voters == frozenset("ABCD")
+    assert leader.engine.status.voters == frozenset("ABCD")
     leader.engine.append_change(Add(Peer("D", "d:1", voter=False)), b"D watches")
     world.settle()
-    assert all(node.engine.voters == frozenset("ABC") for node in world.alive)
+    assert all(node.engine.status.voters == frozenset("ABC") for node in world.alive)
     assert world["D"].machine.commands == [b"D votes", b"D watches"]
 
 
@@ -168,7 +168,7 @@ def test_trap_11_a_restart_takes_its_membership_from_the_disk_and_not_from_its_s
             node.crash()
         for node in world.nodes.values():
             node.start()
-            assert next(peer for peer in node.engine.peers if peer.tag == "D") == Peer("D", "moved:1")
+            assert next(peer for peer in node.engine.status.peers if peer.tag == "D") == Peer("D", "moved:1")
 
 
 def test_trap_12_adding_a_method_renumbers_the_packages_commands_and_ours_have_no_numbers() -> None:

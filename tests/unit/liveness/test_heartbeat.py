@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from raftnode.consensus.model import Peer, RaftStatus
 from raftnode.foundation.ports import SystemClock
 from raftnode.lease import FOREVER_NS, Incarnation, Report, Stamp
 from raftnode.liveness.heartbeat import CHANNEL, PAYLOAD_BYTES_MAX, Heartbeat
@@ -34,42 +35,34 @@ class Clocks:
 
 
 @dataclass
-class Member:
-    tag: str
-
-
-@dataclass
 class Raft:
     """What Raft would say."""
 
     tag: str
     tags: str
-    role: Any = "Follower"
-    term: int = 1
-    leader: str | None = None
-    applied_index: int = 5
-    commit_index: int = 5
     votes: dict[str, int] = field(default_factory=dict)
     on_role_change: list[Callable[[Any, int], None]] = field(default_factory=list)
     stepped_down: list[int | None] = field(default_factory=list)
 
-    @property
-    def voters(self) -> frozenset[str]:
-        return frozenset(self.tags)
+    def __post_init__(self) -> None:
+        self.status = RaftStatus(term=1, applied_index=5, commit_index=5)
+        self.consist_of(self.tags)
 
-    @property
-    def peers(self) -> list[Member]:
-        return [Member(tag) for tag in self.tags]
+    def now(self, **changes: Any) -> None:
+        self.status = msgspec.structs.replace(self.status, **changes)
+
+    def consist_of(self, tags: str) -> None:
+        self.now(peers=tuple(Peer(tag, f"{tag}:1") for tag in tags), voters=frozenset(tags))
 
     def votes_granted(self, term: int) -> dict[str, int]:
         return self.votes
 
     def step_down(self, term: int | None) -> None:
         self.stepped_down.append(term)
-        self.become("Follower", max(term or 0, self.term))
+        self.become("Follower", max(term or 0, self.status.term))
 
     def become(self, role: Any, term: int) -> None:
-        self.role, self.term = role, term
+        self.now(role=role, term=term)
         for callback in self.on_role_change:
             callback(role, term)
 
@@ -105,7 +98,7 @@ class Cluster:
     def elect(self, tag: str, term: int = 1) -> None:
         now_ns = self.clocks.hold_ns()
         for other in self.rafts.values():
-            other.term, other.leader = term, tag
+            other.now(term=term, leader=tag)
         self.rafts[tag].votes = dict.fromkeys(self.rafts, now_ns)
         self.rafts[tag].become("Leader", term)
 
@@ -223,7 +216,7 @@ def test_a_higher_term_in_a_report_makes_the_leader_step_down_to_it() -> None:
     cluster = Cluster("ABC")
     cluster.elect("A")
     cluster.go(300)
-    cluster.rafts["B"].term = 7
+    cluster.rafts["B"].now(term=7)
     cluster.go(100)
     assert cluster.rafts["A"].stepped_down == [7]
     assert cluster.nodes["A"].role == "Follower", "its lease stands until it runs out"
@@ -235,7 +228,7 @@ def test_the_leader_forgets_the_report_of_a_node_that_left() -> None:
     cluster.elect("A")
     cluster.go(300)
     assert set(cluster.nodes["A"].reports) == {"B", "C"}
-    cluster.rafts["A"].tags = "AB"
+    cluster.rafts["A"].consist_of("AB")
     cluster.nodes["A"].check()
     assert set(cluster.nodes["A"].reports) == {"B"}
 
@@ -308,7 +301,7 @@ def test_reading_never_shows_a_lease_that_has_ended_and_changes_nothing_which_is
 def test_reading_shows_no_lease_before_check_has_begun_it_and_set_the_kill_timer() -> None:
     alone = Cluster("A")
     node, raft = alone.nodes["A"], alone.rafts["A"]
-    raft.role = "Leader"
+    raft.now(role="Leader")
     assert (node.session, node.lease_left_ms, node.has_lease(), alone.until["A"]) == (None, 0, False, [])
     node.check()
     assert (node.session, node.lease_left_ms, node.has_lease(), alone.until["A"]) == (1, None, True, [FOREVER_NS])
@@ -319,7 +312,8 @@ def test_reading_shows_no_lease_without_end_once_others_vote_and_another_node_ma
     alone.elect("A")
     node, raft = alone.nodes["A"], alone.rafts["A"]
     assert node.lease_left_ms is None
-    raft.tags, raft.role, raft.term = "AB", "Follower", 2
+    raft.consist_of("AB")
+    raft.now(role="Follower", term=2)
     shown = read(node)
     assert (shown["role"], shown["session"], shown["lease_left_ms"]) == ("Candidate", None, 0)
 
@@ -339,7 +333,7 @@ def test_the_leader_keeps_each_nodes_last_report_with_its_payload() -> None:
     cluster = Cluster("ABC")
     cluster.elect("A")
     cluster.go(200)
-    cluster.rafts["B"].applied_index = 6
+    cluster.rafts["B"].now(applied_index=6)
     cluster.go(100)
     report = cluster.nodes["A"].reports["B"]
     assert report.payload == {"kinds": ["SqlEtl"]}
@@ -378,8 +372,8 @@ def test_a_payload_that_cannot_be_read_is_dropped_and_the_report_counts() -> Non
 def test_a_report_of_a_stranger_is_not_kept() -> None:
     cluster = Cluster("ABC")
     cluster.elect("A")
-    cluster.rafts["A"].tags = "AB"
-    cluster.rafts["C"].tags = "ABC"
+    cluster.rafts["A"].consist_of("AB")
+    cluster.rafts["C"].consist_of("ABC")
     cluster.go(300)
     assert set(cluster.nodes["A"].reports) == {"B"}
 

@@ -32,7 +32,7 @@ class Wires(Cluster):
 
     def elect(self, tag: str, term: int = 1) -> None:
         for other in self.rafts.values():
-            if other.role != "Follower":
+            if other.status.role != "Follower":
                 other.become("Follower", term)
         super().elect(tag, term)
 

@@ -114,7 +114,7 @@ def _task(log: Log, database: str, name: str, mentor: str | None = None) -> Task
 async def large_node(settings: config.Settings) -> AsyncIterator[Client]:
     """A ready node of one in whose snapshot that record is."""
     async with running(settings) as client:
-        record, term = client.node.replica.record, client.node.raft.term
+        record, term = client.node.replica.record, client.node.raft.status.term
     record = await asyncio.to_thread(grown, record)
     directory = Path(settings.node.data_dir) / "raft"
     last = LastEntry(term + TERM_AHEAD, record.index)

@@ -138,7 +138,7 @@ async def test_a_repeat_gets_the_first_result_though_all_it_names_is_gone(client
     id = uuid.uuid4().hex
     first = await client.send(route.method, url, body, {REQUEST_ID: id})
     assert first.status < 300, first.text
-    index = client.node.raft.applied_index
+    index = client.node.raft.status.applied_index
     again = await client.send(route.method, url, body, {REQUEST_ID: id})
     assert result(again) == result(first), again.text
     await undone(client)
@@ -149,7 +149,7 @@ async def test_a_repeat_gets_the_first_result_though_all_it_names_is_gone(client
         assert result(repeat) == result(first), repeat.text
     assert set(client.node.replica.record.nodes) == {"A"}
     assert list(client.node.replica.record.databases) == []
-    assert index < client.node.raft.applied_index
+    assert index < client.node.raft.status.applied_index
     other = await client.send(route.method, f"{url}&other=1", body, {REQUEST_ID: id})
     assert "was used for another request" in other.text
 
@@ -180,7 +180,7 @@ async def test_a_repeat_of_a_change_of_kind_changes_no_kind(pair: tuple[Client, 
         again = await done(node.post(f"/admin/cluster/{to}?nodeTag=B", **{REQUEST_ID: "mine"}))
         assert again["RaftCommandIndex"] == first["RaftCommandIndex"]
         assert node.node.replica.record.nodes["B"].kind == ("Watcher" if to == "promote" else "Member")
-        [peer] = [peer for peer in node.node.raft.peers if peer.tag == "B"]
+        [peer] = [peer for peer in node.node.raft.status.peers if peer.tag == "B"]
         assert peer.voter is (to == "demote")
 
 
@@ -199,7 +199,7 @@ async def test_a_repeated_removal_does_not_remove_the_node_that_has_joined_since
     # A leader that is asked by a node which has not heard of the first one leaves Raft's membership alone, too.
     command = a.node.replica._encoded(RemoveNode(tag="C"), "mine")
     assert a.node.replica.refuses(command) == "a request of this id took effect already"
-    assert "C" in {peer.tag for peer in a.node.raft.peers}
+    assert "C" in {peer.tag for peer in a.node.raft.status.peers}
 
 
 async def test_a_node_that_may_lag_asks_the_leader_before_it_refuses_a_repeat(

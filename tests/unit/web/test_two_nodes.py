@@ -88,7 +88,7 @@ async def test_of_two_joins_under_one_tag_at_one_moment_one_wins_and_raft_agrees
         assert "is taken" in next(reply.message for reply in replies if reply.status == 400)
         for node in pair:
             known = node.node.replica.record.nodes[tag].cluster_address
-            [peer] = [peer for peer in node.node.raft.peers if peer.tag == tag]
+            [peer] = [peer for peer in node.node.raft.status.peers if peer.tag == tag]
             assert peer.address == known
 
 

@@ -36,25 +36,27 @@ def wipe(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     """A node that has a snapshot and a cut journal learns that its log is not the cluster's."""
     written(world, 30)
     former = world.leader()
-    term = former.engine.term
+    term = former.engine.status.term
     former.engine.step_down(None)
-    world.run_until(lambda: any(node.engine.role == "Leader" and node.engine.term > term for node in world.alive))
+    world.run_until(
+        lambda: any(node.engine.status.role == "Leader" and node.engine.status.term > term for node in world.alive)
+    )
     written(world, 5)
     leader = world.leader()
     liar = next(node for node in world.alive if node is not leader)
     world.disconnect_all(liar.tag)
     journal = liar.engine._journal
-    first = next(index for _, index, at in journal.entries if at == leader.engine.term)
+    first = next(index for _, index, at in journal.entries if at == leader.engine.status.term)
     last = journal.last_index
     journal.truncate(first)
     for index in range(first, last + 1):
         journal.append((b"\x00a lie", index, term))
     journal.sync()
     liar.machine.applied = [entry for entry in liar.machine.applied if entry[0] < first]
-    assert liar.engine.snapshot_index > 0
+    assert liar.engine.status.snapshot_index > 0
     assert journal.first_index > 1
     world.propose(leader, b"one more")
-    return liar, lambda: liar.wipes != [] and liar.engine.applied_index == leader.engine.applied_index
+    return liar, lambda: liar.wipes != [] and liar.engine.status.applied_index == leader.engine.status.applied_index
 
 
 def install(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
@@ -67,8 +69,8 @@ def install(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
         world.propose(leader, b"%d " % number + bytes(100))
         if number % 5 == 0:
             world.round()
-    assert leader.engine._journal.first_index > late.engine.last_index
-    return late, lambda: late.engine.applied_index == leader.engine.applied_index
+    assert leader.engine._journal.first_index > late.engine.status.last_index
+    return late, lambda: late.engine.status.applied_index == leader.engine.status.applied_index
 
 
 def cut(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
@@ -76,7 +78,7 @@ def cut(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     written(world, 8)
     leader = world.leader()
     leader.engine.snapshot()
-    return leader, lambda: leader.engine.snapshot_index > 0
+    return leader, lambda: leader.engine.status.snapshot_index > 0
 
 
 def conflict(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
@@ -87,11 +89,11 @@ def conflict(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     for number in range(12):
         world.propose(former, b"never committed %d" % number + bytes(100))
         former.engine.tick()
-    world.run_until(lambda: any(node.engine.role == "Leader" for node in world.alive if node is not former))
-    leader = next(node for node in world.alive if node is not former and node.engine.role == "Leader")
+    world.run_until(lambda: any(node.engine.status.role == "Leader" for node in world.alive if node is not former))
+    leader = next(node for node in world.alive if node is not former and node.engine.status.role == "Leader")
     world.propose(leader, b"kept")
     world.round()
-    return former, lambda: former.engine.applied_index == leader.engine.applied_index
+    return former, lambda: former.engine.status.applied_index == leader.engine.status.applied_index
 
 
 @pytest.mark.parametrize("begin", [wipe, install, cut, conflict], ids=lambda begin: begin.__name__)

@@ -181,7 +181,7 @@ def test_a_full_disk_stops_the_node_with_a_message_and_acknowledges_nothing(monk
     (failure,) = a.failures
     assert isinstance(failure, JournalFailed)
     assert "No space left on device" in str(failure)
-    assert a.engine.failure is failure
+    assert a.engine.status.failure is failure
     a.engine.tick()
     assert world.acknowledged == []
     assert len(a.failures) == 1
@@ -193,7 +193,7 @@ def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as
     world = World("ABC")
     a = world.leader()
     world.settle()
-    term = a.engine.term
+    term = a.engine.status.term
 
     def full(_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -202,8 +202,8 @@ def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as
     (other, _) = (node for node in world.nodes.values() if node is not a)
     newer = Appended(term + 1, next_index=1, success=False, reset=False, stream=0)
     a.engine.receive(other.tag, messages.encode(newer))
-    assert isinstance(a.engine.failure, JournalFailed)
-    assert (a.engine.role, a.engine.leader, a.engine.elected_ns) == ("Follower", None, None)
+    assert isinstance(a.engine.status.failure, JournalFailed)
+    assert (a.engine.status.role, a.engine.status.leader, a.engine.status.elected_ns) == ("Follower", None, None)
 
 
 @pytest.mark.parametrize("name", ["vote", "peers"])
@@ -248,7 +248,7 @@ def test_a_journal_that_ends_before_what_was_known_committed_refuses_the_start()
 def test_a_lost_snapshot_refuses_the_start() -> None:
     world = World("A", snapshot_bytes_min=1_000, segment_bytes_max=300, trailing_entries=2)
     a = world.leader()
-    while a.engine.snapshot_index == 0:
+    while a.engine.status.snapshot_index == 0:
         world.propose(a, b"x" * 50)
         world.round()
     del a.disk.files[HERE / "snapshot"]
