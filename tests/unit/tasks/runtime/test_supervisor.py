@@ -338,7 +338,7 @@ async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: N
         nodes = node.cluster.record.nodes.set("A", build.node("A"))
         node.cluster.record = replace(node.cluster.record, nodes=nodes)
         await until(lambda: "t" in PROBE.live)
-    assert node.supervisor._refused == {}
+    assert node.supervisor._claims._refused == {}
 
 
 async def test_a_body_that_finds_its_run_over_ends_and_is_claimed_anew(node: Node) -> None:
@@ -548,7 +548,7 @@ async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_fa
         await until(lambda: told().failed == 1)
     PROBE.behave = fails
     node.edit()
-    later = Node(node.supervisor._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
+    later = Node(node.supervisor._environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
     later.lease.renew(2)
     async with later.running():
         await until(lambda: told().error == "the password is wrong")
@@ -704,7 +704,7 @@ async def test_stopping_without_a_lease_waits_for_no_release(node: Node) -> None
 async def test_a_body_that_swallows_its_cancellation_is_cancelled_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.runtime.supervisor.CANCEL_AGAIN_S", 0.01)
+    monkeypatch.setattr("tasks.runtime.runs.CANCEL_AGAIN_S", 0.01)
     swallowed = 0
 
     async def stubborn(context: TaskContext) -> None:
@@ -764,8 +764,8 @@ async def test_whatever_happens_nothing_is_left_that_the_whole_plan_would_do(nod
 
     def left() -> list[plan.Action]:
         one = node.supervisor
-        bodies = {key: body for key in one._bodies if (body := one._bodies.planned(key)) is not None}
-        claiming, spent = one._under_way.claims.keys(), one._spent
+        bodies = {key: body for key in one._runs.bodies if (body := one._runs.bodies.planned(key)) is not None}
+        claiming, spent = one._claims.under_way.claims.keys(), one._runs.spent
         whole = plan.plan(node.log.record, one._own, node.lease.session, bodies, claiming=claiming, spent=spent)
         return [action for action in whole if not isinstance(action, plan.Wait)]
 
@@ -800,5 +800,5 @@ async def test_whatever_happens_nothing_is_left_that_the_whole_plan_would_do(nod
                     session += 1
                     node.lease.renew(session)
             if chance.random() < 0.5:
-                await until(lambda: not left() and not node.supervisor._under_way)
+                await until(lambda: not left() and not node.supervisor._claims.under_way)
     assert PROBE.live == {}

@@ -1,0 +1,74 @@
+"""The claims and releases that this node proposes, each until it is answered or not wanted any more."""
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import asdict
+
+from raftnode.record.commands import ClaimTask, ReleaseTask
+from tasks.runtime.plan import Claiming, Own
+from tasks.runtime.proposals import Claim, Proposal, Proposals, UnderWay
+from tasks.runtime.runs import Spawn
+from tasks.runtime.said import Said
+from tasks.runtime.services import Lease, Replica
+
+
+class Claims:
+    """At most one claim of a task and one release of an epoch are under way. `answered` is told the claim key of each
+    that has been answered, or is not wanted any more."""
+
+    def __init__(
+        self,
+        own: Own,
+        *,
+        replica: Replica,
+        lease: Lease,
+        proposals: Proposals,
+        spawn: Spawn,
+        said: Said,
+        answered: Callable[[str], None],
+    ) -> None:
+        self._own, self._replica, self._lease, self._proposals = own, replica, lease, proposals
+        self._spawn, self._said, self._tell_answered = spawn, said, answered
+        self._refused: dict[str, int] = {}
+        self.under_way = UnderWay()
+
+    def claim(self, action: Claiming) -> None:
+        """Proposes a claim of the session that the action names, and of no other."""
+        self._spawn(self._propose_claim(action, self.under_way.claim(action.key, action.wanted)))
+
+    def release(self, command: ReleaseTask) -> None:
+        """Proposes a release, until the record has no such claim."""
+        proposal = self.under_way.release(command.key, command.epoch)
+        if proposal is not None:
+            self._spawn(self._propose_release(command, proposal))
+
+    def forgive(self, keys: Iterable[str]) -> None:
+        """The next refusal of these tasks' claims counts as the first."""
+        for key in keys:
+            self._refused.pop(key, None)
+
+    async def _propose_claim(self, action: Claiming, proposal: Claim) -> None:
+        task = action.wanted.task
+        command = ClaimTask(
+            database=action.wanted.database,
+            kind=task.kind,
+            name=task.name,
+            session=action.session,
+            **asdict(self._own),
+        )
+        result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)
+        if result is not None and result.error is not None:
+            self._said.of("A claim was refused.", task=action.key, reason=result.error.message)
+            proposal.error = result.error.message
+            proposal.failures = self._refused.get(action.key, 0)
+            # While it waits the claim still counts as under way, so that nothing claims the task again at once.
+            await self._proposals.pause(proposal)
+            self._refused[action.key] = proposal.failures
+        self.under_way.answered(action.key, proposal, result)
+        self._tell_answered(action.key)
+
+    async def _propose_release(self, command: ReleaseTask, proposal: Proposal) -> None:
+        result = await self._proposals.answer(command, proposal, lambda: command.epoch in self._replica.record.held)
+        self._said.of("A task was released.", task=command.key, epoch=command.epoch, reason=command.reason)
+        self.under_way.answered(command.key, proposal, result, command.epoch)
+        self._tell_answered(command.key)

@@ -1,0 +1,95 @@
+"""What the bodies of a node work with: copies of databases, connections, checkpoints, the journal of runs."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from raftnode.foundation.http_client import Http
+from raftnode.foundation.names import fold
+from raftnode.foundation.ports import Random
+from raftnode.record.model import Progress, Timings
+from tasks.runtime.blame import Blameless
+from tasks.runtime.body import Body
+from tasks.runtime.checkpoints import Checkpoints
+from tasks.runtime.context import Info, Run, RunSettings, TaskContext
+from tasks.runtime.plan import Start
+from tasks.runtime.run_journal import BYTES_MAX, Pulse, RunJournal
+from tasks.runtime.services import Databases, Replica
+from tasks.runtime.shared import Shared
+
+
+class BodyEnvironment:
+    """Makes bodies and their contexts. `run` must be running while any body does; `close` comes when all have ended."""
+
+    def __init__(
+        self,
+        node: str,
+        *,
+        replica: Replica,
+        databases: Databases,
+        directory: Path,
+        random: Random,
+        settings: RunSettings | None = None,
+        http: Http | None = None,
+        checkpoint_ms: int = 50,
+        journal_bytes_max: int = BYTES_MAX,
+        blame: Blameless | None = None,
+    ) -> None:
+        self._replica, self._databases, self._http, self._random = replica, databases, http, random
+        self._settings = settings or RunSettings()
+        self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
+        self._pulse = Pulse()
+        self._shared = Shared()
+        self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
+        self.blame = blame or Blameless()
+
+    async def run(self) -> None:
+        """Replicates checkpoints until cancelled."""
+        await self._checkpoints.run()
+
+    async def close(self) -> None:
+        """Lets go of connections and files."""
+        await self._shared.close()
+        self._journal.close()
+
+    def beat(self, timings: Timings | None) -> None:
+        """The loop turns while bodies run. The pulse tells freezes of the process, for the journal; the blame names the
+        body that held the loop, if it does not turn for half a lease."""
+        self._pulse.beat()
+        if timings is not None:
+            self.blame.beat(timings.lease_ms / 2000)
+
+    def body(self, run: Run, start: Start, info: Info) -> Body:
+        """The body of a run, not started yet."""
+        return Body(
+            run,
+            start.session,
+            start.wanted.fingerprint,
+            info,
+            settings=self._settings,
+            random=self._random,
+            journal=self._journal,
+            blame=self.blame,
+        )
+
+    async def context(self, body: Body, owned: Callable[[], bool]) -> TaskContext:
+        """The body's side of its run, for one try. Raises if the copy of the database cannot be opened."""
+
+        def save(run: Run, progress: Progress) -> "asyncio.Future[bool]":
+            body.progress = progress
+            return self._checkpoints.save(run, progress)
+
+        return TaskContext(
+            body.run,
+            await self._databases.store(body.run.database),
+            settings=self._settings,
+            info=body.info,
+            owned=owned,
+            save=save,
+            journal=self._journal,
+            pulse=self._pulse,
+            shared=self._shared,
+            http=self._http,
+            sending=lambda tag, sender: self._databases.sends(fold(body.run.database), tag, sender),
+            node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,
+        )
