@@ -156,14 +156,20 @@ def screen(sender: str, message: AnyMessage, view: View) -> Sequence[Action]:
         case Appended() | PieceTaken():
             return _from_follower(sender, message, view)
         case PreVote():
+            # Answered with this node's own term, and never adopted: asking around must not depose anybody. The term in
+            # the answer is how a node that was away learns that it is behind.
             return [Reply(PreVoted(view.term, message.nonce, _would_vote(message, view)))]
         case PreVoted() | Voted():
             return _from_voter(sender, message, view)
         case RequestVote():
+            # Terms and logs are compared by the core. What it cannot know is that this log was once longer: a vote for
+            # a candidate without the lost entries could elect a leader that lacks what a majority acknowledged.
             if view.recovering:
                 return [Drop("this node lost entries it had acknowledged and may not vote yet")]
             return [PassVoteRequest(message)]
         case TimeoutNow():
+            # The core would stand at once, without asking around first. A watcher could never win and would only raise
+            # the term; a node that has lost entries would vote for itself.
             if view.tag not in view.voters or view.recovering:
                 return [Drop("this node is no voter and cannot take the leadership")]
             return [StandNow(message.term)]
@@ -173,48 +179,71 @@ def screen(sender: str, message: AnyMessage, view: View) -> Sequence[Action]:
 
 def _from_leader(message: Append | Pulse | Piece, view: View) -> Sequence[Action]:
     if message.term < view.term:
+        # Not silence: the deposed leader is to see the newer term now, not at its own time limit. The answer must not
+        # look like a success or a reset, as it says nothing about the log.
         return [Reply(Appended(view.term, 0, success=False, reset=False, stream=0))]
     if message.term == view.term and view.is_leader:
+        # Cannot be while each voter votes once a term. If it is, obeying would truncate a leader's log.
         return [Drop("another node claims to lead this very term")]
     alive = Reply(Appended(message.term, 0, success=False, reset=False, stream=0))
+    # The message proves that the leader lives, and nothing about this log: the leader's commit index may count entries
+    # that differ here. So the own one is given, which changes nothing.
     unverified = Follow(message.term, view.commit_index)
+    # While a snapshot is installed the log below is about to be replaced; what is missing then is sent again.
     if view.installing or isinstance(message, Pulse):
         return [unverified, alive]
     if isinstance(message, Append):
         return _append(message, view)
     if message.index <= view.commit_index:
+        # A late or repeated piece. Installing it would take the state back; saying what is held ends the sending.
+        # Stream 0 is right: only resets are compared with the stream.
         return [unverified, _holds(message.term, view.commit_index, 0)]
     return [unverified, TakePiece(message)]
 
 
 def _append(message: Append, view: View) -> Sequence[Action]:
     entries = message.entries
+    # All that follows compares by index, and the journal keeps entries by position.
     if any(entry[1] != message.prev_index + 1 + position for position, entry in enumerate(entries)):
         return [Drop("the entries' indexes have gaps")]
     log, matched = view.log, message.prev_index
     if matched < log.first_index:
         # What this log no longer holds is in its snapshot, so it is committed and the leader's too.
+        # Compare from the log's first entry on, which is the snapshot's last.
         entries = entries[log.first_index - matched :]
         matched = log.first_index
         if not entries:
+            # The leader believes this node to be far behind. All that is committed here is in the leader's log too, so
+            # vouching for that much spares a step back through entries that are gone.
             return [Follow(message.term, view.commit_index), _holds(message.term, view.commit_index, message.stream)]
     elif log.term_at(matched) != message.prev_term:
         if matched <= view.commit_index:
+            # The leader lacks a committed entry, so a majority has lost synced data, and what the leader has is what
+            # the cluster goes on with. This node may have vouched for anything up to either commit index: it must not
+            # vote before it has that again.
             return [Wipe(matched, max(view.commit_index, message.commit_index))]
+        # Back to the commit index in one step: up to there the logs are equal for certain, and stepping back one index
+        # a message takes a round trip for each entry.
         reset = Appended(message.term, view.commit_index + 1, success=False, reset=True, stream=message.stream)
         return [Follow(message.term, view.commit_index), Reply(reset)]
+    # Entries of equal index and term are equal, and so is all before them. Skipping them is what makes a repeated or
+    # overtaken append harmless: the package would cut behind `prev_index` and lose what was acknowledged since.
     known = 0
     while known < len(entries) and log.term_at(entries[known][1]) == entries[known][2]:
         known += 1
     matched += known
     fresh = entries[known:]
     if not fresh:
+        # The log may go on behind `matched` with entries that the leader does not have, so only what was compared
+        # counts as committed, and only that is vouched for.
         safe = min(message.commit_index, matched)
         return [Follow(message.term, safe), _holds(message.term, matched, message.stream)]
     if matched < view.commit_index:
+        # The next entry here is committed, and the leader has another one there. Extending would cut it.
         return [Wipe(matched + 1, max(view.commit_index, message.commit_index))]
     term = log.term_at(matched)
     assert term is not None
+    # The core takes the commit index only as far as the log then goes, and all of that has been compared.
     extend = Extend(message.term, matched, term, fresh, message.commit_index)
     return [extend, _holds(message.term, fresh[-1][1], message.stream)]
 
@@ -224,18 +253,24 @@ def _holds(term: int, index: int, stream: int) -> Reply:
 
 
 def _from_follower(sender: str, message: Appended | PieceTaken, view: View) -> Sequence[Action]:
+    # Before the sender is looked at: a node that is no member (any more) here may know of newer members.
     if message.term > view.term:
         return [AdoptTerm(message.term)]
+    # An answer of an earlier term vouches for entries that may have been replaced since, though this node leads again.
     if not view.is_leader or message.term < view.term:
         return [Drop("an answer to an earlier leadership")]
     if sender not in view.followers:
         return [Drop("an answer of a node that is not in the cluster")]
     if isinstance(message, Appended) and message.success and message.next_index > view.log.last_index + 1:
+        # Counting it would let the commit index pass the end of the log. A reset may name any index: it only asks.
         return [Drop("an answer that vouches for entries this leader never had")]
     return [Account(message)]
 
 
 def _would_vote(request: PreVote, view: View) -> bool:
+    # `leader_recent` is what keeps a node that comes back from a partition from disturbing a leader that works
+    # (Ongaro's thesis, 9.6). The request has the candidate's present term, not that of the election: an equal one is
+    # new enough.
     behind = (request.last_term, request.last_index) < (view.log.last_term, view.log.last_index)
     return not (view.leader_recent or view.recovering or behind or request.term < view.term)
 
@@ -246,8 +281,12 @@ def _from_voter(sender: str, message: PreVoted | Voted, view: View) -> Sequence[
     if sender not in view.voters:
         return [Drop("the vote of a node that is no voter")]
     if isinstance(message, PreVoted):
+        # The nonce and not the term tells the rounds apart: there may be many in one term. A voter with an older term
+        # counts: it adopts the newer one when it is asked for its vote.
         counts = message.granted and message.nonce == view.prevote_nonce
         return [CountPreVote()] if counts else [Drop("no grant of the present round")]
     if message.term < view.term:
+        # The core has no term in a vote and would count it for the present election: two leaders in one term.
         return [Drop("a vote of an earlier term")]
+    # Whether a vote was asked for, and counted before, the engine looks up.
     return [CountVote()]

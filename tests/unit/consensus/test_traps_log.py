@@ -13,6 +13,7 @@ from raftnode.consensus import messages
 from raftnode.consensus.engine.screen import AdoptTerm, Drop, Extend, Follow, Reply, View, screen
 from raftnode.consensus.messages import Append, Appended, Piece, Pulse
 from raftnode.consensus.model import StorageDamaged
+from tests.unit.consensus.engine.logs import TermsLog
 from tests.unit.consensus.simulated import World
 from tests.unit.consensus.stock import StockWorld, fresh_package
 
@@ -194,22 +195,9 @@ def test_trap_10_a_follower_that_is_a_little_behind_needs_no_snapshot() -> None:
     world.settle()
 
 
-class SmallLog:
-    """A log given as the terms of its entries from `first_index` on."""
-
-    def __init__(self, terms: list[int], first_index: int = 1) -> None:
-        self.terms = terms
-        self.first_index = first_index
-        self.last_index = first_index + len(terms) - 1
-        self.last_term = terms[-1]
-
-    def term_at(self, index: int) -> int | None:
-        return self.terms[index - self.first_index] if self.first_index <= index <= self.last_index else None
-
-
 def view(terms: list[int], commit_index: int, *, term: int = 3, is_leader: bool = False) -> View:
     voters = frozenset("ABC")
-    return View("A", term, is_leader, SmallLog(terms), commit_index, voters, voters - {"A"})
+    return View("A", term, is_leader, TermsLog(terms), commit_index, voters, voters - {"A"})
 
 
 def test_trap_13_an_answer_to_an_earlier_leadership_counts_for_nothing() -> None:

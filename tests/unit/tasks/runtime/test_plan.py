@@ -220,6 +220,23 @@ def test_a_renamed_task_waits_for_the_body_under_its_old_name(cluster: Cluster) 
     assert isinstance(claim, Claiming)
 
 
+def test_a_claim_whose_body_stands_under_the_old_name_is_released_only_when_that_body_has_ended(
+    cluster: Cluster,
+) -> None:
+    epoch = granted(cluster)
+    bills = f"northwind/{KIND}/bills"
+    record = replace(
+        cluster.record,
+        claims=cluster.record.claims.delete(KEY).set(bills, cluster.record.claims[KEY]),
+        held=cluster.record.held.set(epoch, bills),
+    )
+    ended = body(cluster, epoch, "Ended")
+    assert plan(record, A, 1, ended, wanted={}) == [Release(KEY, epoch, "the body has ended")]
+    assert plan(record, A, 1, {}, wanted={}) == [
+        Release(bills, epoch, "this node is not responsible, and no body of this epoch runs")
+    ]
+
+
 def test_a_promotable_s_update_is_a_task_of_its_mentor(cluster: Cluster) -> None:
     three = Cluster("A", "B", "C")
     three.create("A", "B")
