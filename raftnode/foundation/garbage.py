@@ -28,13 +28,13 @@ RENEWAL_WAIT_S = 2.0
 class Garbage:
     """The collector of this process. `lease_left_ms` is what is left of the lease: None without an end, 0 without one.
 
-    `run` must be running, once all that stays has been made. `full_at` is how many objects may be set aside before all
-    are looked at.
+    `run` must be running, once all that stays has been made. `set_aside` is how many objects are, at most, and
+    `full_at` how many may be before all are looked at.
     """
 
     def __init__(self, lease_left_ms: Callable[[], int | None]) -> None:
         self._lease_left_ms = lease_left_ms
-        self.full_at = 0
+        self.set_aside = self.full_at = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -45,7 +45,7 @@ class Garbage:
         while True:
             await asyncio.sleep(LOOK_S)
             self.look()
-            if gc.get_freeze_count() > self.full_at or clock() > full_s:
+            if self.set_aside > self.full_at or clock() > full_s:
                 await self._renewed()
                 self.all()
                 full_s = clock() + FULL_S
@@ -59,6 +59,8 @@ class Garbage:
             gc.collect()
             old = len(gc.get_objects(generation=2))
         if old >= OLD_MIN:
+            # Counted here: the interpreter counts what is set aside by going through all of it.
+            self.set_aside += len(gc.get_objects())
             gc.freeze()
 
     def all(self) -> None:
@@ -66,7 +68,8 @@ class Garbage:
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-        self.full_at = 2 * gc.get_freeze_count() + SET_ASIDE_MIN
+        self.set_aside = gc.get_freeze_count()
+        self.full_at = 2 * self.set_aside + SET_ASIDE_MIN
 
     async def _renewed(self) -> None:
         """Wait until the lease has just been renewed, if there is one that ends."""

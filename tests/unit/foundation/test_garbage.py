@@ -68,6 +68,7 @@ def test_what_lives_on_is_set_aside_and_not_looked_at_again(monkeypatch: pytest.
     circles = grown_old(200)
     kept.look()
     assert gc.get_freeze_count() >= before + 200
+    assert kept.set_aside >= gc.get_freeze_count()
     assert gc.get_objects(generation=2) == []
     gone = weakref.ref(circles[0])
     del circles
@@ -117,6 +118,34 @@ async def test_all_is_looked_at_once_much_was_set_aside_just_after_a_renewal(mon
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_look_does_not_go_through_what_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "LOOK_S", 0.001)
+    looks, counts = 0, 0
+    count_all = gc.get_freeze_count
+
+    class Looking(Garbage):
+        def look(self) -> None:
+            nonlocal looks
+            looks += 1
+            super().look()
+
+    def counting() -> int:
+        nonlocal counts
+        counts += 1
+        return count_all()
+
+    monkeypatch.setattr(gc, "get_freeze_count", counting)
+    running = asyncio.create_task(Looking(lambda: None).run())
+    try:
+        async with asyncio.timeout(20):
+            while looks < 10:  # noqa: ASYNC110 (the collector tells nobody)
+                await asyncio.sleep(0.001)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    assert counts == 1, "once, when all was looked at; the interpreter goes through every object for it"
 
 
 @pytest.mark.parametrize("left_ms", [None, 0])
