@@ -29,6 +29,8 @@ PAGE_BYTES = 4096
 EPOCH_MAX = 2**63 - 1
 STACK_LINES_MAX = 4
 _NAME = re.compile(rb"(\d{1,19}) ([^\0]+)\0")
+ARMED_AGAIN = 4
+"""So many times within its span is the timer set again while the loop turns: each time starts a thread."""
 HELD_S = 0.2
 """A body that takes longer than this for a single step is named in the log."""
 
@@ -49,7 +51,7 @@ class Blameless:
         return body
 
     def beat(self, within_s: float) -> None:
-        """The loop turns; if it does not for so long, where the process stands is written down."""
+        """The loop turns; if it does not for so long, or a little less, where the process stands is written down."""
 
     def rest(self) -> None:
         """Nothing runs whose name could be written down."""
@@ -90,7 +92,7 @@ class Blame(Blameless):
             file.write(bytes(PAGE_BYTES))
             file.flush()
             self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
-        self._armed = False
+        self._armed_at_s: float | None = None
 
     def _read(self) -> list[Accusation]:
         kept: list[Accusation] = []
@@ -128,16 +130,19 @@ class Blame(Blameless):
         return _Named(body, f"{epoch} {key}".encode()[: PAGE_BYTES - 1] + b"\0", self._page, key, epoch)
 
     def beat(self, within_s: float) -> None:
+        now_s = time.monotonic()
+        if self._armed_at_s is not None and now_s < self._armed_at_s + within_s / ARMED_AGAIN:
+            return
         if os.fstat(self._stack_file.fileno()).st_size:
             self._stack_file.seek(0)
             self._stack_file.truncate()
         faulthandler.dump_traceback_later(within_s, file=self._stack_file)
-        self._armed = True
+        self._armed_at_s = now_s
 
     def rest(self) -> None:
-        if self._armed:
+        if self._armed_at_s is not None:
             faulthandler.cancel_dump_traceback_later()
-            self._armed = False
+            self._armed_at_s = None
 
     def close(self) -> None:
         self.rest()

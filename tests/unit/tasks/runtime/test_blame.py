@@ -1,6 +1,7 @@
 """Which task held the loop of a process that was killed for it: real processes, really killed."""
 
 import asyncio
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -75,6 +76,28 @@ async def test_a_process_that_is_killed_while_its_loop_turns_blames_nobody(tmp_p
     await process.wait()
     blame = Blame(tmp_path)
     assert blame.accusations == []
+    blame.close()
+
+
+async def test_a_loop_that_turns_sets_the_timer_again_only_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[float] = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda within_s, file: set_to.append(within_s))
+    blame = Blame(tmp_path)
+    for _ in range(100):
+        blame.beat(3600)
+    assert set_to == [3600], "each time starts a thread"
+    blame.rest()
+    blame.beat(3600)
+    assert set_to == [3600, 3600], "nothing was set while nothing ran"
+    blame.rest()
+
+    def set_again() -> bool:
+        blame.beat(0.1)
+        return set_to[2:] == [0.1, 0.1]
+
+    await until(set_again)
     blame.close()
 
 
