@@ -9,6 +9,8 @@ import structlog
 
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
 from raftnode.consensus.transport.handshake import Announced
+from raftnode.foundation.backoff import backoff
+from raftnode.foundation.broadcast import Broadcast
 from raftnode.foundation.decoding import UNREADABLE
 from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, decode, encode
@@ -43,7 +45,7 @@ class Replica:
         self._raft: Raft | None = None
         self._listeners: list[Listener] = []
         self._pending: list[Changes] = []
-        self._changed = asyncio.Event()
+        self._changed = Broadcast()
 
     def attach(self, raft: Raft) -> None:
         """Names the Raft that commands are proposed to."""
@@ -105,8 +107,7 @@ class Replica:
         changes, self._pending = _merged(self._pending), []
         for listener in self._listeners:
             listener(self.record, changes)
-        self._changed.set()
-        self._changed.clear()
+        self._changed.notify_all()
 
     async def propose(
         self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None, asked: str = ""
@@ -118,8 +119,7 @@ class Replica:
         Unavailable after `timeout_ms`, TooLarge at once.
         """
         data = self._encoded(command, request_id, asked)
-        reason = "no leader is known"
-        pause_ms = RETRY_MIN_MS
+        reason, failures = "no leader is known", 0
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
@@ -128,8 +128,8 @@ class Replica:
                         return self._answer(proposed)
                     except (NotCommitted, OutcomeUnknown) as failure:
                         reason = str(failure)
-                    await asyncio.sleep(pause_ms / 1000)
-                    pause_ms = min(2 * pause_ms, RETRY_MAX_MS)
+                    failures += 1
+                    await asyncio.sleep(backoff(failures, RETRY_MIN_MS, RETRY_MAX_MS) / 1000)
         except TimeoutError:
             raise Unavailable(
                 f"{type(command).__name__} was not answered within {timeout_ms} ms: {reason.rstrip('.')}."

@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from raftnode.foundation.backoff import backoff
+
 log = structlog.get_logger(__name__)
 
 PAUSE_MIN_S = 0.1
@@ -58,7 +60,7 @@ def kept(work: Callable[[], Awaitable[None]], name: str) -> "asyncio.Task[None]"
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> None:
-    pause_s = PAUSE_MIN_S
+    failures = 0
     loop = asyncio.get_running_loop()
     while True:
         began_s, error = loop.time(), None
@@ -70,11 +72,10 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> No
                 raise
         except Exception as failure:
             error = failure
-        if loop.time() - began_s > CALM_S:
-            pause_s = PAUSE_MIN_S
+        failures = 1 if loop.time() - began_s > CALM_S else failures + 1
+        pause_s = backoff(failures, PAUSE_MIN_S, PAUSE_MAX_S)
         log.error("A background task has ended and is started again.", task=name, after_s=pause_s, exc_info=error)
         await asyncio.sleep(pause_s)
-        pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
 
 async def set_or_after(event: asyncio.Event, seconds: float) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from raftnode.foundation.backoff import backoff
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress
@@ -116,8 +117,7 @@ class Body:
 
     async def _back_off(self, error: Exception, failures: int) -> None:
         limits = self._settings
-        wait_ms = min(limits.backoff_max_ms, limits.backoff_min_ms * 2 ** min(failures - 1, 30))
-        wait_s = wait_ms * (1 + self._random.random()) / 2 / 1000
+        wait_s = backoff(failures, limits.backoff_min_ms, limits.backoff_max_ms, self._random) / 1000
         if self.state == "Running":
             self.state = "Error"
         # A traceback once: a body that fails for the same reason for hours says so in one line each time.

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from raftnode.foundation.backoff import backoff
 from raftnode.foundation.ports import Random
 from raftnode.record.commands import Command
 from raftnode.record.model import Result
@@ -110,5 +111,4 @@ class Proposals:
     async def pause(self, proposal: Proposal) -> None:
         """Wait before the next try."""
         proposal.failures += 1
-        wait_s = min(RETRY_MAX_S, RETRY_MIN_S * 2 ** min(proposal.failures - 1, 10))
-        await asyncio.sleep(wait_s * (1 + self._random.random()) / 2)
+        await asyncio.sleep(backoff(proposal.failures, RETRY_MIN_S, RETRY_MAX_S, self._random))

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from raftnode.foundation.broadcast import Broadcast
 from raftnode.foundation.http_client import Http
 from raftnode.foundation.ports import Random, SystemRandom
 from raftnode.record.commands import Changes
@@ -103,7 +104,7 @@ class Supervisor:
         self._turns = Turns(self._turn, lambda: bool(self._attention) and self._group is not None)
         self._group: asyncio.TaskGroup | None = None
         self._closing = False
-        self._changed = asyncio.Event()
+        self._changed = Broadcast()
 
     # ---- life
 
@@ -205,8 +206,7 @@ class Supervisor:
                 self._do(action)
         if self._said:
             asyncio.get_running_loop().call_soon(self._said.flush)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify_all()
 
     def _look(self, record: Record) -> Mapping[str, Wanted]:
         """Calls the tasks about which anything has changed that `planning.action` reads."""

@@ -17,6 +17,7 @@ from raftnode.consensus.transport.handshake import Door, Guard, Hello, NodeIdent
 from raftnode.consensus.transport.listener import Port
 from raftnode.consensus.transport.tls import Tls
 from raftnode.foundation.background import kept
+from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import UNREADABLE
 from raftnode.foundation.ports import Random, SystemRandom
 
@@ -205,20 +206,21 @@ class Transport:
             link.connection.drop("the peer left the cluster")
 
     async def _keep(self, link: _Link) -> None:
-        pause_ms = self._config.retry_min_ms
+        failures = 0
         while True:
             await link.down.wait()
             if self._identity.tag > link.tag and await self._comes_up(link, self._config.patience_ms):
                 continue
             try:
                 await self._dial(link)
-                pause_ms = self._config.retry_min_ms
+                failures = 0
             except (OSError, TimeoutError, ValueError) as error:  # ValueError: no host's name
                 self._complain(link, str(error) or "it did not answer in time")
-            await self._comes_up(link, pause_ms)
-            pause_ms = min(2 * pause_ms, self._config.retry_max_ms * (REMOVED_PATIENCE if self.removed_by else 1))
+            failures += 1
+            longest_ms = self._config.retry_max_ms * (REMOVED_PATIENCE if self.removed_by else 1)
+            await self._comes_up(link, backoff(failures, self._config.retry_min_ms, longest_ms))
 
-    async def _comes_up(self, link: _Link, wait_ms: int) -> bool:
+    async def _comes_up(self, link: _Link, wait_ms: float) -> bool:
         try:
             async with asyncio.timeout(wait_ms / 1000 * (0.5 + self._random.random())):
                 await link.up.wait()

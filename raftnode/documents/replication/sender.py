@@ -21,6 +21,7 @@ from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
 from raftnode.documents.store.model import Batch, Document, Stretch, ticks_of
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import check_msgpack_depth
 from raftnode.foundation.http_client import Http, HttpError, Response
 
@@ -112,15 +113,15 @@ class Replication:
 
     async def run(self) -> None:
         """Until cancelled. A failure is shown in `status`, said once, and tried again after a growing while."""
-        pause_s = BACKOFF_MIN_S
+        failures = 0
         while True:
             before = self.status.last_sent_etag
             try:
                 await self._session()
             except (HttpError, StoreError) as error:
                 self._failed(str(error))
-            pause_s = BACKOFF_MIN_S if self.status.last_sent_etag > before else min(2 * pause_s, BACKOFF_MAX_S)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            failures = 1 if self.status.last_sent_etag > before else failures + 1
+            await asyncio.sleep(backoff(failures, BACKOFF_MIN_S, BACKOFF_MAX_S, random))
 
     async def _session(self) -> None:
         clock = asyncio.get_running_loop().time

@@ -26,6 +26,7 @@ from raftnode.documents.store.file_guard import Presence, check_made, note_made
 from raftnode.documents.store.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
 from raftnode.documents.store.readers import IdleReaders
 from raftnode.documents.store.writes import Writer
+from raftnode.foundation.broadcast import Broadcast
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class DocumentStore:
         commits.on_commit = self._committed
         self.on_moved: Callable[[], None] = lambda: None
         """Called after every commit."""
-        self._changed = asyncio.Event()
+        self._changed = Broadcast()
         self.last_etag = writer.state.last_etag
         self.change_vector = writer.database_change_vector
         self.documents = writer.documents
@@ -112,7 +113,7 @@ class DocumentStore:
         for _ in range(READERS_PER_STORE):
             await self._readers.acquire()
         _idle_readers.close(self)
-        self._changed.set()
+        self._changed.notify_all()
 
     async def put(
         self,
@@ -233,8 +234,7 @@ class DocumentStore:
         self.last_etag = self._writer.state.last_etag
         self.change_vector = self._writer.database_change_vector
         self.documents = self._writer.documents
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify_all()
         self.on_moved()
 
     @property

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from raftnode.documents import change_vector
 from raftnode.documents.store.model import Batch, Document
+from raftnode.foundation.backoff import backoff
 from raftnode.foundation.names import fold
 from raftnode.record.model import FailedDocument
 from raftnode.scripting.javascript import ScriptError
@@ -107,8 +108,7 @@ class Stream:
     def hold_up(self, error: Exception, settings: RunSettings, now_s: float) -> float:
         """The transform failed as a whole: it is tried again after a pause, in s, that grows."""
         self._failures_in_a_row += 1
-        most_ms = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(self._failures_in_a_row - 1, 30))
-        wait_s: float = most_ms * random.uniform(0.5, 1.0) / 1000
+        wait_s = backoff(self._failures_in_a_row, settings.backoff_min_ms, settings.backoff_max_ms, random) / 1000
         named = "" if isinstance(error, TransformFailed | ScriptError) else f"transform '{self.transform.name}': "
         self.error, self.retry_at_s = f"{named}{error}", now_s + wait_s
         return wait_s

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from raftnode.foundation.broadcast import Broadcast
 from tasks.kinds.registry import TaskFailed
 from tasks.runtime.context import SqlLimits
 from tasks.sinks.sql import engine as sql_engine
@@ -73,7 +74,7 @@ class SqlPool:
         self._idle: list[Pooled] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._refused: tuple[float, TaskFailed] = (0.0, TaskFailed())
-        self._given_back = asyncio.Event()
+        self._given_back = Broadcast()
 
     @asynccontextmanager
     async def connection(self, task: str) -> AsyncIterator[Pooled]:
@@ -101,8 +102,7 @@ class SqlPool:
             finally:
                 self.held.remove(pooled)
                 # Whoever waits for one that is given back looks at it now, the next ones at the next.
-                self._given_back.set()
-                self._given_back = asyncio.Event()
+                self._given_back.notify_all()
         finally:
             self._free.release()
 
