@@ -6,7 +6,6 @@ twice: what was not committed is decided again from what is true then.
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -17,6 +16,7 @@ from observer.rules.decide import Said, Verdict, decide
 from observer.rules.facts import Facts, Limits, started_again
 from observer.rules.rest import RESTLESS, at_rest
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
+from raftnode.foundation import timestamps
 from raftnode.foundation.background import set_or_after
 from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Role
@@ -136,7 +136,7 @@ class Observer:
         return Decide(
             term=facts.term,
             iteration=self._iteration,
-            at=_at(facts.now_ms),
+            at=timestamps.from_ticks(facts.now_ms * timestamps.TICKS_PER_MS),
             at_ms=facts.now_ms,
             topologies=verdict.topologies,
             voids=verdict.voids,
@@ -219,8 +219,3 @@ def _keyed(said: Said) -> Said:
 
 def _standing(verdict: Verdict) -> frozenset[Said]:
     return frozenset(_keyed(said) for said in verdict.said if said.key is not None)
-
-
-def _at(now_ms: int) -> str:
-    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{now_ms % 1000:03}0000Z"

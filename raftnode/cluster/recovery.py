@@ -18,6 +18,7 @@ from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed
 from raftnode.consensus.storage import offline
 from raftnode.consensus.storage.offline import LastEntry
+from raftnode.foundation import timestamps
 from raftnode.record import recovery, snapshot
 from raftnode.record.model import ClusterNode, Record
 
@@ -108,7 +109,7 @@ def begun_by_force(survivor: Survivor, now: datetime) -> tuple[LastEntry, Record
         index=begun.index,
         term=begun.term,
         generation=survivor.record.generation if survivor.only_begun else _generation(survivor.record, now),
-        at=_shown(now),
+        at=timestamps.of(now),
     )
     return begun, record
 
@@ -146,7 +147,7 @@ def begun_from(saved: Record, last: LastEntry, node: ClusterNode, cluster_id: st
         index=last.index,
         term=last.term,
         generation=_generation(saved, now),
-        at=_shown(now),
+        at=timestamps.of(now),
     )
 
 
@@ -205,7 +206,3 @@ def _answers(address: str) -> bool:
 
 def _generation(record: Record, now: datetime) -> int:
     return recovery.raised(record.generation, (now - GENERATIONS_BEGIN) // timedelta(minutes=1))
-
-
-def _shown(now: datetime) -> str:
-    return f"{now:%Y-%m-%dT%H:%M:%S.%f}0Z"

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from raftnode.foundation.decoding import UNREADABLE, TooDeep, from_json
+from raftnode.foundation.timestamps import time_span
 from raftnode.record import model
 from raftnode.record.model import enc_hook
 from raftnode.web.bodies import whole
@@ -26,7 +26,6 @@ refuse it, would hold the loop."""
 INTEGER_MAX = 2**63 - 1
 
 _encoder = msgspec.json.Encoder(enc_hook=enc_hook)
-_TIMESPAN = re.compile(r"(?:(\d{1,5})\.)?(\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,7}))?\Z")
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -94,12 +93,11 @@ def timespan_s(name: str, value: str) -> float:
     """The seconds of a .NET time span or a plain number of seconds."""
     if re.fullmatch(r"\d{1,7}(\.\d{1,7})?", value, re.ASCII):
         return float(value)
-    match = _TIMESPAN.match(value)
-    if match is None:
+    span = time_span(value)
+    # "00:15" is .NET's quarter of an hour, and whoever writes it by hand means 15 seconds.
+    if span is None or span.sign or value.count(":") < 2:
         raise bad_request(f"'{name}' is {value[:40]!r}; it must be a time span like 00:00:15.")
-    days, hours, minutes, seconds, fraction = match.groups()
-    whole = timedelta(days=int(days or 0), hours=int(hours), minutes=int(minutes), seconds=int(seconds))
-    return whole.total_seconds() + float(f"0.{fraction or 0}")
+    return span.total_s
 
 
 async def body(request: web.Request, kind: type[Body]) -> Body:

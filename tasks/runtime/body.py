@@ -8,6 +8,7 @@ from typing import Literal
 
 import structlog
 
+from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.ports import Random
@@ -15,7 +16,7 @@ from raftnode.record.model import Progress
 from tasks.kinds import registry as kinds
 from tasks.kinds.registry import Superseded
 from tasks.runtime.blame import Blameless
-from tasks.runtime.context import Documents, Info, NotOwned, Run, RunSettings, TaskContext, now
+from tasks.runtime.context import Documents, Info, NotOwned, Run, RunSettings, TaskContext
 from tasks.runtime.plan import Fingerprint
 from tasks.runtime.run_journal import RunJournal, machine_ns
 
@@ -45,7 +46,7 @@ class Body:
         self.run, self.session, self.fingerprint, self.info = run, session, fingerprint, info
         self.state: State = "Running"
         self.reason = "claimed in this session"
-        self.since = now()
+        self.since = timestamps.now()
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
         self.copy: Documents | None = None

@@ -8,13 +8,13 @@ runs beside it has no effects.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 
 import msgspec
 
 from raftnode.documents.replication.sender import Replication
 from raftnode.documents.store.model import Batch, Document
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation import timestamps
 from raftnode.foundation.http_client import Http
 from raftnode.record.model import FailedDocument, Progress, Task
 from raftnode.record.progress import bounded
@@ -75,7 +75,7 @@ class Info(msgspec.Struct, rename="pascal"):
     def document_failed(self, id: str, error: str) -> None:
         """List a document that failed by itself."""
         self.failed += 1
-        self.errors = [*self.errors[1 - ERRORS_MAX :], FailedDocument(document_id=id, error=error, at=now())]
+        self.errors = [*self.errors[1 - ERRORS_MAX :], FailedDocument(document_id=id, error=error, at=timestamps.now())]
 
     def told_with(self, progress: Progress) -> Progress:
         """The progress with what the run shows of itself, as every node is to know it."""
@@ -89,7 +89,7 @@ class Info(msgspec.Struct, rename="pascal"):
         self.batches += 1
         self.superseded = 0
         self.error = None
-        self.last_batch_at = now()
+        self.last_batch_at = timestamps.now()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,8 +271,3 @@ class Documents:
         """Wait until the store goes beyond that etag, or for the time given; the store's last etag."""
         with self._context._checked():
             return await self._store.wait_changed(after_etag, timeout_s)
-
-
-def now() -> str:
-    """The wall clock as RavenDB writes it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "0Z")

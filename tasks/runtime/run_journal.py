@@ -13,13 +13,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import structlog
+
+from raftnode.foundation import timestamps
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +55,7 @@ class RunJournal:
         if self._file is None:
             return
         line = {"task": task, "epoch": epoch, "node": self._node, "event": event, "from_ns": from_ns, "to_ns": to_ns}
-        line["at"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line["at"] = timestamps.now()
         self._waiting.append(msgspec.json.encode(line) + b"\n")
         if not soon:
             self.flush()

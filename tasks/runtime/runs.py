@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
+from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 from raftnode.record.commands import ProgressMade, ReleaseTask
 from raftnode.record.model import Record
 from tasks.runtime.bodies import Bodies
 from tasks.runtime.body import Body
-from tasks.runtime.context import Info, Run, TaskContext, now
+from tasks.runtime.context import Info, Run, TaskContext
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.plan import Release, Start
 from tasks.runtime.said import Said
@@ -66,7 +67,7 @@ class Runs:
     def stop(self, key: str, reason: str) -> None:
         """Tells the body to stop. It runs until `ended` is told of it."""
         body = self.bodies[key]
-        body.state, body.reason, body.since = "Stopping", reason, now()
+        body.state, body.reason, body.since = "Stopping", reason, timestamps.now()
         self._said.of("A task is being stopped.", task=key, epoch=body.run.epoch, reason=reason)
         self._cancel(body)
 

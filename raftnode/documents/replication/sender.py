@@ -9,7 +9,6 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -19,8 +18,9 @@ import structlog
 
 from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
-from raftnode.documents.store.model import Batch, Document, Stretch, ticks_of
+from raftnode.documents.store.model import Batch, Document, Stretch
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import check_msgpack_depth
 from raftnode.foundation.http_client import Http, HttpError, Response
@@ -220,7 +220,7 @@ class Replication:
         status.error = ""
         status.last_sent_etag = etag
         status.sent += sent
-        status.at = _now()
+        status.at = timestamps.now()
         self.on_moved()
 
     def _failed(self, error: str) -> None:
@@ -228,7 +228,7 @@ class Replication:
             database = self._destination.database
             log.info("Replication waits.", destination=self.status.destination, database=database, reason=error)
         self.status.error = error
-        self.status.at = _now()
+        self.status.at = timestamps.now()
         self.on_moved()
 
 
@@ -280,11 +280,7 @@ def decode(payload: bytes) -> Stretch:
         if not 0 <= stretch.after_etag <= stretch.last_etag:
             raise ReplicationRefused(f"a batch goes from {stretch.after_etag} to {stretch.last_etag}")
         if stretch.purged_last_modified:
-            ticks_of(stretch.purged_last_modified)
+            timestamps.to_ticks(stretch.purged_last_modified)
         return stretch
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
         raise ReplicationRefused(f"a batch cannot be read: {error}") from error
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

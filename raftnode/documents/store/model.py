@@ -1,9 +1,7 @@
 """What goes into a document store and what comes out of it."""
 
 import base64
-import re
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -12,11 +10,6 @@ from raftnode.documents import change_vector
 from raftnode.foundation.names import fold
 
 EMPTY_COLLECTION: Final = "@empty"
-TICKS_PER_SECOND: Final = 10_000_000
-"""Last-modified times count in ticks of 100 ns, as RavenDB's do."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{7})Z\Z")
 
 
 class Document(msgspec.Struct, frozen=True, array_like=True):
@@ -141,19 +134,3 @@ def new_database_id() -> str:
         text = base64.b64encode(uuid.uuid4().bytes)[: change_vector.DATABASE_ID_LENGTH].decode()
         if text.isalnum():
             return text
-
-
-def timestamp(ticks: int) -> str:
-    """The text of a time in ticks since 1970."""
-    seconds, fraction = divmod(ticks, TICKS_PER_SECOND)
-    moment = _EPOCH + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:07d}Z"
-
-
-def ticks_of(text: str) -> int:
-    """The ticks of a `timestamp`. Raises ValueError for anything else."""
-    match = _TIMESTAMP.match(text)
-    if match is None:
-        raise ValueError(f"{text[:40]!r} is not a time like 2026-01-31T12:00:00.0000000Z")
-    moment = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
-    return int((moment - _EPOCH) // timedelta(seconds=1)) * TICKS_PER_SECOND + int(match[2])

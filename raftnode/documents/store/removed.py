@@ -19,11 +19,10 @@ import xxhash
 
 from raftnode.documents.errors import StoreFailed
 from raftnode.documents.store.folders import REMOVED
-from raftnode.documents.store.model import TICKS_PER_SECOND, timestamp
 from raftnode.documents.store.sqlite import sync_directories
+from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
-NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 SUFFIXES = ("", "-wal")
 
 
@@ -116,7 +115,7 @@ def _shown(file: Path) -> Removed | None:
             database=database,
             documents=documents,
             size_bytes=file.stat().st_size,
-            deleted_at=timestamp(int(when) // NS_PER_TICK),
+            deleted_at=timestamps.from_ticks(int(when) // timestamps.NS_PER_TICK),
         )
     except (sqlite3.Error, OSError, ValueError):
         return None

@@ -32,7 +32,8 @@ from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, Rep
 from raftnode.documents.store import rows, sqlite
 from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared
 from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Document, MergeResult, Stretch, ticks_of, timestamp
+from raftnode.documents.store.model import Document, MergeResult, Stretch
+from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
 REVISIONS_PER_DOCUMENT_MAX = 100
@@ -167,11 +168,11 @@ class Writer:
         replaced, last_modified = self._replaced(row)
         now = self._clock() // 100
         if last_modified:
-            now = max(now, ticks_of(last_modified) + 1)
+            now = max(now, timestamps.to_ticks(last_modified) + 1)
         document = Document(
             id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
             change_vector=cv.merge(replaced, origin),
-            last_modified=timestamp(now),
+            last_modified=timestamps.from_ticks(now),
         )  # fmt: skip
         if row is not None:
             document = document.after(row)
@@ -268,7 +269,7 @@ def _precedence(document: Document) -> tuple[str, str, int]:
 
 def _check_item(item: Document) -> None:
     try:
-        ticks_of(item.last_modified)
+        timestamps.to_ticks(item.last_modified)
         sound = len(cv.parse(item.origin)) == 1 and cv.dominates(item.change_vector, item.origin)
         if not sound or not item.id or len(item.body) > DOCUMENT_BYTES_MAX:
             raise ValueError("its origin, id or size is out of bounds")

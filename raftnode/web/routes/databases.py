@@ -3,11 +3,11 @@
 import asyncio
 import base64
 import uuid
-from datetime import UTC, datetime
 
 from aiohttp import web
 from immutables import Map
 
+from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 from raftnode.record.commands import (
     Command,
@@ -117,7 +117,7 @@ async def create(request: web.Request) -> web.Response:
         dynamic_nodes_distribution=group.dynamic_nodes_distribution,
         settings=Map({k: v for k, v in (wished.settings or {}).items() if v is not None}),
         topology_id=base64.b64encode(uuid.uuid4().bytes)[:22].decode(),
-        at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z"),
+        at=timestamps.now(),
     )
     result = await commit(request, command)
     return await group_answer(request, name, result)

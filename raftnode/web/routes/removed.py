@@ -1,7 +1,6 @@
 """Softly deleted databases: where their files are on this node, and making a database of them again."""
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -9,6 +8,7 @@ from aiohttp import web
 
 from raftnode.documents.store import removed as files
 from raftnode.documents.store.folders import file
+from raftnode.foundation import timestamps
 from raftnode.record.commands import CreateDatabase
 from raftnode.record.model import Result, to_json
 from raftnode.web.errors import ApiError
@@ -65,7 +65,7 @@ async def restore(request: web.Request) -> web.Response:
 async def _restored(request: web.Request, which: files.Removed, name: str) -> Result:
     parts = request.app[PARTS]
     id = files.topology_id(parts.tag, which.folder, name)
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
+    at = timestamps.now()
     path = file(parts.databases.directory, name, id)
     await asyncio.to_thread(files.put_back, which, path)
     try:

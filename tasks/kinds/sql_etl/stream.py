@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from raftnode.documents import change_vector
 from raftnode.documents.store.model import Batch, Document
+from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.names import fold
 from raftnode.record.model import FailedDocument
@@ -20,7 +21,7 @@ from tasks.etl.failed import Failed
 from tasks.etl.transform import Transform, targets
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.configuration import TransformConfiguration
-from tasks.runtime.context import RunSettings, now
+from tasks.runtime.context import RunSettings
 from tasks.sinks.sql.rows import DocumentRows, Refusal
 
 HILO_COLLECTION = "@hilo"
@@ -208,7 +209,7 @@ class Stream:
         self, done: Iterable[str], failures: Sequence[Refusal], documents: Sequence[Document]
     ) -> TransformProgress:
         """The progress once those of these documents that are `done`, by id, were looked at, of which those failed."""
-        name, at = self.transform.name, now()
+        name, at = self.transform.name, timestamps.now()
         return self.progress.after(
             done,
             [FailedDocument(document_id=f.id, error=f.reason, at=at, transform=name) for f in failures],

@@ -16,6 +16,7 @@ from immutables import Map
 
 from raftnode.documents import change_vector
 from raftnode.documents.store.model import Batch, Document
+from raftnode.foundation import timestamps
 from raftnode.foundation.decoding import JsonDecoder, from_json
 from raftnode.foundation.names import fold
 from raftnode.record.model import Database, Progress
@@ -26,7 +27,7 @@ from tasks.etl.transform import Loaded
 from tasks.kinds.registry import Definition, TaskFailed
 from tasks.kinds.sql_etl import configuration as sql_configuration
 from tasks.kinds.sql_etl.stream import Stream, TransformFailed, TransformProgress
-from tasks.runtime.context import TaskContext, now
+from tasks.runtime.context import TaskContext
 from tasks.sinks.sql import connection as sql_connection
 from tasks.sinks.sql import owners as sql_owners
 from tasks.sinks.sql.fence import FencedTask
@@ -382,7 +383,7 @@ class _Runner:
             change_vector=change_vector.meet(*(p.change_vector for p in seen)),
             last_etags=Map({id: min(p.last_etags[id] for p in seen) for id in common}),
             processed=self._context.info.processed,
-            at=now(),
+            at=timestamps.now(),
         )
 
 

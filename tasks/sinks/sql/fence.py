@@ -10,7 +10,6 @@ A row is named by cluster, database and task id, which never change. Earlier ver
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from raftnode.foundation import timestamps
 from tasks.kinds.registry import Superseded
 from tasks.sinks.sql import engine as sql_engine
 
@@ -86,7 +86,7 @@ class Fence:
             epoch=self._epoch,
             generation=self._task.generation,
             progress=progress,
-            updated_at=_now(),
+            updated_at=timestamps.now(),
         )
         await connection.execute(row.on_conflict_do_nothing())
 
@@ -116,7 +116,7 @@ class Fence:
     async def store(self, connection: AsyncConnection, progress: bytes, **more: Any) -> None:
         """Replace the progress."""
         row = sa.update(FENCE).where(self._mine)
-        await connection.execute(row.values(progress=_ascii(progress), updated_at=_now(), **more))
+        await connection.execute(row.values(progress=_ascii(progress), updated_at=timestamps.now(), **more))
 
     async def _carry_over(self, connection: AsyncConnection) -> str:
         """Close the row that an earlier version named by the task's name, and return its progress, JSON.
@@ -137,7 +137,7 @@ class Fence:
         if row.epoch > self._epoch:
             raise StaleEpoch(f"epoch {row.epoch} has replaced {self._epoch} in the target")
         closed = sa.update(FENCE).where(FENCE.c.task == row.task)
-        await connection.execute(closed.values(epoch=CLOSED_EPOCH, updated_at=_now()))
+        await connection.execute(closed.values(epoch=CLOSED_EPOCH, updated_at=timestamps.now()))
         return str(row.progress)
 
 
@@ -149,7 +149,3 @@ def _ascii(json_text: bytes) -> str:
 
 def _has_table(connection: sa.Connection) -> bool:
     return sa.inspect(connection).has_table(FENCE.name)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

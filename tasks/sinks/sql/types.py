@@ -16,9 +16,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from raftnode.foundation import timestamps
+
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _FRACTION = re.compile(r"(\.\d{6})\d+")
-_TIME_SPAN = re.compile(r"(-)?(?:(\d{1,8})\.)?(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,7}))?)?")
 _TRUE, _FALSE = {"true", "1"}, {"false", "0"}
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -157,14 +158,13 @@ def time_span(value: Any) -> str | None:
     Beyond the microsecond it is cut."""
     if not isinstance(value, str):
         raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
-    match = _TIME_SPAN.fullmatch(value)
-    if match is None:
+    span = timestamps.time_span(value)
+    if span is None:
         return None
-    sign, days, hours, minutes, seconds, fraction = match.groups()
-    if int(hours) > 23 or int(minutes) > 59 or int(seconds or 0) > 59:
+    if span.hours > 23 or span.minutes > 59 or span.seconds > 59:
         raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
-    sign = sign or ""
-    return f"{sign}{days or 0} days {sign}{hours}:{minutes}:{seconds or '00'}.{(fraction or '0')[:6]}"
+    clock = f"{span.hours:02}:{span.minutes:02}:{span.seconds:02}.{span.fraction[:6]}"
+    return f"{span.sign}{span.days} days {span.sign}{clock}"
 
 
 def guid(value: Any) -> str:
