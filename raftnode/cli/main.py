@@ -1,35 +1,54 @@
 """The command line: one group, `run` when no command is given."""
 
+import sys
+from importlib import import_module
+
 import click
 
-from raftnode.cli import etl as _etl  # noqa: F401  # these two add their commands to `etl` and `db`
-from raftnode.cli import groups as _groups  # noqa: F401
-from raftnode.cli.cluster import node, observer, reelect
-from raftnode.cli.databases import db
-from raftnode.cli.definitions import connection_string, etl, pin, task_group
-from raftnode.cli.documents import document
-from raftnode.cli.imports import import_documents
-from raftnode.cli.placement import drain, what_if, why
-from raftnode.cli.recovery import recover, snapshot
-from raftnode.cli.run import run
-from raftnode.cli.status import status, tasks
+from raftnode.cli.streams import INTERRUPTED
+
+MODULES = {
+    "connection-string": "definitions",
+    "db": "groups",
+    "demo": "demo",
+    "document": "documents",
+    "drain": "placement",
+    "etl": "etl",
+    "import": "imports",
+    "node": "placement",
+    "observer": "cluster",
+    "pin": "definitions",
+    "recover": "recovery",
+    "reelect": "cluster",
+    "run": "run",
+    "snapshot": "recovery",
+    "status": "status",
+    "task": "definitions",
+    "tasks": "status",
+    "what-if": "placement",
+    "why": "placement",
+}
+"""Each command, and the module of `raftnode.cli` that has it whole, with every command below it."""
 
 
 class Commands(click.Group):
-    """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`. The demo is imported when it is asked for: it
-    needs a database library that a node at rest and the other commands do without."""
+    """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`. A command is imported when it is asked for:
+    each starts without what only others need, a node without tables and progress bars, all but the demo without a
+    database library."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the commands."""
-        return sorted([*super().list_commands(ctx), "demo"])
+        return sorted(MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
-        if cmd_name == "demo":
-            from raftnode.cli.demo import demo
-
-            return demo
-        return super().get_command(ctx, cmd_name)
+        if cmd_name not in MODULES:
+            return None
+        try:
+            module = import_module(f"raftnode.cli.{MODULES[cmd_name]}")
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # click would say "Aborted!" and end with 1
+        return next(c for c in vars(module).values() if isinstance(c, click.Command) and c.name == cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts `run` first when the first word is no command and no option of this group."""
@@ -52,9 +71,3 @@ def cli(context: click.Context, url: str | None) -> None:
     over (status, tasks, why), 130 ended by Ctrl-C.
     """
     context.obj = url
-
-
-for command in (run, status, tasks, db, document, import_documents, etl, connection_string, task_group, pin):
-    cli.add_command(command)
-for command in (node, reelect, observer, why, what_if, drain, snapshot, recover):
-    cli.add_command(command)

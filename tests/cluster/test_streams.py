@@ -148,7 +148,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("module", "code"), [("raftnode.cli.main", 130), ("raftnode.node", 0)])
+@pytest.mark.parametrize(
+    ("module", "code"), [("raftnode.cli.main", 130), ("raftnode.cli.run", 130), ("raftnode.node", 0)]
+)
 def test_ctrl_c_while_a_node_starts_ends_it_without_a_stack_trace(tmp_path: Path, module: str, code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, module, "run"],

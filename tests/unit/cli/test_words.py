@@ -1,5 +1,7 @@
 """What the command line says, in words that people read."""
 
+import subprocess
+import sys
 from typing import Any
 
 from click.testing import CliRunner
@@ -77,3 +79,16 @@ def test_the_help_says_what_a_setting_takes_and_defaults_as_a_file_writes_them()
 def test_the_help_names_every_exit_code() -> None:
     told = CliRunner().invoke(cli, ["--help"], terminal_width=2000).output
     assert all(f" {code} " in told for code in (0, 1, 2, 3, 4, 5, 6, 130))
+
+
+def test_a_command_starts_without_what_only_others_need() -> None:
+    program = "import sys; from raftnode.cli.main import cli\ncli({}, standalone_mode=False); print(*sys.modules)"
+    loaded = {
+        words: subprocess.run(
+            [sys.executable, "-c", program.format(words.split())], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for words in ("--version", "run --help", "status --help")
+    }
+    assert not {"aiohttp", "rich", "raftnode.cli.run"} & set(loaded["--version"])
+    assert not {"aiohttp", "rich", "raftnode.cli.status"} & set(loaded["run --help"])
+    assert {"aiohttp", "rich", "raftnode.cli.status"} <= set(loaded["status --help"])
