@@ -74,6 +74,8 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
         for end in self.voids:
             voided = void(record, end.key, end.epoch, end.reason)
             if voided is not None:
+                if voided.databases is not record.databases:  # The run is held against its task.
+                    databases.add(end.key.partition("/")[0])
                 record = voided
                 claims.add(end.key)
         for grace in self.graces:

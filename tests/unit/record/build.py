@@ -2,14 +2,19 @@
 
 from typing import Any
 
+from immutables import Map
+
 from raftnode.record.commands import (
     AnnounceNode,
     ClaimTask,
     Command,
     CreateDatabase,
+    Decide,
     FormCluster,
     PutConnectionString,
     PutTask,
+    ReleaseTask,
+    RemoveNode,
     encode,
 )
 from raftnode.record.commands.base import Entry
@@ -35,6 +40,27 @@ def node(tag: str, **fields: Any) -> ClusterNode:
     return ClusterNode(tag=tag, **(defaults | fields))
 
 
+CHANGE_CLAIMS = (ClaimTask, ReleaseTask, Decide)
+"""With the others claims only go, or are renamed, together with their tasks."""
+
+
+def check_changes(command: Command, before: Record, applied: Applied) -> None:
+    """Raises AssertionError unless an entry names exactly what it has changed: whoever follows the record looks at
+    nothing else."""
+    after, changes = applied.record, applied.changes
+    assert changes.databases == _changed(before.databases, after.databases), command
+    assert changes.claims == (_changed(before.claims, after.claims) if isinstance(command, CHANGE_CLAIMS) else set())
+    of_cluster = (before.nodes, before.timings, before.cluster_id, before.observer.suspended) != (
+        (after.nodes, after.timings, after.cluster_id, after.observer.suspended)
+    )
+    assert changes.cluster or not of_cluster, command
+    assert not changes.cluster or not (changes.databases or changes.claims) or isinstance(command, RemoveNode), command
+
+
+def _changed(before: Map[str, Any], after: Map[str, Any]) -> set[str]:
+    return {key for key in {*before, *after} if before.get(key) is not after.get(key)}
+
+
 class Cluster:
     """A log of one: applies commands one after the other and keeps the newest record."""
 
@@ -48,7 +74,8 @@ class Cluster:
     def apply(self, command: Command, *, request_id: str = "", term: int | None = None) -> Applied:
         """Applies the command at the next index; the result may be a refusal."""
         entry = Entry(self.record.index + 1, self.term if term is None else term)
-        applied = apply(self.record, entry, encode(command, request_id))
+        before, applied = self.record, apply(self.record, entry, encode(command, request_id))
+        check_changes(command, before, applied)
         self.record = applied.record
         return applied
 

@@ -1,5 +1,6 @@
 """Claims: grant, repeat, release and void, and what they outlive."""
 
+from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.record.commands import (
@@ -256,6 +257,17 @@ def test_another_node_id_under_the_same_tag_waits() -> None:
     assert cluster.do(cluster.claim("A", "t", node_id="fresh")) > epoch
 
 
+def test_a_node_that_came_back_under_another_tag_waits_for_the_claim_of_its_former_self() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(RemoveNode(tag="A"))
+    cluster.record = replace(cluster.record, nodes=Map({"B": node("B", node_id="id-A")}))
+    claim = cluster.claim("B", "t", node_id="id-A", session=2)
+    assert cluster.refused(claim) == f"ClaimRefusedException: Node 'A' still holds epoch {epoch}."
+    cluster.do(decide(cluster, epoch))
+    assert cluster.do(claim) > epoch
+
+
 def test_a_disabled_task_or_database_is_granted_to_nobody() -> None:
     cluster = two()
     cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=True))
@@ -314,6 +326,21 @@ def test_release_carries_the_last_progress_of_its_own_epoch_only() -> None:
     epoch = cluster.do(cluster.claim("A", "t"))
     cluster.do(ReleaseTask(key=KEY, epoch=epoch, progress=replace(made, epoch=epoch)))
     assert cluster.database().progress[task.id] == replace(far, epoch=epoch)
+
+
+def test_a_release_carries_no_progress_of_another_run() -> None:
+    """Not even of one that could write it by itself."""
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    other = cluster.task("other", mentor="A")
+    running = cluster.do(cluster.claim("A", "other"))
+    made = ProgressMade(
+        database="Northwind", id=other.id, epoch=running, progress=Progress(generation=other.id, processed=7)
+    )
+    before = cluster.record.databases
+    assert cluster.do(ReleaseTask(key=KEY, epoch=epoch, progress=made)) is True
+    assert cluster.record.databases is before
+    assert cluster.do(Checkpoint(made=(made,))) == [other.id]
 
 
 def test_release_is_granted_even_if_its_progress_does_not_hold_any_more() -> None:

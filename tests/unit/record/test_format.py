@@ -1,0 +1,343 @@
+"""The form of commands and values in journals and snapshots, and the limits: what nodes of every version must agree on.
+
+A field that an older version has not written is read as the default that stands here. A row may gain a field; none may
+go or change, as journals and snapshots hold it.
+"""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from raftnode.record import commands, model, progress
+from raftnode.record.commands import AnyCommand, decode
+from raftnode.record.model import Value, dec_hook, enc_hook
+
+COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "AddDatabaseNode": ({"name": "n", "tag": "A"}, {"mentor": None}),
+    "AddNode": (
+        {
+            "node": {
+                "Tag": "A",
+                "Url": "u",
+                "ClusterAddress": "c",
+                "NodeId": "",
+                "Boot": 0,
+                "Nonce": 0,
+                "Kind": "Member",
+                "Weight": 1,
+                "Labels": (),
+                "Draining": False,
+                "Kinds": None,
+                "PlacementIndex": 0,
+                "Flags": (),
+            }
+        },
+        {},
+    ),
+    "AnnounceNode": (
+        {"tag": "A", "node_id": "n", "boot": 1, "url": "u", "cluster_address": "c", "kinds": ("k",)},
+        {"nonce": 0},
+    ),
+    "BlameTask": ({"key": "k", "epoch": 1, "tag": "A", "reason": "r"}, {}),
+    "Checkpoint": (
+        {
+            "made": (
+                {
+                    "database": "d",
+                    "id": 1,
+                    "epoch": 1,
+                    "progress": {
+                        "Generation": 1,
+                        "Epoch": 0,
+                        "ChangeVector": "",
+                        "LastEtags": {},
+                        "Processed": 0,
+                        "At": None,
+                        "Failed": 0,
+                        "Failures": (),
+                        "Error": "",
+                    },
+                },
+            )
+        },
+        {},
+    ),
+    "ClaimTask": (
+        {"database": "d", "kind": "k", "name": "n", "tag": "A", "node_id": "n", "boot": 1, "session": 1},
+        {"nonce": 0},
+    ),
+    "ConfirmDeletion": ({"name": "n", "tag": "A"}, {}),
+    "CreateDatabase": (
+        {"name": "n"},
+        {
+            "replication_factor": 1,
+            "nodes": (),
+            "dynamic_nodes_distribution": False,
+            "settings": {},
+            "topology_id": "",
+            "at": None,
+        },
+    ),
+    "Decide": (
+        {"term": 1, "iteration": 1, "at": "a", "at_ms": 1},
+        {"topologies": (), "voids": (), "graces": (), "decisions": ()},
+    ),
+    "DeleteConnectionString": ({"database": "d", "name": "n"}, {}),
+    "DeleteDatabase": ({"name": "n"}, {"hard_delete": False, "from_nodes": ()}),
+    "DeleteIndex": ({"database": "d", "name": "n"}, {}),
+    "DeleteTask": ({"database": "d", "id": 1}, {}),
+    "FormCluster": (
+        {
+            "cluster_id": "c",
+            "nodes": (
+                {
+                    "Tag": "A",
+                    "Url": "u",
+                    "ClusterAddress": "c",
+                    "NodeId": "",
+                    "Boot": 0,
+                    "Nonce": 0,
+                    "Kind": "Member",
+                    "Weight": 1,
+                    "Labels": (),
+                    "Draining": False,
+                    "Kinds": None,
+                    "PlacementIndex": 0,
+                    "Flags": (),
+                },
+            ),
+            "timings": {"HeartbeatMs": 1, "LeaseMs": 1, "TaskStopTimeoutMs": 1, "TimeBeforeMovingToRehabMs": 1},
+        },
+        {},
+    ),
+    "PromoteDatabaseNode": ({"name": "n", "tag": "A"}, {}),
+    "PutConnectionString": ({"database": "d", "name": "n", "type": "t", "configuration": b"{}"}, {}),
+    "PutIndex": ({"database": "d", "name": "n", "definition": b"{}"}, {}),
+    "PutTask": (
+        {"database": "d", "name": "n", "kind": "k", "key": 1},
+        {
+            "id": 0,
+            "mentor": None,
+            "pinned": False,
+            "disabled": False,
+            "traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0},
+            "requires": (),
+            "connection_string": None,
+            "configuration": b"{}",
+            "etag": None,
+            "reset": False,
+        },
+    ),
+    "ReleaseTask": ({"key": "k", "epoch": 1}, {"reason": "", "progress": None}),
+    "RemoveNode": ({"tag": "A"}, {}),
+    "ReorderMembers": ({"name": "n", "members": ("m",)}, {"fixed": False}),
+    "RetryFailed": ({"database": "d", "id": 1}, {}),
+    "SetDatabaseState": ({"name": "n", "disabled": True}, {}),
+    "SetDraining": ({"tag": "A", "draining": True}, {}),
+    "SetDynamicDistribution": ({"name": "n", "enable": True}, {}),
+    "SetLockMode": ({"name": "n", "mode": "PreventDeletesError"}, {}),
+    "SetNodeFlags": ({"tag": "A"}, {"flags": ()}),
+    "SetNodeKind": ({"tag": "A", "kind": "Member"}, {}),
+    "SetNodeTraits": ({"tag": "A"}, {"weight": None, "labels": None}),
+    "SetTaskPin": ({"database": "d", "id": 1, "mentor": None}, {"pinned": False}),
+    "SetTaskState": ({"database": "d", "id": 1, "disabled": True}, {}),
+    "SuspendObserver": ({"suspended": True}, {}),
+}
+"""By tag: the fields that each command must have, and the others with their defaults."""
+
+VALUES: dict[type[Value], tuple[dict[str, Any], dict[str, Any]]] = {
+    model.Timings: ({"HeartbeatMs": 1, "LeaseMs": 1, "TaskStopTimeoutMs": 1, "TimeBeforeMovingToRehabMs": 1}, {}),
+    model.ClusterNode: (
+        {"Tag": "A", "Url": "u", "ClusterAddress": "c"},
+        {
+            "NodeId": "",
+            "Boot": 0,
+            "Nonce": 0,
+            "Kind": "Member",
+            "Weight": 1,
+            "Labels": (),
+            "Draining": False,
+            "Kinds": None,
+            "PlacementIndex": 0,
+            "Flags": (),
+        },
+    ),
+    model.Stamp: ({}, {"Index": 0, "Term": 0, "LeadersTicks": 0}),
+    model.Topology: (
+        {},
+        {
+            "Members": (),
+            "Promotables": (),
+            "Rehabs": (),
+            "PredefinedMentors": {},
+            "DemotionReasons": {},
+            "PromotablesStatus": {},
+            "Stamp": {"Index": 0, "Term": 0, "LeadersTicks": 0},
+            "NodesModifiedAt": None,
+            "DynamicNodesDistribution": False,
+            "ReplicationFactor": 1,
+            "PriorityOrder": (),
+            "DatabaseTopologyIdBase64": "",
+            "ClusterTransactionIdBase64": "",
+        },
+    ),
+    model.ConnectionString: ({"Name": "n", "Type": "t", "Configuration": b"{}"}, {"Etag": 0}),
+    model.IndexDefinition: ({"Name": "n", "Definition": b"{}"}, {"Etag": 0}),
+    model.Traits: ({}, {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0}),
+    model.Task: (
+        {"Id": 1, "Name": "n", "Kind": "k", "Key": 1},
+        {
+            "Mentor": None,
+            "Pinned": False,
+            "Disabled": False,
+            "Traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0},
+            "Requires": (),
+            "ConnectionString": None,
+            "Configuration": b"{}",
+            "Etag": 0,
+            "PlacementIndex": 0,
+            "Retry": 0,
+            "Endings": (),
+        },
+    ),
+    model.FailedDocument: ({"DocumentId": "d", "Error": "e", "At": "a"}, {"Transform": ""}),
+    model.Progress: (
+        {"Generation": 1},
+        {
+            "Epoch": 0,
+            "ChangeVector": "",
+            "LastEtags": {},
+            "Processed": 0,
+            "At": None,
+            "Failed": 0,
+            "Failures": (),
+            "Error": "",
+        },
+    ),
+    model.EndedRun: ({"Epoch": 1, "Tag": "A", "State": "ClaimedAgain"}, {"Reason": ""}),
+    model.Cause: ({"Index": 1, "What": "Group"}, {"Tag": None}),
+    model.Claim: (
+        {"Tag": "A", "NodeId": "n", "Boot": 1, "Session": 1, "Epoch": 1},
+        {"Nonce": 0, "State": "Held", "GraceEnded": False, "Reason": "", "Rule": "", "Cause": None, "Runs": ()},
+    ),
+    model.Database: (
+        {
+            "Name": "n",
+            "Etag": 1,
+            "Topology": {
+                "Members": (),
+                "Promotables": (),
+                "Rehabs": (),
+                "PredefinedMentors": {},
+                "DemotionReasons": {},
+                "PromotablesStatus": {},
+                "Stamp": {"Index": 0, "Term": 0, "LeadersTicks": 0},
+                "NodesModifiedAt": None,
+                "DynamicNodesDistribution": False,
+                "ReplicationFactor": 1,
+                "PriorityOrder": (),
+                "DatabaseTopologyIdBase64": "",
+                "ClusterTransactionIdBase64": "",
+            },
+        },
+        {
+            "ConnectionStrings": {},
+            "Tasks": {},
+            "Indexes": {},
+            "Settings": {},
+            "LockMode": "Unlock",
+            "Disabled": False,
+            "DeletionInProgress": {},
+            "Progress": {},
+            "TaskIds": {},
+        },
+    ),
+    model.Decision: ({"Index": 1, "Iteration": 1, "At": "a", "Database": "d", "Message": "m"}, {"Term": 0}),
+    model.Observer: ({}, {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}}),
+    model.Error: ({"Type": "t", "Message": "m"}, {}),
+    model.Result: ({"Index": 1}, {"Error": None, "Value": None, "Asked": ""}),
+    model.Record: (
+        {},
+        {
+            "SchemaVersion": 2,
+            "Index": 0,
+            "ClusterId": "",
+            "Generation": 0,
+            "Timings": None,
+            "Nodes": {},
+            "Databases": {},
+            "Claims": {},
+            "Held": {},
+            "Identities": {},
+            "Observer": {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}},
+            "HighlyAvailableTasks": True,
+            "Requests": {},
+            "RequestOrder": {},
+            "RequestFirst": 0,
+            "RequestNext": 0,
+        },
+    ),
+}
+"""The same of every value of the record."""
+
+LIMITS = {
+    "DATABASES_MAX": 1000,
+    "TASKS_PER_DATABASE_MAX": 10000,
+    "CONNECTION_STRINGS_MAX": 1000,
+    "INDEXES_MAX": 1000,
+    "NODES_MAX": 100,
+    "NAME_LENGTH_MAX": 128,
+    "COMMAND_BYTES_MAX": 512 * 1024,
+    "DECISIONS_MAX": 1000,
+    "REQUESTS_MAX": 10000,
+    "REQUEST_ID_LENGTH_MAX": 256,
+    "ASKED_LENGTH_MAX": 32,
+    "WEIGHT_MAX": 100,
+    "LABELS_MAX": 32,
+    "RUNS_KEPT_MAX": 16,
+    "KEY_MAX": 2**64 - 1,
+    "GENERATION_STRIDE": 2**40,
+    "FAILURES_SHOWN_MAX": 10,
+    "FAILURE_LENGTH_MAX": 300,
+    "DOCUMENT_ID_LENGTH_MAX": 512,
+    "ERROR_LENGTH_MAX": 500,
+    "DEMOTIONS_KEPT_MAX": 16,
+    "REASON_LENGTH_MAX": 2000,
+}
+"""What is refused or cut must be so on every node alike, also while nodes of two versions run side by side."""
+
+
+def plain(value: Any) -> Any:
+    return msgspec.to_builtins(value, enc_hook=enc_hook, builtin_types=(bytes,))
+
+
+@pytest.mark.parametrize("tag", COMMANDS)
+def test_a_command_keeps_its_tag_its_fields_and_their_defaults(tag: str) -> None:
+    required, defaults = COMMANDS[tag]
+    envelope = decode(msgspec.msgpack.encode({"command": {"command": tag, **required}}))
+    assert plain(envelope.command) == {"command": tag, **required, **defaults}
+    assert (envelope.request_id, envelope.asked, envelope.version) == ("", "", 2)
+    for name in required:
+        short = {key: value for key, value in required.items() if key != name}
+        with pytest.raises(msgspec.ValidationError, match=name):
+            decode(msgspec.msgpack.encode({"command": {"command": tag, **short}}))
+
+
+def test_every_command_and_every_value_has_its_row() -> None:
+    assert {kind.__struct_config__.tag for kind in get_args(AnyCommand)} == set(COMMANDS)
+    assert {kind for kind in Value.__subclasses__() if kind.__module__ == model.__name__} == set(VALUES)
+
+
+@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+def test_a_value_keeps_its_fields_and_their_defaults(kind: type[Value]) -> None:
+    required, defaults = VALUES[kind]
+    value = msgspec.msgpack.decode(msgspec.msgpack.encode(required), type=kind, dec_hook=dec_hook)
+    assert plain(value) == required | defaults
+
+
+def test_limits_are_the_same_in_every_version() -> None:
+    found: dict[str, int] = {}
+    for module in (model, progress, commands.observer, commands.tasks):
+        found |= {name: value for name, value in vars(module).items() if name.endswith(("_MAX", "_STRIDE"))}
+    assert found == LIMITS
