@@ -1,16 +1,8 @@
-"""Addresses: who may reach a node that has no certificates, and what can be one of a node."""
-
-import ipaddress
-from urllib.parse import SplitResult, urlsplit
+"""Who may reach a node that has no certificates."""
 
 from config.errors import Problem
 from config.schema import Settings
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host is this machine alone. A name other than "localhost" is taken for an outside one."""
-    address = _address(host)
-    return address.is_loopback if address else host.lower() == "localhost"
+from raftnode.foundation.addresses import IpAddress, ip_of, is_loopback
 
 
 def admits(settings: Settings, peer: str) -> bool:
@@ -19,7 +11,7 @@ def admits(settings: Settings, peer: str) -> bool:
     allowed = settings.security.unsecured_access_allowed
     if settings.secured or allowed == "public_network":
         return True
-    address = _address(peer)
+    address = ip_of(peer)
     if address is None:
         return False
     return address.is_loopback or (allowed == "private_network" and _is_private(address))
@@ -48,28 +40,10 @@ def access_problems(settings: Settings) -> list[Problem]:
 def _may_listen(allowed: str, host: str) -> bool:
     if allowed == "public_network" or is_loopback(host):
         return True
-    address = _address(host)
+    address = ip_of(host)
     outside = address is not None and not address.is_unspecified and not _is_private(address)
     return allowed == "private_network" and not outside
 
 
-def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_private(address: IpAddress) -> bool:
     return address.is_private or address.is_link_local
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def node_at(url: str) -> SplitResult | None:
-    """The parts of a node's HTTP address; None for what is none."""
-    try:
-        given = urlsplit(url)
-        fits = given.scheme in ("http", "https") and given.hostname and given.port != 0
-    except ValueError:
-        return None
-    return given if fits else None

@@ -3,10 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-from config.access import access_problems, is_loopback
+from config.access import access_problems
 from config.errors import Problem
 from config.schema import Settings
 from config.timings import timing_problems
+from raftnode.foundation.addresses import host_of, is_loopback
 
 TLS_FILES = ("certificate_file", "key_file", "ca_file")
 
@@ -89,11 +90,6 @@ def _others_cannot_dial(settings: Settings, address: str) -> bool:
     others = [n for n in settings.cluster.initial_nodes if n.tag != settings.node.tag]
     elsewhere = any(not is_loopback(host_of(n.cluster_address)) for n in others)
     return elsewhere and is_loopback(host_of(address))
-
-
-def host_of(address: str) -> str:
-    """The host of "host:port" or of a URL, without brackets."""
-    return address.rpartition("://")[2].rpartition(":")[0].strip("[]")
 
 
 def _backoff(settings: Settings) -> list[Problem]:

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from raftnode.foundation import addresses
+from raftnode.foundation.addresses import ADDRESS_PATTERN, URL_PATTERN
+
 TAG_PATTERN = r"^[A-Z]{1,4}\Z"
-HOST_PATTERN = r"[^/\s:.]{1,63}(?:\.[^/\s:.]{1,63})*\.?"
-URL_PATTERN = rf"^(https?://{HOST_PATTERN}:\d+|https?://\[[0-9a-fA-F:]+\]:\d+)?\Z"
-ADDRESS_PATTERN = rf"^({HOST_PATTERN}:\d+|\[[0-9a-fA-F:]+\]:\d+)?\Z"
 
 DAY_MS = 24 * 3600 * 1000
 MIB = 1024 * 1024
@@ -265,15 +265,10 @@ class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The address at which others reach this node's HTTP server."""
         scheme = "https" if self.secured else "http"
         listed = self.initial_node.url if self.initial_node else ""
-        return self.node.url or listed or f"{scheme}://{join_host_port(self.http.host, self.http.port)}"
+        return self.node.url or listed or f"{scheme}://{addresses.join(self.http.host, self.http.port)}"
 
     @property
     def cluster_address(self) -> str:
         """The address at which the other nodes reach this one's consensus port."""
         listed = self.initial_node.cluster_address if self.initial_node else ""
-        return self.cluster.public_address or listed or join_host_port(self.cluster.host, self.cluster.port)
-
-
-def join_host_port(host: str, port: int) -> str:
-    """The two as one address, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self.cluster.public_address or listed or addresses.join(self.cluster.host, self.cluster.port)

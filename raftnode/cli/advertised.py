@@ -4,13 +4,13 @@ import socket
 from urllib.parse import urlsplit
 
 from config import Settings
-from config.access import is_loopback, node_at
+from raftnode.foundation.addresses import host_of, is_loopback, split_url
 from raftnode.foundation.masking import in_text
 
 
 def unreachable(settings: Settings, join: str) -> str | None:
     """Why the cluster at `join` could not reach this node, with the remedy; None if it may. Looks the host up."""
-    given = node_at(join)
+    given = split_url(join)
     host = given.hostname if given is not None else None
     if host is None:
         return None  # that is no address at all: the node says so
@@ -48,7 +48,7 @@ def _own(settings: Settings) -> dict[str, tuple[str, str | None]]:
     address = settings.cluster_address
     return {
         "http.host": (settings.url, urlsplit(settings.url).hostname),
-        "cluster.host": (address, address.rpartition(":")[0].strip("[]")),
+        "cluster.host": (address, host_of(address)),
     }
 
 

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import structlog
 
-from config.access import node_at
 from raftnode.consensus.raft import Peer
+from raftnode.foundation.addresses import split_url
 from raftnode.foundation.decoding import UNREADABLE, from_json
 from raftnode.foundation.http_client import Http, HttpError, HttpFailed
 from raftnode.foundation.masking import in_text
@@ -80,7 +80,7 @@ async def join(
 def _check_url(cluster_url: str, *, secured: bool) -> None:
     """Refuses at once what no attempt can make good."""
     wanted = "https" if secured else "http"
-    given = node_at(cluster_url)
+    given = split_url(cluster_url)
     if given is None:
         raise JoinRefused(
             f"--join is {in_text(cluster_url)!r}; it must be the address of a node of the cluster, like "

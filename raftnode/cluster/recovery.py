@@ -18,7 +18,7 @@ from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed
 from raftnode.consensus.storage import offline
 from raftnode.consensus.storage.offline import LastEntry
-from raftnode.foundation import timestamps
+from raftnode.foundation import addresses, timestamps
 from raftnode.record import recovery, snapshot
 from raftnode.record.model import ClusterNode, Record
 
@@ -198,8 +198,7 @@ def _empty(data_dir: Path) -> None:
 
 
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+    with contextlib.suppress(OSError), socket.create_connection(addresses.split(address), timeout=ANSWER_S):
         return True
     return False
 

@@ -16,6 +16,7 @@ from raftnode.consensus.transport.connection import Connection
 from raftnode.consensus.transport.handshake import Door, Guard, Hello, NodeIdentity, Refusal
 from raftnode.consensus.transport.listener import Port
 from raftnode.consensus.transport.tls import Tls
+from raftnode.foundation import addresses
 from raftnode.foundation.background import kept
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import UNREADABLE
@@ -230,12 +231,12 @@ class Transport:
 
     async def _dial(self, link: _Link) -> None:
         assert link.address is not None
-        host, _, port = link.address.rpartition(":")
+        host, port = addresses.split(link.address)
         async with asyncio.timeout(self._config.connect_timeout_ms / 1000):
             _, connection = await self._loop.create_connection(
                 lambda: self._connection(link.tag),
-                host.strip("[]"),
-                int(port),
+                host,
+                port,
                 ssl=self._tls.client if self._tls else None,
             )
             try:

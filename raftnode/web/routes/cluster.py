@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from config.schema import ADDRESS_PATTERN, URL_PATTERN
 from raftnode.consensus.raft import Add, Peer, Remove
+from raftnode.foundation import addresses
 from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
 from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
 from raftnode.record.ownership import Group, task_of
@@ -25,9 +25,8 @@ from raftnode.web.slices import SLICES
 
 log = structlog.get_logger(__name__)
 
+NODE_ID_LENGTH_MAX = 256
 DRAIN_S = 30
-ADDRESS_LENGTH_MAX = 256
-PORT_MAX = 65_535
 WAIT_S_MAX = 60
 
 
@@ -174,9 +173,9 @@ async def _joining_node(request: web.Request) -> ClusterNode:
     url = (said.url or query.text("url") or "").rstrip("/")
     address = said.cluster_address or query.text("clusterAddress") or ""
     node_id = said.node_id or query.text("nodeId") or ""
-    _check("Url", url, URL_PATTERN, "http://host:port")
-    _check("ClusterAddress", address, ADDRESS_PATTERN, "host:port")
-    _check("NodeId", node_id or "0", r"[0-9a-zA-Z-]+", "the id in the node's data directory")
+    _check("Url", url, addresses.is_url(url), "http://host:port")
+    _check("ClusterAddress", address, addresses.is_address(address), "host:port")
+    _check("NodeId", node_id, not node_id or _is_node_id(node_id), "the id in the node's data directory")
     tag = query.text("tag") if said.tag is None else said.tag
     parts = request.app[PARTS]
     if url.startswith("https://") != parts.settings.secured:
@@ -194,24 +193,17 @@ async def _joining_node(request: web.Request) -> ClusterNode:
     )
 
 
-def _check(name: str, value: str, pattern: str, form: str) -> None:
+def _check(name: str, value: str, fits: bool, form: str) -> None:
     """Refuses an address that no node could be reached at: once in the cluster, every other node would try to."""
-    port = value.rpartition(":")[2]
-    fits = value and re.fullmatch(pattern, value) and len(value) <= ADDRESS_LENGTH_MAX
-    if not fits or not _may_be_looked_up(value) or (port.isdigit() and int(port) > PORT_MAX and ":" in value):
+    if not fits:
         shown = f"is {value[:80]!r}" if value else "is missing"
         raise bad_request(
             f"The joining node's '{name}' {shown}; it must be {form}. Start the node with: raftnode run --join URL."
         )
 
 
-def _may_be_looked_up(address: str) -> bool:
-    """Whether the host's name has the form of one: what is too long in DNS's own spelling raises when it is dialled."""
-    try:
-        address.removeprefix("https://").removeprefix("http://").rpartition(":")[0].encode("idna")
-    except UnicodeError:
-        return False
-    return True
+def _is_node_id(text: str) -> bool:
+    return len(text) <= NODE_ID_LENGTH_MAX and re.fullmatch(r"[0-9a-zA-Z-]+", text) is not None
 
 
 def _free_tag(record: Record) -> str:
