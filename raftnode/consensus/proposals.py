@@ -95,66 +95,74 @@ class Proposals:
         send: Callable[[str, bytes], bool],
         hand_over: Callable[[str | None], None],
         refuses: Callable[[bytes], str | None],
+        timeout_ms: int,
     ) -> None:
         self._engine = engine
         self._send = send
         self._hand_over = hand_over
         self._refuses = refuses
+        self._timeout_ms = timeout_ms
         self._number = 0
         self._asked: dict[int, tuple[str, asyncio.Future[Position]]] = {}
         self._placed: dict[int, list[tuple[int, asyncio.Future[Proposed]]]] = defaultdict(list)
 
-    async def submit(self, request: AnyRequest, *, term: int | None = None) -> Proposed:
-        """Appends here as leader (of `term`, if given) or has the leader do so, and waits for the apply."""
-        engine = self._engine()
-        if term is not None or engine.status.leads:
-            index, at_term = self._append_here(request, term)
-        else:
-            index, at_term = await self._append_there(request)
-            if engine.status.applied_index >= index:
-                raise OutcomeUnknown(f"Entry {index} was passed before its place in the log was known here.")
-        future: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
-        self._placed[index].append((at_term, future))
-        return await future
+    async def submit(self, request: AnyRequest, timeout_ms: int | None = None, *, term: int | None = None) -> Proposed:
+        """Has the request placed in the log, by this node as leader (of `term`, if given) or by the leader, and waits
+        until this node has applied it. Raises NotCommitted or OutcomeUnknown."""
+        failure = self._engine().status.failure
+        if failure is not None:
+            raise NotCommitted(str(failure))
+        wait_ms = self._timeout_ms if timeout_ms is None else timeout_ms
+        try:
+            async with asyncio.timeout(wait_ms / 1000):
+                index, at_term = await self._position(request, term)
+                future: asyncio.Future[Proposed] = asyncio.get_running_loop().create_future()
+                self._placed[index].append((at_term, future))
+                return await future
+        except TimeoutError:
+            raise OutcomeUnknown(f"The command was not applied here within {wait_ms} ms.") from None
 
-    async def ask(self, request: AnyRequest) -> None:
-        """Has the leader do something that has no place in the log."""
-        await self._append_there(request)
-
-    def _append_here(self, request: AnyRequest, term: int | None) -> Position:
+    async def _position(self, request: AnyRequest, term: int | None) -> Position:
         status = self._engine().status
+        if term is None and not status.leads:
+            index, at_term = await self.ask_leader(request)
+            if self._engine().status.applied_index >= index:
+                raise OutcomeUnknown(f"Entry {index} was passed before its place in the log was known here.")
+            return index, at_term
         if term is not None and (status.term != term or not status.leads):
             raise NotCommitted(f"This node is not the leader of term {term}; it is {status.role} of {status.term}.")
         try:
-            return self._append(request)
+            return self._place(request)
         except Refused as refused:
             raise NotCommitted(f"The leader refused: {refused}.") from None
 
-    def _append_change(self, change: Change, command: bytes) -> Position:
-        # Changes are taken one at a time, so what the leader has applied holds every earlier one.
-        reason = self._refuses(command)
-        if reason is not None:
-            raise Refused(reason)
-        return self._engine().append_change(change, command)
-
-    def _append(self, request: AnyRequest) -> Position:
+    def _place(self, request: AnyRequest) -> Position:
+        """Does what this node is asked for as leader, be it by itself or by another node. Raises Refused."""
         engine = self._engine()
+        change: Change
         match request:
             case Command(command):
-                return engine.append(command)
+                return engine.propose(command)
             case Barrier():
-                return engine.append_no_op()
-            case AddPeer(peer, command):
-                return self._append_change(Add(peer), command)
-            case RemovePeer(tag, command):
-                return self._append_change(Remove(tag), command)
+                return engine.propose_no_op()
             case HandOver(to):
                 if not engine.status.leads:
                     raise Refused("this node is not the leader")
                 self._hand_over(to)
                 return (0, engine.status.term)
+            case AddPeer(peer, command):
+                change = Add(peer)
+            case RemovePeer(tag, command):
+                change = Remove(tag)
+        # Changes are taken one at a time, so what the leader has applied holds every earlier one.
+        reason = self._refuses(command)
+        if reason is not None:
+            raise Refused(reason)
+        return engine.propose_change(change, command)
 
-    async def _append_there(self, request: AnyRequest) -> Position:
+    async def ask_leader(self, request: AnyRequest) -> Position:
+        """Has the leader place the request, or do what has no place in the log. Raises NotCommitted, or OutcomeUnknown
+        if the leader is lost meanwhile."""
         leader = self._engine().status.leader
         if leader is None:
             raise NotCommitted("No leader is known.")
@@ -193,7 +201,7 @@ class Proposals:
 
     def _answer(self, ask: _Ask) -> _Placed | _Denied:
         try:
-            return _Placed(ask.number, *self._append(ask.request))
+            return _Placed(ask.number, *self._place(ask.request))
         except Refused as refused:
             return _Denied(ask.number, str(refused))
 

@@ -30,7 +30,7 @@ from raftnode.consensus.model import (
     StateMachine,
     StorageDamaged,
 )
-from raftnode.consensus.proposals import AnyRequest, Barrier, Command, HandOver, Proposals, change_request
+from raftnode.consensus.proposals import Barrier, Command, HandOver, Proposals, change_request
 from raftnode.consensus.storage.disk import Disk, SystemDisk
 from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
 from raftnode.foundation.background import watched
@@ -102,6 +102,7 @@ class Raft:
             lambda to, payload: transport.send(to, PROPOSAL_CHANNEL, payload),
             lambda to: self._begin_hand_over(to),
             machine.refuses,
+            config.proposal_timeout_ms,
         )
         self._tick_s = min(TICK_MS_MAX, max(1, config.append_period_ms // 2)) / 1000
         self._timer: asyncio.TimerHandle | None = None
@@ -196,11 +197,11 @@ class Raft:
             raise NotCommitted(
                 f"The command of {len(command)} bytes is above the limit of {limit} (command_bytes_max)."
             )
-        return await self._submit(Command(command), timeout_ms)
+        return await self._proposals.submit(Command(command), timeout_ms)
 
     async def propose_here(self, command: bytes, *, term: int, timeout_ms: int | None = None) -> Proposed:
         """Like `propose`, but only if this node leads exactly `term` at the moment of the append. Never forwarded."""
-        return await self._submit(Command(command), timeout_ms, term=term)
+        return await self._proposals.submit(Command(command), timeout_ms, term=term)
 
     async def change_membership(self, change: Change, command: bytes, *, timeout_ms: int | None = None) -> Proposed:
         """Changes the membership and applies `command` by one log entry. One change at a time; raises like `propose`.
@@ -208,12 +209,12 @@ class Raft:
         A node becomes a voter by `Add` with `voter=True` once it is a watcher that has caught up; before that it is
         refused with NotCommitted. The leader refuses to remove or demote itself.
         """
-        return await self._submit(change_request(change, command), timeout_ms)
+        return await self._proposals.submit(change_request(change, command), timeout_ms)
 
     async def barrier(self, *, timeout_ms: int | None = None) -> int:
         """Commits an entry that changes nothing and returns its index once this node has applied it: from here on
         this node's state contains everything that was acknowledged anywhere before the call."""
-        return (await self._submit(Barrier(), timeout_ms)).index
+        return (await self._proposals.submit(Barrier(), timeout_ms)).index
 
     async def transfer_leadership(self, tag: str | None, *, timeout_ms: int | None = None) -> None:
         """Hands the leadership to `tag`, or to the most advanced voter, and returns once this node knows the new
@@ -222,12 +223,12 @@ class Raft:
         if tag is not None and before == tag:
             return
         try:
-            async with asyncio.timeout(self._timeout_s(timeout_ms)):
+            async with asyncio.timeout((self._config.proposal_timeout_ms if timeout_ms is None else timeout_ms) / 1000):
                 if self.status.leads:
                     self._begin_hand_over(tag)
                 else:
                     with contextlib.suppress(OutcomeUnknown):
-                        await self._proposals.ask(HandOver(tag))
+                        await self._proposals.ask_leader(HandOver(tag))
                 while (leader := self.status.leader) in (None, before) or (tag is not None and leader != tag):
                     await self._ticked.wait()
         except Refused as refused:
@@ -292,20 +293,6 @@ class Raft:
         if self._engine is None:
             raise NotCommitted("Raft has not been started.")
         return self._engine
-
-    def _timeout_s(self, timeout_ms: int | None) -> float:
-        return (self._config.proposal_timeout_ms if timeout_ms is None else timeout_ms) / 1000
-
-    async def _submit(self, request: AnyRequest, timeout_ms: int | None, term: int | None = None) -> Proposed:
-        failure = self._running().status.failure
-        if failure is not None:
-            raise NotCommitted(str(failure))
-        try:
-            async with asyncio.timeout(self._timeout_s(timeout_ms)):
-                return await self._proposals.submit(request, term=term)
-        except TimeoutError:
-            waited_ms = int(self._timeout_s(timeout_ms) * 1000)
-            raise OutcomeUnknown(f"The command was not applied here within {waited_ms} ms.") from None
 
     def _connection(self, tag: str, up: bool) -> None:
         self._running().connected(tag, up)

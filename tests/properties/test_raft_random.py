@@ -46,7 +46,7 @@ def change_membership(world: World) -> None:
     for node in world.alive:
         now = next(peer for peer in node.engine.status.peers if peer.tag == "E")
         try:
-            node.engine.append_change(Add(Peer("E", now.address, not now.voter)), b"E becomes the other")
+            node.engine.propose_change(Add(Peer("E", now.address, not now.voter)), b"E becomes the other")
         except Refused:
             continue
 

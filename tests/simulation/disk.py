@@ -20,7 +20,7 @@ class MemoryFile:
         self.durable = 0
         self.replaced: bytes | None = None
 
-    def append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._disk.check()
         self.data += data
 

@@ -235,12 +235,6 @@ class Core(SyncObj):  # type: ignore[misc]
     def connected(self, tag: str, up: bool) -> None:
         (self._SyncObj__connectedNodes.add if up else self._SyncObj__connectedNodes.discard)(self.node(tag))
 
-    def append(self, command: bytes) -> Entry:
-        """Appends to the leader's own log."""
-        entry = (command, self._log.journal.last_index + 1, self.term)
-        self._log.add(*entry)
-        return entry
-
     def step_down(self, term: int, seconds_now: float) -> None:
         """Becomes a follower without a leader, in `term` or the present one if that is newer."""
         if term > self.term:
@@ -305,7 +299,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return False
 
     def _checkCommandsToApply(self) -> None:
-        """Commands come by `append`, never through the package's queue."""
+        """Commands come by `Engine.propose`, never through the package's queue."""
 
     def _SyncObj__tryLogCompaction(self) -> None:
         """The engine compacts, by bytes and off the loop."""

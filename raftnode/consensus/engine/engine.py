@@ -93,19 +93,22 @@ class Engine:
         """The connection to a peer came up or was lost."""
         self._guarded(self._connected, tag, up)
 
-    def append(self, command: bytes) -> tuple[int, int]:
-        """Appends an application's command and gives its index and term. Raises Refused."""
-        return self._append(REGULAR + command)
+    def propose(self, command: bytes) -> tuple[int, int]:
+        """Takes an application's command into the leader's log, and gives its index and term. The next tick syncs and
+        sends it. Raises Refused."""
+        self._check_proposal(len(command))
+        return self._take(REGULAR + command)
 
-    def append_no_op(self) -> tuple[int, int]:
-        """Appends an entry that changes nothing. Raises Refused."""
-        return self._append(NO_OP)
+    def propose_no_op(self) -> tuple[int, int]:
+        """The same with an entry that changes nothing."""
+        self._check_proposal(0)
+        return self._take(NO_OP)
 
-    def append_change(self, change: Change, command: bytes) -> tuple[int, int]:
-        """Appends one entry that changes the membership and carries a command. Raises Refused."""
-        self._check_appendable(len(command))
+    def propose_change(self, change: Change, command: bytes) -> tuple[int, int]:
+        """The same with one entry that changes the membership and carries a command."""
+        self._check_proposal(len(command))
         peers = self._admission.peers_after(change, self._members)
-        position = self._append(membership.encode(peers, command))
+        position = self._take(membership.encode(peers, command))
         log.info("The membership changes.", change=repr(change), index=position[0], peers=[p.tag for p in peers])
         return position
 
@@ -398,7 +401,7 @@ class Engine:
         changed = conflict
         for command, index, _ in extend.entries:
             if command[:1] == MEMBERSHIP:
-                self._members.append(index, command)
+                self._members.learn(index, command)
                 changed = True
         if changed:
             self._adopt_members()
@@ -414,34 +417,30 @@ class Engine:
         self._core.step_down(term, self._now_s())
         self._around.events.kick()
 
-    # appending
+    # proposals
 
     def _check_alive(self) -> None:
         if self._failure is not None:
             raise Refused(str(self._failure))
 
-    def _check_appendable(self, command_bytes: int) -> None:
+    def _check_proposal(self, command_bytes: int) -> None:
         self._check_alive()
         if self.handing_over:
             raise Refused("the leadership is being transferred")
         self._admission.check(command_bytes)
 
-    def _append(self, command: bytes) -> tuple[int, int]:
-        self._check_appendable(len(command) - 1 if command[:1] == REGULAR else 0)
-        position: list[tuple[int, int]] = []
+    def _take(self, entry: bytes) -> tuple[int, int]:
+        index, term = self._journal.last_index + 1, self._core.term
+        self._guarded(self._append, entry, index, term)
+        self._check_alive()
+        return index, term
 
-        def work() -> None:
-            _, index, term = self._core.append(command)
-            if command[:1] == MEMBERSHIP:
-                self._members.append(index, command)
-                self._adopt_members()
-            position.append((index, term))
-            self._around.events.kick()
-
-        self._guarded(work)
-        if not position:
-            raise Refused(str(self._failure))
-        return position[0]
+    def _append(self, entry: bytes, index: int, term: int) -> None:
+        self._journal.append((entry, index, term))
+        if entry[:1] == MEMBERSHIP:
+            self._members.learn(index, entry)
+            self._adopt_members()
+        self._around.events.kick()
 
     # membership, snapshots, recovery
 
@@ -461,7 +460,7 @@ class Engine:
         self._members = Members(description.peers, description.peers_index)
         for command, at, _ in self._journal.entries:
             if at > index:
-                self._members.append(at, command)
+                self._members.learn(at, command)
         core.rewind(index, max(index, min(core.commit_index, self._journal.last_index)))
         self._applied_something, self._applied_term = True, description.term
         self._adopt_members()

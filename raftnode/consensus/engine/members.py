@@ -101,7 +101,7 @@ class Members:
             self._known[0],
         )
 
-    def append(self, index: int, command: bytes) -> None:
+    def learn(self, index: int, command: bytes) -> None:
         """Takes note of an entry; only membership entries count."""
         if command[:1] == MEMBERSHIP:
             self._known.append((index, decode(command)[0]))

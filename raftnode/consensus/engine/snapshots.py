@@ -183,7 +183,7 @@ class Snapshots:
             self._receiving = Receiving(leader, piece, self._store.start_incoming())
         receiving = self._receiving
         if piece.offset == receiving.held:
-            receiving.file.append(piece.data)
+            receiving.file.write(piece.data)
             receiving.held += len(piece.data)
         reply(PieceTaken(term, piece.index, receiving.held))
         if receiving.held == piece.size_bytes:

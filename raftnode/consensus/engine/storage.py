@@ -107,5 +107,5 @@ def _members(journal: Journal, description: Description | None, first: tuple[Pee
     base = description.index if description else 1
     for command, index, _ in journal.entries:
         if index > base:
-            members.append(index, command)
+            members.learn(index, command)
     return members

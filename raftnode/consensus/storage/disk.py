@@ -13,7 +13,7 @@ LOOKS = 3
 class File(Protocol):
     """A file open for writing at its end and for reading anywhere."""
 
-    def append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Writes all of `data` at the end. Not durable before `sync`."""
 
     def read(self, offset: int, size_bytes: int) -> bytes:
@@ -59,7 +59,7 @@ class SystemFile:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._end = os.fstat(self._fd).st_size
 
-    def append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, self._end)

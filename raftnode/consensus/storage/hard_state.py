@@ -84,7 +84,7 @@ class SmallFiles:
             file = self._disk.open(path)
             try:
                 file.truncate(0)
-                file.append(_sealed(msgspec.msgpack.encode(index)))
+                file.write(_sealed(msgspec.msgpack.encode(index)))
             finally:
                 file.close()
         except OSError as error:
@@ -108,7 +108,7 @@ class SmallFiles:
             file = self._disk.open(fresh)
             try:
                 file.truncate(0)
-                file.append(_sealed(data))
+                file.write(_sealed(data))
                 file.sync()
             finally:
                 file.close()

@@ -108,7 +108,7 @@ class Journal:
     # writing
 
     def append(self, entry: Entry) -> None:
-        """Collects the entry; it is durable after the next `sync`."""
+        """Adds the entry to the log and to what is to be written; it is durable after the next `sync`."""
         if not self._segments or self._segments[-1].size_bytes >= self._segment_bytes_max:
             self._roll(entry[1])
         segment = self._segments[-1]
@@ -195,7 +195,7 @@ class Journal:
         if self._collected:
             data = bytes(self._collected)
             self._collected.clear()
-            self._segments[-1].file.append(data)
+            self._segments[-1].file.write(data)
 
     def _roll(self, first_index: int) -> None:
         path = self._directory / f"{PREFIX}{first_index:016x}{SUFFIX}"

@@ -71,7 +71,7 @@ class SnapshotStore:
         try:
             file.truncate(0)
             for data in encoded(description, chunks):
-                file.append(data)
+                file.write(data)
             file.sync()
             return file.size_bytes()
         except BaseException:

@@ -19,7 +19,7 @@ class MemoryFile:
         self.data = bytearray()
         self.durable = b""
 
-    def append(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self.data += data
 
     def read(self, offset: int, size_bytes: int) -> bytes:
@@ -141,11 +141,11 @@ class SimulatedNode:
         storage = open_storage(self.disk, world.config, world.peers)
         if storage.description is not None:
             self.machine.restore(storage.snapshots.chunks())
-        around = Surroundings(self.machine, world.config, world.clock, world.chance, self, self.outside_append, self)
+        around = Surroundings(self.machine, world.config, world.clock, world.chance, self, self.offload, self)
         self.engine = Engine(self.tag, world.peers, storage, empty, around)
         self.alive = True
 
-    def outside_append(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self.outside.append((work, done))
 
     def run_outside(self) -> None:
@@ -298,7 +298,7 @@ class World:
     def propose(self, node: SimulatedNode, command: bytes) -> bool:
         """Appends on a leader and notes that somebody waits for the answer."""
         try:
-            index, term = node.engine.append(command)
+            index, term = node.engine.propose(command)
         except Refused:
             return False
         self.pending[node.tag, index, term] = command

@@ -13,8 +13,8 @@ CALLS = (
     "tick",
     "receive",
     "connected",
-    "append",
-    "append_no_op",
+    "propose",
+    "propose_no_op",
     "hand_over",
     "step_down",
     "snapshot",
@@ -91,8 +91,8 @@ def test_the_status_is_published_by_whatever_changes_it(seed: int, monkeypatch: 
         for number in range(60):
             world.propose(leader, b"%d" % number * 20)
             world.round()
-        leader.engine.append_no_op()
-        leader.engine.append_change(Add(Peer("D", f"D:{turn + 2}", voter=False)), b"moved")
+        leader.engine.propose_no_op()
+        leader.engine.propose_change(Add(Peer("D", f"D:{turn + 2}", voter=False)), b"moved")
         leader.engine.snapshot()
         world.connect_all()
         world.settle()

@@ -109,11 +109,11 @@ def test_trap_11_a_second_membership_change_waits_for_the_first() -> None:
     world = World("ABC")
     leader = world.leader()
     world.settle()
-    leader.engine.append_change(Add(Peer("D", "d:1", voter=False)), b"add D")
+    leader.engine.propose_change(Add(Peer("D", "d:1", voter=False)), b"add D")
     with pytest.raises(Refused, match="one membership change at a time"):
-        leader.engine.append_change(Add(Peer("E", "e:1", voter=False)), b"add E")
+        leader.engine.propose_change(Add(Peer("E", "e:1", voter=False)), b"add E")
     world.run_until(lambda: leader.engine.applied_members[0] > 0)
-    leader.engine.append_change(Add(Peer("E", "e:1", voter=False)), b"add E")
+    leader.engine.propose_change(Add(Peer("E", "e:1", voter=False)), b"add E")
     world.run_until(lambda: all(node.machine.commands == [b"add D", b"add E"] for node in world.alive))
     assert all({peer.tag for peer in node.engine.status.peers} == set("ABCDE") for node in world.alive)
 
@@ -123,7 +123,7 @@ def test_trap_11_nothing_changes_before_the_leaders_own_entry_is_applied() -> No
     world.run_until(lambda: any(node.engine.status.role == "LeaderElect" for node in world.alive))
     elect = next(node for node in world.alive if node.engine.status.role == "LeaderElect")
     with pytest.raises(Refused, match="not confirmed"):
-        elect.engine.append_change(Remove("C" if elect.tag != "C" else "B"), b"too early")
+        elect.engine.propose_change(Remove("C" if elect.tag != "C" else "B"), b"too early")
 
 
 def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
@@ -133,13 +133,13 @@ def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
     for tag, reason in (("X", "not connected"), ("D", "not connected")):
         world.disconnect_all("D")
         with pytest.raises(Refused, match=reason):
-            leader.engine.append_change(Add(Peer(tag, "d:1")), b"too early")
+            leader.engine.propose_change(Add(Peer(tag, "d:1")), b"too early")
     world.connect_all()
     world.settle()
-    leader.engine.append_change(Add(Peer("D", "d:1")), b"D votes")
+    leader.engine.propose_change(Add(Peer("D", "d:1")), b"D votes")
     world.settle()
     assert leader.engine.status.voters == frozenset("ABCD")
-    leader.engine.append_change(Add(Peer("D", "d:1", voter=False)), b"D watches")
+    leader.engine.propose_change(Add(Peer("D", "d:1", voter=False)), b"D watches")
     world.settle()
     assert all(node.engine.status.voters == frozenset("ABC") for node in world.alive)
     assert world["D"].machine.commands == [b"D votes", b"D watches"]
@@ -150,7 +150,7 @@ def test_trap_11_a_leader_does_not_remove_itself() -> None:
     leader = world.leader()
     for change in (Remove(leader.tag), Add(Peer(leader.tag, "x:1", voter=False))):
         with pytest.raises(Refused, match="transfer the leadership first"):
-            leader.engine.append_change(change, b"")
+            leader.engine.propose_change(change, b"")
 
 
 def test_trap_11_a_restart_takes_its_membership_from_the_disk_and_not_from_its_settings() -> None:
@@ -158,7 +158,7 @@ def test_trap_11_a_restart_takes_its_membership_from_the_disk_and_not_from_its_s
         world = World("ABCD", watchers="D", snapshot_bytes_min=snapshot_bytes_min, segment_bytes_max=200)
         leader = world.leader()
         world.settle()
-        leader.engine.append_change(Add(Peer("D", "moved:1")), b"D votes, elsewhere")
+        leader.engine.propose_change(Add(Peer("D", "moved:1")), b"D votes, elsewhere")
         world.settle()
         for number in range(20):
             world.propose(leader, b"%d" % number)
@@ -200,7 +200,8 @@ def test_trap_12_an_entry_of_an_unknown_type_changes_nothing_and_is_passed_once(
     world = World("ABC")
     leader = world.leader()
     world.settle()
-    leader.engine._core.append(b"\x03a version entry of the package")
+    journal = leader.engine._journal
+    journal.append((b"\x03a version entry of the package", journal.last_index + 1, leader.engine.status.term))
     world.propose(leader, b"once")
     world.settle()
     assert all(node.machine.commands == [b"once"] for node in world.alive)

@@ -175,7 +175,7 @@ def test_a_full_disk_stops_the_node_with_a_message_and_acknowledges_nothing(monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for file in a.disk.files.values():
-        monkeypatch.setattr(file, "append", full)
+        monkeypatch.setattr(file, "write", full)
     world.propose(a, b"never")
     a.engine.tick()
     (failure,) = a.failures
