@@ -7,15 +7,13 @@ leader counts every span from its own election.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
 import structlog
 
 from observer.rules.facts import (
     CopyState,
     DatabaseReport,
-    DatabaseStatus,
     Facts,
     Holder,
     Limits,
@@ -26,8 +24,9 @@ from raftnode.documents.change_vector import ChangeVectorInvalid, parse
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Incarnation
-from raftnode.liveness.heartbeat import PAYLOAD_PERIOD_MS, Heard, Judgement
-from raftnode.record.model import Claim, NodeState, Record, ResourceFlag, Timings
+from raftnode.liveness.heartbeat import Judgement
+from raftnode.liveness.report import PAYLOAD_PERIOD_MS, CopyReport, Heard, NodeReport
+from raftnode.record.model import Claim, NodeState, Record, Timings
 
 _log = structlog.get_logger(__name__)
 
@@ -42,47 +41,31 @@ class Leadership(Protocol):
     def judgement(self) -> Judgement: ...
 
 
-class CopyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A copy in a node's report: `{"databases": {name: {...}}}` of the payload."""
-
-    status: DatabaseStatus
-    last_etag: int = 0
-    change_vector: str = ""
-    documents: int = 0
-    sent: dict[str, int] = {}
-    error: str | None = None
-
-
-class Payload(msgspec.Struct, frozen=True, kw_only=True):
-    """What health reads of a node's report; whatever else it holds is for people."""
-
-    flags: tuple[ResourceFlag, ...] = ()
-    databases: dict[str, CopyReport] = {}
+NOTHING_TOLD = NodeReport()
 
 
 @dataclass
 class _Seen:
-    """One node, in this leadership. `payload` is the one the newest sample was made of, `samples` its number,
-    `databases` those of the record at that time, and `read` what it said of each copy."""
+    """One node, in this leadership. `report` is the one the newest sample was made of, `samples` its number,
+    `databases` those of the record at that time, and `read` the newest one whose copies could be read."""
 
     heard_ns: int
-    payload: object = None
+    report: NodeReport | None = None
     samples: int = 0
     databases: object = None
-    read: dict[str, CopyReport] = field(default_factory=dict)
+    read: NodeReport = NOTHING_TOLD
     current: Mapping[str, DatabaseReport] = field(default_factory=dict)
     current_ns: int = 0
     previous: Mapping[str, DatabaseReport] = field(default_factory=dict)
     previous_ns: int = 0
     copies: dict[str, CopyState] = field(default_factory=dict)
-    flags: tuple[ResourceFlag, ...] = ()
     complaint: str = ""
 
 
 class Health:
     """Samples the reports and keeps what the rules need of the past.
 
-    `own_report` gives this node's own payload, `last_error` the last error on the way to a node, or the empty string.
+    `own_report` gives this node's own, `last_error` the last error on the way to a node, or the empty string.
     """
 
     def __init__(
@@ -91,7 +74,7 @@ class Health:
         tag: str,
         heartbeat: Leadership,
         clock: Clock,
-        own_report: Callable[[], dict[str, Any]],
+        own_report: Callable[[], NodeReport],
         last_error: Callable[[str], str] = lambda tag: "",
     ) -> None:
         self._tag = tag
@@ -135,21 +118,6 @@ class Health:
             over=frozenset(h for h in holders if judgement.is_over(h.tag, Incarnation(h.boot, h.nonce))),
         )
 
-    def reports(self) -> dict[str, Any]:
-        """The last report of each node, for people; empty in a node that does not lead."""
-        now_ns, judgement = self._clock.judge_ns(), self._heartbeat.judgement()
-        return {
-            tag: {
-                "HeardMsAgo": (now_ns - heard.heard_ns) // NS_PER_MS,
-                "Silent": judgement.is_silent(tag),
-                "HasLease": heard.has_lease,
-                "AppliedIndex": heard.applied_index,
-                "Boot": heard.boot,
-                "Report": heard.payload,
-            }
-            for tag, heard in sorted(self._heartbeat.reports.items())
-        }
-
     def _holders_of(self, record: Record) -> frozenset[Holder]:
         if record.claims is not self._claims:
             self._claims = record.claims
@@ -166,33 +134,32 @@ class Health:
         heard = self._heartbeat.reports.get(tag)
         if heard is not None:
             seen.heard_ns = heard.heard_ns
-            if heard.samples != seen.samples:
+            if heard.node is not None and heard.samples != seen.samples:
                 seen.samples = heard.samples
-                self._take(tag, seen, heard.payload, record, now_ns)
+                self._take(tag, seen, heard.node, record, now_ns)
         if silent:
-            seen.copies, seen.payload = {}, None
+            seen.copies, seen.report = {}, None
 
-    def _take(self, tag: str, seen: _Seen, payload: dict[str, Any], record: Record, now_ns: int) -> None:
+    def _take(self, tag: str, seen: _Seen, report: NodeReport, record: Record, now_ns: int) -> None:
         """One more sample. A report that cannot be read leaves the one before in place and is complained of once. The
         same report again costs next to nothing, and what it says of a copy stays the same object while it is the same.
         """
-        if payload is seen.payload and record.databases is seen.databases and not seen.complaint:
+        if report is seen.report and record.databases is seen.databases and not seen.complaint:
             seen.previous, seen.previous_ns, seen.current_ns = seen.current, seen.current_ns, now_ns
             return
-        seen.payload, seen.databases = payload, record.databases
+        seen.report, seen.databases = report, record.databases
+        known = seen.read.databases
         try:
-            read = msgspec.convert(payload, Payload)
             reports = {
-                fold(name): seen.current[fold(name)] if seen.read.get(name) == copy else _report(copy)
-                for name, copy in read.databases.items()
+                fold(name): seen.current[fold(name)] if known.get(name) == copy else _report(copy)
+                for name, copy in report.databases.items()
             }
-        except (msgspec.ValidationError, ChangeVectorInvalid) as error:
+        except ChangeVectorInvalid as error:
             if str(error) != seen.complaint:
                 _log.warning("The report of a node cannot be read.", tag=tag, error=str(error))
                 seen.complaint = str(error)
             return
-        seen.complaint, seen.read = "", read.databases
-        seen.flags = read.flags
+        seen.complaint, seen.read = "", report
         seen.previous, seen.previous_ns = seen.current, seen.current_ns
         seen.current, seen.current_ns = reports, now_ns
         # A copy counts from when its node is in the group: what was there before is another copy.
@@ -215,7 +182,7 @@ class Health:
             previous=seen.previous,
             previous_ns=seen.previous_ns,
             copies=seen.copies,
-            flags=seen.flags,
+            flags=seen.read.flags,
         )
 
 

@@ -25,6 +25,7 @@ from raftnode.foundation.http_client import Http
 from raftnode.foundation.ports import NS_PER_MS, Clock, Random
 from raftnode.liveness.heartbeat import Heartbeat
 from raftnode.liveness.kill_timer import Timer, Watchdog
+from raftnode.liveness.report import CopyReport, NodeReport
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
 from tasks.kinds.registry import kinds
@@ -114,9 +115,7 @@ class _Reported:
     """The last report, and what it was made of."""
 
     copies: Mapping[str, Copy]
-    flags: tuple[ResourceFlag, ...]
-    shown: Mapping[str, dict[str, Any]]
-    report: dict[str, Any]
+    report: NodeReport
 
 
 class Assembly(Generic[AnyTransport, AnyDatabases]):
@@ -127,7 +126,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
     ) -> None:
         self._setup, self._ports = setup, ports
-        self._reported = _Reported({}, (), {}, {})
+        self._reported = _Reported({}, NodeReport(node_id=setup.node_id))
         self.replica = replica or Replica()
         self.transport = ports.transport(self.replica)
         self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
@@ -183,7 +182,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             timings=lambda: self.replica.record.timings,
             nodes=lambda: self.replica.record.nodes,
             heartbeat_ms=setup.raft.heartbeat_ms,
-            report_payload=self._report,
+            own_report=self._report,
             on_lease=self._lease_until,
         )
 
@@ -230,16 +229,17 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self.replica.subscribe(lambda record, changes: self.transport.check_announced() if changes.cluster else None)
         self.heartbeat.subscribe(self.supervisor.on_lease)
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self) -> NodeReport:
         """What the observer is told of this node; the same object as long as it is the same."""
         copies, flags = self.databases.status(), tuple(self._ports.flags())
-        before, shown = self._reported.copies, self._reported.shown
+        before, report = self._reported.copies, self._reported.report
+        told = report.databases
         if copies is not before:
-            shown = {name: shown[name] if before.get(name) is copy else _of_copy(copy) for name, copy in copies.items()}
-        if shown is not self._reported.shown or flags != self._reported.flags:
-            report = {"node_id": self._setup.node_id, "flags": flags, "databases": shown}
-            self._reported = _Reported(copies, flags, shown, report)
-        return self._reported.report
+            told = {name: told[name] if before.get(name) is copy else _of_copy(copy) for name, copy in copies.items()}
+        if told is not report.databases or flags != report.flags:
+            report = NodeReport(node_id=self._setup.node_id, flags=flags, databases=told)
+            self._reported = _Reported(copies, report)
+        return report
 
     def _lease_until(self, until_ns: int) -> None:
         timings = self.replica.record.timings
@@ -270,12 +270,12 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             log.info("A deletion could not be confirmed; it is tried again.", database=name, reason=str(error))
 
 
-def _of_copy(copy: Copy) -> dict[str, Any]:
-    return {
-        "status": copy.status,
-        "documents": copy.documents,
-        "last_etag": copy.last_etag,
-        "change_vector": copy.change_vector,
-        "sent": dict(copy.sent),
-        "error": copy.error,
-    }
+def _of_copy(copy: Copy) -> CopyReport:
+    return CopyReport(
+        status=copy.status,
+        documents=copy.documents,
+        last_etag=copy.last_etag,
+        change_vector=copy.change_vector,
+        sent=dict(copy.sent),
+        error=copy.error,
+    )

@@ -9,58 +9,24 @@ compared with the clock.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from raftnode import lease as rules
-from raftnode.consensus.model import Peer, RaftStatus
 from raftnode.foundation.background import set_or_after
 from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
 from raftnode.foundation.ports import NS_PER_MS, Clock, Network
 from raftnode.lease import FOREVER_NS, Beat, Incarnation, Lease, Now, Report, Role, StepDown, View
+from raftnode.liveness.report import Heard, HeardReports, NodeReport, ReportPayload
+from raftnode.liveness.view_source import Raft, ViewSource
 from raftnode.record.model import ClusterNode, Timings
 
 CHANNEL = "beat"
-PAYLOAD_BYTES_MAX = 1024 * 1024
-PAYLOAD_PERIOD_MS = 200
-"""A report carries its payload no more often than this, so that short heartbeats stay small."""
 
 _log = structlog.get_logger(__name__)
 _decoder: MsgpackDecoder[Beat | Report] = MsgpackDecoder(Beat | Report)
-_payload_decoder: MsgpackDecoder[dict[str, Any]] = MsgpackDecoder(dict[str, Any])
-
-
-class Raft(Protocol):
-    """What the heartbeat needs of consensus; see `raftnode.consensus.raft`."""
-
-    @property
-    def tag(self) -> str: ...
-    @property
-    def status(self) -> RaftStatus: ...
-    @property
-    def on_role_change(self) -> list[Callable[[Any, int], None]]: ...
-    def step_down(self, term: int | None) -> None:
-        """Give up the leadership at once."""
-
-    def votes_granted(self, term: int) -> Mapping[str, int]:
-        """Who elected this node in that term, each with the `Clock.hold_ns` at which its request was sent."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A node's last report, as the leader knows it. `heard_ns` is a judge reading. `payload` is the same object as long
-    as the node reports the same, `samples` counts how often it has done so, and `encoded` is how it came."""
-
-    tag: str
-    boot: int
-    has_lease: bool
-    applied_index: int
-    heard_ns: int
-    payload: dict[str, Any]
-    samples: int = 0
-    encoded: bytes = b""
 
 
 class Judgement(Protocol):
@@ -78,8 +44,9 @@ class Heartbeat:
 
     `timings` gives the record's, None before the cluster is formed; until then beats go out every `heartbeat_ms` and
     grant nothing. `nodes` gives the record's, the same object as long as nothing has changed in it: of each node the
-    leader hears the process that has announced itself. `report_payload` is asked for what the observer is to know of
-    this node, and gives the same object as long as that is the same.
+    leader hears the process that has announced itself. `own_report` is asked for what the observer is to know of this
+    node, and gives the same object as long as that is the same. `on_lease` is told of each other end of the lease, a
+    hold reading, before the subscribers hear of anything.
     """
 
     def __init__(
@@ -93,29 +60,23 @@ class Heartbeat:
         timings: Callable[[], Timings | None],
         nodes: Callable[[], Mapping[str, ClusterNode]],
         heartbeat_ms: int,
-        report_payload: Callable[[], dict[str, Any]],
+        own_report: Callable[[], NodeReport],
         on_lease: Callable[[int], None] = lambda until_ns: None,
     ) -> None:
         self._raft = raft
         self._network = network
         self._clock = clock
         self._timings = timings
-        self._nodes = nodes
+        self._views = ViewSource(raft, timings, nodes)
         self._heartbeat_ms = heartbeat_ms
-        self._report_payload = report_payload
+        self._payload = ReportPayload(own_report)
         self._on_lease = on_lease
         self._lease = rules.new_lease(raft.tag, boot, nonce)
         self._told: tuple[Role, int | None] = ("Passive", None)
         self._subscribers: list[Callable[[], None]] = []
-        self._reports: dict[str, Heard] = {}
-        self._payload_sent: tuple[int, int] | None = None
-        self._payload_encoded: tuple[object, bytes] = (None, b"")
+        self._reports = HeardReports()
+        self._reported_peers: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
-        self._members: tuple[Peer, ...] | None = None
-        self._peers: frozenset[str] = frozenset()
-        self._reported_peers = self._peers
-        self._known_nodes: Mapping[str, ClusterNode] | None = None
-        self._incarnations: dict[str, Incarnation] = {}
         network.on_message(CHANNEL, self._received)
         raft.on_role_change.append(lambda role, term: self._role_changed())
 
@@ -171,8 +132,7 @@ class Heartbeat:
         view = self._view()
         if view.peers is not self._reported_peers:
             self._reported_peers = view.peers
-            for tag in self._reports.keys() - view.peers:
-                del self._reports[tag]
+            self._reports.keep(view.peers)
         self._take(*rules.checked(self._lease, view, self._now()), view)
 
     # ---- what the leader knows
@@ -237,7 +197,7 @@ class Heartbeat:
 
     def _answer(self, tag: str, beat: Beat) -> None:
         complaint = self._lease.holder.complaint
-        payload = self._payload(beat.term)
+        payload = self._payload.due(beat.term, self._clock.hold_ns())
         view = self._view()
         lease, report, step_down = rules.on_beat(self._lease, beat, view, self._now(), payload)
         self._take(lease, step_down, view)
@@ -245,44 +205,12 @@ class Heartbeat:
         if self.complaint and self.complaint != complaint:
             _log.error("This node takes no lease.", leader=tag, reason=self.complaint)
 
-    def _payload(self, term: int) -> bytes:
-        now_ns = self._clock.hold_ns()
-        sent_term, sent_ns = self._payload_sent or (None, 0)
-        if sent_term == term and now_ns - sent_ns < PAYLOAD_PERIOD_MS * NS_PER_MS:
-            return b""
-        self._payload_sent = (term, now_ns)
-        report, (before, payload) = self._report_payload(), self._payload_encoded
-        if report is not before:
-            payload = msgspec.msgpack.encode(report)
-            self._payload_encoded = report, payload
-        if len(payload) <= PAYLOAD_BYTES_MAX:
-            return payload
-        _log.error("The report is too large and goes without its payload.", bytes=len(payload), most=PAYLOAD_BYTES_MAX)
-        return b""
-
     def _hear(self, tag: str, report: Report) -> None:
         view, now = self._view(), self._now()
         self._take(*rules.on_report(self._lease, tag, report, view, now), view)
-        if self._lease.authority is None or tag not in self._peers:
-            return
-        if report.stamp.incarnation != view.incarnations.get(tag):
-            return
-        known = self._reports.get(tag) or Heard(tag, 0, False, 0, 0, {})
-        payload, encoded, samples = known.payload, known.encoded, known.samples
-        if report.payload == encoded:
-            samples += bool(encoded)
-        elif decoded := _decoded(tag, report.payload):
-            payload, encoded, samples = decoded, report.payload, samples + 1
-        self._reports[tag] = Heard(
-            tag=tag,
-            boot=report.stamp.boot,
-            has_lease=report.has_lease,
-            applied_index=report.applied_index,
-            heard_ns=now.judge_ns,
-            payload=payload,
-            samples=samples,
-            encoded=encoded,
-        )
+        heard = self._lease.authority is not None and tag in view.peers
+        if heard and report.stamp.incarnation == view.incarnations.get(tag):
+            self._reports.hear(tag, report, now.judge_ns)
 
     # ---- state
 
@@ -295,31 +223,12 @@ class Heartbeat:
         return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
 
     def _view(self) -> View:
-        status, authority = self._raft.status, self._lease.authority
-        if status.peers is not self._members:
-            self._members = status.peers
-            self._peers = frozenset(peer.tag for peer in status.peers) - {self._raft.tag}
-        nodes = self._nodes()
-        if nodes is not self._known_nodes:
-            self._known_nodes = nodes
-            self._incarnations = {tag: Incarnation(node.boot, node.nonce) for tag, node in nodes.items()}
-        elected = status.leads and (authority is None or authority.term != status.term)
-        return View(
-            role=status.role,
-            term=status.term,
-            voters=status.voters,
-            peers=self._peers,
-            applied_index=status.applied_index,
-            commit_index=status.commit_index,
-            timings=self._timings(),
-            votes=dict(self._raft.votes_granted(status.term)) if elected else {},
-            incarnations=self._incarnations,
-        )
+        return self._views.view(self._lease.authority)
 
     def _take(self, lease: Lease, step_down: StepDown | None, view: View) -> None:
         before, self._lease = self._lease, lease
         if lease.authority is None or before.authority is None or lease.authority.term != before.authority.term:
-            self._reports = {}
+            self._reports.clear()
         if step_down:
             if before.authority:
                 _log.warning("This leader steps down.", reason=step_down.reason, term=self._raft.status.term)
@@ -358,11 +267,3 @@ class _Judgement:
 
     def is_over(self, tag: str, incarnation: Incarnation) -> bool:
         return rules.is_over(self.lease, tag, incarnation, self.now)
-
-
-def _decoded(tag: str, payload: bytes) -> dict[str, Any]:
-    try:
-        return _payload_decoder.decode(payload) if payload else {}
-    except UNREADABLE as error:
-        _log.warning("The payload of a report cannot be read.", tag=tag, error=str(error))
-        return {}

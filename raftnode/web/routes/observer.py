@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from raftnode.foundation.names import fold
-from raftnode.liveness.heartbeat import Heard
+from raftnode.liveness.report import Heard
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import DECISIONS_MAX
 from raftnode.web.parts import PARTS
@@ -74,9 +74,9 @@ async def maintenance_stats(request: web.Request) -> web.Response:
 
 def _report(heard: Heard | None, silent: bool) -> dict[str, Any]:
     return {
-        "Boot": heard.boot if heard else None,
-        "HasLease": heard.has_lease if heard else None,
-        "AppliedIndex": heard.applied_index if heard else None,
+        "Boot": heard.last.stamp.boot if heard else None,
+        "HasLease": heard.last.has_lease if heard else None,
+        "AppliedIndex": heard.last.applied_index if heard else None,
         "Silent": silent,
-        "Report": heard.payload if heard else None,
+        "Report": (heard.node or {}) if heard else None,
     }

@@ -58,11 +58,6 @@ def test_garbage_is_unreadable_and_nothing_else(decoder: str, garbage: str) -> N
         DECODERS[decoder](GARBAGE[garbage])
 
 
-@pytest.mark.parametrize("garbage", [b"\x81\xa1\xff\xc0", b"\x81\xa1a" + DEEP])
-def test_a_reports_unreadable_payload_is_none(garbage: bytes) -> None:
-    assert heartbeat._decoded("B", garbage) == {}
-
-
 @pytest.mark.parametrize("decode", [from_json, JsonDecoder().decode, from_python_json], ids=["one", "kept", "python"])
 @pytest.mark.parametrize(("before", "after"), [("[", "]"), ('{"a":', "}"), ('[{"]\\"[{":', "}]")])
 def test_json_is_read_to_its_greatest_depth_and_not_beyond(

@@ -11,7 +11,8 @@ import pytest
 from raftnode.consensus.model import Peer, RaftStatus
 from raftnode.foundation.ports import SystemClock
 from raftnode.lease import FOREVER_NS, Incarnation, Report, Stamp
-from raftnode.liveness.heartbeat import CHANNEL, PAYLOAD_BYTES_MAX, Heartbeat
+from raftnode.liveness.heartbeat import CHANNEL, Heartbeat
+from raftnode.liveness.report import PAYLOAD_BYTES_MAX, NodeReport
 from raftnode.record.model import Timings
 from tests.unit.record.build import node as known_node
 
@@ -77,7 +78,7 @@ class Cluster:
         self.cut: set[tuple[str, str]] = set()
         self.rafts = {tag: Raft(tag, tags) for tag in tags}
         self.wires = {tag: Wire(self, tag) for tag in tags}
-        self.payload: dict[str, Any] = {"kinds": ["SqlEtl"]}
+        self.own = NodeReport(node_id="first")
         self.until: dict[str, list[int]] = {tag: [] for tag in tags}
         self.nodes = {tag: self.node(tag, self.clocks) for tag in tags}
 
@@ -91,7 +92,7 @@ class Cluster:
             timings=lambda: self.timings[tag],
             nodes=lambda: self.known,
             heartbeat_ms=heartbeat_ms,
-            report_payload=lambda: self.payload,
+            own_report=lambda: self.own,
             on_lease=self.until[tag].append,
         )
 
@@ -336,19 +337,19 @@ def test_the_leader_keeps_each_nodes_last_report_with_its_payload() -> None:
     cluster.rafts["B"].now(applied_index=6)
     cluster.go(100)
     report = cluster.nodes["A"].reports["B"]
-    assert report.payload == {"kinds": ["SqlEtl"]}
-    assert (report.applied_index, report.has_lease, report.boot) == (6, True, 1)
+    assert report.node == NodeReport(node_id="first")
+    assert (report.last.applied_index, report.last.has_lease, report.last.stamp.boot) == (6, True, 1)
     assert report.heard_ns == 300 * MS
     assert cluster.nodes["B"].reports == {}
 
 
 def test_a_payload_that_is_too_large_stays_at_home() -> None:
     cluster = Cluster("AB")
-    cluster.payload = {"x": "y" * PAYLOAD_BYTES_MAX}
+    cluster.own = NodeReport(node_id="y" * PAYLOAD_BYTES_MAX)
     cluster.elect("A")
     cluster.go(500)
     assert cluster.nodes["B"].has_lease()
-    assert cluster.nodes["A"].reports["B"].payload == {}
+    assert cluster.nodes["A"].reports["B"].node is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xff", msgspec.msgpack.encode({"type": "beat"}), b"\x80\x04."])
@@ -363,9 +364,9 @@ def test_a_message_that_cannot_be_read_is_dropped(data: bytes) -> None:
 def test_a_payload_that_cannot_be_read_is_dropped_and_the_report_counts() -> None:
     cluster = Cluster("AB")
     cluster.elect("A")
-    cluster.payload = []  # type: ignore[assignment]
+    cluster.own = []  # type: ignore[assignment]
     cluster.go(300)
-    assert cluster.nodes["A"].reports["B"].payload == {}
+    assert cluster.nodes["A"].reports["B"].node is None
     assert cluster.nodes["B"].has_lease()
 
 
@@ -438,12 +439,12 @@ def test_the_same_report_is_read_once_and_counts_each_time() -> None:
     first = cluster.nodes["A"].reports["B"]
     cluster.go(1000)
     second = cluster.nodes["A"].reports["B"]
-    assert second.payload is first.payload
+    assert second.node is first.node
     assert second.samples > first.samples
-    cluster.payload = {"kinds": ["Other"]}
+    cluster.own = NodeReport(node_id="second")
     cluster.go(1000)
     third = cluster.nodes["A"].reports["B"]
-    assert third.payload == {"kinds": ["Other"]}
+    assert third.node == NodeReport(node_id="second")
     assert third.samples > second.samples
 
 
@@ -458,7 +459,7 @@ def test_a_process_that_the_record_does_not_have_is_neither_heard_nor_shown() ->
         stamp = Stamp(boot, nonce, cluster.clocks.hold_ns())
         said = Report(term=1, stamp=stamp, echo=None, has_lease=True, applied_index=77)
         cluster.wires["A"].handler("B", msgspec.msgpack.encode(said))
-    assert leader.reports["B"].applied_index != 77
+    assert leader.reports["B"].last.applied_index != 77
     cluster.go(TIMINGS.time_before_moving_to_rehab_ms + 6000)
     assert leader.judgement().is_silent("B")
     assert leader.judgement().is_over("B", Incarnation(1, ord("B")))

@@ -9,6 +9,7 @@ from observer.rules.facts import Limits
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import NotCommitted, Proposed
 from raftnode.liveness.heartbeat import Heartbeat
+from raftnode.liveness.report import CopyReport, NodeReport
 from raftnode.record.commands import Command, encode
 from raftnode.record.commands.cluster import FormCluster
 from raftnode.record.commands.databases import CreateDatabase
@@ -26,7 +27,7 @@ class Wires(Cluster):
     """The nodes' leases on a wire, each node with a report of its own."""
 
     def __init__(self, tags: str) -> None:
-        self.reports: dict[str, dict[str, Any]] = {tag: {} for tag in tags}
+        self.reports = {tag: NodeReport(node_id=f"id-{tag}") for tag in tags}
         super().__init__(tags)
         self.clocks.ms = float(ELECTED_MS)
 
@@ -46,7 +47,7 @@ class Wires(Cluster):
             timings=lambda: self.timings[tag],
             nodes=lambda: self.known,
             heartbeat_ms=heartbeat_ms,
-            report_payload=lambda: self.reports[tag],
+            own_report=lambda: self.reports[tag],
         )
 
 
@@ -113,11 +114,11 @@ class Rig:
         assert answer.error is None, answer.error
         return answer.value
 
-    def reports_of(self, tag: str, *, status: str = "Loaded", **fields: Any) -> None:
+    def reports_of(self, tag: str, *, status: Any = "Loaded", **fields: Any) -> None:
         """What the node reports from now on; a new value every time, as off a wire."""
-        copy = {"status": status, "last_etag": 7, "sent": dict.fromkeys("ABCD", 7), "documents": 3} | fields
-        payload = {"node_id": f"id-{tag}", "databases": {"Northwind": copy}, "kinds": []}
-        self.wires.reports[tag] = payload
+        given: dict[str, Any] = {"last_etag": 7, "sent": dict.fromkeys("ABCD", 7), "documents": 3}
+        copy = CopyReport(status=status, **given | fields)
+        self.wires.reports[tag] = NodeReport(node_id=f"id-{tag}", databases={"Northwind": copy})
 
     def cut(self, *tags: str) -> None:
         """These nodes are cut off from all others."""
