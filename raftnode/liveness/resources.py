@@ -6,12 +6,17 @@ these an operator or a monitor sets the node's flag.
 
 import os
 import resource
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from raftnode.record.model import ResourceFlag
 
 CLEARED_AT = 2
 """So many times the limit must be there again before the flag goes: memory that hovers around it moves nothing."""
+
+READ_AGAIN_S = 1.0
+"""A node reports several times a second; the system is asked no more often than this."""
 
 DESCRIPTORS_KEPT = 256
 """So many file descriptors stay for the journal, the databases and the other nodes, however many clients there are."""
@@ -36,15 +41,20 @@ class Memory:
         *,
         meminfo: Path = Path("/proc/meminfo"),
         cgroup: Path = Path("/sys/fs/cgroup"),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._min, self._meminfo, self._cgroup = available_bytes_min, meminfo, cgroup
+        self._min, self._meminfo, self._cgroup, self._clock = available_bytes_min, meminfo, cgroup, clock
         self._short = False
+        self._read_again_s = clock()
 
     def flags(self) -> tuple[ResourceFlag, ...]:
         """EarlyOutOfMemory or nothing. A system that does not say what it has is not short of it."""
-        available = self._available_bytes() if self._min else None
-        limit = self._min * CLEARED_AT if self._short else self._min
-        self._short = available is not None and available < limit
+        now_s = self._clock()
+        if self._min and now_s >= self._read_again_s:
+            self._read_again_s = now_s + READ_AGAIN_S
+            available = self._available_bytes()
+            limit = self._min * CLEARED_AT if self._short else self._min
+            self._short = available is not None and available < limit
         return ("EarlyOutOfMemory",) if self._short else ()
 
     def _available_bytes(self) -> int | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.liveness.resources import Memory
+from raftnode.liveness.resources import READ_AGAIN_S, Memory
 
 MIB = 1024 * 1024
 
@@ -14,13 +14,16 @@ class Machine:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.memory = Memory(100 * MIB, meminfo=directory / "meminfo", cgroup=directory)
+        self.now_s = 0.0
+        self.memory = Memory(100 * MIB, meminfo=directory / "meminfo", cgroup=directory, clock=lambda: self.now_s)
 
     def has(self, available_mib: int) -> "Machine":
+        self.now_s += READ_AGAIN_S
         (self.directory / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:  {available_mib * 1024} kB\n")
         return self
 
     def container(self, limit: str, used_mib: int, cached_mib: int) -> "Machine":
+        self.now_s += READ_AGAIN_S
         (self.directory / "memory.max").write_text(f"{limit}\n")
         (self.directory / "memory.current").write_text(f"{used_mib * MIB}\n")
         (self.directory / "memory.stat").write_text(f"anon 1\ninactive_file {cached_mib * MIB}\n")
@@ -55,3 +58,12 @@ def test_a_limit_of_zero_switches_it_off(machine: Machine) -> None:
     machine.has(0)
     assert Memory(0, meminfo=machine.directory / "meminfo", cgroup=machine.directory).flags() == ()
     assert machine.memory.flags() == ("EarlyOutOfMemory",)
+
+
+def test_reports_that_follow_each_other_ask_the_system_once(machine: Machine) -> None:
+    assert machine.has(50).memory.flags() == ("EarlyOutOfMemory",)
+    machine.has(1000)
+    machine.now_s -= 0.1
+    assert machine.memory.flags() == ("EarlyOutOfMemory",), "it was asked just now"
+    machine.now_s += 0.1
+    assert machine.memory.flags() == ()
