@@ -31,28 +31,39 @@ class WantedHere:
 
     def __init__(self, own: Own) -> None:
         self._own = own
-        self._seen: tuple[object, ...] = ()
+        self._seen: Record | None = None
         self._known: dict[str, _Known] = {}
         self._all: dict[str, Wanted] = {}
 
     def __call__(self, record: Record) -> Mapping[str, Wanted]:
         """The very same mapping as the last time if nothing has changed in it."""
-        seen = (record.databases, record.nodes, record.highly_available_tasks, record.claims)
-        if self._seen and _same(self._seen, seen):
+        seen, self._seen = self._seen, record
+        if seen is not None and _same(_read(seen), _read(record)):
             return self._all
-        self._seen = seen
-        known = {}
-        changed = len(record.databases) != len(self._known)
-        for folded, database in record.databases.items():
-            before = self._known.get(folded)
+        known, changed = self._known, False
+        for folded, database in self._to_evaluate(record, seen):
+            before = known.get(folded)
             known[folded] = after = self._evaluated(record, database, before)
             changed = changed or before is None or before.wanted is not after.wanted
-        self._known = known
+        if len(known) != len(record.databases):
+            changed = True
+            for folded in [folded for folded in known if folded not in record.databases]:
+                del known[folded]
         if changed and len(known) == 1:
             (self._all,) = (one.wanted for one in known.values())
         elif changed:
-            self._all = {key: want for one in known.values() for key, want in one.wanted.items()}
+            self._all = {key: want for folded in record.databases for key, want in known[folded].wanted.items()}
         return self._all
+
+    def _to_evaluate(self, record: Record, seen: Record | None) -> list[tuple[str, Database]]:
+        """The databases of which anything has changed since. A look at thousands, most of which are the same."""
+        if seen is None or not _same(_read_by_all(seen), _read_by_all(record)):
+            return list(record.databases.items())
+        databases, before = record.databases, seen.databases
+        names = {folded for folded, database in databases.items() if before.get(folded) is not database}
+        if record.claims is not seen.claims:
+            names |= {folded for folded, known in self._known.items() if known.claims is not _NO_CLAIMS}
+        return [(folded, databases[folded]) for folded in names if folded in databases]
 
     def _evaluated(self, record: Record, database: Database, before: _Known | None) -> _Known:
         tasks, strings = database.tasks, database.connection_strings
@@ -88,6 +99,16 @@ class WantedHere:
         return before.wanted if wanted == before.wanted else wanted
 
 
+def _read(record: Record) -> tuple[object, ...]:
+    """All that placement reads of the record."""
+    return (record.databases, record.claims, *_read_by_all(record))
+
+
+def _read_by_all(record: Record) -> tuple[object, ...]:
+    """What the placement of each task of every database reads."""
+    return (record.nodes, record.highly_available_tasks)
+
+
 def _shared(record: Record, database: Database) -> tuple[object, ...]:
     """What the placement of every task reads, not the progress, which changes all the time."""
     return (
@@ -95,8 +116,7 @@ def _shared(record: Record, database: Database) -> tuple[object, ...]:
         database.topology,
         database.disabled,
         database.deletion_in_progress,
-        record.nodes,
-        record.highly_available_tasks,
+        *_read_by_all(record),
     )
 
 

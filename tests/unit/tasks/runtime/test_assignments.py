@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode.record.commands import DeleteTask, PutTask, SetTaskPin, SetTaskState
-from raftnode.record.model import Traits
+from raftnode.record.model import Database, Record, Traits
 from raftnode.record.ownership import task_key
+from tasks.runtime import assignments
 from tasks.runtime.assignments import WantedHere
 from tasks.runtime.plan import Own, wanted_here
 from tests.unit.record.build import KIND, Cluster
@@ -80,3 +81,43 @@ def test_a_change_elsewhere_gives_the_very_same_mapping() -> None:
     cluster.do(cluster.claim("A", "mine"))
     assert wanted(cluster.record) is after
     assert before.keys() == after.keys()
+
+
+def test_a_change_of_one_database_evaluates_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster("A", "B")
+    for name in ("Northwind", "Other", "Third"):
+        cluster.create("A", "B", name=name)
+    wanted = WantedHere(OWN)
+    wanted(cluster.record)
+    evaluated: list[str] = []
+    evaluate = assignments._shared
+
+    def shared(record: Record, database: Database) -> tuple[object, ...]:
+        evaluated.append(database.name)
+        return evaluate(record, database)
+
+    monkeypatch.setattr(assignments, "_shared", shared)
+    cluster.task("mine", mentor="A")
+    assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+    cluster.do(cluster.claim("A", "mine"))
+    wanted(cluster.record)
+    assert evaluated == ["Northwind"], "a claim concerns nobody while the history decides nothing"
+    cluster.record = replace(cluster.record, highly_available_tasks=False)
+    wanted(cluster.record)
+    assert sorted(evaluated[1:]) == ["Northwind", "Other", "Third"]
+
+
+def test_databases_that_are_gone_are_forgotten_also_when_as_many_have_come() -> None:
+    cluster = Cluster("A", "B")
+    cluster.create("A", "B")
+    cluster.task("mine", mentor="A")
+    wanted = WantedHere(OWN)
+    assert len(wanted(cluster.record)) == 1
+    databases = cluster.record.databases
+    (folded,) = databases
+    cluster.record = replace(
+        cluster.record, databases=databases.delete(folded).set("new", replace(databases[folded], name="New"))
+    )
+    assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+    cluster.record = replace(cluster.record, databases=databases.delete(folded))
+    assert wanted(cluster.record) == {}
