@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from config.access import admits
-from raftnode.web import silence, traits
+from raftnode.web import silence
 from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.routes import (
@@ -28,6 +28,7 @@ from raftnode.web.routes import (
     status,
     tasks,
     topology,
+    traits,
     whatif,
     why,
 )

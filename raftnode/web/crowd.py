@@ -10,6 +10,7 @@ import structlog
 
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max
 from raftnode.web.errors import KINDS
+from raftnode.web.views.errors import ErrorView
 
 log = structlog.get_logger(__name__)
 
@@ -18,7 +19,7 @@ MESSAGE = (
     "(ulimit -n, LimitNOFILE=)."
 )
 _TYPE = KINDS["DatabaseLoadFailureException"][1]
-_BODY = msgspec.json.encode({"Url": "", "Type": _TYPE, "Message": MESSAGE, "Error": MESSAGE})
+_BODY = msgspec.json.encode(ErrorView(url="", type=_TYPE, message=MESSAGE, error=MESSAGE))
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=utf-8\r\nRetry-After: 1\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -24,6 +23,8 @@ from raftnode.documents.errors import (
 )
 from raftnode.foundation.masking import in_text
 from raftnode.record.model import Error
+from raftnode.web.views.base import Json, members
+from raftnode.web.views.errors import ErrorView
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ class ApiError(Exception):
         *,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
-        details: Mapping[str, Any] | None = None,
+        details: Json | None = None,
     ) -> None:
         super().__init__(message)
         known_status, self.type = KINDS.get(kind, UNKNOWN)
@@ -107,7 +108,7 @@ def render(request: web.BaseRequest, error: ApiError) -> web.Response:
     """The error as a response."""
     message = in_text(error.message)
     masked_details = {key: in_text(value) if isinstance(value, str) else value for key, value in error.details.items()}
-    body = {"Url": request.path_qs, "Type": error.type, "Message": message, "Error": message}
+    body = dict(members(ErrorView(url=request.path_qs, type=error.type, message=message, error=message)))
     return web.Response(
         status=error.status,
         headers=error.headers,

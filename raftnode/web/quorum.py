@@ -1,26 +1,25 @@
 """Whether there is a leader, and if not, how many voters answer: without one nothing is claimed, moved or run."""
 
 import asyncio
-from typing import Any
 
 from aiohttp import web
 
 from raftnode.web.parts import PARTS
 from raftnode.web.routes.runs import answers
+from raftnode.web.views.cluster import Quorum
 
 
-async def quorum(request: web.Request) -> dict[str, Any]:
-    """{Leader, Voters, Answering, Sentence}: the last two are null while this node knows a leader; else the voters that
-    answer this node, itself included, and what that means."""
+async def quorum(request: web.Request) -> Quorum:
+    """Whether this node knows a leader; if not, how many voters answer it, and what that means."""
     parts = request.app[PARTS]
     voters = sorted(node.tag for node in parts.replica.record.nodes.values() if node.kind == "Member")
     leader = parts.heartbeat.leader
     if leader is not None:
-        return {"Leader": leader, "Voters": voters, "Answering": None, "Sentence": None}
+        return Quorum(leader=leader, voters=voters)
     others = [tag for tag in voters if tag != parts.tag]
     heard = await asyncio.gather(*(answers(request, tag) for tag in others))
     answering = [tag for tag, well in zip(others, heard, strict=True) if well] + [parts.tag] * (parts.tag in voters)
-    return {"Leader": None, "Voters": voters, "Answering": sorted(answering), "Sentence": _sentence(voters, answering)}
+    return Quorum(leader=None, voters=voters, answering=sorted(answering), sentence=_sentence(voters, answering))
 
 
 def _sentence(voters: list[str], answering: list[str]) -> str:

@@ -13,6 +13,7 @@ from raftnode.record import model
 from raftnode.record.model import enc_hook
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.views.base import Json
 
 Body = TypeVar("Body")
 
@@ -112,7 +113,7 @@ async def body_of_documents(request: web.Request, kind: type[Body]) -> Body:
     return parse(content, kind) if little else await asyncio.to_thread(parse, content, kind)
 
 
-def fitting(given: dict[str, Any], kind: type[Body]) -> Body:
+def fitting(given: Json, kind: type[Body]) -> Body:
     """A JSON object that was read already as a value of that type; refuses what does not fit by name."""
     try:
         return msgspec.convert(given, kind)

@@ -5,21 +5,11 @@ from aiohttp import web
 from raftnode.foundation.decoding import UNREADABLE, from_json
 from raftnode.foundation.http_client import HttpError
 from raftnode.web.parts import PARTS, Parts
-from raftnode.web.requests import Input, answer
+from raftnode.web.requests import answer
 from raftnode.web.routes.runs import ASK_TIMEOUT_S, SILENT
+from raftnode.web.views.cluster import Silence
 
 PATH = "/cluster/silence"
-
-
-class Silence(Input, frozen=True, kw_only=True):
-    """The nodes that the leader does not hear, by tag; null, with a sentence that says why, where that is not known."""
-
-    silent: frozenset[str] | None = None
-    silent_unknown: str | None = None
-
-    def of(self, tag: str) -> bool | None:
-        """Whether that node is silent; None: not known."""
-        return None if self.silent is None else tag in self.silent
 
 
 def routes() -> list[web.RouteDef]:

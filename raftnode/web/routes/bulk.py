@@ -1,7 +1,6 @@
 """A batch of commands: one transaction, and a wait for replicas if one is asked for."""
 
 import asyncio
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -13,6 +12,8 @@ from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
 from raftnode.web.stores import check_size, existing_database, store_to_write
+from raftnode.web.views.base import view
+from raftnode.web.views.documents import BatchDelete, BatchDone, BatchPut
 
 WAIT_FOR_REPLICAS_S = 15.0
 WAIT_FOR_REPLICAS_S_MAX = 50.0
@@ -56,7 +57,7 @@ async def bulk_docs(request: web.Request) -> web.Response:
     if replicas:
         await _wait_for_replicas(request, store, replicas)
     results = [_result(command, document) for command, document in zip(batch.commands, done, strict=True)]
-    return answer({"Results": results}, status=201)
+    return answer(BatchDone(results=results), status=201)
 
 
 def _operation(parts: Parts, index: int, command: BatchCommand) -> Put | Delete:
@@ -73,22 +74,12 @@ def _operation(parts: Parts, index: int, command: BatchCommand) -> Put | Delete:
     raise not_supported(f"{where}: the command type {command.type[:40]!r}", "Use PUT or DELETE.")
 
 
-def _result(command: BatchCommand, document: Document | None) -> dict[str, Any]:
+def _result(command: BatchCommand, document: Document | None) -> BatchPut | BatchDelete:
     if command.type == "DELETE":
-        return {
-            "Type": "DELETE",
-            "Id": command.id,
-            "Deleted": document is not None,
-            "ChangeVector": document.change_vector if document else None,
-        }
+        vector = document.change_vector if document else None
+        return BatchDelete(id=command.id or "", deleted=document is not None, change_vector=vector)
     assert document is not None
-    return {
-        "Type": "PUT",
-        "@id": document.id,
-        "@collection": document.collection,
-        "@change-vector": document.change_vector,
-        "@last-modified": document.last_modified,
-    }
+    return view(BatchPut, document)
 
 
 def _replicas_wanted(request: web.Request) -> int:

@@ -4,7 +4,6 @@ import asyncio
 import re
 import string
 from collections.abc import Iterator
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -12,7 +11,7 @@ from aiohttp import web
 from raftnode.consensus.raft import Add, Peer, Remove
 from raftnode.foundation import addresses
 from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
-from raftnode.record.model import ClusterNode, NodeKind, Record, Result, to_json
+from raftnode.record.model import ClusterNode, NodeKind, Record, Result
 from raftnode.record.ownership import Group, task_of
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
@@ -20,8 +19,17 @@ from raftnode.web.forwarding import by_another
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
-from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION, topology_json
+from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION
 from raftnode.web.slices import SLICES
+from raftnode.web.views.cluster import (
+    Applied,
+    ClusterChanged,
+    ClusterTopology,
+    Joined,
+    Leadership,
+    NodeInfo,
+    cluster_topology,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -58,18 +66,17 @@ async def node_info(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     record = parts.replica.record
     return answer(
-        {
-            "NodeTag": parts.tag,
-            "TopologyId": record.cluster_id,
-            "ServerId": parts.identity.node_id,
-            "Url": parts.settings.url,
-            "ClusterAddress": parts.settings.cluster_address,
-            "CurrentState": parts.heartbeat.role,
-            "HasFixedPort": True,
-            "ServerRole": record.nodes[parts.tag].kind if parts.tag in record.nodes else "None",
-            "BuildVersion": RAFTNODE_VERSION,
-            "RavenVersion": SERVER_VERSION,
-        }
+        NodeInfo(
+            node_tag=parts.tag,
+            topology_id=record.cluster_id,
+            server_id=parts.identity.node_id,
+            url=parts.settings.url,
+            cluster_address=parts.settings.cluster_address,
+            current_state=parts.heartbeat.role,
+            server_role=record.nodes[parts.tag].kind if parts.tag in record.nodes else "None",
+            build_version=RAFTNODE_VERSION,
+            raven_version=SERVER_VERSION,
+        )
     )
 
 
@@ -79,19 +86,19 @@ async def add_node(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     first = await first_result(request)
     if first is not None:
-        return answer(_joined(request, str(first.value), first.index))
+        return _joined(request, str(first.value), first.index)
     node = await _joining_node(request)
     if _known(parts.replica.record, node):
-        return answer(_joined(request, node.tag, parts.replica.record.index))
+        return _joined(request, node.tag, parts.replica.record.index)
     peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
     try:
         result = await commit_change(request, (Add(peer), AddNode(node=node)))
     except ApiError:
         if not _known(parts.replica.record, node):
             raise
-        return answer(_joined(request, node.tag, parts.replica.record.index))
+        return _joined(request, node.tag, parts.replica.record.index)
     log.info("A node has joined the cluster, as it asked to.", tag=node.tag, url=node.url, kind=node.kind)
-    return answer(_joined(request, node.tag, result.index))
+    return _joined(request, node.tag, result.index)
 
 
 async def remove_node(request: web.Request) -> web.Response:
@@ -108,7 +115,7 @@ async def remove_node(request: web.Request) -> web.Response:
 
     change = await unless_repeated(request, checked)
     if isinstance(change, Result):
-        return answer({"RaftCommandIndex": change.index, "Topology": _topology(request)})
+        return _changed(request, change.index)
     if tag == parts.tag:
         # A node cannot see its own removal.
         return await by_another(request)
@@ -118,7 +125,7 @@ async def remove_node(request: web.Request) -> web.Response:
     await _lead_elsewhere(parts, tag)
     result = await commit_change(request, change)
     log.info("A node was removed from the cluster, as an operator asked.", tag=tag)
-    return answer({"RaftCommandIndex": result.index, "Topology": _topology(request)})
+    return _changed(request, result.index)
 
 
 async def promote(request: web.Request) -> web.Response:
@@ -140,7 +147,7 @@ async def reelect(request: web.Request) -> web.Response:
     if len([n for n in parts.replica.record.nodes.values() if n.kind == "Member"]) < 2:
         raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
     await parts.raft.transfer_leadership(tag)
-    return answer({"Leader": parts.raft.status.leader, "Term": parts.raft.status.term})
+    return answer(Leadership(leader=parts.raft.status.leader, term=parts.raft.status.term))
 
 
 async def wait_for(request: web.Request) -> web.Response:
@@ -155,7 +162,7 @@ async def wait_for(request: web.Request) -> web.Response:
         applied = parts.raft.status.applied_index
         message = f"This node has applied index {applied} and not {index} within {timeout_ms} ms. Try again."
         raise ApiError("TimeoutException", message) from None
-    return answer({"AppliedIndex": parts.raft.status.applied_index})
+    return answer(Applied(applied_index=parts.raft.status.applied_index))
 
 
 def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
@@ -222,21 +229,27 @@ def _known(record: Record, node: ClusterNode) -> bool:
     )
 
 
-def _joined(request: web.Request, tag: str, index: int) -> dict[str, Any]:
+def _joined(request: web.Request, tag: str, index: int) -> web.Response:
     record = request.app[PARTS].replica.record
-    return {
-        "RaftCommandIndex": index,
-        "NodeTag": tag,
-        "ClusterId": record.cluster_id,
-        "WireId": request.app[PARTS].wire_id,
-        "Timings": to_json(record.timings),
-        "Nodes": [to_json(node) for _, node in sorted(record.nodes.items())],
-        "Topology": _topology(request),
-    }
+    return answer(
+        Joined(
+            raft_command_index=index,
+            node_tag=tag,
+            cluster_id=record.cluster_id,
+            wire_id=request.app[PARTS].wire_id,
+            timings=record.timings,
+            nodes=[node for _, node in sorted(record.nodes.items())],
+            topology=_topology(request),
+        )
+    )
 
 
-def _topology(request: web.Request) -> dict[str, Any]:
-    return topology_json(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
+def _changed(request: web.Request, index: int) -> web.Response:
+    return answer(ClusterChanged(raft_command_index=index, topology=_topology(request)))
+
+
+def _topology(request: web.Request) -> ClusterTopology:
+    return cluster_topology(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
 
 
 async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
@@ -263,7 +276,7 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
         if kind != "Member":
             await _lead_elsewhere(parts, tag)
         index = (await commit_change(request, change)).index
-    return answer({"RaftCommandIndex": index, "Topology": _topology(request)})
+    return _changed(request, index)
 
 
 async def _lead_elsewhere(parts: Parts, tag: str) -> None:

@@ -1,7 +1,5 @@
 """Connection strings: where tasks send data to."""
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
@@ -10,12 +8,14 @@ from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
-from raftnode.web import views
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
 from raftnode.web.routes.commit import commit
 from raftnode.web.routes.tasks import checked_by_kind
 from raftnode.web.stores import existing_database
+from raftnode.web.views.base import Committed, Json
+from raftnode.web.views.definitions import User
+from raftnode.web.views.record import connection_strings
 from tasks.kinds.registry import load
 
 
@@ -42,7 +42,7 @@ def routes() -> list[web.RouteDef]:
 async def put(request: web.Request) -> web.Response:
     """Adds or replaces a connection string. Tasks that use it start again with it."""
     # All of it is read, unknown fields too, as all of it is kept and shown.
-    given = await body(request, dict[str, Any])
+    given = await body(request, Json)
     header = fitting(given, Header)
 
     async def checked() -> Command:
@@ -54,7 +54,7 @@ async def put(request: web.Request) -> web.Response:
             database=database.name, name=header.name, type=header.type, configuration=msgspec.json.encode(whole)
         )
 
-    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
+    return answer(Committed(raft_command_index=(await commit(request, checked)).index))
 
 
 async def get(request: web.Request) -> web.Response:
@@ -62,7 +62,7 @@ async def get(request: web.Request) -> web.Response:
     database = existing_database(request)
     query = Query(request)
     name, kind = query.text("connectionStringName"), query.text("type")
-    shown = views.connection_strings(database)
+    shown = connection_strings(database)
     for group, strings in shown.items():
         for key in list(strings):
             wrong_type = kind is not None and fold(group) != fold(f"{kind}ConnectionStrings")
@@ -89,27 +89,27 @@ async def delete(request: web.Request) -> web.Response:
             raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
         return DeleteConnectionString(database=database.name, name=name)
 
-    return answer({"RaftCommandIndex": (await commit(request, checked)).index})
+    return answer(Committed(raft_command_index=(await commit(request, checked)).index))
 
 
-def with_secrets(given: dict[str, Any], stored: bytes | None) -> dict[str, Any]:
+def with_secrets(given: Json, stored: bytes | None) -> Json:
     """What an editor sends, who was shown masks, with the secrets that are stored in their places."""
     try:
-        kept: dict[str, Any] = masking.unmasked(given, from_json(stored) if stored else None)
+        kept: Json = masking.unmasked(given, from_json(stored) if stored else None)
     except masking.NothingStored as error:
         raise bad_request(str(error)) from None
     return kept
 
 
-def _users(database: Database, name: str) -> list[dict[str, object]]:
+def _users(database: Database, name: str) -> list[User]:
     return [
-        {"Kind": task.kind, "Id": task.id, "Identifier": None, "Name": task.name}
+        User(kind=task.kind, id=task.id, name=task.name)
         for task in sorted(database.tasks.values(), key=lambda t: t.id)
         if fold(task.connection_string or "") == fold(name)
     ]
 
 
-async def _check(kind: str, given: dict[str, Any], database: Database) -> None:
+async def _check(kind: str, given: Json, database: Database) -> None:
     if kind == "Raven":
         if not fitting(given, Raven).topology_discovery_urls:
             raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
@@ -119,7 +119,7 @@ async def _check(kind: str, given: dict[str, Any], database: Database) -> None:
         raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")
 
 
-def _check_sql(given: dict[str, Any], database: Database) -> None:
+def _check_sql(given: Json, database: Database) -> None:
     from tasks.sinks.sql import owners as sql_owners  # with the heavy libraries of its kind
 
     load("SqlEtl").parse_connection(given)

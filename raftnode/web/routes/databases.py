@@ -16,8 +16,7 @@ from raftnode.record.commands import (
     SetDatabaseState,
     SetLockMode,
 )
-from raftnode.record.model import Database, LockMode, Record
-from raftnode.web import views
+from raftnode.record.model import LockMode, Record
 from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
@@ -26,6 +25,9 @@ from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.routes.groups import group_answer, the_database
 from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.views.base import Committed, Json
+from raftnode.web.views.databases import DatabaseNames, Deleted, StateSet, StatesSet, summary
+from raftnode.web.views.record import database_record
 
 NAMES_MAX = 100
 CONFIRMATION_S = 15.0
@@ -52,9 +54,9 @@ class NewDatabase(Input, frozen=True, kw_only=True):
     encrypted: bool = False
     topology: NewTopology | None = None
     settings: dict[str, str | None] | None = None
-    indexes: dict[str, object] | None = None
-    raven_connection_strings: dict[str, object] | None = None
-    sql_connection_strings: dict[str, object] | None = None
+    indexes: Json | None = None
+    raven_connection_strings: Json | None = None
+    sql_connection_strings: Json | None = None
     raven_etls: list[object] | None = None
     sql_etls: list[object] | None = None
     periodic_backups: list[object] | None = None
@@ -125,8 +127,8 @@ async def create(request: web.Request) -> web.Response:
 
 async def get_record(request: web.Request) -> web.Response:
     """A database's record with its etag."""
-    record = views.database_record(the_database(request, Query(request).required("name")))
-    return await request.app[SLICES].answer(Object(record.items()))
+    record = database_record(the_database(request, Query(request).required("name")))
+    return await request.app[SLICES].answer(Object(record))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -145,7 +147,7 @@ async def delete(request: web.Request) -> web.Response:
 
     results = await commit_each(request, wished.database_names, checked)
     pending = await _pending(request, wished.database_names, wait_s)
-    return answer({"RaftCommandIndex": results[-1].index, "PendingDeletes": pending})
+    return answer(Deleted(raft_command_index=results[-1].index, pending_deletes=pending))
 
 
 async def enable(request: web.Request) -> web.Response:
@@ -167,7 +169,7 @@ async def set_lock(request: web.Request) -> web.Response:
         return [SetLockMode(name=name, mode=wished.mode) for name in names]
 
     results = await commit_each(request, wished.database_names, checked)
-    return answer({"RaftCommandIndex": results[-1].index})
+    return answer(Committed(raft_command_index=results[-1].index))
 
 
 async def list_databases(request: web.Request) -> web.Response:
@@ -178,28 +180,9 @@ async def list_databases(request: web.Request) -> web.Response:
     record = request.app[PARTS].replica.record
     databases = [database for _, database in sorted(record.databases.items())][start : start + size]
     if query.flag("namesOnly", False):
-        return answer({"Databases": [database.name for database in databases]})
-    summaries = Array(_summary(record, database) for database in databases)
+        return answer(DatabaseNames(databases=[database.name for database in databases]))
+    summaries = Array(summary(record, database) for database in databases)
     return await request.app[SLICES].answer(Object([("Databases", summaries)]))
-
-
-def _summary(record: Record, database: Database) -> dict[str, object]:
-    topology = database.topology
-    return {
-        "Name": database.name,
-        "Disabled": database.disabled,
-        "LockMode": database.lock_mode,
-        "DeletionInProgress": dict(database.deletion_in_progress),
-        "NodesTopology": {
-            "Members": [views.node_id(record, tag) for tag in topology.members],
-            "Promotables": [views.node_id(record, tag) for tag in topology.promotables],
-            "Rehabs": [views.node_id(record, tag) for tag in topology.rehabs],
-            "DemotionReasons": dict(topology.demotion_reasons),
-            "PromotablesStatus": dict(topology.promotables_status),
-        },
-        "TasksCount": len(database.tasks),
-        "IndexesCount": len(database.indexes),
-    }
 
 
 async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
@@ -209,10 +192,10 @@ async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
     for name in wished.database_names:
         try:
             await commit(request, SetDatabaseState(name=name, disabled=disabled), part=name)
-            status.append({"Name": name, "Disabled": disabled, "Success": True, "Reason": None})
+            status.append(StateSet(name=name, disabled=disabled, success=True))
         except ApiError as error:
-            status.append({"Name": name, "Disabled": not disabled, "Success": False, "Reason": error.message})
-    return answer({"Status": status})
+            status.append(StateSet(name=name, disabled=not disabled, success=False, reason=error.message))
+    return answer(StatesSet(status=status))
 
 
 async def _pending(request: web.Request, names: list[str], wait_s: float) -> list[str]:

@@ -19,6 +19,8 @@ from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Input, Query, answer, body_of_documents, etag_of
 from raftnode.web.stores import check_size, existing_database, store_to_read, store_to_write
+from raftnode.web.views.base import Json
+from raftnode.web.views.documents import CollectionStats, Documents, Stats, Written, size
 
 IDS_MAX = 10_000
 PAGE_SIZE = 25
@@ -59,7 +61,7 @@ async def get(request: web.Request) -> web.Response:
     else:
         found = await _by_prefix(store, prefix, query, start, size)
     results = await _rendered(found, metadata_only=query.flag("metadataOnly", False))
-    return answer({"Results": results, "Includes": await _includes(store, query, found)})
+    return answer(Documents(results=results, includes=await _includes(store, query, found)))
 
 
 async def get_many(request: web.Request) -> web.Response:
@@ -74,7 +76,7 @@ async def put(request: web.Request) -> web.Response:
     check_size(request.app[PARTS], text)
     expected = etag_of(request.headers.get("If-Match"))
     stored = await store.put(Query(request).text("id") or "", text, expected=expected)
-    return answer({"Id": stored.id, "ChangeVector": stored.change_vector}, status=201)
+    return answer(Written(id=stored.id, change_vector=stored.change_vector), status=201)
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -100,38 +102,27 @@ async def stats(request: web.Request) -> web.Response:
     store = await store_to_read(request)
     counts = await store.stats()
     return answer(
-        {
-            "LastDocEtag": counts.last_etag,
-            "LastDatabaseEtag": counts.last_etag,
-            "CountOfIndexes": len(database.indexes),
-            "CountOfDocuments": counts.documents,
-            "CountOfRevisionDocuments": counts.revisions,
-            "CountOfDocumentsConflicts": 0,
-            "CountOfConflicts": 0,
-            "CountOfResolvedConflicts": counts.conflicts,
-            "CountOfTombstones": counts.tombstones,
-            "CountOfAttachments": 0,
-            "CountOfCounterEntries": 0,
-            "CountOfTimeSeriesSegments": 0,
-            "Indexes": [],
-            "DatabaseChangeVector": counts.database_change_vector,
-            "DatabaseId": store.database_id,
-            "NodeTag": request.app[PARTS].tag,
-            "Is64Bit": True,
-            "SizeOnDisk": _size(counts.size_bytes),
-            "TempBuffersSizeOnDisk": _size(0),
-        }
+        Stats(
+            last_doc_etag=counts.last_etag,
+            last_database_etag=counts.last_etag,
+            count_of_indexes=len(database.indexes),
+            count_of_documents=counts.documents,
+            count_of_revision_documents=counts.revisions,
+            count_of_resolved_conflicts=counts.conflicts,
+            count_of_tombstones=counts.tombstones,
+            database_change_vector=counts.database_change_vector,
+            database_id=store.database_id,
+            node_tag=request.app[PARTS].tag,
+            size_on_disk=size(counts.size_bytes),
+            temp_buffers_size_on_disk=size(0),
+        )
     )
-
-
-def _size(size_bytes: int) -> dict[str, object]:
-    return {"SizeInBytes": size_bytes, "HumaneSize": f"{size_bytes / 2**20:.2f} MBytes"}
 
 
 async def collection_stats(request: web.Request) -> web.Response:
     """How many documents each collection has on this node."""
     counts = await (await store_to_read(request)).stats()
-    return answer({"CountOfDocuments": counts.documents, "CountOfConflicts": 0, "Collections": counts.collections})
+    return answer(CollectionStats(count_of_documents=counts.documents, collections=counts.collections))
 
 
 async def _by_ids(request: web.Request, ids: Sequence[str]) -> web.Response:
@@ -150,7 +141,7 @@ async def _by_ids(request: web.Request, ids: Sequence[str]) -> web.Response:
             return web.Response(status=304, headers=headers)
     results = await _rendered(found, metadata_only=query.flag("metadataOnly", False))
     includes = await _includes(store, query, [document for document in found if document])
-    return answer({"Results": results, "Includes": includes}, headers=headers)
+    return answer(Documents(results=results, includes=includes), headers=headers)
 
 
 async def _by_prefix(store: DocumentStore, prefix: str, query: Query, start: int, size: int) -> list[Document]:
@@ -201,7 +192,7 @@ def _json(document: Document, metadata_only: bool) -> Any:
     return {"@metadata": from_json(text, dict[str, msgspec.Raw])["@metadata"]}
 
 
-async def _includes(store: DocumentStore, query: Query, found: Iterable[Document]) -> dict[str, Any]:
+async def _includes(store: DocumentStore, query: Query, found: Iterable[Document]) -> Json:
     paths = query.all("include")
     if not paths:
         return {}

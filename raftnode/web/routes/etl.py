@@ -1,7 +1,5 @@
 """ETL tasks: putting and resetting them. Their kind validates the configuration here, at the door."""
 
-from typing import Any
-
 import msgspec
 import structlog
 from aiohttp import web
@@ -17,6 +15,8 @@ from raftnode.web.routes.commit import commit, unless_repeated
 from raftnode.web.routes.connection_strings import with_secrets
 from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified
 from raftnode.web.stores import existing_database, store_to_read
+from raftnode.web.views.base import Json
+from raftnode.web.views.tasks import TaskReset
 from tasks.kinds.registry import Definition, parsed
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ def routes() -> list[web.RouteDef]:
 
 async def put(request: web.Request) -> web.Response:
     """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it again."""
-    given = await body(request, dict[str, Any])
+    given = await body(request, Json)
     kind = given.get("EtlType")
     if not isinstance(kind, str) or not kind:
         raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
@@ -49,7 +49,7 @@ async def put(request: web.Request) -> web.Response:
     return modified(request, result, status=status, warnings=await _unknown_collections(request, command))
 
 
-async def _checked(request: web.Request, kind: str, id: int, given: dict[str, Any]) -> PutTask:
+async def _checked(request: web.Request, kind: str, id: int, given: Json) -> PutTask:
     """The command of an ETL that its kind has found good."""
     query, database = Query(request), existing_database(request)
     present = database.tasks.get(id)
@@ -82,7 +82,7 @@ async def reset(request: web.Request) -> web.Response:
         return _again(database, task)
 
     result = await commit(request, checked)
-    return answer({"TaskId": result.value, "RaftCommandIndex": result.index})
+    return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))
 
 
 async def _unknown_collections(request: web.Request, definition: PutTask) -> list[str]:
@@ -106,17 +106,17 @@ def _again(database: Database, task: Task) -> PutTask:
     return PutTask(database=database.name, reset=True, **fields)
 
 
-def _with_what_stands(given: dict[str, Any], present: Task | None) -> dict[str, Any]:
+def _with_what_stands(given: Json, present: Task | None) -> Json:
     """An edit that does not speak of a pin, or of being disabled, leaves it: both are set by commands of their own."""
     if present is None:
         return given
-    stands: dict[str, Any] = {"Disabled": present.disabled}
+    stands: Json = {"Disabled": present.disabled}
     if "MentorNode" not in given and "PinToMentorNode" not in given:
         stands |= {"MentorNode": present.mentor, "PinToMentorNode": present.pinned}
     return stands | given
 
 
-def _task_id(given: dict[str, Any]) -> int:
+def _task_id(given: Json) -> int:
     id = given.get("TaskId") or 0
     if isinstance(id, bool) or not isinstance(id, int) or id < 0:
         raise bad_request(f"'TaskId' is {str(id)[:40]!r}; it must be a whole number, 0 for a new task.")

@@ -1,20 +1,19 @@
 """The documents that a task has passed over, and having them tried again."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from raftnode.record.commands import Command, RetryFailed
-from raftnode.record.model import claim_key
+from raftnode.record.model import FailedDocument, claim_key
 from raftnode.record.ownership import Group
-from raftnode.web import views
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import commit
 from raftnode.web.routes.runs import gather_runs
 from raftnode.web.routes.tasks import modified, named_task, the_task
 from raftnode.web.stores import existing_database
-from raftnode.web.task_state import add_state
+from raftnode.web.views.tasks import FailedDocuments, task_view
 
 
 def routes() -> list[web.RouteDef]:
@@ -32,22 +31,22 @@ async def failed(request: web.Request) -> web.Response:
     record = request.app[PARTS].replica.record
     database = existing_database(request)
     task = named_task(request, record, database)
-    shown = views.task(record, database, Group(record, database), task)
     runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
-    run = add_state(database, task, shown, runs)
-    info: dict[str, Any] | None = run["Info"] if run else None
-    documents = info["Errors"] if info else (shown["Progress"] or {}).get("Failures", [])
+    shown, run = task_view(record, database, Group(record, database), task, runs.of)
+    documents: Sequence[FailedDocument] = shown.progress.failures if shown.progress else ()
+    if run is not None and run.info is not None:
+        documents = run.info.errors or ()
     return answer(
-        {
-            "TaskId": task.id,
-            "TaskName": task.name,
-            "TaskType": task.kind,
-            "Failed": shown["Failed"],
-            "Documents": documents,
-            "Unlisted": max(0, shown["Failed"] - len(documents)),
-            "ToldBy": run["Node"] if run else None,
-            "Unknown": shown["Unknown"],
-        }
+        FailedDocuments(
+            task_id=task.id,
+            task_name=task.name,
+            task_type=task.kind,
+            failed=shown.failed,
+            documents=documents,
+            unlisted=max(0, shown.failed - len(documents)),
+            told_by=run.node if run else None,
+            unknown=shown.unknown,
+        )
     )
 
 

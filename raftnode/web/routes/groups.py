@@ -10,12 +10,13 @@ from raftnode.record.commands import (
     SetDynamicDistribution,
 )
 from raftnode.record.model import Database, Record, Result
-from raftnode.web import views
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit, wait_on_nodes
+from raftnode.web.views.base import Committed
+from raftnode.web.views.databases import DistributionSet, GroupChanged
 
 
 class Order(Input, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ async def reorder(request: web.Request) -> web.Response:
     name = Query(request).required("name")
     order = await body(request, Order)
     result = await commit(request, ReorderMembers(name=name, members=tuple(order.members_order), fixed=order.fixed))
-    return answer({"RaftCommandIndex": result.index})
+    return answer(Committed(raft_command_index=result.index))
 
 
 async def set_dynamic_distribution(request: web.Request) -> web.Response:
@@ -77,7 +78,7 @@ async def set_dynamic_distribution(request: web.Request) -> web.Response:
     enable = query.flag("enable" if query.has("enable") or not query.has("enabled") else "enabled")
     name = query.required("name")
     result = await commit(request, SetDynamicDistribution(name=name, enable=enable))
-    return answer({"RaftCommandIndex": result.index, "Name": name, "DynamicNodesDistribution": enable})
+    return answer(DistributionSet(raft_command_index=result.index, name=name, dynamic_nodes_distribution=enable))
 
 
 def the_database(request: web.Request, name: str) -> Database:
@@ -97,13 +98,12 @@ async def group_answer(request: web.Request, name: str, result: Result, *, statu
     record = parts.replica.record
     database = record.database(name)
     return answer(
-        {
-            "RaftCommandIndex": result.index,
-            "Name": database.name if database else name,
-            "Topology": views.topology(database.topology) if database else None,
-            "NodesAddedTo": [record.nodes[tag].url for tag in group if tag in record.nodes],
-            "ShardsDefined": False,
-        },
+        GroupChanged(
+            raft_command_index=result.index,
+            name=database.name if database else name,
+            topology=database.topology if database else None,
+            nodes_added_to=[record.nodes[tag].url for tag in group if tag in record.nodes],
+        ),
         status=status,
     )
 

@@ -16,6 +16,7 @@ from raftnode.web.errors import ApiError, bad_request, of_store
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import answer, not_supported, parse
 from raftnode.web.stores import check_size, existing_database, store_to_write
+from raftnode.web.views.documents import OperationId
 
 IMPORT_DOCUMENTS = 500
 IMPORT_BYTES = 4 * 1024 * 1024
@@ -70,7 +71,7 @@ async def next_operation_id(request: web.Request) -> web.Response:
     """An id for a bulk insert, unique in the cluster for long enough: the clock's."""
     existing_database(request)
     parts = request.app[PARTS]
-    return answer({"Id": time.time_ns() // 1_000, "NodeTag": parts.tag})
+    return answer(OperationId(id=time.time_ns() // 1_000, node_tag=parts.tag))
 
 
 class _Item(msgspec.Struct, frozen=True):

@@ -1,7 +1,5 @@
 """Index definitions. They are kept in the record; queries scan the collection."""
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
@@ -13,6 +11,8 @@ from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.stores import existing_database
+from raftnode.web.views.base import Json
+from raftnode.web.views.definitions import IndexesPut, IndexPut
 
 DEFINITIONS_MAX = 256
 
@@ -27,7 +27,7 @@ class Definition(Input, frozen=True, kw_only=True):
 class Definitions(Input, frozen=True, kw_only=True):
     """The definitions to put, read to the last byte: they are kept and shown as they are."""
 
-    indexes: list[dict[str, Any]]
+    indexes: list[Json]
 
 
 def routes() -> list[web.RouteDef]:
@@ -52,8 +52,8 @@ async def put(request: web.Request) -> web.Response:
         return [PutIndex(database=database, name=name, definition=msgspec.json.encode(named[name])) for name in names]
 
     results = await commit_each(request, list(named), checked)
-    shown = [{"Index": name, "RaftCommandIndex": result.index} for name, result in zip(named, results, strict=True)]
-    return answer({"Results": shown}, status=201)
+    put = [IndexPut(index=name, raft_command_index=result.index) for name, result in zip(named, results, strict=True)]
+    return answer(IndexesPut(results=put), status=201)
 
 
 async def get(request: web.Request) -> web.Response:
@@ -82,7 +82,7 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def _name(place: int, given: dict[str, Any]) -> str:
+def _name(place: int, given: Json) -> str:
     try:
         return msgspec.convert(given, Definition).name
     except msgspec.ValidationError as error:

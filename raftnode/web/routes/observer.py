@@ -1,7 +1,6 @@
 """The cluster observer: its decisions, suspending it, and what the nodes report."""
 
-from typing import Any
-
+import msgspec
 from aiohttp import web
 
 from raftnode.foundation.names import fold
@@ -12,6 +11,8 @@ from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import at_leader, commit
 from raftnode.web.slices import SLICES, Object
+from raftnode.web.views.base import view
+from raftnode.web.views.observer import Decisions, LastReport, ObserverDecision, Suspended
 
 
 def routes() -> list[web.RouteDef]:
@@ -32,30 +33,21 @@ async def decisions(request: web.Request) -> web.Response:
     shown = [d for d in observer.decisions if wanted is None or fold(d.database) == fold(wanted)]
     take = query.integer("take", DECISIONS_MAX, low=1, high=DECISIONS_MAX)
     return answer(
-        {
-            "LeaderNode": parts.heartbeat.leader,
-            "Term": parts.raft.status.term,
-            "Suspended": observer.suspended,
-            "Iteration": observer.decisions[-1].iteration if observer.decisions else 0,
-            "ObserverLog": [
-                {
-                    "Database": decision.database,
-                    "Iteration": decision.iteration,
-                    "Date": decision.at,
-                    "Message": decision.message,
-                    "Term": decision.term,
-                    "Index": decision.index,
-                }
-                for decision in shown[-take:]
-            ],
-        }
+        Decisions(
+            leader_node=parts.heartbeat.leader,
+            term=parts.raft.status.term,
+            suspended=observer.suspended,
+            iteration=observer.decisions[-1].iteration if observer.decisions else 0,
+            observer_log=[view(ObserverDecision, decision, date=decision.at) for decision in shown[-take:]],
+        )
     )
 
 
 async def suspend(request: web.Request) -> web.Response:
     """Suspends the observer (`value=true`) or resumes it, whoever leads."""
     result = await commit(request, SuspendObserver(suspended=Query(request).flag("value")))
-    return answer({"RaftCommandIndex": result.index, "Suspended": request.app[PARTS].replica.record.observer.suspended})
+    suspended = request.app[PARTS].replica.record.observer.suspended
+    return answer(Suspended(raft_command_index=result.index, suspended=suspended))
 
 
 async def maintenance_stats(request: web.Request) -> web.Response:
@@ -72,11 +64,13 @@ async def maintenance_stats(request: web.Request) -> web.Response:
     return await request.app[SLICES].answer(shown)
 
 
-def _report(heard: Heard | None, silent: bool) -> dict[str, Any]:
-    return {
-        "Boot": heard.last.stamp.boot if heard else None,
-        "HasLease": heard.last.has_lease if heard else None,
-        "AppliedIndex": heard.last.applied_index if heard else None,
-        "Silent": silent,
-        "Report": (heard.node or {}) if heard else None,
-    }
+def _report(heard: Heard | None, silent: bool) -> LastReport:
+    if heard is None:
+        return LastReport(silent=silent)
+    return LastReport(
+        boot=heard.last.stamp.boot,
+        has_lease=heard.last.has_lease,
+        applied_index=heard.last.applied_index,
+        silent=silent,
+        report=msgspec.to_builtins(heard.node) if heard.node else {},
+    )

@@ -10,12 +10,13 @@ from raftnode.documents.store import removed as files
 from raftnode.documents.store.folders import file
 from raftnode.foundation import timestamps
 from raftnode.record.commands import CreateDatabase
-from raftnode.record.model import Result, to_json
+from raftnode.record.model import Result
 from raftnode.web.errors import ApiError
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import commit, unless_repeated
 from raftnode.web.routes.groups import group_answer
+from raftnode.web.views.databases import RemovedCopies
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ async def list_removed(request: web.Request) -> web.Response:
     parts = request.app[PARTS]
     async with request.app[RESTORING]:
         found = await _copies(parts)
-    return answer({"NodeTag": parts.tag, "Removed": [to_json(one) for one in found]})
+    return answer(RemovedCopies(node_tag=parts.tag, removed=found))
 
 
 async def restore(request: web.Request) -> web.Response:

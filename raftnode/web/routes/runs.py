@@ -6,21 +6,21 @@ every node knows by itself stands in the record: see `record.model.Progress`.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
-from raftnode.foundation.decoding import UNREADABLE, JsonDecoder, from_json
+from raftnode.foundation.decoding import UNREADABLE, JsonDecoder
 from raftnode.foundation.http_client import Http, HttpError, HttpUnreachable
 from raftnode.record.model import Database, Record, Task, claim_key
-from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import PAGE_MAX, Query
 from raftnode.web.slices import SLICES, Object
+from raftnode.web.views.runs import Run, RunsPage
+from raftnode.web.views.runs import run as run_view
 
 ASK_TIMEOUT_S = 0.5
 SILENT_S = 2.0
@@ -28,14 +28,8 @@ SILENT_S = 2.0
 RUNS_PAGE = 500
 
 
-class RunsThere(msgspec.Struct, frozen=True, rename="pascal"):
-    """What `own_runs` of another node answers."""
-
-    runs: dict[str, msgspec.Raw]
-    next: str | None = None
-
-
-_decoder: JsonDecoder[RunsThere] = JsonDecoder(RunsThere)
+_page_decoder: JsonDecoder[RunsPage] = JsonDecoder(RunsPage)
+_run_decoder: JsonDecoder[Run] = JsonDecoder(Run)
 
 
 @dataclass
@@ -44,18 +38,19 @@ class Runs:
     node's runs are not known."""
 
     parts: Parts
-    by_node: dict[str, dict[str, msgspec.Raw]] = field(default_factory=dict)
+    by_node: dict[str, Mapping[str, msgspec.Raw]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     details: bool = False
 
-    def of(self, key: str, holder: str | None) -> tuple[dict[str, Any] | None, str | None]:
-        """The run of a task on its holder, and why it is not known."""
-        if holder is None:
-            return None, None
-        if holder == self.parts.tag:
+    def of(self, key: str, holder: str | None) -> tuple[Run | None, str | None]:
+        """The run of a task on its holder, here if it has none, and why it is not known."""
+        if holder is None or holder == self.parts.tag:
             return run_here(self.parts, key, details=self.details), None
         run = self.by_node.get(holder, {}).get(key)
-        return None if run is None else from_json(bytes(run)), self.unknown.get(holder)
+        try:
+            return None if run is None else _run_decoder.decode(run), self.unknown.get(holder)
+        except UNREADABLE as error:
+            return None, _not_known(holder, error)
 
 
 class Silent:
@@ -129,16 +124,13 @@ async def answers(request: web.Request, tag: str) -> bool:
     return True
 
 
-def run_here(parts: Parts, key: str, *, details: bool = False) -> Any:
-    """This node's run of the task of that claim key, as JSON; None if there is none. The documents that it has passed
-    over, which may be many, are details."""
-    run = views.run(parts.supervisor.status_of(key))
-    if run and run["Info"] and not details:
-        del run["Info"]["Errors"]
-    return run
+def run_here(parts: Parts, key: str, *, details: bool = False) -> Run | None:
+    """This node's run of the task of that claim key; None if there is none. The documents that it has passed over,
+    which may be many, are details."""
+    return run_view(parts.supervisor.status_of(key), details=details)
 
 
-def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Run]]:
     """What has ended meanwhile is left out."""
     for key in keys:
         run = run_here(parts, key)
@@ -168,11 +160,15 @@ async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> N
     except (TimeoutError, HttpUnreachable):
         runs.unknown[tag] = missing
     except (HttpError, *UNREADABLE) as error:
-        runs.unknown[tag] = f"Node {tag} holds the task, and its details are not known here: {error}."
+        runs.unknown[tag] = _not_known(tag, error)
     if tag in runs.unknown:
         silent.missed(tag)
     else:
         silent.heard(tag)
+
+
+def _not_known(tag: str, error: Exception) -> str:
+    return f"Node {tag} holds the task, and its details are not known here: {error}."
 
 
 async def _pages(http: Http, url: str, key: str | None) -> dict[str, msgspec.Raw]:
@@ -183,8 +179,8 @@ async def _pages(http: Http, url: str, key: str | None) -> dict[str, msgspec.Raw
     while True:
         page_of = f"{url}?after={quote(after, safe='')}&take={RUNS_PAGE}{one}"
         reply = await http.request("GET", page_of, timeout_s=ASK_TIMEOUT_S)
-        page = _decoder.decode(reply.body)
-        runs |= page.runs
+        page = _page_decoder.decode(reply.body)
+        runs.update(page.runs)
         if page.next is None or page.next <= after:
             return runs
         after = page.next

@@ -2,24 +2,33 @@
 
 import asyncio
 import shutil
-from typing import Any
 
 from aiohttp import web
 
 from raftnode.documents.copies import Copy
 from raftnode.foundation.names import fold
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
-from raftnode.record.model import Database, Record, Task, claim_key, to_json
+from raftnode.record.model import Database, Record, Task, claim_key
 from raftnode.record.ownership import Group, mentor_of, tasks_of
-from raftnode.web import views
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.runs import Runs, gather_runs, run_here
 from raftnode.web.routes.topology import RAFTNODE_VERSION, SERVER_VERSION
-from raftnode.web.silence import Silence, silence
+from raftnode.web.silence import silence
 from raftnode.web.slices import SLICES, Array, Object
-from raftnode.web.task_state import add_state
+from raftnode.web.views.base import members, view
+from raftnode.web.views.cluster import Quorum, Silence
+from raftnode.web.views.status import (
+    BuildVersion,
+    ClusterStatus,
+    DatabaseHead,
+    Live,
+    NodeStatus,
+    NodeView,
+    Ready,
+)
+from raftnode.web.views.tasks import TaskStatus, task_view
 
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 WITH_LEASE = ("Leader", "Follower")
@@ -45,8 +54,8 @@ async def status(request: web.Request) -> web.Response:
     copies = parts.databases.status()
     tasks = ((database, task) for database in databases for task in tasks_of(record, database))
     runs, known, heard = await asyncio.gather(gather_runs(request, tasks), quorum(request), silence(request))
-    shown = ((d.name, Object(_database(parts, record, d, copies.get(fold(d.name)), runs).items())) for d in databases)
-    cluster = _cluster(record, heard) | {"Quorum": known}
+    shown = ((d.name, _database(parts, record, d, copies.get(fold(d.name)), runs)) for d in databases)
+    cluster = _cluster(record, heard, known)
     return await request.app[SLICES].answer(
         Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])
     )
@@ -54,27 +63,25 @@ async def status(request: web.Request) -> web.Response:
 
 async def live(request: web.Request) -> web.Response:
     """Always 200: the process answers."""
-    return answer({"Live": True, "NodeTag": request.app[PARTS].tag})
+    return answer(Live(node_tag=request.app[PARTS].tag))
 
 
 async def ready(request: web.Request) -> web.Response:
     """200 when this node may serve and run tasks, else 503 with every reason why not."""
     parts = request.app[PARTS]
     reasons = not_ready(parts)
-    shown = {"Ready": not reasons, "NodeTag": parts.tag, "Role": parts.heartbeat.role, "Reasons": reasons}
+    shown = Ready(ready=not reasons, node_tag=parts.tag, role=parts.heartbeat.role, reasons=reasons)
     return answer(shown, status=503 if reasons else 200)
 
 
 async def build_version(request: web.Request) -> web.Response:
     """The version of the protocol for clients, and ours."""
     return answer(
-        {
-            "ProductVersion": ".".join(SERVER_VERSION.split(".")[:2]),
-            "BuildVersion": 72,
-            "CommitHash": "",
-            "FullVersion": SERVER_VERSION,
-            "RaftnodeVersion": RAFTNODE_VERSION,
-        }
+        BuildVersion(
+            product_version=".".join(SERVER_VERSION.split(".")[:2]),
+            full_version=SERVER_VERSION,
+            raftnode_version=RAFTNODE_VERSION,
+        )
     )
 
 
@@ -124,60 +131,60 @@ def _short_of(data_dir: str) -> list[str]:
     return reasons
 
 
-def _node(parts: Parts, record: Record) -> dict[str, Any]:
+def _node(parts: Parts, record: Record) -> NodeStatus:
     node = record.nodes.get(parts.tag)
-    return {
-        "Tag": parts.tag,
-        "NodeId": parts.identity.node_id,
-        "Boot": parts.identity.boot,
-        "Url": parts.settings.url,
-        "ClusterAddress": parts.settings.cluster_address,
-        "Kind": node.kind if node else None,
-        "Role": parts.heartbeat.role,
-        "Leader": parts.heartbeat.leader,
-        "Term": parts.raft.status.term,
-        "HasLease": parts.heartbeat.has_lease(),
-        "LeaseLeftMs": parts.heartbeat.lease_left_ms,
-        "Session": parts.heartbeat.session,
-        "AppliedIndex": parts.raft.status.applied_index,
-        "CommitIndex": parts.raft.status.commit_index,
-        "Draining": node.draining if node else False,
-        "Version": RAFTNODE_VERSION,
-        "NotReady": not_ready(parts),
-    }
+    return NodeStatus(
+        tag=parts.tag,
+        node_id=parts.identity.node_id,
+        boot=parts.identity.boot,
+        url=parts.settings.url,
+        cluster_address=parts.settings.cluster_address,
+        kind=node.kind if node else None,
+        role=parts.heartbeat.role,
+        leader=parts.heartbeat.leader,
+        term=parts.raft.status.term,
+        has_lease=parts.heartbeat.has_lease(),
+        lease_left_ms=parts.heartbeat.lease_left_ms,
+        session=parts.heartbeat.session,
+        applied_index=parts.raft.status.applied_index,
+        commit_index=parts.raft.status.commit_index,
+        draining=node.draining if node else False,
+        version=RAFTNODE_VERSION,
+        not_ready=not_ready(parts),
+    )
 
 
-def _cluster(record: Record, heard: Silence) -> dict[str, Any]:
-    return {
-        "ClusterId": record.cluster_id,
-        "Timings": to_json(record.timings),
-        "ObserverSuspended": record.observer.suspended,
-        "HighlyAvailableTasks": record.highly_available_tasks,
-        "Nodes": {tag: to_json(node) | {"Silent": heard.of(tag)} for tag, node in sorted(record.nodes.items())},
-        "SilentUnknown": heard.silent_unknown,
-    }
+def _cluster(record: Record, heard: Silence, known: Quorum) -> ClusterStatus:
+    return ClusterStatus(
+        cluster_id=record.cluster_id,
+        timings=record.timings,
+        observer_suspended=record.observer.suspended,
+        highly_available_tasks=record.highly_available_tasks,
+        nodes={tag: view(NodeView, node, silent=heard.of(tag)) for tag, node in sorted(record.nodes.items())},
+        silent_unknown=heard.silent_unknown,
+        quorum=known,
+    )
 
 
-def _database(parts: Parts, record: Record, database: Database, copy: Copy | None, runs: Runs) -> dict[str, Any]:
+def _database(parts: Parts, record: Record, database: Database, copy: Copy | None, runs: Runs) -> Object:
     topology = database.topology
     group = Group(record, database)
-    filled = {tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)}
-    return {
-        "Name": database.name,
-        "Etag": database.etag,
-        "Disabled": database.disabled,
-        "LockMode": database.lock_mode,
-        "DeletionInProgress": dict(database.deletion_in_progress),
-        "Topology": views.topology(topology),
-        "Mentors": filled,
-        "StateHere": topology.state_of(parts.tag),
-        "Copy": copy,
-        "Tasks": Array(_task(record, database, group, task, runs) for task in tasks_of(record, database)),
-    }
+    head = DatabaseHead(
+        name=database.name,
+        etag=database.etag,
+        disabled=database.disabled,
+        lock_mode=database.lock_mode,
+        deletion_in_progress=dict(database.deletion_in_progress),
+        topology=topology,
+        mentors={tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)},
+        state_here=topology.state_of(parts.tag),
+        copy=copy,
+    )
+    tasks = Array(_task(record, database, group, task, runs) for task in tasks_of(record, database))
+    return Object([*members(head), ("Tasks", tasks)])
 
 
-def _task(record: Record, database: Database, group: Group, task: Task, runs: Runs) -> dict[str, Any]:
-    shown = views.task(record, database, group, task)
-    shown["RunHere"] = run_here(runs.parts, claim_key(database.name, task.kind, task.name))
-    add_state(database, task, shown, runs)
-    return shown
+def _task(record: Record, database: Database, group: Group, task: Task, runs: Runs) -> TaskStatus:
+    shown, _ = task_view(record, database, group, task, runs.of)
+    key = claim_key(database.name, task.kind, task.name)
+    return view(TaskStatus, shown, run_here=run_here(runs.parts, key))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -10,7 +10,6 @@ from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, Record, Result, Task, claim_key
 from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
-from raftnode.web import views
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
@@ -19,7 +18,9 @@ from raftnode.web.routes.commit import commit
 from raftnode.web.routes.runs import Runs, gather_runs
 from raftnode.web.slices import SLICES, Array, Object
 from raftnode.web.stores import existing_database
-from raftnode.web.task_state import add_state
+from raftnode.web.views.base import view
+from raftnode.web.views.runs import Run
+from raftnode.web.views.tasks import TaskChanged, TaskInfo, TaskView, configuration, no_such_task, task_view
 from tasks.kinds.registry import ConfigurationError
 
 Checked = TypeVar("Checked")
@@ -105,7 +106,7 @@ def the_task(database: Database, query: Query) -> Task:
     task = database.task_named(name) if name and not id else database.tasks.get(id)
     if task is None or (kind is not None and fold(task.kind) != fold(kind)):
         what = f"{kind or 'task'} {id or repr(name)}"
-        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, what))
+        raise ApiError("TaskDoesNotExistException", no_such_task(database, what))
     return task
 
 
@@ -121,7 +122,7 @@ def named_task(request: web.Request, record: Record, database: Database) -> Task
     else:
         task = database.task_named(given)
     if task is None or (kind and fold(task.kind) != fold(kind)):
-        raise ApiError("TaskDoesNotExistException", views.no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
+        raise ApiError("TaskDoesNotExistException", no_such_task(database, f"{kind or 'task'} '{given[:80]}'"))
     return task
 
 
@@ -154,32 +155,33 @@ def modified(request: web.Request, result: Result, *, status: int = 200, warning
     database = record.database(request.match_info["database"])
     task = database.tasks.get(id) if database else None
     responsible = responsible_node(record, database, task).node if database and task else None
-    done = {"TaskId": id, "RaftCommandIndex": result.index, "ResponsibleNode": responsible, "Warnings": list(warnings)}
-    return answer(done, status=status)
+    changed = TaskChanged(task_id=id, raft_command_index=result.index, responsible_node=responsible, warnings=warnings)
+    return answer(changed, status=status)
 
 
 def task_info(
     request: web.Request, record: Record, database: Database, group: Group, task: Task, runs: Runs
-) -> dict[str, Any]:
+) -> TaskInfo:
     """RavenDB's task info, with our placement, claim, progress, state and run beside it."""
-    parts = request.app[PARTS]
-    shown = views.task(record, database, group, task)
-    run = add_state(database, task, shown, runs)
-    shown["TaskConnectionStatus"] = _connection_status(parts.tag, shown, run if shown["Holder"] else None)
-    shown["Error"] = shown["Error"] or shown["Unknown"]
-    shown["Run"] = run if shown["Holder"] else None
-    shown["Configuration"] = views.configuration(task)
-    return shown
+    shown, run = task_view(record, database, group, task, runs.of)
+    run = run if shown.holder else None
+    return view(
+        TaskInfo,
+        shown,
+        error=shown.error or shown.unknown,
+        task_connection_status=_connection_status(request.app[PARTS].tag, shown, run),
+        run=run,
+        configuration=configuration(task),
+    )
 
 
-def _connection_status(tag: str, shown: dict[str, Any], run: dict[str, Any] | None) -> str:
-    responsible = (shown["ResponsibleNode"] or {}).get("NodeTag")
-    if shown["TaskState"] == "Disabled":
+def _connection_status(tag: str, shown: TaskView, run: Run | None) -> str:
+    if shown.task_state == "Disabled":
         return "NotActive"
-    if responsible is None:
+    if shown.placement.node is None:
         return "None"
-    if responsible != tag:
+    if shown.placement.node != tag:
         return "NotOnThisNode"
     if run is None:
         return "NotActive"
-    return "Active" if run.get("State") == "Running" else "Reconnect" if run.get("Error") else "NotActive"
+    return "Active" if run.state == "Running" else "Reconnect" if run.error else "NotActive"

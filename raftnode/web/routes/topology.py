@@ -2,7 +2,6 @@
 
 import re
 from importlib.metadata import version
-from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +11,9 @@ from raftnode.web.errors import ApiError, Handler
 from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer, etag_of
 from raftnode.web.silence import silence
+from raftnode.web.views import cluster as views
+from raftnode.web.views.cluster import ClusterView, Connection
+from raftnode.web.views.databases import ClientConfiguration, DatabaseTopology, MemberAddress
 
 VERSION_HEADER = "Raven-Server-Version"
 SERVER_VERSION = "7.2.0"
@@ -59,11 +61,11 @@ async def database_topology(request: web.Request) -> web.Response:
     if database is None:
         raise database_missing(name)
     nodes = [
-        {"Url": record.nodes[tag].url, "ClusterTag": tag, "Database": database.name, "ServerRole": "Member"}
+        MemberAddress(url=record.nodes[tag].url, cluster_tag=tag, database=database.name)
         for tag in database.topology.members
         if tag in record.nodes
     ]
-    return answer({"Nodes": nodes, "Etag": database_etag(request.app, database)})
+    return answer(DatabaseTopology(nodes=nodes, etag=database_etag(request.app, database)))
 
 
 async def cluster_topology(request: web.Request) -> web.Response:
@@ -73,18 +75,15 @@ async def cluster_topology(request: web.Request) -> web.Response:
     etag = request.app[CLUSTER_ETAG].value
     heard = await silence(request)
     return answer(
-        {
-            "Topology": topology_json(record, etag),
-            "Etag": etag,
-            "Leader": parts.heartbeat.leader,
-            "LeaderShipDuration": None,
-            "CurrentState": parts.heartbeat.role,
-            "NodeTag": parts.tag,
-            "CurrentTerm": parts.raft.status.term,
-            "NodeLicenseDetails": {},
-            "LastStateChangeReason": "",
-            "Status": {tag: {"Name": tag, "Connected": not heard.of(tag)} for tag in record.nodes if tag != parts.tag},
-        }
+        ClusterView(
+            topology=views.cluster_topology(record, etag),
+            etag=etag,
+            leader=parts.heartbeat.leader,
+            current_state=parts.heartbeat.role,
+            node_tag=parts.tag,
+            current_term=parts.raft.status.term,
+            status={tag: Connection(name=tag, connected=not heard.of(tag)) for tag in record.nodes if tag != parts.tag},
+        )
     )
 
 
@@ -93,23 +92,7 @@ async def client_configuration(request: web.Request) -> web.Response:
     name = request.match_info["database"]
     if request.app[PARTS].replica.record.database(name) is None:
         raise database_missing(name)
-    return answer({"Etag": 0, "Configuration": None})
-
-
-def topology_json(record: Record, etag: int) -> dict[str, Any]:
-    """RavenDB's cluster topology: tags and addresses by kind."""
-    kinds: dict[str, dict[str, str]] = {"Member": {}, "Promotable": {}, "Watcher": {}}
-    for tag, node in sorted(record.nodes.items()):
-        kinds[node.kind][tag] = node.url
-    return {
-        "TopologyId": record.cluster_id,
-        "AllNodes": {tag: node.url for tag, node in sorted(record.nodes.items())},
-        "Members": kinds["Member"],
-        "Promotables": kinds["Promotable"],
-        "Watchers": kinds["Watcher"],
-        "LastNodeId": max(record.nodes, default=""),
-        "Etag": etag,
-    }
+    return answer(ClientConfiguration())
 
 
 def database_etag(app: web.Application, database: Database) -> int:

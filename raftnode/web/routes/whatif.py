@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from raftnode.record.commands import Refused
-from raftnode.record.model import DATABASES_MAX, Record, to_json
-from raftnode.record.whatif import Supposition, what_if
+from raftnode.record.model import DATABASES_MAX, Record
+from raftnode.record.whatif import Forecast, Supposition, what_if
 from raftnode.web.errors import of_result
 from raftnode.web.parts import PARTS
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer, body
 from raftnode.web.stores import existing_database
+from raftnode.web.views.base import view
+from raftnode.web.views.cluster import WhatIf
 
 
 class OfDatabases(Supposition, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,7 +39,7 @@ async def of_cluster(request: web.Request) -> web.Response:
     known, shown = await asyncio.gather(
         quorum(request), forecast(request.app[PARTS].replica.record, supposed, supposed.databases)
     )
-    return answer(shown | {"Quorum": known})
+    return answer(view(WhatIf, shown, quorum=known))
 
 
 async def of_database(request: web.Request) -> web.Response:
@@ -47,15 +49,13 @@ async def of_database(request: web.Request) -> web.Response:
     known, shown = await asyncio.gather(
         quorum(request), forecast(request.app[PARTS].replica.record, supposed, [database.name])
     )
-    return answer(shown | {"Quorum": known})
+    return answer(view(WhatIf, shown, quorum=known))
 
 
-async def forecast(
-    record: Record, supposition: Supposition, databases: Collection[str] | None = None
-) -> dict[str, Any]:
-    """{Tasks, Moves, Waits}. Off the loop, as there may be many tasks. Raises ApiError for what cannot be supposed."""
+async def forecast(record: Record, supposition: Supposition, databases: Collection[str] | None = None) -> Forecast:
+    """What would move and wait. Off the loop, as there may be many tasks. Raises ApiError for what cannot be
+    supposed."""
     try:
-        shown: dict[str, Any] = await asyncio.to_thread(lambda: to_json(what_if(record, supposition, databases)))
+        return await asyncio.to_thread(what_if, record, supposition, databases)
     except Refused as refused:
         raise of_result(refused.error) from None
-    return shown

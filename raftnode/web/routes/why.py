@@ -1,22 +1,22 @@
 """Why a task is where it is: the rule, the ranking, the log entry and decision that put it there, and its runs."""
 
 import asyncio
-from typing import Any
 
 from aiohttp import web
 
 from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
-from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key, to_json
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key
 from raftnode.record.ownership import Group, Placement, responsible_node
-from raftnode.web import views
 from raftnode.web.parts import PARTS
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer
 from raftnode.web.routes.runs import gather_runs
 from raftnode.web.routes.tasks import named_task
 from raftnode.web.stores import existing_database
-from raftnode.web.task_state import add_state
+from raftnode.web.views.base import epoch, view
+from raftnode.web.views.tasks import task_view
+from raftnode.web.views.why import CauseView, Grant, RunEnd, Why
 
 
 def routes() -> list[web.RouteDef]:
@@ -33,36 +33,25 @@ async def why(request: web.Request) -> web.Response:
     placement = responsible_node(record, database, task)
     claim = record.claims.get(claim_key(database.name, task.kind, task.name))
     cause = cause_of(record, database, task, placement.rule, placement.node, claim)
-    shown = views.task(record, database, Group(record, database), task)
     key = claim_key(database.name, task.kind, task.name)
     known, runs = await asyncio.gather(quorum(request), gather_runs(request, [(database, task)], key=key))
-    add_state(database, task, shown, runs)
+    shown, _ = task_view(record, database, Group(record, database), task, runs.of)
     return answer(
-        {
-            "Database": database.name,
-            "TaskId": task.id,
-            "TaskName": task.name,
-            "TaskType": task.kind,
-            "Because": _because(database, task, placement, claim),
-            "Quorum": known,
-            "TaskState": shown["TaskState"],
-            "State": shown["State"],
-            "Error": shown["Error"],
-            "Failed": shown["Failed"],
-            "Behind": shown["Behind"],
-            "Unknown": shown["Unknown"],
-            "Progress": shown["Progress"],
-            "Placement": views.placement(placement),
-            **views.claim(record, database, task),
-            "Grant": _grant(claim),
-            "Cause": to_json(cause) | {"Sentence": _sentence(database, task, cause)},
-            "Decisions": [
-                to_json(decision)
+        view(
+            Why,
+            shown,
+            database=database.name,
+            because=_because(database, task, placement, claim),
+            quorum=known,
+            grant=_grant(claim),
+            cause=view(CauseView, cause, sentence=_sentence(database, task, cause)),
+            decisions=[
+                decision
                 for decision in record.observer.decisions
                 if decision.index == cause.index and fold(decision.database) == fold(database.name)
             ],
-            "Runs": _runs(claim),
-        }
+            runs=_runs(claim),
+        )
     )
 
 
@@ -110,12 +99,12 @@ def _without_runner(placement: Placement) -> str:
     return " or ".join(ranked.node for ranked in placement.ranking if ranked.ruled_out == "NoRunner")
 
 
-def _grant(claim: Claim | None) -> dict[str, Any] | None:
+def _grant(claim: Claim | None) -> Grant | None:
     """The log entry that granted the present claim."""
     if claim is None:
         return None
     generation, index = divmod(claim.epoch, GENERATION_STRIDE)
-    return {"Index": index, "Generation": generation, "Node": claim.tag, "Rule": claim.rule or None}
+    return Grant(index=index, generation=generation, node=claim.tag, rule=claim.rule or None)
 
 
 def _sentence(database: Database, task: Task, cause: Cause) -> str:
@@ -129,12 +118,12 @@ def _sentence(database: Database, task: Task, cause: Cause) -> str:
     return f"The group of '{database.name}' was written by log entry {cause.index}."
 
 
-def _runs(claim: Claim | None) -> list[dict[str, Any]]:
+def _runs(claim: Claim | None) -> list[RunEnd]:
     """The runs, newest first; the first one may still be held."""
     if claim is None:
         return []
     return [_run(claim), *(_run(run) for run in reversed(claim.runs))]
 
 
-def _run(run: Claim | EndedRun) -> dict[str, Any]:
-    return {"Epoch": views.epoch(run.epoch), "Node": run.tag, "State": run.state, "Reason": run.reason or None}
+def _run(run: Claim | EndedRun) -> RunEnd:
+    return RunEnd(epoch=epoch(run.epoch), node=run.tag, state=run.state, reason=run.reason or None)

@@ -1,19 +1,21 @@
 """What placement reads of a node: draining, weight and labels. Each answer says which tasks move for it."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import structlog
 from aiohttp import web
 
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits
-from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag, to_json
-from raftnode.record.whatif import Supposition
+from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag
+from raftnode.record.whatif import Forecast, Supposition
 from raftnode.web.errors import bad_request
 from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit
 from raftnode.web.routes.whatif import forecast
+from raftnode.web.views.base import view
+from raftnode.web.views.cluster import NodeChanged, NodeTraits
 
 FLAGS: tuple[ResourceFlag, ...] = get_args(ResourceFlag)
 
@@ -71,7 +73,7 @@ async def set_flags(request: web.Request) -> web.Response:
     result = await commit(request, checked)
     log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=_flags(query))
     node = request.app[PARTS].replica.record.nodes.get(tag)
-    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": to_json(node) if node else None})
+    return answer(NodeChanged(raft_command_index=result.index, node_tag=tag, node=node))
 
 
 def _flags(query: Query) -> tuple[ResourceFlag, ...]:
@@ -95,11 +97,12 @@ async def _set_draining(request: web.Request, *, draining: bool) -> web.Response
 
 async def _changed(request: web.Request, tag: str, command: Command, supposition: Supposition) -> web.Response:
     parts = request.app[PARTS]
-    expected: dict[str, Any] = {"Tasks": 0, "Moves": [], "Waits": []}  # of a repeat: what was to move has moved
+    expected = Forecast(tasks=0, moves=(), waits=())  # of a repeat: what was to move has moved
 
     async def checked() -> Command:
+        nonlocal expected
         the_node(parts.replica.record, tag)
-        expected.update(await forecast(parts.replica.record, supposition))
+        expected = await forecast(parts.replica.record, supposition)
         return command
 
     result = await commit(request, checked)
@@ -107,9 +110,8 @@ async def _changed(request: web.Request, tag: str, command: Command, supposition
         "The traits of a node were changed, as an operator asked.",
         tag=tag,
         command=type(command).__name__,
-        moves=len(expected["Moves"]),
-        waits=len(expected["Waits"]),
+        moves=len(expected.moves),
+        waits=len(expected.waits),
     )
     node = parts.replica.record.nodes.get(tag)
-    shown = to_json(node) if node else None
-    return answer({"RaftCommandIndex": result.index, "NodeTag": tag, "Node": shown} | expected)
+    return answer(view(NodeTraits, expected, raft_command_index=result.index, node_tag=tag, node=node))

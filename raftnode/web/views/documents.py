@@ -1,0 +1,99 @@
+"""What a node says of its copy of a database, and of writes to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import field
+
+from raftnode.web.views.base import Json, View
+
+
+class Documents(View, frozen=True, kw_only=True):
+    """Documents in the order they were asked for, null for those that are not there, and others by id that paths in
+    them lead to. Their own shapes are their writers'."""
+
+    results: Sequence[Any]
+    includes: Json
+
+
+class Written(View, frozen=True, kw_only=True):
+    """A document after a write."""
+
+    id: str
+    change_vector: str
+
+
+class BatchPut(View, frozen=True, kw_only=True):
+    """A document that a batch put."""
+
+    type: str = "PUT"
+    id: str = field(name="@id")
+    collection: str = field(name="@collection")
+    change_vector: str = field(name="@change-vector")
+    last_modified: str = field(name="@last-modified")
+
+
+class BatchDelete(View, frozen=True, kw_only=True):
+    """A document that a batch deleted; `deleted` is false, without a change vector, if it was not there."""
+
+    type: str = "DELETE"
+    id: str
+    deleted: bool
+    change_vector: str | None
+
+
+class BatchDone(View, frozen=True, kw_only=True):
+    """What became of each command of a batch."""
+
+    results: Sequence[BatchPut | BatchDelete]
+
+
+class Size(View, frozen=True, kw_only=True):
+    """A size, for programs and for people."""
+
+    size_in_bytes: int
+    humane_size: str
+
+
+class Stats(View, frozen=True, kw_only=True):
+    """RavenDB's statistics of a copy; zeros for what there is none of here."""
+
+    last_doc_etag: int
+    last_database_etag: int
+    count_of_indexes: int
+    count_of_documents: int
+    count_of_revision_documents: int
+    count_of_documents_conflicts: int = 0
+    count_of_conflicts: int = 0
+    count_of_resolved_conflicts: int
+    count_of_tombstones: int
+    count_of_attachments: int = 0
+    count_of_counter_entries: int = 0
+    count_of_time_series_segments: int = 0
+    indexes: tuple[()] = ()
+    database_change_vector: str
+    database_id: str
+    node_tag: str
+    is_64_bit: bool = True
+    size_on_disk: Size
+    temp_buffers_size_on_disk: Size
+
+
+class CollectionStats(View, frozen=True, kw_only=True):
+    """How many documents there are, by collection."""
+
+    count_of_documents: int
+    count_of_conflicts: int = 0
+    collections: Mapping[str, int]
+
+
+class OperationId(View, frozen=True, kw_only=True):
+    """A number for an operation of a client."""
+
+    id: int
+    node_tag: str
+
+
+def size(size_bytes: int) -> Size:
+    """The size in both forms."""
+    return Size(size_in_bytes=size_bytes, humane_size=f"{size_bytes / 2**20:.2f} MBytes")

@@ -1,0 +1,50 @@
+"""RavenDB's database record, which has the connection strings and tasks of each type in a section of their own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from raftnode.foundation import masking
+from raftnode.foundation.decoding import from_python_json
+from raftnode.record.model import ConnectionString, Database, Task
+from raftnode.web.slices import Array, Object
+from raftnode.web.views.base import Json
+from raftnode.web.views.tasks import configuration
+
+CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
+
+
+def database_record(database: Database) -> Iterator[tuple[str, Any]]:
+    """Its members, the long lists made as they are asked for. Its Etag is the log index of the last change."""
+    yield "DatabaseName", database.name
+    yield "Disabled", database.disabled
+    yield "Encrypted", False
+    yield "EtagForBackup", 0
+    yield "DeletionInProgress", dict(database.deletion_in_progress) or None
+    yield "LockMode", database.lock_mode
+    yield "Topology", database.topology
+    yield "Settings", masking.masked(dict(database.settings))
+    yield "Indexes", Object((i.name, from_python_json(i.definition)) for i in database.indexes.values())
+    yield "AutoIndexes", {}
+    yield "PeriodicBackups", []
+    yield "ExternalReplications", []
+    yield from connection_strings(database).items()
+    tasks: dict[str, list[Task]] = {"RavenEtls": [], "SqlEtls": []}
+    for task in sorted(database.tasks.values(), key=lambda t: t.id):
+        tasks.setdefault(f"{task.kind}s", []).append(task)
+    for section, found in tasks.items():
+        yield section, Array(map(configuration, found))
+    yield "Etag", database.etag
+
+
+def connection_strings(database: Database) -> dict[str, dict[str, Json]]:
+    """Connection strings by type, then by name, each type present even when empty."""
+    groups: dict[str, dict[str, Json]] = {f"{t}ConnectionStrings": {} for t in CONNECTION_STRING_TYPES}
+    for string in sorted(database.connection_strings.values(), key=lambda s: s.name):
+        groups.setdefault(f"{string.type}ConnectionStrings", {})[string.name] = connection_string(string)
+    return groups
+
+
+def connection_string(string: ConnectionString) -> Json:
+    """A connection string as it was put, its secrets masked. Nobody is shown them; the record has them."""
+    given: Json = masking.masked(from_python_json(string.configuration))
+    return given | {"Name": string.name, "Type": string.type}
