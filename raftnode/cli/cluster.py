@@ -7,8 +7,12 @@ import click
 from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
-from raftnode.cli.session import Session, talks
+from raftnode.cli.session import Answer, Session, talks
 from raftnode.cli.tables import moment, print_table
+from raftnode.web.views.base import Json
+from raftnode.web.views.cluster import ClusterView, Leadership
+from raftnode.web.views.observer import Decisions
+from raftnode.web.views.status import NodeView, Status
 
 
 class Tag(click.ParamType[str]):
@@ -34,25 +38,27 @@ def node() -> None:
 async def list_nodes(session: Session) -> None:
     """List the nodes."""
 
-    def show(answer: dict[str, Any]) -> None:
-        rows = [_node_row(node, answer["Leader"]) for _, node in sorted(answer["Nodes"].items())]
+    # A database of no name: the nodes are wanted, and not every task.
+    status = await session.call("GET", "/status?database=.", Status)
+    topology = await session.call("GET", "/cluster/topology", ClusterView)
+    cluster, known = status.shown.cluster, {key: status.json["Cluster"][key] for key in ("Nodes", "SilentUnknown")}
+
+    def show(view: ClusterView) -> None:
+        rows = [_node_row(node, view.leader) for _, node in sorted(cluster.nodes.items())]
         columns = ("node", "kind", "address", "weight", "labels", "runs", "")
         print_table("", columns, rows, empty="This node is in no cluster.")
-        if answer["SilentUnknown"]:
-            click.echo(answer["SilentUnknown"])
+        if cluster.silent_unknown:
+            click.echo(cluster.silent_unknown)
 
-    # A database of no name: the nodes are wanted, and not every task.
-    cluster = (await session.call("GET", "/status?database=."))["Cluster"]
-    known = {key: cluster[key] for key in ("Nodes", "SilentUnknown")}
-    session.show(await session.call("GET", "/cluster/topology") | known, show)
+    session.show(Answer(topology.json | known, topology.shown), show)
 
 
-def _node_row(node: dict[str, Any], leader: str | None) -> tuple[str, ...]:
-    marks = ["leader"] * (node["Tag"] == leader) + ["[red]silent[/]"] * bool(node["Silent"])
-    marks += ["draining"] * bool(node["Draining"]) + [f"short of resources: {flag}" for flag in node["Flags"]]
-    kinds = "not known yet" if node["Kinds"] is None else ", ".join(node["Kinds"])
-    labels = escape(", ".join(node["Labels"]))
-    return (node["Tag"], node["Kind"], node["Url"], str(node["Weight"]), labels, escape(kinds), ", ".join(marks))
+def _node_row(node: NodeView, leader: str | None) -> tuple[str, ...]:
+    marks = ["leader"] * (node.tag == leader) + ["[red]silent[/]"] * bool(node.silent)
+    marks += ["draining"] * bool(node.draining) + [f"short of resources: {flag}" for flag in node.flags]
+    kinds = "not known yet" if node.kinds is None else ", ".join(node.kinds)
+    labels = escape(", ".join(node.labels))
+    return (node.tag, node.kind, node.url, str(node.weight), labels, escape(kinds), ", ".join(marks))
 
 
 @node.command()
@@ -67,7 +73,7 @@ async def add(session: Session, tag: str, address: str, cluster_address: str, wa
     Rarely needed: `raftnode run --join URL` on the new node does this by itself.
     """
     said = {"tag": tag, "url": address, "clusterAddress": cluster_address, "watcher": str(watcher).lower()}
-    answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}")
+    answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}", Json)
     session.show(answer, f"Node {tag} is in the cluster; it takes part once it runs.")
 
 
@@ -79,7 +85,7 @@ async def add(session: Session, tag: str, address: str, cluster_address: str, wa
 async def remove(session: Session, tag: str, force: bool, yes: bool) -> None:
     """Remove a node, after its tasks have moved."""
     ask(f"Remove node {tag}? It can come back only with an empty data directory.", yes=yes)
-    answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}")
+    answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}", Json)
     session.show(answer, f"Node {tag} is removed.")
 
 
@@ -88,7 +94,7 @@ async def remove(session: Session, tag: str, force: bool, yes: bool) -> None:
 @talks
 async def promote(session: Session, tag: str) -> None:
     """Make a watcher a voter."""
-    answer = await session.call("POST", f"/admin/cluster/promote?nodeTag={tag}")
+    answer = await session.call("POST", f"/admin/cluster/promote?nodeTag={tag}", Json)
     session.show(answer, f"Node {tag} votes now.")
 
 
@@ -97,7 +103,7 @@ async def promote(session: Session, tag: str) -> None:
 @talks
 async def demote(session: Session, tag: str) -> None:
     """Make a voter a watcher."""
-    answer = await session.call("POST", f"/admin/cluster/demote?nodeTag={tag}")
+    answer = await session.call("POST", f"/admin/cluster/demote?nodeTag={tag}", Json)
     session.show(answer, f"Node {tag} is a watcher now: it runs tasks and does not vote.")
 
 
@@ -106,8 +112,8 @@ async def demote(session: Session, tag: str) -> None:
 @talks
 async def reelect(session: Session, tag: str | None) -> None:
     """Let the leader hand over, to TAG if given."""
-    answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""))
-    session.show(answer, f"{answer['Leader'] or 'Nobody yet'} leads, in term {answer['Term']}.")
+    answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""), Leadership)
+    session.show(answer, lambda now: click.echo(f"{now.leader or 'Nobody yet'} leads, in term {now.term}."))
 
 
 @click.group()
@@ -122,15 +128,15 @@ def observer() -> None:
 async def show_log(session: Session, database: str | None, take: int) -> None:
     """Show what the observer decided, and why."""
 
-    def show(answer: dict[str, Any]) -> None:
-        rows = [(moment(d["Date"]), d["Database"], str(d["Term"]), escape(d["Message"])) for d in answer["ObserverLog"]]
+    def show(answer: Decisions) -> None:
+        rows = [(moment(d.date), d.database, str(d.term), escape(d.message)) for d in answer.observer_log]
         print_table("", ("date", "database", "term", "decision"), rows, empty="The observer has decided nothing yet.")
 
     query = f"&database={quote(database)}" if database else ""
-    decisions = await session.call("GET", f"/admin/cluster/observer/decisions?take={take}{query}")
-    if database and not decisions["ObserverLog"]:
+    decisions = await session.call("GET", f"/admin/cluster/observer/decisions?take={take}{query}", Decisions)
+    if database and not decisions.shown.observer_log:
         # Decisions outlive their database. Where there are none, a misspelt name must not look like good news.
-        await session.call("GET", f"/admin/databases?name={quote(database)}")
+        await session.call("GET", f"/admin/databases?name={quote(database)}", Json)
     session.show(decisions, show)
 
 
@@ -138,7 +144,7 @@ async def show_log(session: Session, database: str | None, take: int) -> None:
 @talks
 async def suspend(session: Session) -> None:
     """Suspend it: no node is demoted, no task moves because its node is lost."""
-    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true")
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true", Json)
     session.show(answer, "The observer is suspended. `raftnode observer resume` lets it go on.")
 
 
@@ -146,5 +152,5 @@ async def suspend(session: Session) -> None:
 @talks
 async def resume(session: Session) -> None:
     """Let it go on."""
-    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false")
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false", Json)
     session.show(answer, "The observer goes on.")

@@ -1,15 +1,18 @@
 """`raftnode db ...`."""
 
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.cluster import Tag
-from raftnode.cli.session import NotFound, NotNow, Session, talks
+from raftnode.cli.session import Answer, NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
+from raftnode.documents.store.removed import Removed
 from raftnode.foundation.http_client import HttpUnreachable
+from raftnode.web.views.base import Json
+from raftnode.web.views.cluster import ClusterView
+from raftnode.web.views.databases import DatabaseList, Deleted, GroupChanged, RemovedCopies
 
 
 @click.group()
@@ -27,8 +30,8 @@ async def create(session: Session, name: str, nodes: str | None, replication_fac
     members = [tag.strip().upper() for tag in (nodes or "").split(",") if tag.strip()]
     topology = {"Topology": {"Members": members}} if members else {}
     path = f"/admin/databases?name={quote(name)}&replicationFactor={len(members) or replication_factor}"
-    answer = await session.call("PUT", path, json={"DatabaseName": name} | topology)
-    holders = ", ".join(answer["Topology"]["Members"])
+    answer = await session.call("PUT", path, GroupChanged, json={"DatabaseName": name} | topology)
+    holders = ", ".join(answer.shown.topology.members if answer.shown.topology else ())
     session.show(answer, f"Database {name} is created on {holders}.")
 
 
@@ -45,8 +48,8 @@ async def delete(session: Session, name: str, nodes: str | None, soft: bool, yes
     ask(f"Delete {where}{with_what}?", yes=yes)
     tags = [tag.strip().upper() for tag in nodes.split(",")] if nodes else None
     body = {"DatabaseNames": [name], "HardDelete": not soft, "FromNodes": tags}
-    answer = await session.call("DELETE", "/admin/databases", json=body)
-    pending = ", ".join(answer["PendingDeletes"])
+    answer = await session.call("DELETE", "/admin/databases", Deleted, json=body)
+    pending = ", ".join(answer.shown.pending_deletes)
     rest = f"; {pending} will follow when reachable" if pending else ""
     kept = " Its files are kept: `raftnode db removed` lists them." if soft else ""
     session.show(answer, f"{where[0].upper()}{where[1:]} is deleted{rest}.{kept}")
@@ -57,48 +60,44 @@ async def delete(session: Session, name: str, nodes: str | None, soft: bool, yes
 async def list_databases(session: Session) -> None:
     """List the databases with their groups."""
 
-    def show(answer: dict[str, Any]) -> None:
+    def show(answer: DatabaseList) -> None:
         rows = []
-        for database in answer["Databases"]:
-            group = database["NodesTopology"]
-            tags = [", ".join(n["NodeTag"] for n in group[state]) for state in ("Members", "Rehabs", "Promotables")]
-            rows.append((database["Name"], *tags, str(database["TasksCount"]), "disabled" * database["Disabled"]))
+        for database in answer.databases:
+            group = database.nodes_topology
+            states = (group.members, group.rehabs, group.promotables)
+            tags = [", ".join(node.node_tag for node in nodes) for nodes in states]
+            rows.append((database.name, *tags, str(database.tasks_count), "disabled" * database.disabled))
         print_table("", ("database", "members", "rehabs", "promotables", "tasks", ""), rows, empty="No databases.")
 
-    session.show(await session.call("GET", "/databases"), show)
+    session.show(await session.call("GET", "/databases", DatabaseList), show)
 
 
 @db.command("removed")
 @talks
 async def list_removed(session: Session) -> None:
     """List the copies of softly deleted databases: on which node and where their files are."""
-    nodes = (await session.call("GET", "/cluster/topology"))["Topology"]["AllNodes"]
-    found, silent = [], []
+    nodes = (await session.call("GET", "/cluster/topology", ClusterView)).shown.topology.all_nodes
+    found: list[tuple[str, Removed]] = []
+    shown: list[Json] = []
+    silent = []
     for tag, url in sorted(nodes.items()):
         if not await session.answers(url):
             silent.append(tag)
             continue
-        answer = await session.ask_at(url, "GET", "/admin/databases/removed")
-        found += [{"NodeTag": tag} | copy for copy in answer["Removed"]]
+        answer = await session.ask_at(url, "GET", "/admin/databases/removed", RemovedCopies)
+        found += [(tag, copy) for copy in answer.shown.removed]
+        shown += [{"NodeTag": tag} | copy for copy in answer.json["Removed"]]
 
-    def show(_: Any) -> None:
+    def show(_: object) -> None:
         rows = [
-            (
-                one["NodeTag"],
-                one["Database"],
-                f"{one['Documents']:,}",
-                one["DeletedAt"][:19],
-                one["Folder"],
-                one["Path"],
-            )
-            for one in found
+            (tag, one.database, f"{one.documents:,}", one.deleted_at[:19], one.folder, one.path) for tag, one in found
         ]
         columns = ("node", "database", "documents", "deleted at (UTC)", "folder", "file")
         print_table("", columns, rows, empty="No copies of softly deleted databases.")
         if silent:
             click.echo(f"Not asked, as they do not answer: {', '.join(silent)}.")
 
-    session.show({"Removed": found, "Silent": silent}, show)
+    session.show(Answer({"Removed": shown, "Silent": silent}, found), show)
 
 
 @db.command()
@@ -111,12 +110,12 @@ async def restore(session: Session, folder: str, tag: str, name: str | None) -> 
 
     Its tasks, connection strings and indexes were deleted with it.
     """
-    nodes = (await session.call("GET", "/cluster/topology"))["Topology"]["AllNodes"]
+    nodes = (await session.call("GET", "/cluster/topology", ClusterView)).shown.topology.all_nodes
     if tag not in nodes:
         raise NotFound(f"Node '{tag}' is not in the cluster. Known nodes: {', '.join(sorted(nodes))}.")
     query = urlencode({"folder": folder} | ({"name": name} if name else {}))
     try:
-        answer = await session.ask_at(nodes[tag], "POST", f"/admin/databases/restore?{query}")
+        answer = await session.ask_at(nodes[tag], "POST", f"/admin/databases/restore?{query}", GroupChanged)
     except HttpUnreachable as error:
         raise NotNow(f"{error}. The files are on node {tag} only; try again when it answers.") from None
-    session.show(answer, f"Database {answer['Name']} is there again, on {tag}.")
+    session.show(answer, f"Database {answer.shown.name} is there again, on {tag}.")

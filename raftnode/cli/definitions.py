@@ -1,16 +1,18 @@
 """`raftnode etl`, `connection-string`, `task` and `pin`: defining tasks and where their data goes."""
 
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 import click
 from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
-from raftnode.cli.session import CommandFailed, Session, find_task, talks
+from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import counted, print_table
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
+from raftnode.web.views.base import Json
+from raftnode.web.views.tasks import FailedDocuments, TaskChanged, TaskInfo, TaskList
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
@@ -28,28 +30,28 @@ def etl() -> None:
 async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     """Add an ETL task, or edit the one of the same name, from RavenDB's JSON (- reads standard input)."""
     definition = _definition(file)
-    listed = await session.call("GET", f"/databases/{quote(database)}/tasks")
+    listed = await session.call("GET", f"/databases/{quote(database)}/tasks", TaskList)
     name = str(definition.get("Name", ""))
-    known = next((task for task in listed["OngoingTasks"] if fold(task["TaskName"]) == fold(name)), None)
-    query = "" if known is None else f"?id={known['TaskId']}"
-    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", json=definition)
+    known = next((task for task in listed.shown.ongoing_tasks if fold(task.task_name) == fold(name)), None)
+    query = "" if known is None else f"?id={known.task_id}"
+    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", TaskChanged, json=definition)
     done = "added" if known is None else "edited"
-    said = [f"Task {name} is {done}; {answer['ResponsibleNode'] or 'nobody'} is responsible for it."]
-    warnings = [f"Warning: {warning}" for warning in answer.get("Warnings", ())]
+    said = [f"Task {name} is {done}; {answer.shown.responsible_node or 'nobody'} is responsible for it."]
+    warnings = [f"Warning: {warning}" for warning in answer.shown.warnings]
     session.show(answer, "\n".join([*said, *(_undone(known, definition) if known else []), *warnings]))
 
 
-def _undone(before: dict[str, Any], given: dict[str, Any]) -> list[str]:
+def _undone(before: TaskInfo, given: Json) -> list[str]:
     """What an edit takes back of commands that were given before, one sentence each: a file may not know of them."""
-    name, mentor, said = before["TaskName"], before["MentorNode"], []
+    name, mentor, said = before.task_name, before.mentor_node, []
     gone = {"MentorNode", "PinToMentorNode"} & given.keys() and mentor != (given.get("MentorNode") or None)
-    loose = before["PinToMentorNode"] and "PinToMentorNode" in given and not given["PinToMentorNode"]
+    loose = before.pin_to_mentor_node and "PinToMentorNode" in given and not given["PinToMentorNode"]
     if mentor and (gone or loose):
-        how, prefer = ("was pinned to", "") if before["PinToMentorNode"] else ("preferred", " --prefer")
+        how, prefer = ("was pinned to", "") if before.pin_to_mentor_node else ("preferred", " --prefer")
         said.append(
             f"It {how} {mentor}, and the file takes that away: raftnode pin {name} {mentor}{prefer} sets it again."
         )
-    if before["TaskState"] == "Disabled" and given.get("Disabled") is False:
+    if before.task_state == "Disabled" and given.get("Disabled") is False:
         said.append(f"It was disabled, and the file enables it: raftnode task disable {name} disables it again.")
     return said
 
@@ -66,7 +68,7 @@ def connection_string() -> None:
 async def put_connection_string(session: Session, file: BinaryIO, database: str) -> None:
     """Add or edit a connection string from RavenDB's JSON (- reads standard input)."""
     definition = _definition(file)
-    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/connection-strings", json=definition)
+    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/connection-strings", Json, json=definition)
     session.show(answer, f"Connection string {definition.get('Name')} is stored.")
 
 
@@ -75,11 +77,12 @@ async def put_connection_string(session: Session, file: BinaryIO, database: str)
 @talks
 async def list_connection_strings(session: Session, database: str) -> None:
     """List their names by type."""
-    answer = await session.call("GET", f"/databases/{quote(database)}/admin/connection-strings")
+    answer = await session.call("GET", f"/databases/{quote(database)}/admin/connection-strings", Json)
     suffix = "ConnectionStrings"
-    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.items() for name in group or {}]
+    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.shown.items() for name in group or {}]
     shown = [{"Name": name, "Type": kind} for name, kind in found]
-    session.show(shown, lambda _: print_table("", ("name", "type"), found, empty="No connection strings."))
+    none = "No connection strings."
+    session.show(Answer(shown, found), lambda rows: print_table("", ("name", "type"), rows, empty=none))
 
 
 @connection_string.command("delete")
@@ -92,7 +95,7 @@ async def delete_connection_string(session: Session, name: str, kind: str, datab
     """Delete one that no task uses."""
     ask(f"Delete connection string {name} of database {database}?", yes=yes)
     query = urlencode({"connectionString": name, "type": kind})
-    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}")
+    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}", Json)
     session.show(answer, f"Connection string {name} is deleted.")
 
 
@@ -128,9 +131,9 @@ async def reset(session: Session, task: str, database: str | None, yes: bool) ->
     """Forget an ETL task's progress: it starts again from the first document."""
     ask(f"Forget the progress of task {task}? It starts again from the first document.", yes=yes)
     name, found = await find_task(session, task, database)
-    query = urlencode({"configurationName": found["TaskName"]})
-    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}")
-    session.show(answer, f"Task {found['TaskName']} starts again from the first document.")
+    query = urlencode({"configurationName": found.task_name})
+    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Json)
+    session.show(answer, f"Task {found.task_name} starts again from the first document.")
 
 
 @task_group.command()
@@ -142,9 +145,9 @@ async def delete(session: Session, task: str, database: str | None, yes: bool) -
     """Delete a task with its progress."""
     ask(f"Delete task {task} with its progress?", yes=yes)
     name, found = await find_task(session, task, database)
-    query = urlencode({"id": found["TaskId"], "type": found["TaskType"]})
-    answer = await session.call("DELETE", f"/databases/{quote(name)}/admin/tasks?{query}")
-    session.show(answer, f"Task {found['TaskName']} is deleted.")
+    query = urlencode({"id": found.task_id, "type": found.task_type})
+    answer = await session.call("DELETE", f"/databases/{quote(name)}/admin/tasks?{query}", Json)
+    session.show(answer, f"Task {found.task_name} is deleted.")
 
 
 @task_group.command()
@@ -154,9 +157,9 @@ async def delete(session: Session, task: str, database: str | None, yes: bool) -
 async def failed(session: Session, task: str, database: str | None) -> None:
     """List the documents that a task has passed over: which, when, why."""
     name, found = await find_task(session, task, database)
-    given = found["TaskName"] if found["TaskType"] == "Update" else found["TaskId"]
+    given = found.task_name if found.task_type == "Update" else found.task_id
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/failed"
-    answer = await session.call("GET", f"{path}?type={found['TaskType']}")
+    answer = await session.call("GET", f"{path}?type={found.task_type}", FailedDocuments)
     session.show(answer, _show_failed)
 
 
@@ -167,37 +170,36 @@ async def failed(session: Session, task: str, database: str | None) -> None:
 async def retry(session: Session, task: str, database: str | None) -> None:
     """Try the documents again that a task has passed over."""
     name, found = await find_task(session, task, database)
-    query = urlencode({"key": found["TaskId"], "type": found["TaskType"]})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}")
-    count = found["Failed"]
+    query = urlencode({"key": found.task_id, "type": found.task_type})
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Json)
+    count = found.failed
     what = (
         f"tries {counted(count, 'document')} again" if count else "has passed no document over: nothing is to be tried"
     )
-    session.show(answer, f"Task {found['TaskName']} {what}.")
+    session.show(answer, f"Task {found.task_name} {what}.")
 
 
-def _show_failed(answer: dict[str, Any]) -> None:
+def _show_failed(answer: FailedDocuments) -> None:
     rows = [
-        (escape(one["DocumentId"]), one["At"][:19], escape(one["Transform"]), escape(one["Error"]))
-        for one in answer["Documents"]
+        (escape(one.document_id), one.at[:19], escape(one.transform), escape(one.error)) for one in answer.documents
     ]
-    none = "No document is passed over." if not answer["Failed"] else "The documents are not known here."
+    none = "No document is passed over." if not answer.failed else "The documents are not known here."
     print_table("", ("document", "passed over", "transform", "why"), rows, empty=none)
-    if answer["Unknown"]:
-        click.echo(answer["Unknown"])
-    if answer["Unlisted"]:
-        name = answer["TaskName"]
+    if answer.unknown:
+        click.echo(answer.unknown)
+    if answer.unlisted:
+        name = answer.task_name
         click.echo(
-            f"Not listed: {answer['Unlisted']:,} more. `raftnode task retry {name}` tries the newest 5,000 of them a "
+            f"Not listed: {answer.unlisted:,} more. `raftnode task retry {name}` tries the newest 5,000 of them a "
             f"transform as well; `raftnode task reset {name}` carries everything again."
         )
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:
     name, found = await find_task(session, task, database)
-    query = urlencode({"key": found["TaskId"], "type": found["TaskType"], "disable": str(disable).lower()})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}")
-    session.show(answer, f"Task {found['TaskName']} is {'disabled' if disable else 'enabled'}.")
+    query = urlencode({"key": found.task_id, "type": found.task_type, "disable": str(disable).lower()})
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}", Json)
+    session.show(answer, f"Task {found.task_name} is {'disabled' if disable else 'enabled'}.")
 
 
 @click.command()
@@ -212,15 +214,16 @@ async def pin(session: Session, task: str, node: str | None, database: str | Non
     if off == bool(node) or (off and prefer):
         raise click.UsageError("Give a node, or --off.")
     name, found = await find_task(session, task, database)
-    if not found["TaskId"]:
+    if not found.task_id:
         raise CommandFailed(f"Task '{task}' fills a node and belongs to its mentor; it cannot be pinned.")
     where = "" if off else f"&node={quote((node or '').upper())}&pinned={'false' if prefer else 'true'}"
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/pin?key={found['TaskId']}{where}")
+    path = f"/databases/{quote(name)}/admin/tasks/pin?key={found.task_id}{where}"
+    answer = await session.call("POST", path, Json)
     done = "is free to run anywhere" if off else f"{'prefers' if prefer else 'is pinned to'} {(node or '').upper()}"
-    session.show(answer, f"Task {found['TaskName']} {done}.")
+    session.show(answer, f"Task {found.task_name} {done}.")
 
 
-def _definition(file: BinaryIO) -> dict[str, Any]:
+def _definition(file: BinaryIO) -> Json:
     try:
         value = from_python_json(file.read())
     except ValueError as error:

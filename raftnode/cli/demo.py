@@ -21,6 +21,9 @@ from raftnode.cli.session import CommandFailed
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import epoch
 from raftnode.foundation.decoding import from_python_json
+from raftnode.web.views.base import Json, read
+from raftnode.web.views.status import Status
+from raftnode.web.views.tasks import TaskStatus
 
 DATABASE = "Northwind"
 GROUP = ("A", "B", "E")
@@ -84,7 +87,7 @@ class Story:
         self.console = Console(highlight=False, soft_wrap=True)
         self.begun = time.monotonic()
         self.documents = _northwind()
-        self.seen: dict[str, Any] = {}
+        self.seen: Status | None = None
         self.frozen: str | None = None
 
     async def five_nodes(self) -> None:
@@ -120,7 +123,7 @@ class Story:
         await self.cluster.formed()
         status = await self.status()
         self.say(
-            f"{len(self.cluster.nodes)} node processes, each with a lease; the leader is {status['Node']['Leader']}"
+            f"{len(self.cluster.nodes)} node processes, each with a lease; the leader is {status.node.leader}"
             if len(self.cluster.nodes) > 1
             else "one node process, with a lease"
         )
@@ -141,19 +144,19 @@ class Story:
         """Waits until somebody runs the task; shows who is responsible, and why."""
         await self.until(self.task_runs, "the task's first run")
         task = _task(await self.status())
-        placement = task["Placement"]
+        placement = task.placement
         table = Table(
-            title=f"Who runs it? Every node works it out for itself: {placement['Node']}, by rule {placement['Rule']}"
+            title=f"Who runs it? Every node works it out for itself: {placement.node}, by rule {placement.rule}"
         )
         for column in ("node", "state", "score", "ruled out by"):
             table.add_column(column)
-        for ranked in placement["Ranking"]:
-            mine = ranked["Node"] == placement["Node"]
-            row = (ranked["Node"], ranked["State"], f"{int(ranked['Score']):,}", ranked["RuledOut"] or "")
+        for ranked in placement.ranking:
+            mine = ranked.node == placement.node
+            row = (ranked.node, ranked.state, f"{int(ranked.score):,}", ranked.ruled_out or "")
             table.add_row(*row, style="bold green" if mine else "")
         self.console.print(table)
-        self.say(f"{task['Holder']} claimed it: epoch {epoch(task['Epoch'])}, its fencing token in the target")
-        return str(task["Holder"])
+        self.say(f"{task.holder} claimed it: epoch {epoch(task.epoch)}, its fencing token in the target")
+        return str(task.holder)
 
     async def feed(self, tag: str) -> None:
         """Writes the other orders, a few at a time, to one node that stays up."""
@@ -164,20 +167,21 @@ class Story:
 
     async def nap(self, holder: str) -> None:
         """Freezes the responsible node until its lease has just ended, and shows that it stops before it goes on."""
-        timings = (await self.status())["Cluster"]["Timings"]
-        before = _task(await self.status())["Epoch"]
-        nap_ms = timings["LeaseMs"] + timings["TaskStopTimeoutMs"] // 3
+        status = await self.status()
+        timings, before = status.cluster.timings, int(_task(status).epoch or 0)
+        assert timings is not None, "a cluster that is formed has timings"
+        nap_ms = timings.lease_ms + timings.task_stop_timeout_ms // 3
         self.cluster.signal(holder, signal.SIGSTOP)
         self.say(
             f"[red]{holder} is frozen[/] (SIGSTOP) for {nap_ms} ms, a little longer than its lease of "
-            f"{timings['LeaseMs']} ms"
+            f"{timings.lease_ms} ms"
         )
         await asyncio.sleep(nap_ms / 1000)
         self.cluster.wake(holder)
 
         async def claimed_anew() -> bool:
             task = _task(await self.status())
-            return bool(task["Holder"] == holder and int(task["Epoch"]) > int(before))
+            return task.holder == holder and int(task.epoch or 0) > before
 
         await self.until(claimed_anew, f"a new claim of {holder}")
         self.say(
@@ -196,7 +200,7 @@ class Story:
 
         async def moved() -> bool:
             task = _task(await self.status())
-            return bool(task["Holder"] != holder and task["ClaimState"] == "Held")
+            return task.holder != holder and task.claim_state == "Held"
 
         await self.until(moved, "the task on another node")
         self.say(f"relocated [bold]{time.monotonic() - frozen:.1f} s[/] after the freeze; nobody handed it out")
@@ -218,7 +222,7 @@ class Story:
 
         async def handed_back() -> bool:
             task = _task(await self.status())
-            return bool(task["Holder"] == holder and task["ClaimState"] == "Held")
+            return task.holder == holder and task.claim_state == "Held"
 
         await self.until(handed_back, f"the task back on {holder}")
         self.say(f"handed back to {holder} by release and claim, without overlap")
@@ -256,11 +260,11 @@ class Story:
         """One line with the time since the beginning."""
         self.console.print(f"[dim]{time.monotonic() - self.begun:6.1f} s[/]  {text}")
 
-    def orders(self) -> list[dict[str, Any]]:
+    def orders(self) -> list[Json]:
         """Northwind's orders."""
         return [d for d in self.documents if d["@metadata"]["@collection"] == "Orders"]
 
-    async def put(self, documents: list[dict[str, Any]], tag: str) -> None:
+    async def put(self, documents: list[Json], tag: str) -> None:
         """Writes documents to a node, synced there."""
         commands = [{"Type": "PUT", "Id": d["@metadata"]["@id"], "Document": d} for d in documents]
         await self.call("POST", f"/databases/{DATABASE}/bulk_docs", {"Commands": commands}, tag)
@@ -270,7 +274,7 @@ class Story:
         answer = await self.cluster.http.request(method, self.cluster.nodes[tag].url + path, json=body, timeout_s=15)
         return answer.json() if answer.body else None
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """The status as a node that has a lease sees it."""
         deadline = time.monotonic() + STEP_TIMEOUT_SEC
         while time.monotonic() < deadline:
@@ -279,16 +283,21 @@ class Story:
             await asyncio.sleep(POLL_SEC)
         raise DemoFailed("no node with a lease answers")
 
-    async def look(self) -> dict[str, Any] | None:
+    async def look(self) -> Status | None:
         """One look at the status, None if no node with a lease answers. What is new since the last one is said."""
         for tag in pids(self.cluster):
-            status = await self.cluster.status(tag) if tag != self.frozen else None
-            if status and status["Node"]["HasLease"] and status["Node"]["Leader"] is not None:
+            status = await self.seen_by(tag) if tag != self.frozen else None
+            if status and status.node.has_lease and status.node.leader is not None:
                 for event in events(self.seen, status):
                     self.say(event)
                 self.seen = status
                 return status
         return None
+
+    async def seen_by(self, tag: str) -> Status | None:
+        """The node's status, None while it does not answer."""
+        status = await self.cluster.status(tag)
+        return None if status is None else read(status, Status)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Waits for a condition, watching the cluster meanwhile."""
@@ -310,28 +319,27 @@ class Story:
 
     async def task_runs(self) -> bool:
         """Whether somebody holds the task."""
-        return bool(_task(await self.status())["ClaimState"] == "Held")
+        return _task(await self.status()).claim_state == "Held"
 
     async def runs_on(self, tag: str) -> bool:
         """Whether the task's body runs on the node, by its own word: only then is its kernel timer armed."""
-        status = await self.cluster.status(tag)
-        run = _task(status)["RunHere"] if status else None
-        return run is not None and run["State"] == "Running"
+        status = await self.seen_by(tag)
+        run = _task(status).run_here if status else None
+        return run is not None and run.state == "Running"
 
     async def ended(self, tag: str) -> bool:
         """Whether the node's process has ended."""
         return self.cluster.ended(tag) is not None
 
 
-def _task(status: dict[str, Any]) -> dict[str, Any]:
-    tasks: list[dict[str, Any]] = status["Databases"][DATABASE]["Tasks"]
-    return next(task for task in tasks if task["TaskName"] == TASK)
+def _task(status: Status) -> TaskStatus:
+    return next(task for task in status.databases[DATABASE].tasks if task.task_name == TASK)
 
 
-def _northwind() -> list[dict[str, Any]]:
+def _northwind() -> list[Json]:
     text = (resources.files("raftnode") / "demo" / "northwind.jsonl").read_text(encoding="utf-8")
     return [from_python_json(line) for line in text.splitlines()]
 
 
-def _batches(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _batches(items: list[Json]) -> list[list[Json]]:
     return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]

@@ -4,7 +4,6 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, Column, Float, Integer, MetaData, Numeric, String, Table, func, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from raftnode.foundation.masking import in_text
+from raftnode.web.views.base import Json
 
 ORDERS = 830
 LINES = 2155
@@ -87,7 +87,7 @@ class Target:
         """The target as a person would name it."""
         return f"{_address(self._url).render_as_string()}, schema {self.schema}" if self._url else str(self._file)
 
-    def connection_string(self, name: str) -> dict[str, Any]:
+    def connection_string(self, name: str) -> Json:
         """The connection string in RavenDB's shape."""
         factory = "Npgsql" if self._url else "System.Data.SQLite"
         string = f"Data Source={self._file}"
@@ -137,7 +137,7 @@ def _address(url: str) -> URL:
         raise TargetFailed("--postgres is no address like postgresql://user:password@host:5432/database") from None
 
 
-def etl(name: str, connection_string: str) -> dict[str, Any]:
+def etl(name: str, connection_string: str) -> Json:
     """The demo's task in RavenDB's shape."""
     return {
         "EtlType": "Sql",

@@ -1,14 +1,15 @@
 """`raftnode document ...`: reading documents, to see what is there."""
 
 import json
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
-from raftnode.cli.session import NotFound, NotNow, Session, talks
+from raftnode.cli.session import Answer, NoDocument, NotFound, NotNow, Session, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.http_client import HttpUnreachable
+from raftnode.web.views.base import Json
+from raftnode.web.views.databases import DatabaseTopology
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 
@@ -27,7 +28,8 @@ async def get(session: Session, id: str, database: str) -> None:
     found = await _docs(session, database, {"id": id})
     if found is None:
         raise NotFound(f"Database '{database}' has no document '{id}'.")
-    session.show(found["Results"][0], lambda shown: click.echo(json.dumps(shown, indent=2, ensure_ascii=False)))
+    answer = Answer(found["Results"][0], found["Results"][0])
+    session.show(answer, lambda shown: click.echo(json.dumps(shown, indent=2, ensure_ascii=False)))
 
 
 @document.command("list")
@@ -41,21 +43,23 @@ async def list_documents(session: Session, database: str, prefix: str | None, ta
     found = await _docs(session, database, query)
     shown = [one["@metadata"] for one in (found or {"Results": []})["Results"]]
 
-    def show(_: Any) -> None:
+    def show(_: object) -> None:
         rows = [(m["@id"], m["@collection"], m["@last-modified"][:19], m["@change-vector"]) for m in shown]
         print_table("", ("id", "collection", "modified (UTC)", "change vector"), rows, empty="No documents.")
 
-    session.show(shown, show)
+    session.show(Answer(shown, shown), show)
 
 
-async def _docs(session: Session, database: str, query: dict[str, str]) -> Any:
+async def _docs(session: Session, database: str, query: dict[str, str]) -> Json | None:
     """The answer of a Member, None if there is no such document."""
-    topology = await session.call("GET", f"/topology?{urlencode({'name': database})}")
+    topology = await session.call("GET", f"/topology?{urlencode({'name': database})}", DatabaseTopology)
     path = f"/databases/{quote(database, safe='')}/docs?{urlencode(query)}"
     reason = "it has none"
-    for node in topology["Nodes"]:
+    for node in topology.shown.nodes:
         try:
-            return await session.ask_at(node["Url"].rstrip("/"), "GET", path)
+            return (await session.ask_at(node.url.rstrip("/"), "GET", path, Json)).shown
+        except NoDocument:
+            return None
         except (HttpUnreachable, NotNow) as error:
             reason = str(error)
     raise NotNow(f"No Member of database '{database}' gives it out: {reason.rstrip('.')}. See `raftnode status`.")

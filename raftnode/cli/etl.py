@@ -1,7 +1,6 @@
 """`raftnode etl list`, `show` and `delete`; `put` stands with the other definitions."""
 
 import json
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
@@ -9,9 +8,12 @@ from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.definitions import IN_DATABASE, etl
-from raftnode.cli.session import CommandFailed, Session, find_task, talks
+from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.names import fold
+from raftnode.web.views.base import Json
+from raftnode.web.views.databases import DatabaseNames
+from raftnode.web.views.tasks import TaskInfo, TaskList, TaskStatus
 
 SUFFIX = "Etl"
 
@@ -21,20 +23,24 @@ SUFFIX = "Etl"
 @talks
 async def list_etls(session: Session, database: str | None) -> None:
     """List the ETL tasks with what they read and where it goes."""
-    names = (await session.call("GET", "/databases?namesOnly=true"))["Databases"]
+    names = (await session.call("GET", "/databases?namesOnly=true", DatabaseNames)).shown.databases
     wanted = [name for name in names if database is None or fold(name) == fold(database)]
     if database is not None and not wanted:
         wanted = [database]  # and the answer says that there is none
-    found = []
+    found: list[tuple[str, TaskInfo]] = []
+    shown: list[Json] = []
     for name in wanted:
-        listed = await session.call("GET", f"/databases/{quote(name, safe='')}/tasks")
-        found += [{"Database": name} | t for t in listed["OngoingTasks"] if t["TaskType"].endswith(SUFFIX)]
+        listed = await session.call("GET", f"/databases/{quote(name, safe='')}/tasks", TaskList)
+        for task, given in zip(listed.shown.ongoing_tasks, listed.json["OngoingTasks"], strict=True):
+            if task.task_type.endswith(SUFFIX):
+                found.append((name, task))
+                shown.append({"Database": name} | given)
 
-    def show(_: Any) -> None:
+    def show(_: object) -> None:
         columns = ("database", "task", "kind", "state", "collections", "connection string")
-        print_table("", columns, [_row(task) for task in found], empty="No ETL tasks.")
+        print_table("", columns, [_row(*task) for task in found], empty="No ETL tasks.")
 
-    session.show(found, show)
+    session.show(Answer(shown, found), show)
 
 
 @etl.command("show")
@@ -44,11 +50,11 @@ async def list_etls(session: Session, database: str | None) -> None:
 async def show_etl(session: Session, task: str, database: str | None) -> None:
     """Print an ETL task's definition in RavenDB's JSON, as `etl put` takes it."""
     name, found = await _etl(session, task, database)
-    query = urlencode({"key": found["TaskId"], "type": found["TaskType"]})
-    stored = (await session.call("GET", f"/databases/{quote(name, safe='')}/task?{query}"))["Configuration"]
-    del stored["TaskId"]
-    shown = {"EtlType": found["TaskType"].removesuffix(SUFFIX)} | stored
-    session.show(shown, lambda given: click.echo(json.dumps(given, indent=2, ensure_ascii=False)))
+    query = urlencode({"key": found.task_id, "type": found.task_type})
+    stored = (await session.call("GET", f"/databases/{quote(name, safe='')}/task?{query}", TaskInfo)).shown
+    shown = {"EtlType": found.task_type.removesuffix(SUFFIX)} | stored.configuration
+    del shown["TaskId"]
+    session.show(Answer(shown, shown), lambda given: click.echo(json.dumps(given, indent=2, ensure_ascii=False)))
 
 
 @etl.command("delete")
@@ -60,24 +66,24 @@ async def delete_etl(session: Session, task: str, database: str | None, yes: boo
     """Delete an ETL task with its progress; the same as `raftnode task delete`."""
     ask(f"Delete task {task} with its progress?", yes=yes)
     name, found = await _etl(session, task, database)
-    query = urlencode({"id": found["TaskId"], "type": found["TaskType"]})
-    answer = await session.call("DELETE", f"/databases/{quote(name, safe='')}/admin/tasks?{query}")
-    session.show(answer, f"Task {found['TaskName']} is deleted.")
+    query = urlencode({"id": found.task_id, "type": found.task_type})
+    answer = await session.call("DELETE", f"/databases/{quote(name, safe='')}/admin/tasks?{query}", Json)
+    session.show(answer, f"Task {found.task_name} is deleted.")
 
 
-async def _etl(session: Session, task: str, database: str | None) -> tuple[str, dict[str, Any]]:
+async def _etl(session: Session, task: str, database: str | None) -> tuple[str, TaskStatus]:
     name, found = await find_task(session, task, database)
-    if not found["TaskType"].endswith(SUFFIX):
-        raise CommandFailed(f"Task '{task}' is of kind {found['TaskType']} and no ETL.")
+    if not found.task_type.endswith(SUFFIX):
+        raise CommandFailed(f"Task '{task}' is of kind {found.task_type} and no ETL.")
     return name, found
 
 
-def _row(task: dict[str, Any]) -> tuple[str, ...]:
-    given = task["Configuration"]
+def _row(database: str, task: TaskInfo) -> tuple[str, ...]:
+    given = task.configuration
     collections = {c for transform in given.get("Transforms") or [] for c in transform.get("Collections") or []}
     everything = any(transform.get("ApplyToAllDocuments") for transform in given.get("Transforms") or [])
     return (
-        escape(task["Database"]), escape(task["TaskName"]), task["TaskType"], task["TaskState"],
+        escape(database), escape(task.task_name), task.task_type, task.task_state,
         "all documents" if everything else escape(", ".join(sorted(collections))),
         escape(given.get("ConnectionStringName") or ""),
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """`raftnode db add-node`, `promote`, `reorder`, `dynamic`, `lock`, `enable`, `disable`: groups and states."""
 
-from typing import Any
 from urllib.parse import urlencode
 
 import click
@@ -8,6 +7,9 @@ import click
 from raftnode.cli.cluster import Tag
 from raftnode.cli.databases import db
 from raftnode.cli.session import CommandFailed, Session, talks
+from raftnode.record.model import Topology
+from raftnode.web.views.base import Json
+from raftnode.web.views.databases import GroupChanged, StatesSet
 
 MODES = {"off": "Unlock", "error": "PreventDeletesError", "ignore": "PreventDeletesIgnore"}
 
@@ -22,8 +24,8 @@ async def add_node(session: Session, name: str, tag: str | None, mentor: str | N
     everything."""
     given = {"name": name, "node": tag, "mentor": mentor}
     query = urlencode({key: value for key, value in given.items() if value})
-    answer = await session.call("PUT", f"/admin/databases/node?{query}")
-    session.show(answer, f"{_group(answer)} A Promotable becomes a Member when it is filled.")
+    answer = await session.call("PUT", f"/admin/databases/node?{query}", GroupChanged)
+    session.show(answer, f"{_group(answer.shown)} A Promotable becomes a Member when it is filled.")
 
 
 @db.command()
@@ -32,8 +34,9 @@ async def add_node(session: Session, name: str, tag: str | None, mentor: str | N
 @talks
 async def promote(session: Session, name: str, tag: str) -> None:
     """Make a node of the group a Member at once, however far it is."""
-    answer = await session.call("POST", f"/admin/databases/promote?{urlencode({'name': name, 'node': tag})}")
-    session.show(answer, _group(answer))
+    query = urlencode({"name": name, "node": tag})
+    answer = await session.call("POST", f"/admin/databases/promote?{query}", GroupChanged)
+    session.show(answer, _group(answer.shown))
 
 
 @db.command()
@@ -44,7 +47,7 @@ async def promote(session: Session, name: str, tag: str) -> None:
 async def reorder(session: Session, name: str, tags: tuple[str, ...], fixed: bool) -> None:
     """Put the Members into this order; the first is the preferred node."""
     body = {"MembersOrder": tags, "Fixed": fixed}
-    answer = await session.call("POST", f"/admin/databases/reorder?{urlencode({'name': name})}", json=body)
+    answer = await session.call("POST", f"/admin/databases/reorder?{urlencode({'name': name})}", Json, json=body)
     session.show(answer, f"The Members of {name} are in the order {', '.join(tags)}.")
 
 
@@ -55,7 +58,7 @@ async def reorder(session: Session, name: str, tags: tuple[str, ...], fixed: boo
 async def dynamic(session: Session, name: str, state: str) -> None:
     """Whether the observer may replace a node of the group that stays away."""
     query = urlencode({"name": name, "enable": str(state == "on").lower()})
-    answer = await session.call("POST", f"/admin/databases/dynamic-node-distribution?{query}")
+    answer = await session.call("POST", f"/admin/databases/dynamic-node-distribution?{query}", Json)
     may = "replaces" if state == "on" else "does not replace"
     session.show(answer, f"The observer {may} nodes of {name} that stay away.")
 
@@ -67,7 +70,7 @@ async def dynamic(session: Session, name: str, state: str) -> None:
 async def lock(session: Session, name: str, mode: str) -> None:
     """Lock a database against deletion: `error` refuses it, `ignore` lets it do nothing, `off` allows it."""
     body = {"DatabaseNames": [name], "Mode": MODES[mode]}
-    answer = await session.call("POST", "/admin/databases/set-lock", json=body)
+    answer = await session.call("POST", "/admin/databases/set-lock", Json, json=body)
     session.show(answer, f"The lock mode of {name} is {MODES[mode]}.")
 
 
@@ -89,17 +92,16 @@ async def disable(session: Session, name: str) -> None:
 
 async def _set_state(session: Session, name: str, verb: str) -> None:
     # Asked for first, as the answer to a change speaks of each name and is never a 404.
-    await session.call("GET", f"/admin/databases?{urlencode({'name': name})}")
-    answer = await session.call("POST", f"/admin/databases/{verb}", json={"DatabaseNames": [name]})
-    [done] = answer["Status"]
-    if not done["Success"]:
-        raise CommandFailed(done["Reason"])
-    session.show(answer, f"Database {done['Name']} is {verb}d.")
+    await session.call("GET", f"/admin/databases?{urlencode({'name': name})}", Json)
+    answer = await session.call("POST", f"/admin/databases/{verb}", StatesSet, json={"DatabaseNames": [name]})
+    [done] = answer.shown.status
+    if not done.success:
+        raise CommandFailed(done.reason or "It was refused.")
+    session.show(answer, f"Database {done.name} is {verb}d.")
 
 
-def _group(answer: dict[str, Any]) -> str:
-    topology = answer["Topology"]
-    parts = [
-        f"{state}: {', '.join(topology[state])}" for state in ("Members", "Promotables", "Rehabs") if topology[state]
-    ]
-    return f"The group of {answer['Name']} has {'; '.join(parts)}."
+def _group(answer: GroupChanged) -> str:
+    group = answer.topology or Topology()
+    states = (("Members", group.members), ("Promotables", group.promotables), ("Rehabs", group.rehabs))
+    parts = [f"{state}: {', '.join(tags)}" for state, tags in states if tags]
+    return f"The group of {answer.name} has {'; '.join(parts)}."

@@ -9,11 +9,12 @@ from urllib.parse import quote
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from raftnode.cli.session import CommandFailed, NotNow, Session, talks
+from raftnode.cli.session import Answer, CommandFailed, NotNow, Session, talks
 from raftnode.cli.tables import counted
 from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
 from raftnode.foundation.inflate import Inflater, NotCompressed, encoding_of
 from raftnode.foundation.splitter import ItemTooLarge, NotItems, Splitter
+from raftnode.web.views.databases import DatabaseTopology
 
 BATCH_DOCUMENTS_MAX = 1_000
 BATCH_BYTES_MAX = 4 << 20
@@ -49,8 +50,8 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
 
     An import that was interrupted may simply be repeated: documents are put by their id.
     """
-    answer = await session.call("GET", f"/topology?name={quote(database, safe='')}")
-    members = [node["Url"].rstrip("/") for node in answer["Nodes"]]
+    answer = await session.call("GET", f"/topology?name={quote(database, safe='')}", DatabaseTopology)
+    members = [node.url.rstrip("/") for node in answer.shown.nodes]
     if not members:
         raise NotNow(f"Database '{database}' has no member that could take documents; see `raftnode status`.")
     bar = Progress(
@@ -66,7 +67,8 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
                 bar.update(task, completed=count)
         except (NotItems, ItemTooLarge, NotCompressed) as error:
             raise CommandFailed(f"{file.name}: {error} {_imported(count)}") from None
-    session.show({"Database": database, "Imported": count}, f"{counted(count, 'document')} imported into {database}.")
+    done = {"Database": database, "Imported": count}
+    session.show(Answer(done, done), f"{counted(count, 'document')} imported into {database}.")
 
 
 async def _send(session: Session, members: list[str], path: str, batch: _Batch, before: int) -> None:

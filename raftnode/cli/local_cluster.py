@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from raftnode.foundation.http_client import Http, HttpError
+from raftnode.web.views.base import Json
 
 POLL_SEC = 0.02
 PORT_MIN = 10_000
@@ -129,11 +130,11 @@ class LocalCluster:
                 node.process.kill()
                 node.process.wait()
 
-    async def status(self, tag: str) -> dict[str, Any] | None:
-        """The node's status, None while it does not answer."""
+    async def status(self, tag: str) -> Json | None:
+        """The node's status as JSON, None while it does not answer."""
         with contextlib.suppress(HttpError):
             answer = await self.http.request("GET", f"{self.nodes[tag].url}/status", timeout_s=1.0)
-            status: dict[str, Any] = answer.json()
+            status: Json = answer.json()
             return status
         return None
 

@@ -1,5 +1,6 @@
 """`raftnode why`, `what-if`, `drain` and `node traits`: where tasks are, where they would be, and what decides it."""
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -10,6 +11,10 @@ from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
 from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
 from raftnode.cli.tables import console, counted, epoch, moment, print_table
+from raftnode.record.whatif import Fate
+from raftnode.web.views.base import Json
+from raftnode.web.views.cluster import NodeTraits, WhatIf
+from raftnode.web.views.why import Why
 
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
 
@@ -53,11 +58,11 @@ class TagWeight(TagAnd):
 async def why(session: Session, task: str, database: str | None, everything: bool) -> None:
     """Say why a task is where it is: the rule, the ranking, what put it there, and its runs."""
     name, found = await find_task(session, task, database)
-    given = found["TaskName"] if found["TaskType"] == "Update" else found["TaskId"]
+    given = found.task_name if found.task_type == "Update" else found.task_id
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/why"
-    answer = await session.call("GET", f"{path}?type={found['TaskType']}")
-    session.show(answer, lambda answer: _show_why(answer, everything))
-    end_by(answer["Quorum"], [answer])
+    answer = await session.call("GET", f"{path}?type={found.task_type}", Why)
+    session.show(answer, lambda shown: _show_why(shown, everything))
+    end_by(answer.shown.quorum, [answer.shown])
 
 
 @click.command("what-if")
@@ -80,7 +85,7 @@ async def what_if(
     databases: tuple[str, ...],
 ) -> None:
     """Say which tasks would move, and which would wait. Changes nothing; each option may be repeated."""
-    supposed: dict[str, Any] = {
+    supposed: Json = {
         "Lost": lost,
         "Added": [{"Tag": tag} for tag in added],
         "Drained": drained,
@@ -90,9 +95,14 @@ async def what_if(
     }
     if databases:
         supposed["Databases"] = databases
-    answer = await session.call("POST", "/cluster/what-if", json=supposed)
-    session.show(answer, _show_forecast)
-    end_by(answer["Quorum"], [])
+    answer = await session.call("POST", "/cluster/what-if", WhatIf, json=supposed)
+
+    def show(forecast: WhatIf) -> None:
+        show_quorum(forecast.quorum)
+        _show_moves(forecast.moves, forecast.waits)
+
+    session.show(answer, show)
+    end_by(answer.shown.quorum, [])
 
 
 @click.command()
@@ -101,11 +111,11 @@ async def what_if(
 @talks
 async def drain(session: Session, tag: str, off: bool) -> None:
     """Hand a node's tasks over, before it is stopped; lists what moves and what waits."""
-    answer = await session.call("POST", f"/admin/cluster/{'undrain' if off else 'drain'}?nodeTag={tag}")
+    answer = await session.call("POST", f"/admin/cluster/{'undrain' if off else 'drain'}?nodeTag={tag}", NodeTraits)
 
-    def show(answer: dict[str, Any]) -> None:
+    def show(done: NodeTraits) -> None:
         click.echo(f"Node {tag} {'takes part again' if off else 'hands its tasks over'}.")
-        _show_forecast(answer)
+        _show_moves(done.moves, done.waits)
 
     session.show(answer, show)
 
@@ -121,12 +131,13 @@ async def traits(session: Session, tag: str, weight: int | None, labels: str | N
     if weight is None and labels is None:
         raise click.UsageError("Nothing is to be set: give --weight, --labels or both.")
     query = urlencode({"nodeTag": tag} | {name: value for name, value in given.items() if value is not None})
-    answer = await session.call("POST", f"/admin/cluster/node/traits?{query}")
+    answer = await session.call("POST", f"/admin/cluster/node/traits?{query}", NodeTraits)
 
-    def show(answer: dict[str, Any]) -> None:
-        now = answer["Node"]
-        click.echo(f"Node {tag} has weight {now['Weight']} and the labels {', '.join(now['Labels']) or '(none)'}.")
-        _show_forecast(answer)
+    def show(done: NodeTraits) -> None:
+        if done.node is not None:
+            labels = ", ".join(done.node.labels) or "(none)"
+            click.echo(f"Node {tag} has weight {done.node.weight} and the labels {labels}.")
+        _show_moves(done.moves, done.waits)
 
     session.show(answer, show)
 
@@ -135,32 +146,31 @@ def _labels(given: str) -> list[str]:
     return [label.strip() for label in given.split(",") if label.strip()]
 
 
-def _show_why(answer: dict[str, Any], everything: bool) -> None:
-    placement, cause = answer["Placement"], answer["Cause"]
+def _show_why(answer: Why, everything: bool) -> None:
+    placement, cause = answer.placement, answer.cause
     out = console()
-    show_quorum(answer["Quorum"])
-    out.print(f"[bold]{escape(answer['TaskName'])}[/] ({placement['Rule']}): {escape(answer['Because'])}")
-    out.print(", ".join(part for part in (coloured(answer["State"]), fares(answer)) if part))
+    show_quorum(answer.quorum)
+    out.print(f"[bold]{escape(answer.task_name)}[/] ({placement.rule}): {escape(answer.because)}")
+    out.print(", ".join(part for part in (coloured(answer.state), fares(answer)) if part))
     for reason in trouble(answer):
         out.print(f"  {reason}")
-    out.print(escape(cause["Sentence"]))
-    for decision in answer["Decisions"]:
-        out.print(f"  {moment(decision['At'])} {escape(decision['Message'])}")
-    ranking = [(r["Node"], r["State"], r["Score"], r["RuledOut"] or "") for r in placement["Ranking"]]
+    out.print(escape(cause.sentence))
+    for decision in answer.decisions:
+        out.print(f"  {moment(decision.at)} {escape(decision.message)}")
+    ranking = [(r.node, r.state, r.score, r.ruled_out or "") for r in placement.ranking]
     print_table("", ("node", "state", "score", "ruled out"), ranking, empty="The group is empty.")
-    runs = [(epoch(r["Epoch"]), r["Node"], r["State"], escape(r["Reason"] or "")) for r in answer["Runs"]]
+    runs = [(epoch(r.epoch), r.node, r.state, escape(r.reason or "")) for r in answer.runs]
     shown = runs if everything else runs[:RUNS_SHOWN]
     print_table("", ("epoch", "node", "run", "why it ended"), shown, empty="It has not run yet.")
     if len(shown) < len(runs):
         out.print(f"and {counted(len(runs) - len(shown), 'run')} before these: --all")
 
 
-def _show_forecast(answer: dict[str, Any]) -> None:
-    show_quorum(answer.get("Quorum") or {"Sentence": None})
-    moves = [
-        (escape(fate["Database"]), escape(fate["TaskName"]), fate["From"] or "nobody", fate["To"], fate["Rule"])
-        for fate in answer["Moves"]
+def _show_moves(moves: Iterable[Fate], waits: Iterable[Fate]) -> None:
+    moving = [
+        (escape(fate.database), escape(fate.task_name), fate.source or "nobody", fate.target or "nobody", fate.rule)
+        for fate in moves
     ]
-    print_table("", ("database", "moves", "from", "to", "rule"), moves, empty="No task moves.")
-    waits = [(escape(fate["Database"]), escape(fate["TaskName"]), escape(fate["Reason"])) for fate in answer["Waits"]]
-    print_table("", ("database", "waits", "why"), waits, empty="No task waits.")
+    print_table("", ("database", "moves", "from", "to", "rule"), moving, empty="No task moves.")
+    waiting = [(escape(fate.database), escape(fate.task_name), escape(fate.reason or "")) for fate in waits]
+    print_table("", ("database", "waits", "why"), waiting, empty="No task waits.")

@@ -7,7 +7,7 @@ import click
 
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.run import settings_of, with_settings
-from raftnode.cli.session import CommandFailed, Session, talks
+from raftnode.cli.session import Answer, CommandFailed, Session, talks
 from raftnode.cli.tables import counted
 from raftnode.foundation.atomic_files import replacing
 
@@ -38,7 +38,7 @@ async def save(session: Session, file: Path, local: bool) -> None:
         raise CommandFailed(f"The snapshot did not arrive whole; try again. {error}") from None
     about = {"File": str(file), "Bytes": len(data), "Index": record.index, "ClusterId": record.cluster_id}
     holds = f"{counted(len(data), 'byte')}, {counted(len(record.databases), 'database')}"
-    session.show(about, f"{file}: {holds}, up to entry {record.index}.")
+    session.show(Answer(about, about), f"{file}: {holds}, up to entry {record.index}.")
 
 
 @snapshot.command()

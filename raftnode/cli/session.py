@@ -8,13 +8,18 @@ import ssl
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic
 
 import click
+from msgspec import ValidationError
 
 from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable, Response
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.names import fold
+from raftnode.web.views.base import Shown, read
+from raftnode.web.views.status import Status
+from raftnode.web.views.tasks import TaskStatus
 
 URL = "http://127.0.0.1:8080"
 TIMEOUT_SEC = 60.0
@@ -48,6 +53,10 @@ class NotFound(CommandFailed):
     exit_code = 4
 
 
+class NoDocument(NotFound):
+    """A 404 without a word, as there is for a document."""
+
+
 class NotNow(CommandFailed):
     """No leader, no lease, or not in time: worth trying again."""
 
@@ -56,6 +65,14 @@ class NotNow(CommandFailed):
 
 FAILING = 6
 """Something that was asked about fails: a task, or a document that a task has passed over."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Shown]):
+    """An answer as a view, and its JSON as it came, which may say more than this version knows."""
+
+    json: Any
+    shown: Shown
 
 
 class Session:
@@ -71,29 +88,24 @@ class Session:
         """The node that is asked first."""
         return self._urls[0]
 
-    async def call(
-        self, method: str, path: str, *, json: Any = None, body: bytes | None = None, timeout_sec: float = TIMEOUT_SEC
-    ) -> Any:
-        """The answer as JSON, None if it is empty. Ends the command when there is none, or an error."""
-        answer = await self._first(method, path, json, body, timeout_sec)
-        try:
-            return answer.json() if answer.body else None
-        except HttpUnreachable as error:
-            raise _stranger(self.url, str(error)) from None
+    async def call(self, method: str, path: str, kind: type[Shown], *, json: Any = None) -> Answer[Shown]:
+        """The answer, read as that view. Ends the command when there is none, or an error."""
+        reply = await self._first(method, path, json, None, TIMEOUT_SEC)
+        return _answer(self.url, reply, kind)
 
     async def fetch(self, path: str) -> bytes:
         """The answer's bytes."""
         return (await self._first("GET", path, None, None, TIMEOUT_SEC)).body
 
-    async def ask_at(self, url: str, method: str, path: str) -> Any:
-        """The answer of one node as JSON; None for a 404 without a word, as there is for a document. Ends the command
-        with the node's refusal. Raises HttpUnreachable."""
+    async def ask_at(self, url: str, method: str, path: str, kind: type[Shown]) -> Answer[Shown]:
+        """The answer of one node. Ends the command with the node's refusal. Raises HttpUnreachable."""
         try:
-            return (await self._http.request(method, url + path, timeout_s=TIMEOUT_SEC)).json()
+            reply = await self._http.request(method, url + path, timeout_s=TIMEOUT_SEC)
         except HttpFailed as error:
             if error.status == 404 and not error.type:
-                return None
+                raise NoDocument(error.message) from None
             raise _failure(url, error) from None
+        return _answer(url, reply, kind)
 
     async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:
         """One request to one node. Raises HttpError."""
@@ -137,14 +149,26 @@ class Session:
             return False
         return True
 
-    def show(self, answer: Any, text: Callable[[Any], None] | str) -> None:
-        """Prints the answer as JSON if that was asked for, else as the text, or by calling it with the answer."""
+    def show(self, answer: Answer[Shown], text: Callable[[Shown], None] | str) -> None:
+        """Prints the answer's JSON if that was asked for, else the text, or by calling it with the answer."""
         if self.as_json:
-            click.echo(json.dumps(answer, indent=None if not sys.stdout.isatty() else 2))
+            click.echo(json.dumps(answer.json, indent=None if not sys.stdout.isatty() else 2))
         elif isinstance(text, str):
             click.echo(text)
         else:
-            text(answer)
+            text(answer.shown)
+
+
+def _answer(url: str, reply: Response, kind: type[Shown]) -> Answer[Shown]:
+    try:
+        answer = reply.json()
+        return Answer(answer, read(answer, kind))
+    except HttpUnreachable as error:
+        raise _stranger(url, str(error)) from None
+    except ValidationError as error:
+        raise CommandFailed(
+            f"The answer of {in_text(url)} does not fit: {error}. Use the command line of the node's own version."
+        ) from None
 
 
 def _stranger(url: str, reason: str) -> CommandFailed:
@@ -208,17 +232,14 @@ def _tls(certificate_file: str | None, key_file: str | None, ca_file: str | None
     return context
 
 
-async def find_task(session: Session, name: str, database: str | None) -> tuple[str, dict[str, Any]]:
+async def find_task(session: Session, name: str, database: str | None) -> tuple[str, TaskStatus]:
     """The database and the status of the task of that name. Without a database the name must be unique."""
     query = f"?database={database}" if database else ""
-    databases = (await session.call("GET", f"/status{query}"))["Databases"]
+    databases = (await session.call("GET", f"/status{query}", Status)).shown.databases
     if database and not databases:
         raise NotFound(f"There is no database '{database}'; `raftnode db list` shows those there are.")
     found = [
-        (shown["Name"], task)
-        for shown in databases.values()
-        for task in shown["Tasks"]
-        if fold(task["TaskName"]) == fold(name)
+        (shown.name, task) for shown in databases.values() for task in shown.tasks if fold(task.task_name) == fold(name)
     ]
     if not found:
         raise NotFound(f"There is no task '{name}'; `raftnode tasks` shows those there are.")

@@ -5,13 +5,17 @@ import sys
 from typing import Any
 
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from raftnode.cli.cluster import _node_row
 from raftnode.cli.main import cli
 from raftnode.cli.status import trouble
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import counted, epoch, moment
-from raftnode.record.model import GENERATION_STRIDE
+from raftnode.record.model import GENERATION_STRIDE, Topology
+from raftnode.web.views.cluster import Quorum
+from raftnode.web.views.status import ClusterStatus, DatabaseStatus, NodeStatus, NodeView, Status
+from raftnode.web.views.tasks import PlacementView, TaskStatus
 
 
 def test_an_epoch_is_its_index_and_after_a_recovery_its_generation_too() -> None:
@@ -28,23 +32,38 @@ def test_times_are_shown_to_the_second() -> None:
     assert moment("2026-11-28T21:19:41.4117050Z") == "2026-11-28 21:19:41"
 
 
-def status(**task: Any) -> dict[str, Any]:
-    shown = {
-        "TaskId": 7, "TaskName": "orders", "Placement": {"Node": "A", "Rule": "Hash"}, "Epoch": None,
-        "LastHolder": None, "ClaimState": None, "Reason": None,
-    }  # fmt: skip
-    topology: dict[str, Any] = {"Members": ["A"], "Rehabs": [], "Promotables": [], "DemotionReasons": {}}
-    return {
-        "Node": {"Leader": "A", "Term": 1},
-        "Databases": {"shop": {"Topology": topology, "Tasks": [shown | task]}},
-    }
+def task_with(*, node: str | None = "A", rule: str = "Hash", **shown: Any) -> TaskStatus:
+    task = TaskStatus(
+        task_id=7, task_name="orders", task_type="SqlEtl", task_state="Enabled", task_key="1", etag=7, state="Running",
+        placement=PlacementView(node=node, rule=rule), responsible_node=None, mentor_node=None,
+        pin_to_mentor_node=False, requires=(), run_here=None,
+    )  # fmt: skip
+    return replace(task, **shown)
+
+
+def status_with(task: TaskStatus) -> Status:
+    node = NodeStatus(
+        tag="A", node_id="", boot=1, url="", cluster_address="", kind="Member", role="Leader", leader="A", term=1,
+        has_lease=True, lease_left_ms=None, session=1, applied_index=1, commit_index=1, draining=False, version="",
+        not_ready=[],
+    )  # fmt: skip
+    cluster = ClusterStatus(
+        cluster_id="", timings=None, observer_suspended=False, highly_available_tasks=True, nodes={},
+        silent_unknown=None, quorum=Quorum(leader="A", voters=["A"]),
+    )  # fmt: skip
+    shop = DatabaseStatus(
+        name="shop", etag=1, disabled=False, lock_mode="Unlock", deletion_in_progress={},
+        topology=Topology(members=("A",)), mentors={}, state_here="Member", copy=None, tasks=[task],
+    )  # fmt: skip
+    return Status(node=node, cluster=cluster, databases={"shop": shop})
 
 
 def test_what_was_not_there_before_is_not_spoken_of() -> None:
-    first = status(Placement={"Node": None, "Rule": "NoMember"})
-    claimed = status(Epoch="55", LastHolder="A", ClaimState="Held")
+    first = status_with(task_with(node=None, rule="NoMember"))
+    claimed = status_with(task_with(epoch="55", last_holder="A", claim_state="Held"))
+    assert events(None, first) == []
     assert events(first, claimed) == ["responsible for orders: A, by rule Hash", "A claimed orders: epoch 55"]
-    moved = status(Epoch="60", LastHolder="B", ClaimState="Held", Placement={"Node": "B", "Rule": "Hash"})
+    moved = status_with(task_with(node="B", epoch="60", last_holder="B", claim_state="Held"))
     assert events(claimed, moved) == [
         "responsible for orders: B, by rule Hash, instead of A",
         "B claimed orders: epoch 60, after 55",
@@ -52,10 +71,10 @@ def test_what_was_not_there_before_is_not_spoken_of() -> None:
 
 
 def test_a_node_is_listed_with_what_placement_reads_of_it() -> None:
-    node = {
-        "Tag": "B", "Kind": "Member", "Url": "http://b:1", "Weight": 2, "Labels": ["ssd", "eu"], "Draining": True,
-        "Silent": True, "Kinds": ["SqlEtl", "Update"], "Flags": ["EarlyOutOfMemory"],
-    }  # fmt: skip
+    node = NodeView(
+        tag="B", url="http://b:1", cluster_address="b:2", weight=2, labels=("ssd", "eu"), draining=True, silent=True,
+        kinds=("SqlEtl", "Update"), flags=("EarlyOutOfMemory",),
+    )  # fmt: skip
     row = _node_row(node, "B")
     assert row[:6] == ("B", "Member", "http://b:1", "2", "ssd, eu", "SqlEtl, Update")
     for mark in ("leader", "silent", "draining", "EarlyOutOfMemory"):
@@ -63,11 +82,11 @@ def test_a_node_is_listed_with_what_placement_reads_of_it() -> None:
 
 
 def test_an_error_is_not_mixed_up_with_the_node_that_tells_of_it() -> None:
-    task = {"TaskName": "orders", "State": "Error", "Error": "create the table", "Holder": "A"}
-    missing: dict[str, Any] = {"Unknown": None, "Failed": 0}
-    assert trouble(task | missing) == ["[red]create the table[/] (on A)"]
-    assert trouble(task | missing | {"State": "Unknown"}) == ["[red]create the table[/] (on A, when it last told)"]
-    assert trouble(task | missing | {"State": "NoNode", "Holder": None})[0].endswith("[/] (when it last told)")
+    task = task_with(state="Error", error="create the table", holder="A")
+    assert trouble(task) == ["[red]create the table[/] (on A)"]
+    unknown, nowhere = replace(task, state="Unknown"), replace(task, state="NoNode", holder=None)
+    assert trouble(unknown) == ["[red]create the table[/] (on A, when it last told)"]
+    assert trouble(nowhere)[0].endswith("[/] (when it last told)")
 
 
 def test_the_help_says_what_a_setting_takes_and_defaults_as_a_file_writes_them() -> None:
