@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ class Scene:
             RECORDED.write_text("{" + ",\n".join(lines) + "}\n")
             return
         for key, expected in recorded[self.name].items():
-            assert self.answers[key] == expected, key
+            assert list(differences(self.answers[key], expected)) == [], key
         assert list(self.answers) == list(recorded[self.name])
 
 
@@ -191,6 +192,19 @@ def shape(value: Any, name: str = "") -> Any:
         case str() if name not in RANDOM and not any(letter.isdigit() for letter in value):
             return value
     return f"<{type(value).__name__}>"
+
+
+def differences(seen: Any, expected: Any, at: str = "") -> Iterator[str]:
+    """Where two shapes differ."""
+    match seen, expected:
+        case dict(), dict():
+            for name in sorted(seen.keys() | expected.keys()):
+                yield from differences(seen.get(name, "(left out)"), expected.get(name, "(left out)"), f"{at}.{name}")
+        case list(), list() if len(seen) == len(expected):
+            for place, (one, other) in enumerate(zip(seen, expected, strict=True)):
+                yield from differences(one, other, f"{at}[{place}]")
+        case _ if seen != expected:
+            yield f"{at}: {seen!r}, recorded: {expected!r}"
 
 
 async def test_every_route_answers_as_before(tmp_path: Path, recorded: dict[str, Any]) -> None:
@@ -259,6 +273,8 @@ async def _votes(node: Client, tag: str) -> bool:
 
 async def _settled(client: Client) -> bool:
     shown = (await client.get("/status")).json["Databases"].values()
+    if any(database["Copy"] and database["Copy"]["Status"] == "Loading" for database in shown):
+        return False
     tasks = [task for database in shown for task in database["Tasks"]]
     return all(t["State"] == "Running" or (t["State"] == "Disabled" and t["Holder"] is None) for t in tasks)
 
