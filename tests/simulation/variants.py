@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode.cluster.replica import Replica, Unavailable
-from raftnode.consensus.engine import Engine, core
+from raftnode.consensus.engine import core
+from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.model import ApplyFailed, NotCommitted
 from raftnode.consensus.storage.hard_state import SmallFiles
 from raftnode.consensus.storage.journal import Journal
@@ -279,14 +280,14 @@ def any_error_is_an_answer(patch: Patch) -> None:
 def failed_entries_count_as_applied(patch: Patch) -> None:
     """An entry that could not be applied is passed over."""
 
-    def apply_entry(self: Engine, entry: tuple[bytes, int, int]) -> None:
+    def apply(self: Applier, entry: tuple[bytes, int, int]) -> None:
         try:
             original(self, entry)
         except ApplyFailed as failed:
-            self._around.events.applied(entry[1], entry[2], failed)
+            self._events.applied(entry[1], entry[2], failed)
 
-    original = Engine.apply_entry
-    patch.setattr(Engine, "apply_entry", apply_entry)
+    original = Applier.apply
+    patch.setattr(Applier, "apply", apply)
 
 
 # ---- disks

@@ -14,6 +14,8 @@ class Admission:
     """The checks before an append. Every method raises Refused."""
 
     def __init__(self, tag: str, core: Core, journal: Journal, replication: Replication, config: RaftConfig) -> None:
+        self.handing_over = False
+        """Whether the leadership is on its way to another node, which must come to hold the whole log."""
         self._tag = tag
         self._core = core
         self._journal = journal
@@ -23,6 +25,8 @@ class Admission:
     def check(self, command_bytes: int) -> None:
         """Whether this node leads and has room for a command of that size."""
         config = self._config
+        if self.handing_over:
+            raise Refused("the leadership is being transferred")
         self._check_leading()
         if command_bytes > config.command_bytes_max:
             raise Refused(f"the command of {command_bytes} bytes is above the limit of {config.command_bytes_max}")
@@ -33,7 +37,13 @@ class Admission:
             raise Refused(f"the journal is above its limit of {limit} bytes: snapshots must be failing")
 
     def peers_after(self, change: Change, members: Members) -> tuple[Peer, ...]:
-        """The peers once the change is made. One change at a time, by a confirmed leader that stays a voter."""
+        """The peers once the change is made.
+
+        One change at a time, as any majority of before must meet any majority of after (thesis, section 4.1). Only by a
+        leader that has applied an entry of its own term: else two leaders could change different memberships, each by a
+        majority of its own (Ongaro's correction of 2015 to that section). And a leader stays a voter: it would count
+        majorities that it is no part of (section 4.2.2); it can transfer the leadership first.
+        """
         core = self._core
         if core.applied_index < core.no_op_index:
             raise Refused("the leadership is not confirmed yet")
@@ -49,7 +59,8 @@ class Admission:
         return peers
 
     def heir(self, tag: str | None, voters: frozenset[str], now_s: float) -> str:
-        """Who is to take the leadership: the named voter, or the most advanced one of those that are heard."""
+        """Who is to take the leadership (thesis, section 3.10): the named voter, or the most advanced one of those that
+        are heard."""
         self._check_leading()
         candidates = voters & self._replication.connected_tags - {self._tag}
         if not candidates:
@@ -76,6 +87,7 @@ class Admission:
             raise Refused(f"{self._tag} is not the leader")
 
     def _check_caught_up(self, tag: str) -> None:
+        """A new voter counts for every majority at once, so it must not be far behind (thesis, section 4.2.1)."""
         if tag not in self._replication.connected_tags:
             raise Refused(f"{tag} is not connected: a vote must never wait for a node that is not there")
         lag = self._journal.last_index - self._core.match_index(tag)

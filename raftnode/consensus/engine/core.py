@@ -9,6 +9,7 @@ from pysyncobj.transport import Transport as PackageTransport
 
 from raftnode.consensus.engine import patches
 from raftnode.consensus.engine.package_log import PackageLog
+from raftnode.consensus.messages import AnyMessage, RequestVote, TimeoutNow, Voted
 from raftnode.consensus.model import RaftConfig
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import Entry
@@ -24,9 +25,9 @@ class Owner(Protocol):
     def apply_entry(self, entry: Entry) -> None:
         """Applies one committed entry. What it raises ends the engine."""
 
-    def send_vote_request(self, tag: str, term: int, last_index: int, last_term: int) -> None: ...
-    def send_vote(self, tag: str, term: int) -> None: ...
-    def send_timeout_now(self, tag: str, term: int) -> None: ...
+    def send(self, tag: str, message: AnyMessage) -> None:
+        """Sends what the package still writes itself: a request for a vote, a vote, or a TimeoutNow."""
+
     def leadership_won(self) -> None:
         """Called inside the transition: only takes notes."""
 
@@ -53,15 +54,14 @@ class _Outlet(PackageTransport):  # type: ignore[misc]
         self._owner = owner
 
     def send(self, node: Node, message: dict[str, Any]) -> bool:
+        term = message.get("term", 0)
         match message["type"]:
             case "request_vote":
-                self._owner.send_vote_request(
-                    node.id, message["term"], message["last_log_index"], message["last_log_term"]
-                )
+                self._owner.send(node.id, RequestVote(term, message["last_log_index"], message["last_log_term"]))
             case "response_vote":
-                self._owner.send_vote(node.id, message["term"])
+                self._owner.send(node.id, Voted(term))
             case "timeout_now":
-                self._owner.send_timeout_now(node.id, message["term"])
+                self._owner.send(node.id, TimeoutNow(term))
             case "next_node_idx":
                 pass  # the filter answers, with a term and only for what it verified
             case kind:
@@ -152,7 +152,8 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def no_op_index(self) -> int:
-        """The index of this leadership's no-op."""
+        """The index of this leadership's no-op: once it is applied, so is all that any earlier leader committed (Raft
+        paper, section 8)."""
         return int(self._SyncObj__noopIDx or 0)
 
     @property
@@ -236,7 +237,8 @@ class Core(SyncObj):  # type: ignore[misc]
         (self._SyncObj__connectedNodes.add if up else self._SyncObj__connectedNodes.discard)(self.node(tag))
 
     def step_down(self, term: int, seconds_now: float) -> None:
-        """Becomes a follower without a leader, in `term` or the present one if that is newer."""
+        """Becomes a follower without a leader, in `term` or the present one if that is newer (Raft paper, section 5.1:
+        whoever hears of a newer term is no leader any more)."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
         self.forget_leader()

@@ -12,7 +12,11 @@ LONG_AGO = float("-inf")
 
 
 class Elections:
-    """The pre-vote (Ongaro's thesis, section 9.6), the guard against stalls, and who voted for this node."""
+    """The pre-vote (Ongaro's thesis, section 9.6), the guard against stalls, and who voted for this node.
+
+    Elections themselves are the package's (Raft paper, section 5.2), with random timeouts between the shortest and the
+    longest. It may only hold one once a majority has said here that it would vote.
+    """
 
     def __init__(self, tag: str, core: Core, config: RaftConfig, clock: Clock, random: Random) -> None:
         self._tag = tag
@@ -64,7 +68,8 @@ class Elections:
             send(tag, PreVote(self._core.term, self.nonce, journal.last_index, journal.last_term))
 
     def count_prevote(self, voter: str, voters: frozenset[str], now_s: float) -> None:
-        """A voter would vote for this node. With a majority the election is held in the next tick."""
+        """A voter would vote for this node. With a majority the election is held in the next tick. The term is raised
+        only then, so that a node which cannot win never makes a leader step down."""
         self._granted.add(voter)
         if 2 * len(self._granted & voters) > len(voters):
             self.nonce, self._passed = None, True
@@ -84,7 +89,8 @@ class Elections:
         self._core.deadline = min(self._core.deadline, now_s + self._shortest_s / 2 * self._random.random())
 
     def leader_recent(self, now_s: float, voters: frozenset[str]) -> bool:
-        """Whether a leader was heard within the shortest election timeout; a leader counts its own quorum."""
+        """Whether a leader was heard within the shortest election timeout; a leader counts its own quorum. Whoever has
+        one grants no pre-vote: a node that was cut off or removed deposes nobody (thesis, section 4.2.3)."""
         if not self._core.is_leader:
             return now_s - self._leader_heard_s < self._shortest_s
         heard = sum(now_s - self._core.response_s(tag) < self._shortest_s for tag in voters - {self._tag})
@@ -103,7 +109,8 @@ class Elections:
         self._requested_ns[tag] = self._clock.hold_ns()
 
     def count_vote(self, tag: str, term: int) -> bool:
-        """Takes note of a vote. False for one that was counted before or never asked for."""
+        """Takes note of a vote. False for one that was counted before or never asked for: the package counts votes
+        without asking whose they are, so one that the network repeats would count twice."""
         if term != self._votes_term or tag in self._votes or tag not in self._requested_ns:
             return False
         self._votes[tag] = self._requested_ns[tag]

@@ -6,27 +6,31 @@ and `connected` when a peer comes or goes; all on one thread.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 import structlog
 
 from raftnode.consensus import messages
 from raftnode.consensus.engine import members as membership
-from raftnode.consensus.engine import patches, screen
+from raftnode.consensus.engine import patches
 from raftnode.consensus.engine.admission import Admission
+from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
-from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Members, Refused
+from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Refused
+from raftnode.consensus.engine.parts import EngineParts
+from raftnode.consensus.engine.receiving import Receiver
 from raftnode.consensus.engine.replication import Replication
+from raftnode.consensus.engine.resync import Resync
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
 from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.messages import AnyMessage
-from raftnode.consensus.model import ApplyFailed, Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
-from raftnode.consensus.storage.hard_state import VOTE, Vote
+from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
+from raftnode.consensus.storage.hard_state import VOTE
 from raftnode.consensus.storage.segment import Entry
-from raftnode.consensus.storage.snapshot import SNAPSHOT, Description
+from raftnode.consensus.storage.snapshot import SNAPSHOT
 
 log = structlog.get_logger(__name__)
 
@@ -49,29 +53,46 @@ class Engine:
         self.tag = tag
         self._around = around
         self._bootstrap = peers
+        self._failure: ConsensusFailed | None = None
+        description, config = storage.description, around.config
         self._members = storage.members
         self._log, self._journal = storage.log, storage.log.journal
-        self._empty_state = empty_state
-        self._failure: ConsensusFailed | None = None
-        self.handing_over = False
-        self._membership_applied = False
-        self._applied_something = storage.description is not None
+        self._applier = Applier(around.machine, around.events, restored=description is not None)
         patches.use_time(self._now_s())
-        self._core = Core(tag, self._log, self, around.config, around.random)
+        self._core = Core(tag, self._log, self, config, around.random)
         self._journal.sync()
-        self._elections = Elections(tag, self._core, around.config, around.clock, around.random)
+        self._elections = Elections(tag, self._core, config, around.clock, around.random)
         self._log.on_vote = self._elections.term_begun
-        snapshots, description = storage.snapshots, storage.description
         self._snapshots = Snapshots(
-            snapshots, description, self._journal, around.machine, around.config, self._offload, self._installed
+            storage.snapshots,
+            description,
+            self._journal,
+            around.machine,
+            config,
+            self._offload,
+            lambda installed, leader: self._resync.installed(installed, leader),
         )
         self._replication = Replication(self._core, self._journal, self._snapshots, around.wire)
-        self._admission = Admission(tag, self._core, self._journal, self._replication, around.config)
+        self._admission = Admission(tag, self._core, self._journal, self._replication, config)
+        parts = EngineParts(
+            tag=tag,
+            log=self._log,
+            journal=self._journal,
+            members=self._members,
+            core=self._core,
+            elections=self._elections,
+            snapshots=self._snapshots,
+            replication=self._replication,
+        )
+        adopt = self._adopt_members
+        self._resync = Resync(parts, self._applier, around.machine, around.events, empty_state, adopt)
+        self._receiver = Receiver(parts, self._admission, self._resync, adopt)
         if description is not None:
             self._core.rewind(description.index, self._log.getRaftCommitIndex())
-        self._applied_term = self._journal.term_at(self._core.applied_index) or 0
+        self._applier.applied_term = self._journal.term_at(self._core.applied_index) or 0
         self._adopt_members()
         if self._members.voters <= {self.tag} and self._eligible():
+            # Nobody else is to be asked: it leads with the first tick.
             self._core.deadline = self._now_s() - 1
 
     # entries into the engine
@@ -96,17 +117,20 @@ class Engine:
     def propose(self, command: bytes) -> tuple[int, int]:
         """Takes an application's command into the leader's log, and gives its index and term. The next tick syncs and
         sends it. Raises Refused."""
-        self._check_proposal(len(command))
+        self._check_alive()
+        self._admission.check(len(command))
         return self._take(REGULAR + command)
 
     def propose_no_op(self) -> tuple[int, int]:
         """The same with an entry that changes nothing."""
-        self._check_proposal(0)
+        self._check_alive()
+        self._admission.check(0)
         return self._take(NO_OP)
 
     def propose_change(self, change: Change, command: bytes) -> tuple[int, int]:
         """The same with one entry that changes the membership and carries a command."""
-        self._check_proposal(len(command))
+        self._check_alive()
+        self._admission.check(len(command))
         peers = self._admission.peers_after(change, self._members)
         position = self._take(membership.encode(peers, command))
         log.info("The membership changes.", change=repr(change), index=position[0], peers=[p.tag for p in peers])
@@ -121,6 +145,16 @@ class Engine:
         if not self._core.hand_over(heir):
             raise Refused(f"{heir} does not hold the whole log yet")
         return heir
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether the leadership is on its way to another node. No command is taken meanwhile, so that the other one
+        can come to hold the whole log (thesis, section 3.10)."""
+        return self._admission.handing_over
+
+    @handing_over.setter
+    def handing_over(self, value: bool) -> None:
+        self._admission.handing_over = value
 
     def check_heir(self, tag: str | None) -> None:
         """Raises Refused when no hand-over to that voter, or to any, can come to anything now."""
@@ -186,39 +220,25 @@ class Engine:
     # what the core asks for
 
     def apply_entry(self, entry: Entry) -> None:
-        """Applies one committed entry. What the state machine raises ends this node before anybody is answered: other
-        nodes may apply the entry."""
-        command, index, term = entry
-        answer: Any = None
-        body = membership.application_part(command)
-        if body is not None:
-            try:
-                answer = self._around.machine.apply(index, term, body)
-            except Exception as error:
-                raise ApplyFailed(index, error) from error
-        self._applied_something, self._applied_term = True, term
-        self._around.events.applied(index, term, answer)
-        self._membership_applied = self._membership_applied or command[:1] == MEMBERSHIP
+        self._applier.apply(entry)
 
     def applying_paused(self) -> bool:
         """Nothing is applied while the state is being replaced."""
         return self._snapshots.installing
 
-    def send_vote_request(self, tag: str, term: int, last_index: int, last_term: int) -> None:
-        self._elections.requested(tag)
-        self._replication.send(tag, messages.RequestVote(term, last_index, last_term))
-
-    def send_vote(self, tag: str, term: int) -> None:
-        self._replication.answer(tag, messages.Voted(term))
-
-    def send_timeout_now(self, tag: str, term: int) -> None:
-        self._replication.send(tag, messages.TimeoutNow(term))
+    def send(self, tag: str, message: AnyMessage) -> None:
+        if isinstance(message, messages.Voted):
+            # Like every answer: not before all that was received is on the disk.
+            self._replication.answer(tag, message)
+            return
+        if isinstance(message, messages.RequestVote):
+            self._elections.requested(tag)
+        self._replication.send(tag, message)
 
     def send_appends(self) -> None:
         self._replication.supply(heartbeat=True)
 
     def leadership_won(self) -> None:
-        """Called by the core inside the transition."""
         self._elections.won()
         self._replication.won()
 
@@ -260,7 +280,7 @@ class Engine:
             term=core.term,
             commit_index=core.commit_index,
             applied_index=core.applied_index,
-            applied_term=self._applied_term,
+            applied_term=self._applier.applied_term,
             last_index=self._journal.last_index,
             snapshot_index=self._snapshots.index,
             peers=members.current,
@@ -282,6 +302,22 @@ class Engine:
         self._around.offload(work, finished)
 
     def _tick(self) -> None:
+        """One turn. The order is the point of it:
+
+        1. Elections. If one is due, this node first asks whether anybody would vote for it (pre-vote, thesis, section
+           9.6). Before the package's own turn, which would stand at once.
+        2. A leader sends its new entries before it syncs them: the followers' disks and its own work at the same time
+           (thesis, section 10.2.1).
+        3. The journal is synced, once for all that came together, and only then do answers and votes leave: what they
+           vouch for is on the disk (Raft paper, figure 2: "persistent state, updated before responding").
+        4. The package's turn: a leader steps down if it has not heard a majority (thesis, section 6.2), commits what a
+           majority holds and is of its own term (Raft paper, section 5.4.2), applies, and sends heartbeats. Its own
+           entries count for it only now that they are synced.
+        5. Followers are told a new commit index at once, and not with the next heartbeat, so that a command that came
+           through one of them is answered there.
+        6. What no message waits for: another turn if more is to be applied than one turn may take, a snapshot.
+        7. The status, and last the listeners: all that they read, and all that they are told, is of after this turn.
+        """
         core = self._core
         self._elections.before_tick(patches.seconds(), self._eligible(), self._members.voters, self._replication.send)
         if core.is_leader:
@@ -294,117 +330,20 @@ class Engine:
             self._replication.supply()
         if core.applied_index < core.commit_index and not self._snapshots.installing:
             self._around.events.kick()
-        self._recovered()
+        self._resync.end_recovery()
         if self._snapshots.due():
             self._snapshots.write(core.applied_index, self._members)
-        # What the listeners read is what this tick has come to.
         self._publish()
-        if self._membership_applied:
-            self._membership_applied = False
-            self._around.events.members_changed()
-        if self._applied_something and not self._snapshots.installing:
-            self._applied_something = False
-            try:
-                self._around.machine.after_tick()
-            except Exception:
-                log.exception("The state machine's after_tick raised.")
+        self._applier.tell(installing=self._snapshots.installing)
 
     def _eligible(self) -> bool:
+        """Whether this node may stand for election: a voter with a state, that has not lost what it vouched for."""
         voter = self.tag in self._members.voters
         return voter and not self._snapshots.installing and not self._log.vote.recover_to
 
-    def _recovered(self) -> None:
-        vote = self._log.vote
-        if vote.recover_to and self._core.applied_index >= vote.recover_to:
-            self._log.store_vote(Vote(vote.term, vote.voted_for))
-            log.info("This node has recovered what it had lost and may vote again.", index=self._core.applied_index)
-
     def _receive(self, sender: str, message: AnyMessage) -> None:
-        core = self._core
-        before = (core.state, core.term, core.leader)
-        due = False
-        for action in screen.screen(sender, message, self._view(message)):
-            due = self._act(sender, action) or due
-        if due or self._journal.dirty or before != (core.state, core.term, core.leader):
+        if self._receiver.receive(sender, message):
             self._around.events.kick()
-        else:
-            self._replication.flush()
-
-    def _view(self, message: AnyMessage) -> screen.View:
-        """What the filter is to know of this node, for that message."""
-        core, voters = self._core, self._members.voters
-        asked = isinstance(message, messages.PreVote)
-        return screen.View(
-            tag=self.tag,
-            term=core.term,
-            is_leader=core.is_leader,
-            log=self._journal,
-            commit_index=core.commit_index,
-            voters=voters,
-            followers=core.followers,
-            leader_recent=asked and self._elections.leader_recent(patches.seconds(), voters),
-            installing=self._snapshots.installing,
-            recovering=bool(self._log.vote.recover_to),
-            prevote_nonce=self._elections.nonce,
-        )
-
-    def _act(self, sender: str, action: screen.Action) -> bool:
-        """Does it, and says whether a tick must follow: most messages of a quiet cluster leave nothing to be done."""
-        core, now_s = self._core, patches.seconds()
-        match action:
-            case screen.Follow(term, commit_index):
-                self._elections.heard_leader(now_s)
-                core.follow(sender, term, commit_index)
-                return core.applied_index < core.commit_index
-            case screen.Extend():
-                self._elections.heard_leader(now_s)
-                self._extend(sender, action)
-            case screen.Reply(message):
-                self._replication.answer(sender, message)
-                return False
-            case screen.AdoptTerm(term):
-                self._step_down(term)
-            case screen.Wipe(index, recover_to):
-                self._wipe(index, recover_to)
-            case screen.TakePiece(piece):
-                self._snapshots.take(
-                    sender, piece, piece.term, lambda message: self._replication.answer(sender, message)
-                )
-            case screen.Account(answer):
-                self._replication.account(sender, answer, now_s)
-                return self.handing_over or self._replication.moves(sender)
-            case screen.CountPreVote():
-                self._elections.count_prevote(sender, self._members.voters, now_s)
-            case screen.CountVote():
-                if self._elections.count_vote(sender, core.term) and core.state == CANDIDATE:
-                    core.receive_vote(sender)
-            case screen.PassVoteRequest(request):
-                core.receive_vote_request(sender, request.term, request.last_index, request.last_term)
-            case screen.StandNow(term):
-                core.receive_timeout_now(sender, term)
-            case screen.Drop(reason):
-                log.debug("A message is dropped.", sender=sender, reason=reason)
-                return False
-            case _:
-                assert_never(action)
-        return True
-
-    def _extend(self, leader: str, extend: screen.Extend) -> None:
-        first_new = extend.entries[0][1]
-        conflict = first_new <= self._journal.last_index
-        if conflict:
-            log.info("Entries that were never committed are replaced by the leader's.", first=first_new, leader=leader)
-            self._members.truncate(first_new)
-        self._core.extend(
-            leader, extend.term, (extend.prev_index, extend.prev_term), extend.entries, extend.commit_index
-        )
-        changed = conflict
-        for command, index, _ in extend.entries:
-            if command[:1] == MEMBERSHIP:
-                self._members.learn(index, command)
-                changed = True
-        if changed:
-            self._adopt_members()
 
     def _connected(self, tag: str, up: bool) -> None:
         self._core.connected(tag, up)
@@ -417,17 +356,11 @@ class Engine:
         self._core.step_down(term, self._now_s())
         self._around.events.kick()
 
-    # proposals
+    # proposals and members
 
     def _check_alive(self) -> None:
         if self._failure is not None:
             raise Refused(str(self._failure))
-
-    def _check_proposal(self, command_bytes: int) -> None:
-        self._check_alive()
-        if self.handing_over:
-            raise Refused("the leadership is being transferred")
-        self._admission.check(command_bytes)
 
     def _take(self, entry: bytes) -> tuple[int, int]:
         index, term = self._journal.last_index + 1, self._core.term
@@ -442,48 +375,10 @@ class Engine:
             self._adopt_members()
         self._around.events.kick()
 
-    # membership, snapshots, recovery
-
     def _adopt_members(self) -> None:
+        """Makes the newest membership in the log count, committed or not (thesis, section 4.1)."""
         voters = self._members.voters
         watchers = frozenset(peer.tag for peer in self._members.current) - voters
         self._core.set_members(voters - {self.tag}, watchers - {self.tag}, self._now_s())
         self._publish()
         self._around.events.members_changed()
-
-    def _installed(self, description: Description, leader: str) -> None:
-        index, core = description.index, self._core
-        if self._journal.term_at(index) == description.term:
-            self._journal.compact(index)
-        else:
-            self._journal.reset((NO_OP, index, description.term))
-        self._members = Members(description.peers, description.peers_index)
-        for command, at, _ in self._journal.entries:
-            if at > index:
-                self._members.learn(at, command)
-        core.rewind(index, max(index, min(core.commit_index, self._journal.last_index)))
-        self._applied_something, self._applied_term = True, description.term
-        self._adopt_members()
-        self._around.events.jumped(index)
-        self._replication.answer(leader, messages.Appended(core.term, index + 1, success=True, reset=False, stream=0))
-
-    def _wipe(self, index: int, recover_to: int) -> None:
-        """What this node holds as committed is not what the cluster holds: a majority lost synced data, or this disk
-        did. Nothing here can be trusted, so all of it goes but the vote; and until this node again holds what it may
-        once have vouched for, it votes for nobody."""
-        reason = f"Entry {index} is committed here, and the leader's log contradicts it"
-        reason = f"{reason}: this node throws its log and state away and takes the leader's."
-        log.critical("This node starts over from the leader's state.", reason=reason)
-        vote = self._log.vote
-        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to, wiping=True))
-        self._snapshots.forget()
-        self._journal.reset((NO_OP, 1, 0))
-        self._log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
-        self._members = Members(self._members.current)
-        self._around.machine.restore(iter(self._empty_state))
-        self._core.rewind(1, 1)
-        self._log.onOneSecondTimer()
-        self._applied_something, self._applied_term = True, 0
-        self._adopt_members()
-        self._around.events.jumped(recover_to)
-        self._around.events.wiped(reason)

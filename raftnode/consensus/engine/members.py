@@ -111,6 +111,10 @@ class Members:
         while len(self._known) > 1 and self._known[-1][0] >= index:
             self._known.pop()
 
+    def begin_at(self, peers: Iterable[Peer], index: int = 0) -> None:
+        """Forgets all; these are the peers at `index`."""
+        self._known = [(index, tuple(peers))]
+
     def rebase(self, index: int) -> None:
         """Forgets all older than the one in force at `index`, which becomes the base."""
         base = self.at(index)

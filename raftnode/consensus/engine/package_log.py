@@ -50,6 +50,7 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
     def getRaftCommitIndex(self) -> int:
         return self._commit_index
 
+    # Raft paper, figure 2: both are on stable storage before any message rests on them.
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self.store_vote(Vote(term, votedForNodeId, self.vote.recover_to))
         self.on_vote(term, votedForNodeId)

@@ -24,7 +24,12 @@ class Wire(Protocol):
 
 
 class Replication:
-    """Keeps every follower supplied, without running ahead of what its connection takes."""
+    """Keeps every follower supplied (Raft paper, section 5.3), without running ahead of what its connection takes.
+
+    A leader does not wait for the answer to one append before it sends the next (pipelining; thesis, section 10.2.2):
+    next indexes go up as entries are sent. What is lost with a connection is sent again from what the follower is known
+    to hold, and a follower that holds less asks for a reset.
+    """
 
     def __init__(self, core: Core, journal: Journal, snapshots: Snapshots, wire: Wire) -> None:
         self._core = core
@@ -83,7 +88,9 @@ class Replication:
         return core.match_index(tag) > core.commit_index or not first < next_index > self._journal.last_index
 
     def account(self, tag: str, answer: Appended | PieceTaken, now_s: float) -> None:
-        """Takes a follower's answer into account, which the filter has found to be of this leadership."""
+        """Takes a follower's answer into account, which the filter has found to be of this leadership. A follower whose
+        log differs asks to go on from its commit index, which all logs share, and not from one entry before the last
+        attempt as in the paper: one answer is enough."""
         self._core.answered(tag, now_s)
         if isinstance(answer, PieceTaken):
             self._snapshots.taken(tag, answer)

@@ -52,8 +52,8 @@ class Receiving:
 
 
 class Snapshots:
-    """The snapshots of one engine. `installed(description, leader)` is called on the loop once the state machine
-    stands where the leader's snapshot ends."""
+    """The snapshots of one engine (Raft paper, section 7). `installed(description, leader)` is called on the loop once
+    the state machine stands where the leader's snapshot ends."""
 
     def __init__(
         self,
