@@ -90,12 +90,12 @@ class Session:
 
     async def call(self, method: str, path: str, kind: type[Shown], *, json: Any = None) -> Answer[Shown]:
         """The answer, read as that view. Ends the command when there is none, or an error."""
-        reply = await self._first(method, path, json, None, TIMEOUT_SEC)
+        reply = await self._first(method, path, json)
         return _answer(self.url, reply, kind)
 
     async def fetch(self, path: str) -> bytes:
         """The answer's bytes."""
-        return (await self._first("GET", path, None, None, TIMEOUT_SEC)).body
+        return (await self._first("GET", path)).body
 
     async def ask_at(self, url: str, method: str, path: str, kind: type[Shown]) -> Answer[Shown]:
         """The answer of one node. Ends the command with the node's refusal. Raises HttpUnreachable."""
@@ -111,16 +111,14 @@ class Session:
         """One request to one node. Raises HttpError."""
         await self._http.request(method, url + path, body=body, timeout_s=TIMEOUT_SEC)
 
-    async def _first(self, method: str, path: str, json: Any, body: bytes | None, timeout_sec: float) -> Response:
+    async def _first(self, method: str, path: str, json: Any = None) -> Response:
         # A node that was asked and did not answer may have acted: under one id, a repeat elsewhere acts once.
         headers = {} if method == "GET" else {"raft-request-id": str(uuid.uuid4())}
         reasons = []
         await self._frozen_last()
         for url in tuple(self._urls):
             try:
-                answer = await self._http.request(
-                    method, url + path, json=json, body=body, headers=headers, timeout_s=timeout_sec
-                )
+                answer = await self._http.request(method, url + path, json=json, headers=headers, timeout_s=TIMEOUT_SEC)
             except HttpUnreachable as error:
                 reasons.append(str(error))
                 self._urls.append(self._urls.pop(0))

@@ -9,7 +9,6 @@ here is pure.
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 DATABASE_ID_LENGTH = 22
 ENTRIES_MAX = 256
@@ -18,7 +17,6 @@ ETAG_MAX = (1 << 63) - 1
 
 Entries = Mapping[str, tuple[int, str]]
 """database id -> (etag, tag)."""
-Comparison = Literal["Equal", "Update", "AlreadyMerged", "Conflict"]
 
 _ENTRY = re.compile(r"([A-Z]{1,4}):(\d{1,19})-([A-Za-z0-9+/_-]{22})\Z")
 
@@ -87,20 +85,9 @@ def dominates(vector: str, other: str) -> bool:
     return all(etag <= entries.get(database_id, (0, ""))[0] for database_id, (etag, _) in parse(other).items())
 
 
-def compare(incoming: str, local: str) -> Comparison:
-    """What taking `incoming` would do to something that stands at `local`."""
-    newer, older = dominates(incoming, local), dominates(local, incoming)
-    if newer and older:
-        return "Equal"
-    if newer:
-        return "Update"
-    return "AlreadyMerged" if older else "Conflict"
-
-
-def distance(vector: str, other: str) -> int:
-    """How many etags `other` is behind `vector`, summed over the databases; 0 if it dominates it."""
-    behind = parse(other)
-    return sum(max(0, etag - behind.get(key, (0, ""))[0]) for key, (etag, _) in parse(vector).items())
+def equal(vector: str, other: str) -> bool:
+    """Whether they count the same writes, however they are written."""
+    return dominates(vector, other) and dominates(other, vector)
 
 
 def etag_of(vector: str, database_id: str) -> int:

@@ -31,14 +31,13 @@ UNKNOWN = Incarnation(0, 0)
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """What the leader knows of another node.
 
-    `stamp`: the newest it accepted, which it echoes. `silent_from_ns`, `heard_ns`, `behind_since_ns` and
+    `stamp`: the newest it accepted, which it echoes. `silent_from_ns`, `behind_since_ns` and
     `no_lease_since_ns` are judge readings; `echo_ns` is the newest hold reading of the leader's that it
     echoed. `applied_index` as last reported. `leases_until_ns`: of each incarnation whose stamp was accepted, the judge
     reading from which its claims may be voided; those that have passed may be forgotten.
     """
 
     silent_from_ns: int
-    heard_ns: int | None = None
     stamp: Stamp | None = None
     echo_ns: int | None = None
     applied_index: int = 0
@@ -180,7 +179,6 @@ def _taken(peer: Peer, report: Report, silence_ns: int, view: View, now: Now) ->
     return replace(
         peer,
         stamp=report.stamp,
-        heard_ns=now.judge_ns,
         silent_from_ns=max(peer.silent_from_ns, silent_from_ns),
         leases_until_ns=peer.leases_until_ns.set(report.stamp.incarnation, silent_from_ns),
         no_lease_since_ns=now.judge_ns if again else peer.no_lease_since_ns,

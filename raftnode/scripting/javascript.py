@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -48,10 +48,6 @@ class ScriptError(Exception):
 
 class ScriptEnded(ScriptError):
     """A script was ended because it exceeded a limit. The next call works."""
-
-    def __init__(self, script: str, limit: Literal["time", "memory", "result"], message: str) -> None:
-        self.limit = limit
-        super().__init__(script, message)
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -104,7 +100,7 @@ class _Checker:
             if answer is None and kept is not None:  # it may have ended before this check
                 answer = self._answer(program, limits)
             if answer is None:
-                raise ScriptEnded(program.blame, "memory", "could not be compiled within the memory and time allowed")
+                raise ScriptEnded(program.blame, "could not be compiled within the memory and time allowed")
             program.raise_error(answer)
 
     def _answer(self, program: Program, limits: ScriptLimits) -> dict[str, Any] | None:

@@ -159,7 +159,7 @@ class _Worker:
         except TimeoutError:
             await self.end()
             message = f"did not end within {self._limits.time_ms_max} ms and was ended"
-            raise ScriptEnded(program.blame, "time", message) from None
+            raise ScriptEnded(program.blame, message) from None
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._why_gone(process, program) from None
         except (ScriptEnded, asyncio.CancelledError):
@@ -234,7 +234,7 @@ class _Worker:
         header_bytes, result_bytes = worker.FRAME.unpack(await process.stdout.readexactly(worker.FRAME.size))
         if result_bytes > (limit := self._limits.result_bytes_max):
             message = f"returned {result_bytes} bytes; the limit is {limit} bytes; return less for each document"
-            raise ScriptEnded(program.blame if program else "", "result", message)
+            raise ScriptEnded(program.blame if program else "", message)
         header = from_python_json(await process.stdout.readexactly(header_bytes))
         return header, await process.stdout.readexactly(result_bytes)
 
@@ -245,6 +245,6 @@ class _Worker:
         await self.end()
         if process.returncode in _ENDED_BY_V8:
             message = f"needed more than {self._limits.memory_bytes_max >> 20} MiB of memory and was ended"
-            return ScriptEnded(program.blame, "memory", message)
+            return ScriptEnded(program.blame, message)
         ended = f"the JavaScript worker was ended from outside (code {process.returncode})"
         return SandboxFailed(f"{ended}; has the machine run out of memory?")

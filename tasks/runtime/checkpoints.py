@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 Propose = Callable[[Command], Awaitable[Result]]
 """Proposes a command; the answer once it is applied. Raises when the outcome is unknown."""
 
+RETRY_S = 0.5
 BATCH_BYTES_MAX = 256 * 1024
 """So much progress goes into one command, well below the limit of its size."""
 
@@ -23,9 +24,9 @@ BATCH_BYTES_MAX = 256 * 1024
 class Checkpoints:
     """The newest progress of each run waits here until it is replicated. `run` must be running."""
 
-    def __init__(self, propose: Propose, *, delay_ms: int = 50, retry_ms: int = 500) -> None:
+    def __init__(self, propose: Propose, *, delay_ms: int = 50) -> None:
         self._propose = propose
-        self._delay_s, self._retry_s = delay_ms / 1000, retry_ms / 1000
+        self._delay_s = delay_ms / 1000
         self._waiting: dict[str, tuple[ProgressMade, list[asyncio.Future[bool]]]] = {}
         self._wake = asyncio.Event()
 
@@ -72,7 +73,7 @@ class Checkpoints:
             for key, (made, futures) in batch.items():
                 newer, later = self._waiting.get(key, (made, []))
                 self._waiting[key] = (newer, [*futures, *later])
-            await asyncio.sleep(self._retry_s)
+            await asyncio.sleep(RETRY_S)
             return
         accepted = set(result.value or ()) if result.error is None else set()
         for made, futures in batch.values():

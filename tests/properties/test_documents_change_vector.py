@@ -10,8 +10,7 @@ _vectors = st.dictionaries(st.sampled_from([letter * 22 for letter in "wxyz"]), 
 @given(_vectors)
 def test_the_text_of_a_vector_reads_back_as_itself(vector: str) -> None:
     assert cv.format_entries(cv.parse(vector)) == vector
-    assert cv.compare(vector, vector) == "Equal"
-    assert cv.distance(vector, vector) == 0
+    assert cv.equal(vector, vector)
 
 
 @given(_vectors, _vectors, _vectors)
@@ -26,12 +25,9 @@ def test_merging_is_a_least_upper_bound(a: str, b: str, c: str) -> None:
 
 
 @given(_vectors, _vectors)
-def test_a_comparison_agrees_with_dominance_and_distance(a: str, b: str) -> None:
-    answer = cv.compare(a, b)
-    opposite = {"Update": "AlreadyMerged", "AlreadyMerged": "Update"}
-    assert cv.compare(b, a) == opposite.get(answer, answer)
-    assert (cv.distance(a, b) == 0) == cv.dominates(b, a)
-    assert (answer in ("Equal", "Update")) == cv.dominates(a, b)
+def test_vectors_are_equal_that_have_the_same_entries(a: str, b: str) -> None:
+    etags = [{id: etag for id, (etag, _) in cv.parse(vector).items()} for vector in (a, b)]
+    assert cv.equal(a, b) == cv.equal(b, a) == (etags[0] == etags[1])
 
 
 @given(_vectors, _vectors, _vectors)

@@ -20,7 +20,7 @@ from raftnode.foundation import addresses
 from raftnode.foundation.background import kept
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import UNREADABLE
-from raftnode.foundation.ports import Random, SystemRandom
+from raftnode.foundation.ports import SystemRandom
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,6 @@ class Transport:
         config: TransportConfig,
         *,
         tls: Tls | None = None,
-        random: Random | None = None,
         guard: Guard = Guard(),  # noqa: B008
         port: Port | None = None,
     ) -> None:
@@ -83,7 +82,7 @@ class Transport:
         self._identity = identity
         self._config = config
         self._tls = tls
-        self._random = random or SystemRandom()
+        self._random = SystemRandom()
         self._guard = guard
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
         self._links: dict[str, _Link] = {}

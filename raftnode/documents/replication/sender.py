@@ -251,8 +251,8 @@ async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, A
 async def receive(store: DocumentStore, payload: bytes) -> dict[str, Any]:
     """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
     stretch = await asyncio.to_thread(decode, payload)
-    result = await store.merge(stretch)
-    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, result.accepted_etag, store.change_vector))
+    accepted_etag = await store.merge(stretch)
+    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, accepted_etag, store.change_vector))
     return answer
 
 

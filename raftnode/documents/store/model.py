@@ -106,15 +106,6 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True):
     purged_last_modified: str = ""
 
 
-class MergeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of incoming documents. `accepted_etag` is how far the source has now been taken in."""
-
-    accepted_etag: int
-    stored: int = 0
-    skipped: int = 0
-    conflicts: int = 0
-
-
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a store. `conflicts` counts those resolved so far; `collections` holds live documents only."""
 

@@ -23,7 +23,7 @@ from raftnode.documents.store.body import check_id, prepare
 from raftnode.documents.store.cleaning import Passed
 from raftnode.documents.store.commit import Commits
 from raftnode.documents.store.file_guard import Presence, check_made, note_made
-from raftnode.documents.store.model import Batch, Delete, Document, MergeResult, Put, Stats, Stretch, new_database_id
+from raftnode.documents.store.model import Batch, Delete, Document, Put, Stats, Stretch, new_database_id
 from raftnode.documents.store.readers import IdleReaders
 from raftnode.documents.store.writes import Writer
 from raftnode.foundation.broadcast import Broadcast
@@ -70,11 +70,10 @@ class DocumentStore:
         *,
         tag: str,
         database: str,
-        database_id: str | None = None,
         clock: Callable[[], int] = time.time_ns,
         mark: Path | None = None,
     ) -> "DocumentStore":
-        """Open a database's file, or make it with a new (or the given) database id. Raises StoreDamaged,
+        """Open a database's file, or make it with a new database id. Raises StoreDamaged,
         StoreFailed.
 
         `tag` is this node's, `database` the database's name, `clock` the wall clock in ns since 1970. `mark` is a file
@@ -88,7 +87,7 @@ class DocumentStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 connection = sqlite.connect(path)
                 try:
-                    sqlite.create_or_check(connection, path, database, database_id or new_database_id())
+                    sqlite.create_or_check(connection, path, database, new_database_id())
                     if mark is not None:
                         note_made(mark)
                     [(kept,)] = connection.execute("SELECT database_id FROM state").fetchall()
@@ -155,9 +154,10 @@ class DocumentStore:
 
         return await self._write(write, size)
 
-    async def merge(self, stretch: Stretch) -> MergeResult:
+    async def merge(self, stretch: Stretch) -> int:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
-        With a gap before the stretch nothing is taken. Raises ReplicationRefused."""
+        Returns up to which etag the source has been taken in now: with a gap before the stretch nothing is. Raises
+        ReplicationRefused."""
         # Noted first: whoever sees the documents here must not send them back to where they came from.
         if len(self._heard) >= SOURCES_REMEMBERED_MAX:
             self._heard.clear()

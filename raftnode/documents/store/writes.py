@@ -32,7 +32,7 @@ from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, Rep
 from raftnode.documents.store import rows, sqlite
 from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared
 from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Document, MergeResult, Stretch
+from raftnode.documents.store.model import Document, Stretch
 from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
@@ -102,28 +102,24 @@ class Writer:
         _check_expected(id, row, expected)
         return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
 
-    def merge(self, stretch: Stretch) -> MergeResult:
-        """Take in a stretch of another store's order; see the module's rules. Nothing happens if there is a gap
-        before it: the result then tells how far the source was accepted. Raises ReplicationRefused."""
+    def merge(self, stretch: Stretch) -> int:
+        """Take in a stretch of another store's order; see the module's rules. Returns up to which etag the source has
+        been taken in now. Nothing happens if there is a gap before the stretch. Raises ReplicationRefused."""
         accepted = rows.accepted(self._connection, stretch.source)
         if stretch.after_etag > accepted:
-            return MergeResult(accepted_etag=accepted)
+            return accepted
         if stretch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
         self._check_counted(stretch.knowledge)
         held = self.database_change_vector
-        outcomes = [self._merge_one(item, held) for item in stretch.documents]
+        for item in stretch.documents:
+            self._merge_one(item, held)
         self._learn(stretch.knowledge)
         self._purged_until(stretch.purged_last_modified)
         if stretch.last_etag > accepted:
             accepted = stretch.last_etag
             rows.accept(self._connection, stretch.source, accepted)
-        return MergeResult(
-            accepted_etag=accepted,
-            stored=sum(outcome != "AlreadyMerged" for outcome in outcomes),
-            skipped=outcomes.count("AlreadyMerged"),
-            conflicts=outcomes.count("Conflict"),
-        )
+        return accepted
 
     def purge(self, passed: Passed) -> int:
         """Forget tombstones that everybody has passed, and thin the log there. Returns how many tombstones went.
@@ -204,15 +200,15 @@ class Writer:
                 "file was replaced by an older copy. Remove this node from the database group and add it again"
             )
 
-    def _merge_one(self, item: Document, held: str) -> cv.Comparison:
+    def _merge_one(self, item: Document, held: str) -> None:
         _check_item(item)
         self._check_counted(item.change_vector)
         # What is counted but not here was deleted and its tombstone purged: it must not come back.
         if cv.dominates(held, item.change_vector):
-            return "AlreadyMerged"
+            return
         row = rows.find(self._connection, fold(item.id))
         if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
-            return "AlreadyMerged"
+            return
         etag = self.state.last_etag + 1
         self.state = msgspec.structs.replace(self.state, last_etag=etag)
         if row is None or cv.dominates(item.change_vector, row.change_vector):
@@ -221,18 +217,16 @@ class Writer:
             if row is not None and item.resolved and row.origin != item.origin:
                 # Another node resolved the conflict; what stood here may be the loser.
                 rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
-            return "Update"
+            return
         winner, loser = sorted((row, item), key=_precedence, reverse=True)
         vector = cv.merge(row.change_vector, item.change_vector)
-        same = loser.origin == winner.origin
-        if not same:
+        if loser.origin != winner.origin:
             # The resolution is a write of its own: a task may have carried both versions over, the loser last.
             vector = cv.merge(vector, cv.dot(self.tag, etag, self.database_id))
             self.state = msgspec.structs.replace(self.state, own_etag=etag)
             rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
         joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector).after(loser)
         rows.store(self._connection, joined, row)
-        return "Update" if same else "Conflict"
 
     def _learn(self, knowledge: str) -> None:
         merged = cv.merge(self.knowledge, cv.without(knowledge, self.database_id))
@@ -247,7 +241,7 @@ def _check_expected(id: str, live: Document | None, expected: str | None) -> Non
         return
     actual = live.change_vector if live is not None else ""
     try:
-        same = expected == actual or cv.compare(expected, actual) == "Equal"
+        same = expected == actual or cv.equal(expected, actual)
     except cv.ChangeVectorInvalid:
         same = False
     if not same:

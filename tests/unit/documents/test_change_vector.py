@@ -6,20 +6,21 @@ X, Y, Z = ("x" * 22, "y" * 22, "z" * 22)
 
 
 @pytest.mark.parametrize(
-    ("incoming", "local", "answer"),
+    ("vector", "other", "dominates", "is_dominated"),
     [
-        ("", "", "Equal"),
-        (f"A:1-{X}", "", "Update"),
-        ("", f"A:1-{X}", "AlreadyMerged"),
-        (f"A:2-{X}", f"A:1-{X}", "Update"),
-        (f"A:2-{X}, B:1-{Y}", f"B:1-{Y},A:2-{X}", "Equal"),
-        (f"A:2-{X}, B:1-{Y}", f"A:2-{X}, B:2-{Y}", "AlreadyMerged"),
-        (f"A:2-{X}, B:1-{Y}", f"A:1-{X}, B:2-{Y}", "Conflict"),
-        (f"A:2-{X}", f"B:2-{Y}", "Conflict"),
+        ("", "", True, True),
+        (f"A:1-{X}", "", True, False),
+        ("", f"A:1-{X}", False, True),
+        (f"A:2-{X}", f"A:1-{X}", True, False),
+        (f"A:2-{X}, B:1-{Y}", f"B:1-{Y},A:2-{X}", True, True),
+        (f"A:2-{X}, B:1-{Y}", f"A:2-{X}, B:2-{Y}", False, True),
+        (f"A:2-{X}, B:1-{Y}", f"A:1-{X}, B:2-{Y}", False, False),
+        (f"A:2-{X}", f"B:2-{Y}", False, False),
     ],
 )
-def test_vectors_are_compared_entry_by_entry(incoming: str, local: str, answer: str) -> None:
-    assert cv.compare(incoming, local) == answer
+def test_vectors_are_compared_entry_by_entry(vector: str, other: str, dominates: bool, is_dominated: bool) -> None:
+    assert (cv.dominates(vector, other), cv.dominates(other, vector)) == (dominates, is_dominated)
+    assert cv.equal(vector, other) == (dominates and is_dominated)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +49,6 @@ def test_lengths_are_limited() -> None:
         cv.format_entries({f"{n:022d}": (1, "A") for n in range(257)})
     full = cv.format_entries({f"{n:022d}": (cv.ETAG_MAX, "ABCD") for n in range(256)})
     assert cv.merge(full, full) == full
-
-
-def test_the_distance_counts_what_the_other_lacks() -> None:
-    assert cv.distance(f"A:10-{X}, B:3-{Y}", f"A:4-{X}, C:7-{Z}") == 9
-    assert cv.distance(f"A:4-{X}", f"A:10-{X}") == 0
 
 
 def test_the_meet_counts_what_all_count() -> None:

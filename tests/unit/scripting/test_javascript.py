@@ -117,9 +117,8 @@ async def test_no_object_of_the_language_leads_to_a_buffer(sandbox: Sandbox) -> 
     ["while (true);", "/(a+)+$/.test('a'.repeat(40) + 'b');", "[1, 2, 3].concat(new Array(4294967290)).sort();"],
 )
 async def test_a_script_that_does_not_end_is_ended_even_inside_a_builtin(sandbox: Sandbox, loop: str) -> None:
-    with pytest.raises(ScriptEnded, match="script 'test': did not end within 1000 ms") as caught:
+    with pytest.raises(ScriptEnded, match="script 'test': did not end within 1000 ms"):
         await run(sandbox, f"x => {{ {loop} }}")
-    assert caught.value.limit == "time"
     assert await run(sandbox, "x => 1") == 1
 
 
@@ -136,9 +135,8 @@ async def test_a_script_that_does_not_end_is_ended_even_inside_a_builtin(sandbox
 )
 async def test_a_script_that_eats_memory_is_ended_and_the_next_call_works(sandbox: Sandbox, greed: str) -> None:
     sandbox._engines.limits = ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20)
-    with pytest.raises(ScriptEnded, match="more than 48 MiB of memory") as caught:
+    with pytest.raises(ScriptEnded, match="more than 48 MiB of memory"):
         await run(sandbox, f"x => {{ {greed} }}")
-    assert caught.value.limit == "memory"
     assert await run(sandbox, "x => 1") == 1
 
 
