@@ -44,8 +44,9 @@ class ClusterTransport(Transport, Protocol):
 
     on_impostor: list[Callable[[str, str, bool], None]]
     on_removed: list[Callable[[str], None]]
-    removed_by: str | None
 
+    @property
+    def removed_by(self) -> str | None: ...
     def complaint(self, tag: str) -> str: ...
     def check_announced(self) -> None: ...
 

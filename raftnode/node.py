@@ -22,9 +22,10 @@ from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
 from raftnode.consensus.storage.disk import SystemDisk
 from raftnode.consensus.transport.handshake import Guard, NodeIdentity
+from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.listener import Port
 from raftnode.consensus.transport.tls import Tls, load_tls
-from raftnode.consensus.transport.transport import Transport, TransportConfig
+from raftnode.consensus.transport.transport import Transport
 from raftnode.documents.databases import Databases
 from raftnode.foundation import logs
 from raftnode.foundation.background import watched

@@ -17,8 +17,9 @@ import structlog
 
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Peer, Raft, RaftConfig
 from raftnode.consensus.transport.handshake import NodeIdentity
+from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.tls import load_tls
-from raftnode.consensus.transport.transport import Transport, TransportConfig
+from raftnode.consensus.transport.transport import Transport
 
 IN_FLIGHT = 8
 

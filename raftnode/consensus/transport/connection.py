@@ -20,12 +20,16 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder: MsgpackDecoder[tuple[str, bytes]] = MsgpackDecoder(tuple[str, bytes])
 
 
-class Host(Protocol):
-    """What happens on a connection. All calls come on the event loop."""
+class Greeter(Protocol):
+    """Told how a connection begins. All calls come on the event loop."""
 
     def opened(self, connection: "Connection") -> None: ...
     def greeted(self, connection: "Connection", frame: bytes) -> None:
         """The other side's first frame."""
+
+
+class Host(Protocol):
+    """Told of what comes on a connection, and of its end."""
 
     def received(self, connection: "Connection", channel: str, payload: bytes) -> None: ...
     def closed(self, connection: "Connection", reason: str) -> None: ...
@@ -46,7 +50,9 @@ class Connection(asyncio.Protocol):
     """Frames are a length, its CRC-32 and the body's, four bytes each, big-endian, and the body: first one hello each
     way, then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
 
-    def __init__(self, host: Host, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int) -> None:
+    def __init__(
+        self, greeter: Greeter, host: Host, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int
+    ) -> None:
         self.dialed = dialed
         """The tag this side dialed, None on the side that was dialed."""
         self.tag: str | None = None
@@ -54,6 +60,7 @@ class Connection(asyncio.Protocol):
         self.welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the other side is let in; fails when the connection ends before that."""
         self.heard_s = self.spoke_s = asyncio.get_running_loop().time()
+        self._greeter = greeter
         self._host = host
         self._frame_bytes_max = frame_bytes_max
         self._dead_peer_ms = dead_peer_ms
@@ -75,7 +82,7 @@ class Connection(asyncio.Protocol):
         # where it is counted.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._dead_peer_ms)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES_MAX)
-        self._host.opened(self)
+        self._greeter.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._first:
@@ -160,7 +167,7 @@ class Connection(asyncio.Protocol):
         if self._first:
             self._first = False
             self.heard_s = asyncio.get_running_loop().time()
-            self._host.greeted(self, frame)
+            self._greeter.greeted(self, frame)
             return
         try:
             channel, payload = _decoder.decode(frame)

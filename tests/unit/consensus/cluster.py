@@ -8,8 +8,9 @@ from typing import Any
 
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
 from raftnode.consensus.transport.handshake import NodeIdentity
+from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.tls import Tls
-from raftnode.consensus.transport.transport import Transport, TransportConfig
+from raftnode.consensus.transport.transport import Transport
 from tests.unit.consensus.support import FAST, Ledger
 
 

@@ -16,9 +16,11 @@ import trustme
 
 from raftnode.consensus.transport import handshake as greeting
 from raftnode.consensus.transport.connection import framed
+from raftnode.consensus.transport.entrance import GUESTS_MAX
 from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Announced, Door, Guard, Hello, NodeIdentity, judge
+from raftnode.consensus.transport.links import Links, TransportConfig
 from raftnode.consensus.transport.tls import Tls, load_tls
-from raftnode.consensus.transport.transport import GUESTS_MAX, Transport, TransportConfig
+from raftnode.consensus.transport.transport import Transport
 from tests.unit.consensus.cluster import running, until
 
 QUICK: dict[str, Any] = {"dead_peer_ms": 300, "connect_timeout_ms": 300, "patience_ms": 150, "retry_max_ms": 50}
@@ -100,7 +102,7 @@ async def test_a_lost_connection_is_told_and_made_again() -> None:
         a.knows(b)
         b.knows(a)
         await until(lambda: a.is_up(b) and b.is_up(a))
-        link = b.transport._links["A"].connection
+        link = b.transport._links.by_tag["A"].connection
         assert link is not None
         link.drop("the test cuts it")
         await until(lambda: b.links == [("A", True), ("A", False), ("A", True)])
@@ -131,15 +133,15 @@ async def test_a_bad_address_is_said_and_a_later_good_one_is_dialled(bad: str) -
 
 async def test_a_link_whose_keeper_fails_by_a_defect_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = End(identity("A")), End(identity("B"), patience_ms=60_000)
-    dial, failures = Transport._dial, iter([KeyError("a defect"), asyncio.CancelledError()])
+    dial, failures = Links._dial, iter([KeyError("a defect"), asyncio.CancelledError()])
 
-    async def fails_twice(self: Transport, link: Any) -> None:
+    async def fails_twice(self: Links, link: Any) -> None:
         failure = next(failures, None)
         if failure is not None:
             raise failure
         await dial(self, link)
 
-    monkeypatch.setattr(Transport, "_dial", fails_twice)
+    monkeypatch.setattr(Links, "_dial", fails_twice)
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -221,7 +223,7 @@ async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -
     async with ends(a, b):
         b.transport.set_peers({}, 9)
         a.knows(b, index=0)
-        await until(lambda: a.transport._links["B"].complaint != "")
+        await until(lambda: a.transport.complaint("B") != "")
         assert a.removed_by == []
         b.knows(a, index=10)
         await until(lambda: a.is_up(b))
@@ -355,7 +357,7 @@ async def test_another_clusters_node_is_refused() -> None:
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
-        await until(lambda: "cluster" in a.transport._links["B"].complaint)
+        await until(lambda: "cluster" in a.transport.complaint("B"))
         assert not a.is_up(b)
         assert not b.is_up(a)
 
@@ -368,7 +370,7 @@ async def test_a_peer_that_falls_silent_is_dropped_and_one_that_only_listens_is_
         await until(lambda: a.is_up(b) and b.is_up(a))
         await asyncio.sleep(1)  # three times the silence that would be fatal: the pings must carry it
         assert a.links == [("B", True)]
-        link = b.transport._links["A"].connection
+        link = b.transport._links.by_tag["A"].connection
         assert link is not None
         link.send_frame = lambda frame: None  # type: ignore[method-assign]
         await until(lambda: ("B", False) in a.links)
@@ -451,7 +453,22 @@ async def test_no_more_than_some_unknown_nodes_are_let_in_and_none_is_remembered
         for _, guest in guests:
             guest.close()
         await until(lambda: not a.transport.connected_tags())
-        assert a.transport._met == {}
+        assert a.transport._entrance.met == {}
+
+
+async def test_an_unknown_node_that_connects_again_is_reached_over_the_newer_connection() -> None:
+    a = End(identity("A"))
+    async with ends(a):
+        a.transport.set_peers({}, 3)
+        _, former = await knock(a, "G", 4)
+        reader, guest = await knock(a, "G", 4)
+        await until(lambda: a.links == [("G", True), ("G", False), ("G", True)])
+        assert a.transport.connected_tags() == {"G"}
+        assert a.transport.send("G", "words", b"the log")
+        await reader.readuntil(b"the log")
+        guest.close()
+        await until(lambda: not a.transport.connected_tags())
+        former.close()
 
 
 async def test_a_damaged_frame_ends_the_connection_and_reaches_nobody() -> None:
@@ -533,7 +550,7 @@ async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authorit
         await until(lambda: a.is_up(b) and b.is_up(a))
         assert a.transport.send("B", "words", b"in secret")
         await until(lambda: b.heard == [("A", b"in secret")])
-        link = a.transport._links["B"].connection
+        link = a.transport._links.by_tag["B"].connection
         assert link is not None
         assert link._transport is not None
         assert link._transport.get_extra_info("ssl_object").version() == "TLSv1.3"
@@ -544,7 +561,7 @@ async def test_a_certificate_for_another_tag_is_refused(authority: Authority) ->
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
-        await until(lambda: "subjectAltName" in a.transport._links["B"].complaint)
+        await until(lambda: "subjectAltName" in a.transport.complaint("B"))
         assert not a.is_up(b)
 
 
@@ -557,8 +574,8 @@ async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authorit
         a.knows(b, plain)
         b.knows(a)
         plain.knows(a)
-        await until(lambda: a.transport._links["B"].complaint != "" and a.transport._links["C"].complaint != "")
-        await until(lambda: b.transport._links["A"].complaint != "" and plain.transport._links["A"].complaint != "")
+        await until(lambda: a.transport.complaint("B") != "" and a.transport.complaint("C") != "")
+        await until(lambda: b.transport.complaint("A") != "" and plain.transport.complaint("A") != "")
         assert a.links == []
 
 
