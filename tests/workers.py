@@ -1,14 +1,15 @@
-"""How the tests are laid out over workers (`-n 2`): what starts nodes on one of them, what computes on the others.
+"""How the tests are laid out over workers (`-n 4`).
 
-Nodes have deadlines of a fraction of a second, so never do two clusters run at once. They mostly wait, and what
-computes takes the processor's time that they leave. A unit of work goes to one worker, in the order of `rank`.
+Tests that start nodes wait most of the time, and what computes takes the processor's time that they leave. So each
+module goes to the worker that is free first, in the order of `rank`: the simulation to the first, nodes to the others.
 """
 
-ORDER = ("cluster", "scenarios", "partition", "chaos", "fuzz", "simulation", "properties", "fixtures", "unit")
-"""The directories of tests, in the order in which their tests begin. The longest come first: they cannot be divided."""
+ORDER = ("simulation", "partition", "chaos", "cluster", "scenarios", "fuzz", "properties", "fixtures", "unit")
+"""The directories of tests, in the order in which their tests begin. What takes longest and cannot be divided comes
+first."""
 
-NODES = frozenset({"cluster", "scenarios", "partition", "chaos", "fuzz"})
-"""Those whose tests start nodes as processes, or need a network or the machine as a whole: all one unit."""
+TOGETHER = frozenset({"simulation"})
+"""Those of which all tests are one unit: they keep every core busy by themselves."""
 
 APART = frozenset({"properties"})
 """Those whose tests share nothing, so that each is a unit. Of all others each module is one, as its fixtures are."""
@@ -28,8 +29,8 @@ def rank(nodeid: str) -> int:
 
 def unit(nodeid: str) -> str:
     """The name of the unit that the test belongs to."""
-    if directory(nodeid) in NODES:
-        return "nodes"
+    if directory(nodeid) in TOGETHER:
+        return directory(nodeid)
     return nodeid if directory(nodeid) in APART else nodeid.partition("::")[0]
 
 

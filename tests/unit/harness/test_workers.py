@@ -11,14 +11,12 @@ TESTS = Path(__file__).resolve().parents[2]
 def test_every_directory_of_tests_has_its_place() -> None:
     directories = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
     assert directories == set(workers.ORDER)
-    assert set(workers.ORDER) >= workers.NODES | workers.APART
+    assert set(workers.ORDER) >= workers.TOGETHER | workers.APART
 
 
-def test_every_test_that_starts_nodes_is_in_one_unit() -> None:
-    for path in set(TESTS.rglob("*.py")) - {Path(__file__)}:
-        if "from tests.harness.cluster import" in path.read_text(encoding="utf-8"):
-            assert path.relative_to(TESTS).parts[0] in workers.NODES | {"harness"}, path
-    assert {workers.unit(f"tests/{name}/test_a.py::test_b") for name in workers.NODES} == {"nodes"}
+def test_what_keeps_every_core_busy_is_one_unit() -> None:
+    assert workers.unit("tests/simulation/test_a.py::t") == workers.unit("tests/simulation/test_b.py::t")
+    assert workers.unit("tests/cluster/test_a.py::t") != workers.unit("tests/cluster/test_b.py::t")
 
 
 def test_what_shares_fixtures_stays_together_and_properties_go_one_by_one() -> None:
@@ -26,12 +24,12 @@ def test_what_shares_fixtures_stays_together_and_properties_go_one_by_one() -> N
     assert workers.unit("tests/properties/test_a.py::test_b[1]") == "tests/properties/test_a.py::test_b[1]"
 
 
-def test_nodes_come_first_then_what_cannot_be_divided_and_the_unknown_last() -> None:
+def test_what_cannot_be_divided_comes_first_and_the_unknown_last() -> None:
     given = [
         "tests/test_x.py::t",
         "tests/unit/a/test_x.py::t",
-        "tests/simulation/test_x.py::t",
         "tests/cluster/test_x.py::t",
+        "tests/simulation/test_x.py::t",
     ]
     assert sorted(given, key=workers.rank) == given[::-1]
 
