@@ -1,11 +1,10 @@
 """`raftnode document ...`: reading documents, to see what is there."""
 
-import json
 from urllib.parse import quote, urlencode
 
 import click
 
-from raftnode.cli.session import Answer, NoDocument, NotFound, NotNow, Session, talks
+from raftnode.cli.session import Answer, NoDocument, NotFound, NotNow, Session, in_json, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.http_client import HttpUnreachable
 from raftnode.web.views.base import Json
@@ -29,7 +28,7 @@ async def get(session: Session, id: str, database: str) -> None:
     if found is None:
         raise NotFound(f"Database '{database}' has no document '{id}'.")
     answer = Answer(found["Results"][0], found["Results"][0])
-    session.show(answer, lambda shown: click.echo(json.dumps(shown, indent=2, ensure_ascii=False)))
+    session.show(answer, lambda shown: click.echo(in_json(shown, indent=2)))
 
 
 @document.command("list")

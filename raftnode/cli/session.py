@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 import ssl
 import sys
 import uuid
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 import click
-from msgspec import ValidationError
+import msgspec
 
 from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable, Response
 from raftnode.foundation.masking import in_text
@@ -28,6 +29,7 @@ PROBE_SEC = 2.0
 INTERRUPTED = 130
 FROM_PROXIES = (502, 503, 504)
 SERVER_HEADER = "Raven-Server-Version"
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 MISSING = ("DoesNotExistException", "NotFoundException")
 
 
@@ -91,21 +93,22 @@ class Session:
     async def call(self, method: str, path: str, kind: type[Shown], *, json: Any = None) -> Answer[Shown]:
         """The answer, read as that view. Ends the command when there is none, or an error."""
         reply = await self._first(method, path, json)
-        return _answer(self.url, reply, kind)
+        return _answer(self.url, reply.json, kind)
 
     async def fetch(self, path: str) -> bytes:
         """The answer's bytes."""
         return (await self._first("GET", path)).body
 
     async def ask_at(self, url: str, method: str, path: str, kind: type[Shown]) -> Answer[Shown]:
-        """The answer of one node. Ends the command with the node's refusal. Raises HttpUnreachable."""
+        """The answer of one node, with numbers as in `Response.exact_json`. Ends the command with the node's refusal.
+        Raises HttpUnreachable."""
         try:
             reply = await self._http.request(method, url + path, timeout_s=TIMEOUT_SEC)
         except HttpFailed as error:
             if error.status == 404 and not error.type:
                 raise NoDocument(error.message) from None
             raise _failure(url, error) from None
-        return _answer(url, reply, kind)
+        return _answer(url, reply.exact_json, kind)
 
     async def call_at(self, url: str, method: str, path: str, *, body: bytes) -> None:
         """One request to one node. Raises HttpError."""
@@ -150,23 +153,32 @@ class Session:
     def show(self, answer: Answer[Shown], text: Callable[[Shown], None] | str) -> None:
         """Prints the answer's JSON if that was asked for, else the text, or by calling it with the answer."""
         if self.as_json:
-            click.echo(json.dumps(answer.json, indent=None if not sys.stdout.isatty() else 2))
+            click.echo(_BEYOND_ASCII.sub(_escape, in_json(answer.json, indent=2 if sys.stdout.isatty() else 0)))
         elif isinstance(text, str):
             click.echo(text)
         else:
             text(answer.shown)
 
 
-def _answer(url: str, reply: Response, kind: type[Shown]) -> Answer[Shown]:
+def _answer(url: str, decode: Callable[[], Any], kind: type[Shown]) -> Answer[Shown]:
     try:
-        answer = reply.json()
+        answer = decode()
         return Answer(answer, read(answer, kind))
     except HttpUnreachable as error:
         raise _stranger(url, str(error)) from None
-    except ValidationError as error:
+    except msgspec.ValidationError as error:
         raise CommandFailed(
             f"The answer of {in_text(url)} does not fit: {error}. Use the command line of the node's own version."
         ) from None
+
+
+def in_json(value: Any, *, indent: int) -> str:
+    """As JSON text, on one line for an indent of 0. What came from `Response.exact_json` keeps its digits."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+
+
+def _escape(letter: re.Match[str]) -> str:
+    return json.dumps(letter[0])[1:-1]
 
 
 def _stranger(url: str, reason: str) -> CommandFailed:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.decoding import UNREADABLE, JsonDecoder, from_json
 from raftnode.foundation.masking import in_text
 
 CONNECTIONS_MAX = 100
@@ -53,6 +53,16 @@ class Response(msgspec.Struct, frozen=True):
             return from_json(self.body)
         except UNREADABLE as error:
             raise HttpUnreachable(f"the answer is not JSON: {error}") from error
+
+    def exact_json(self) -> Any:
+        """Like `json`, but a number that is no integer comes as a msgspec.Raw with its own digits."""
+        try:
+            return _exact.decode(self.body)
+        except UNREADABLE as error:
+            raise HttpUnreachable(f"the answer is not JSON: {error}") from error
+
+
+_exact: JsonDecoder[Any] = JsonDecoder(float_hook=lambda digits: msgspec.Raw(digits.encode()))
 
 
 class Http:

@@ -318,6 +318,18 @@ def test_a_document_is_read(shop: Shell) -> None:
     assert (missing.returncode, missing.stderr) == (4, "raftnode: Database 'Shop' has no document 'orders/z'.\n")
 
 
+def test_a_document_is_shown_with_all_digits_of_its_numbers(shop: Shell) -> None:
+    shop.json("db", "create", "Numbers")
+    numbers = '"Price": 1234567890.12345678901234567890, "Small": 1.50e-700, "Whole": 123456789012345678901234567890'
+    document = f'{{"@metadata": {{"@id": "n/1"}}, {numbers}, "Name": "Käse"}}'
+    shop.json("import", "-", "--database", "Numbers", given=document)
+    read = ("document", "get", "n/1", "--database", "Numbers")
+    for shown in (shop.run(*read).stdout, shop.run(*read, "--json").stdout):
+        assert numbers in " ".join(shown.split())
+        assert json.loads(shown)["Name"] == "Käse"
+    assert "K\\u00e4se" in shop.run(*read, "--json").stdout
+
+
 def test_a_group_is_ordered_locked_and_switched_by_hand(shop: Shell) -> None:
     shop.json("db", "create", "Group")
     assert "Members: A" in shop.run("db", "promote", "Group", "A").stdout
