@@ -1,12 +1,13 @@
 """One iteration of the observer as a function: the record and the facts in, decisions with their reasons out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import msgspec
+from msgspec.structs import replace
 
 from observer.rules.case import Alert, Case, Change
 from observer.rules.demote import demote
-from observer.rules.facts import Facts
+from observer.rules.facts import Facts, Limits, NodeFacts
 from observer.rules.grace import graces
 from observer.rules.lag import lag
 from observer.rules.last_resort import last_resort
@@ -25,6 +26,9 @@ RULES: tuple[Rule, ...] = (
     demote, rotate, last_resort, lag, prioritize, promote, replace_lost, remove_surplus, note,
 )  # fmt: skip
 """In the order of evaluation. The first that changes the topology ends the database's iteration."""
+
+
+_NO_LIMITS = Limits(stabilization_ms=0, rotate_ms=0, replace_ms=0, distance_max=0)
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -80,7 +84,7 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
 def _topology(case: Case) -> tuple[Change | None, list[Alert]]:
     """At most one change of topology. A database that is disabled or being deleted keeps the one it has."""
     alerts: list[Alert] = []
-    if case.database.disabled or not case.topology.all_nodes:
+    if _stays(case.database):
         return None, alerts
     for rule in RULES:
         answer = rule(case)
@@ -89,6 +93,29 @@ def _topology(case: Case) -> tuple[Change | None, list[Alert]]:
         if answer is not None:
             alerts.append(answer)
     return None, alerts
+
+
+def _stays(database: Database) -> bool:
+    return database.disabled or not database.topology.all_nodes
+
+
+def after_loss(record: Record, lost: Set[str]) -> Record:
+    """The record as the observer leaves it once these nodes are silent and nothing else has happened: with the
+    topologies that `demote` gives, the first of the rules. What only reports tell is not known here."""
+    if record.observer.suspended:
+        return record
+    nodes = {tag: NodeFacts(tag=tag, silent=tag in lost, fresh=False, heard_ns=0) for tag in record.nodes}
+    facts = Facts(
+        leader="", term=0, now_ns=0, now_ms=0, void_allowed=False, silence_ms=0, limits=_NO_LIMITS, nodes=nodes
+    )
+    left = {}
+    for folded, database in record.databases.items():
+        if lost.isdisjoint(database.topology.members) or _stays(database):
+            continue
+        change = demote(Case(record=record, database=database, facts=facts))
+        if change is not None:
+            left[folded] = replace(database, topology=change.topology)
+    return replace(record, databases=record.databases.update(left))
 
 
 def _new(database: Database, change: Change) -> NewTopology:

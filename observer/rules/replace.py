@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from observer.rules.case import Case, Change
+from raftnode.record.fitness import fittest_first
 from raftnode.record.model import ClusterNode, PromotionStatus, Topology
 
 _NEW: PromotionStatus = "WaitingForFirstPromotion"
@@ -71,13 +72,9 @@ def _bad(case: Case, tag: str) -> str | None:
 
 
 def _fittest(case: Case) -> str | None:
-    """Of the nodes outside the group that are heard, stay and lack nothing the one with the fewest databases."""
-    held = dict.fromkeys(case.record.nodes, 0)
-    for database in case.record.databases.values():
-        for tag in {*database.topology.all_nodes, *database.deletion_in_progress} & held.keys():
-            held[tag] += 1
+    """Of the nodes outside the group that are heard, stay and lack nothing."""
     fit = [node.tag for node in case.record.nodes.values() if _fit(case, node)]
-    return min(fit, key=lambda tag: (held[tag], tag), default=None)
+    return next(iter(fittest_first(case.record, fit)), None)
 
 
 def _fit(case: Case, node: ClusterNode) -> bool:

@@ -1,22 +1,24 @@
 """What if nodes were lost, added, drained, weighed or labelled otherwise: which tasks would move, and which would wait.
 
-The supposition is applied to the record with the very commands that would make it true, and placement, the same as in
-production, is asked before and after. Nothing is changed by it: the record is a value.
+The supposition is applied to the record with the very commands that would make it true, the observer's own rule moves
+lost nodes to Rehab, and placement, the same as in production, is asked before and after. Nothing is changed by it: the
+record is a value.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 
 import msgspec
-from immutables import Map
-from msgspec.structs import replace
 
 from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Command, Entry, Refused, refuse, the_database, the_node
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
-from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, Task, Topology, Value
+from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, Task, Value
 from raftnode.record.ownership import Group, Rule, tasks_of
+
+T = TypeVar("T")
 
 Tags = Annotated[tuple[str, ...], msgspec.Meta(max_length=NODES_MAX)]
 Labels = Annotated[tuple[str, ...], msgspec.Meta(max_length=LABELS_MAX)]
@@ -67,13 +69,20 @@ class Forecast(Value, frozen=True, kw_only=True):
     waits: tuple[Fate, ...]
 
 
-def what_if(record: Record, supposition: Supposition, databases: Collection[str] | None = None) -> Forecast:
+AfterLoss = Callable[[Record, frozenset[str]], Record]
+"""The record as the observer leaves it once these nodes are silent: `observer.rules.decide.after_loss`, which stands
+above the record."""
+
+
+def what_if(
+    record: Record, supposition: Supposition, databases: Collection[str] | None = None, *, after_loss: AfterLoss
+) -> Forecast:
     """What would become of the tasks of these databases, of all if None. Raises Refused, naming the field, for what
     cannot be supposed: an unknown node or database, a tag, weight or label that is none."""
     names = record.databases if databases is None else [fold(the_database(record, name).name) for name in databases]
     chosen = sorted(set(names))
-    supposed = _supposed(record, supposition, chosen, skip_present=databases is None)
     lost, drained = frozenset(supposition.lost), frozenset(supposition.drained)
+    supposed = after_loss(_supposed(record, supposition, chosen, skip_present=databases is None), lost)
     minority = _minority(supposed, lost)
     fates: list[Fate] = []
     count = 0
@@ -138,7 +147,9 @@ def _supposed(record: Record, supposition: Supposition, databases: list[str], *,
         record = _apply(record, "Weights", SetNodeTraits(tag=tag, weight=weight))
     for tag, labels in sorted(supposition.labels.items()):
         record = _apply(record, "Labels", SetNodeTraits(tag=tag, labels=labels))
-    return _without(record, supposition.lost)
+    for tag in supposition.lost:
+        _named("Lost", partial(the_node, record, tag))
+    return record
 
 
 def _joined(record: Record, node: NewNode) -> Record:
@@ -156,35 +167,15 @@ def _joined(record: Record, node: NewNode) -> Record:
 
 
 def _apply(record: Record, field: str, command: Command) -> Record:
+    return _named(field, lambda: command.apply(record, Entry(record.index + 1, 0)).record)
+
+
+def _named(field: str, ask: Callable[[], T]) -> T:
+    """What is asked for; a refusal names the field."""
     try:
-        return command.apply(record, Entry(record.index + 1, 0)).record
+        return ask()
     except Refused as refused:
         refuse(refused.error.type, f"'{field}': {refused.error.message}")
-
-
-def _without(record: Record, lost: tuple[str, ...]) -> Record:
-    for tag in lost:
-        try:
-            the_node(record, tag)
-        except Refused as refused:
-            refuse(refused.error.type, f"'Lost': {refused.error.message}")
-    demoted = {
-        folded: replace(database, topology=_demoted(record, database.topology, frozenset(lost)))
-        for folded, database in record.databases.items()
-    }
-    return replace(record, databases=Map(demoted))
-
-
-def _demoted(record: Record, topology: Topology, lost: frozenset[str]) -> Topology:
-    """The group as the observer leaves it: lost Members move to Rehab while another is alive, drained ones stay."""
-    leaving = [tag for tag in topology.members if tag in lost and not record.nodes[tag].draining]
-    if not leaving or lost.issuperset(topology.members):
-        return topology
-    return replace(
-        topology,
-        members=tuple(tag for tag in topology.members if tag not in leaving),
-        rehabs=(*topology.rehabs, *leaving),
-    )
 
 
 def _minority(record: Record, lost: frozenset[str]) -> str | None:
@@ -218,6 +209,8 @@ def _why_waits(
                 return f"it stays with its last holder, as highly available tasks are off, and {state}"
             case "StickyHolder":
                 return f"it stays with its last holder for {task.traits.grace_min} min, and {state}"
+        if record.observer.suspended and node in lost:
+            return f"the observer is suspended and moves no node to Rehab, and {state}"
         return f"no Member of the group would be alive: {state}"
 
     return why

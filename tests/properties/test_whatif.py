@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from observer.rules.case import Case
-from observer.rules.demote import demote
+from observer.rules.decide import after_loss, decide
 from observer.rules.facts import Facts, NodeFacts
-from raftnode.record.commands import Command, NewTopology, SetDraining, SetNodeTraits
+from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits, SuspendObserver
 from raftnode.record.commands.observer import Decide
 from raftnode.record.model import Record, Traits
 from raftnode.record.ownership import responsible_node
@@ -41,6 +40,9 @@ def cluster_of(chance: random.Random) -> Cluster:
     for tag in TAGS:
         if chance.random() < 0.3:
             cluster.do(SetNodeTraits(tag=tag, labels=("ssd",)))
+        if chance.random() < 0.2:
+            cluster.do(SetNodeFlags(tag=tag, flags=("HighDirtyMemory",)))
+    cluster.do(SuspendObserver(suspended=chance.random() < 0.1))
     return cluster
 
 
@@ -55,16 +57,13 @@ def forecast_nodes(record: Record, forecast: Forecast) -> dict[int, str | None]:
 
 def observed(record: Record, lost: tuple[str, ...]) -> Decide | None:
     """What the cluster observer decides once these nodes are silent."""
-    database = record.databases["northwind"]
     known = {tag: NodeFacts(tag=tag, silent=tag in lost, fresh=tag not in lost, heard_ns=0) for tag in record.nodes}
     facts = Facts(
         leader="A", term=1, now_ns=10**12, now_ms=0, void_allowed=True, silence_ms=1, limits=LIMITS, nodes=known
     )
-    change = demote(Case(record=record, database=database, facts=facts))
-    if change is None:
-        return None
-    new = NewTopology(database="Northwind", etag=database.etag, topology=change.topology, demoted=change.demoted)
-    return Decide(term=1, iteration=1, at="now", at_ms=1, topologies=(new,))
+    concerned = not set(lost).isdisjoint(record.databases["northwind"].topology.members)
+    demotions = tuple(new for new in decide(record, facts).topologies if new.demoted)
+    return Decide(term=1, iteration=1, at="now", at_ms=1, topologies=demotions) if concerned and demotions else None
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,7 +83,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
     decision = observed(cluster.record, lost)
     if decision is not None:
         cluster.do(decision)
-    forecast = what_if(before, supposition)
+    forecast = what_if(before, supposition, after_loss=after_loss)
     assert forecast_nodes(before, forecast) == nodes(cluster.record)
     assert not {fate.target for fate in forecast.moves} & {*lost, None}
     moved = {fate.task_id for fate in forecast.moves}
@@ -103,6 +102,6 @@ def test_any_record_can_be_asked(seed: int, length: int, lost: list[str], draine
         lost=tuple(tag for tag in lost if tag in record.nodes),
         drained=tuple(tag for tag in drained if tag in record.nodes),
     )
-    forecast = what_if(replace(record, highly_available_tasks=seed % 2 == 0), known)
+    forecast = what_if(replace(record, highly_available_tasks=seed % 2 == 0), known, after_loss=after_loss)
     assert forecast.tasks >= len(forecast.moves) + len(forecast.waits)
     assert all(fate.task_type in (KIND, "Update") for fate in (*forecast.moves, *forecast.waits))

@@ -17,6 +17,7 @@ from raftnode.record.commands.base import (
     with_database,
 )
 from raftnode.record.commands.claims import without_ended_claims
+from raftnode.record.fitness import fittest_first
 from raftnode.record.model import (
     DATABASES_MAX,
     INDEXES_MAX,
@@ -30,7 +31,7 @@ from raftnode.record.model import (
 
 
 class CreateDatabase(Command, frozen=True, kw_only=True, tag="CreateDatabase"):
-    """A new database, on the named nodes or on `replication_factor` nodes that hold the fewest databases."""
+    """A new database, on the named nodes or on the `replication_factor` fittest ones (see `record.fitness`)."""
 
     name: str
     replication_factor: int = 1
@@ -79,12 +80,7 @@ class CreateDatabase(Command, frozen=True, kw_only=True, tag="CreateDatabase"):
                 f"Replication factor {self.replication_factor} does not fit a cluster of {len(record.nodes)} "
                 f"nodes; it must be 1 to {len(record.nodes)}.",
             )
-        load = dict.fromkeys(record.nodes, 0)
-        for database in record.databases.values():
-            for tag in database.topology.all_nodes:
-                load[tag] = load.get(tag, 0) + 1
-        fittest = sorted(record.nodes.values(), key=lambda n: (n.draining, load[n.tag], n.tag))
-        return tuple(n.tag for n in fittest[: self.replication_factor])
+        return tuple(fittest_first(record, record.nodes)[: self.replication_factor])
 
 
 class DeleteDatabase(Command, frozen=True, kw_only=True, tag="DeleteDatabase"):

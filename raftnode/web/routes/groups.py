@@ -9,6 +9,7 @@ from raftnode.record.commands import (
     ReorderMembers,
     SetDynamicDistribution,
 )
+from raftnode.record.fitness import fittest_first
 from raftnode.record.model import Database, Record, Result
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.parts import PARTS
@@ -110,11 +111,7 @@ async def group_answer(request: web.Request, name: str, result: Result, *, statu
 
 def _fittest(record: Record, database: Database) -> str:
     group = {*database.topology.all_nodes, *database.deletion_in_progress}
-    load = {tag: 0 for tag, node in record.nodes.items() if tag not in group and not node.draining}
-    if not load:
+    others = [tag for tag, node in record.nodes.items() if tag not in group and not node.draining]
+    if not others:
         raise bad_request("Every node of the cluster holds the database already. Add a node to the cluster first.")
-    for other in record.databases.values():
-        for tag in other.topology.all_nodes:
-            if tag in load:
-                load[tag] += 1
-    return min(load, key=lambda tag: (load[tag], tag))
+    return fittest_first(record, others)[0]

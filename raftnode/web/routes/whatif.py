@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from observer.rules.decide import after_loss
 from raftnode.record.commands import Refused
 from raftnode.record.model import DATABASES_MAX, Record
 from raftnode.record.whatif import Forecast, Supposition, what_if
@@ -56,6 +57,6 @@ async def forecast(record: Record, supposition: Supposition, databases: Collecti
     """What would move and wait. Off the loop, as there may be many tasks. Raises ApiError for what cannot be
     supposed."""
     try:
-        return await asyncio.to_thread(what_if, record, supposition, databases)
+        return await asyncio.to_thread(what_if, record, supposition, databases, after_loss=after_loss)
     except Refused as refused:
         raise of_result(refused.error) from None

@@ -5,13 +5,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from observer.rules.decide import after_loss
 from raftnode.record.commands import (
     AddDatabaseNode,
     DeleteDatabase,
     ReleaseTask,
     SetDatabaseState,
     SetDraining,
+    SetNodeFlags,
     SetNodeTraits,
+    SuspendObserver,
 )
 from raftnode.record.commands.base import Refused
 from raftnode.record.model import Traits, to_json
@@ -33,7 +36,7 @@ def three() -> Cluster:
 
 def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
     before = cluster.record
-    forecast = what_if(before, Supposition(**fields), databases or None)
+    forecast = what_if(before, Supposition(**fields), databases or None, after_loss=after_loss)
     assert cluster.record is before
     return forecast
 
@@ -52,6 +55,24 @@ def reasons(forecast: Forecast) -> dict[str, str]:
 
 def test_nothing_supposed_moves_nothing() -> None:
     assert suppose(three()) == Forecast(tasks=30, moves=(), waits=())
+
+
+def test_a_suspended_observer_moves_no_node_to_rehab_so_the_tasks_of_a_lost_one_wait() -> None:
+    cluster = three()
+    cluster.do(SuspendObserver(suspended=True))
+    forecast = suppose(cluster, lost=("B",))
+    assert forecast.moves == ()
+    why = "the observer is suspended and moves no node to Rehab, and B would be lost"
+    assert reasons(forecast) == dict.fromkeys(on(cluster, "B"), why)
+
+
+def test_beside_a_lost_node_the_observer_moves_one_that_is_short_of_a_resource_too() -> None:
+    cluster = three()
+    cluster.do(SetNodeFlags(tag="C", flags=("HighDirtyMemory",)))
+    assert suppose(cluster, drained=("D",)).moves == (), "nothing is lost: the forecast speaks of nothing else"
+    forecast = suppose(cluster, lost=("B",))
+    assert set(moves(forecast)) == on(cluster, "B") | on(cluster, "C")
+    assert {target for _, target in moves(forecast).values()} == {"A"}
 
 
 def test_the_tasks_of_a_lost_node_move_and_no_others() -> None:
