@@ -7,7 +7,7 @@ import msgspec
 
 from config.table import Setting, sections, settings_table
 from config.timings import PROFILES
-from raftnode.foundation.margins import FACTOR_TEXT, MARGIN_MS
+from raftnode.foundation.clock_margins import FACTOR_TEXT, MARGIN_MS
 
 HEAD = """# Settings
 

@@ -52,7 +52,7 @@ class InitialNode(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     cluster_address: Annotated[str, _text("Its consensus address", ADDRESS_PATTERN), Meta(min_length=1)]
 
 
-class Node(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NodeSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """This node."""
 
     tag: Annotated[str, _text("The node's name in the cluster", TAG_PATTERN, "1 to 4 capital letters", "--tag")] = "A"
@@ -78,7 +78,7 @@ class Node(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 32 * MIB
 
 
-class Http(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HttpSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP server."""
 
     host: Annotated[str, _text("Address to listen on"), Meta(min_length=1)] = "127.0.0.1"
@@ -89,7 +89,7 @@ class Http(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 60_000
 
 
-class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Consensus, the lease and the cluster observer."""
 
     host: Annotated[str, _text("Address to listen on for the other nodes"), Meta(min_length=1)] = "127.0.0.1"
@@ -167,7 +167,7 @@ class Cluster(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
 
 
-class Tasks(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TasksSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Running tasks."""
 
     batch_documents_max: Annotated[int, _number(1, 100_000, "documents", "Most documents in one batch of a task")] = (
@@ -201,7 +201,7 @@ class Tasks(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 16 * MIB
 
 
-class Documents(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DocumentsSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The document database of each node."""
 
     document_bytes_max: Annotated[int, _bytes(1024, 64 * MIB, "Largest document")] = 64 * MIB
@@ -218,7 +218,7 @@ class Documents(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     replication_batch_bytes_max: Annotated[int, _bytes(1024, GIB, "Most bytes in one batch of replication")] = 8 * MIB
 
 
-class Security(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SecuritySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may reach the node."""
 
     certificate_file: Annotated[str, _text("The node's certificate with its chain, PEM")] = ""
@@ -230,7 +230,7 @@ class Security(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "local"
 
 
-class Log(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the node says."""
 
     format: Annotated[Literal["console", "json"], Meta(description="For people or for machines")] = "console"
@@ -242,13 +242,13 @@ class Log(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Settings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a node."""
 
-    node: Node = Node()
-    http: Http = Http()
-    cluster: Cluster = Cluster()
-    tasks: Tasks = Tasks()
-    documents: Documents = Documents()
-    security: Security = Security()
-    log: Log = Log()
+    node: NodeSettings = NodeSettings()
+    http: HttpSettings = HttpSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    tasks: TasksSettings = TasksSettings()
+    documents: DocumentsSettings = DocumentsSettings()
+    security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
 
     @property
     def secured(self) -> bool:

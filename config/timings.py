@@ -4,8 +4,8 @@ The proof that no two nodes run one task at once rests on these inequalities; do
 """
 
 from config.errors import Problem
-from config.schema import Cluster
-from raftnode.foundation.margins import FACTOR_TEXT, MARGIN_MS, judged
+from config.schema import ClusterSettings
+from raftnode.foundation.clock_margins import FACTOR_TEXT, MARGIN_MS, with_clock_margin
 
 PROFILES: dict[str, dict[str, int]] = {
     "default": {
@@ -44,10 +44,10 @@ PROFILES: dict[str, dict[str, int]] = {
 def rehab_ms_min(lease_ms: int, task_stop_timeout_ms: int) -> int:
     """The least `time_before_moving_to_rehab_ms`: the longest that a silent node's tasks may still run, as another
     node's clock judges it."""
-    return judged(lease_ms + task_stop_timeout_ms, MARGIN_MS)
+    return with_clock_margin(lease_ms + task_stop_timeout_ms, MARGIN_MS)
 
 
-def timing_problems(cluster: Cluster) -> list[Problem]:
+def timing_problems(cluster: ClusterSettings) -> list[Problem]:
     """What is wrong with the timings taken together; empty when they fit."""
     heartbeat, lease = cluster.heartbeat_ms, cluster.lease_ms
     lowest, highest = cluster.election_min_ms, cluster.election_max_ms

@@ -12,33 +12,33 @@ from typing import Protocol
 import structlog
 
 from observer.rules.facts import (
+    ClaimHolder,
     CopyState,
     DatabaseReport,
     Facts,
-    Holder,
-    Limits,
     NodeFacts,
+    ObserverLimits,
     holder_of,
 )
 from raftnode.documents.change_vector import ChangeVectorInvalid, parse
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Incarnation
-from raftnode.liveness.heartbeat import Judgement
-from raftnode.liveness.report import PAYLOAD_PERIOD_MS, CopyReport, Heard, NodeReport
+from raftnode.liveness.heartbeat import LivenessJudgement
+from raftnode.liveness.report import PAYLOAD_PERIOD_MS, CopyReport, NodeReport, ReceivedReport
 from raftnode.record.model import Claim, NodeState, Record, Timings
 
 _log = structlog.get_logger(__name__)
 
 
-class Leadership(Protocol):
+class LeadershipPort(Protocol):
     """What health needs of the lease; see `raftnode.liveness.heartbeat.Heartbeat`."""
 
     @property
     def term(self) -> int: ...
     @property
-    def reports(self) -> Mapping[str, Heard]: ...
-    def judgement(self) -> Judgement: ...
+    def reports(self) -> Mapping[str, ReceivedReport]: ...
+    def judgement(self) -> LivenessJudgement: ...
 
 
 NOTHING_TOLD = NodeReport()
@@ -72,7 +72,7 @@ class Health:
         self,
         *,
         tag: str,
-        heartbeat: Leadership,
+        heartbeat: LeadershipPort,
         clock: Clock,
         own_report: Callable[[], NodeReport],
         last_error: Callable[[str], str] = lambda tag: "",
@@ -86,11 +86,11 @@ class Health:
         self._seen: dict[str, _Seen] = {}
         self._own_sampled_ns = 0
         self._claims: Mapping[str, Claim] = {}
-        self._holders: frozenset[Holder] = frozenset()
+        self._holders: frozenset[ClaimHolder] = frozenset()
 
-    def facts(self, record: Record, timings: Timings, limits: Limits) -> Facts:
+    def facts(self, record: Record, timings: Timings, limits: ObserverLimits) -> Facts:
         """All that is known at this moment, of the cluster's nodes and of whoever holds a claim."""
-        now_ns = self._clock.judge_ns()
+        now_ns = self._clock.elapsed_lower_ns()
         if self._heartbeat.term != self._term:
             self._term, self._seen, self._own_sampled_ns = (
                 self._heartbeat.term,
@@ -118,7 +118,7 @@ class Health:
             over=frozenset(h for h in holders if judgement.is_over(h.tag, Incarnation(h.boot, h.nonce))),
         )
 
-    def _holders_of(self, record: Record) -> frozenset[Holder]:
+    def _holders_of(self, record: Record) -> frozenset[ClaimHolder]:
         if record.claims is not self._claims:
             self._claims = record.claims
             self._holders = frozenset(holder_of(claim) for claim in record.claims.values() if claim.state == "Held")
@@ -170,7 +170,7 @@ class Health:
             if state is not None
         }
 
-    def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int, judgement: Judgement) -> NodeFacts:
+    def _node(self, tag: str, seen: _Seen, now_ns: int, fresh_ns: int, judgement: LivenessJudgement) -> NodeFacts:
         silent = judgement.is_silent(tag)
         return NodeFacts(
             tag=tag,

@@ -11,17 +11,17 @@ from typing import Protocol
 import structlog
 from msgspec.structs import replace
 
-from observer.health import Health, Leadership
-from observer.rules.decide import Said, Verdict, decide
-from observer.rules.facts import Facts, Limits, started_again
-from observer.rules.rest import RESTLESS, at_rest
+from observer.health import Health, LeadershipPort
+from observer.rules.at_rest import RESTLESS, at_rest
+from observer.rules.decide import Sentence, Verdict, decide
+from observer.rules.facts import Facts, ObserverLimits, started_again
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.foundation import timestamps
 from raftnode.foundation.background import set_or_after
 from raftnode.foundation.ports import NS_PER_MS, Clock
 from raftnode.lease import Role
 from raftnode.record.commands import Decide, encode
-from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
+from raftnode.record.model import COMMAND_BYTES_MAX, CommandResult, Record
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ POLLS_IN_SILENCE = 50
 POLL_MS_MIN = 5
 
 
-class Heartbeat(Leadership, Protocol):
+class HeartbeatPort(LeadershipPort, Protocol):
     """What the observer needs of the lease; see `raftnode.liveness.heartbeat.Heartbeat`."""
 
     def check(self) -> None: ...
@@ -39,12 +39,12 @@ class Heartbeat(Leadership, Protocol):
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]: ...
 
 
-class Replica(Protocol):
+class RecordPort(Protocol):
     """What the observer needs of the record; see `raftnode.cluster.replica.Replica`."""
 
     @property
     def record(self) -> Record: ...
-    async def decide(self, command: Decide) -> Result: ...
+    async def decide(self, command: Decide) -> CommandResult: ...
 
 
 class Observer:
@@ -53,12 +53,12 @@ class Observer:
     def __init__(
         self,
         *,
-        replica: Replica,
-        heartbeat: Heartbeat,
+        replica: RecordPort,
+        heartbeat: HeartbeatPort,
         health: Health,
         clock: Clock,
         period_ms: int,
-        limits: Limits,
+        limits: ObserverLimits,
     ) -> None:
         self._replica = replica
         self._heartbeat = heartbeat
@@ -69,7 +69,7 @@ class Observer:
         self._iteration = 0
         self._term = -1
         self._rest = RESTLESS
-        self._standing: frozenset[Said] = frozenset()
+        self._standing: frozenset[Sentence] = frozenset()
         self._quiet: tuple[str, tuple[str, ...]] | None = None
         self._wake = asyncio.Event()
 
@@ -118,11 +118,11 @@ class Observer:
         self._iteration += 1
         facts = self._health.facts(record, timings, self._limits)
         verdict = decide(record, facts, self._rest)
-        self._rest = at_rest(record, facts, (said.database for said in verdict.said), self._rest)
+        self._rest = at_rest(record, facts, (sentences.database for sentences in verdict.sentences), self._rest)
         fresh = replace(
-            verdict, said=tuple(s for s in verdict.said if s.key is None or _keyed(s) not in self._standing)
+            verdict, sentences=tuple(s for s in verdict.sentences if s.key is None or _keyed(s) not in self._standing)
         )
-        if not (fresh.topologies or fresh.voids or fresh.graces or fresh.said):
+        if not (fresh.topologies or fresh.voids or fresh.graces or fresh.sentences):
             self._standing = _standing(verdict)
             self._nothing(record, facts)
             return _pause_ms(record, facts, self._period_ms)
@@ -141,7 +141,7 @@ class Observer:
             topologies=verdict.topologies,
             voids=verdict.voids,
             graces=verdict.graces,
-            decisions=tuple((said.database, said.message) for said in verdict.said),
+            decisions=tuple((sentences.database, sentences.message) for sentences in verdict.sentences),
         )
 
     async def _propose(self, command: Decide, verdict: Verdict) -> bool:
@@ -161,8 +161,8 @@ class Observer:
             _log.warning(
                 "A topology was not changed: its record was edited meanwhile. It is decided again.", database=database
             )
-        for said in (said for said in verdict.said if said.database not in stale):
-            _log.info(said.message, database=said.database, iteration=command.iteration, term=command.term)
+        for sentences in (sentences for sentences in verdict.sentences if sentences.database not in stale):
+            _log.info(sentences.message, database=sentences.database, iteration=command.iteration, term=command.term)
         return not stale
 
     def _nothing(self, record: Record, facts: Facts) -> None:
@@ -213,9 +213,9 @@ def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
     return pause_ms
 
 
-def _keyed(said: Said) -> Said:
-    return Said(said.database, "", said.key)
+def _keyed(sentences: Sentence) -> Sentence:
+    return Sentence(sentences.database, "", sentences.key)
 
 
-def _standing(verdict: Verdict) -> frozenset[Said]:
-    return frozenset(_keyed(said) for said in verdict.said if said.key is not None)
+def _standing(verdict: Verdict) -> frozenset[Sentence]:
+    return frozenset(_keyed(sentences) for sentences in verdict.sentences if sentences.key is not None)

@@ -12,9 +12,9 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os
 
 def main() -> None:
     """Runs the command line; ends the process with its exit code."""
-    from raftnode.foundation import neighbours
+    from raftnode.foundation import module_isolation
 
-    neighbours.install()
+    module_isolation.install()
     from raftnode.cli.streams import guarded
 
     guarded(_command)

@@ -13,15 +13,15 @@ import structlog
 
 from observer.health import Health
 from observer.observer import Observer
-from observer.rules.facts import Limits
-from raftnode.cluster.announce import Forming
+from observer.rules.facts import ObserverLimits
+from raftnode.cluster.announce import Announcer
 from raftnode.cluster.replica import Replica, Unavailable
 from raftnode.consensus.model import ConsensusFailed, JournalFailed, Peer, RaftConfig
 from raftnode.consensus.raft import Raft
 from raftnode.consensus.storage.disk import Disk
-from raftnode.consensus.transport.raft_channel import Transport
-from raftnode.documents.copies import Copy
-from raftnode.foundation.http_client import Http
+from raftnode.consensus.transport.raft_channel import TransportPort
+from raftnode.documents.database_copies import DatabaseCopy
+from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.ports import NS_PER_MS, Clock, Random
 from raftnode.liveness.heartbeat import Heartbeat
 from raftnode.liveness.kill_timer import Timer, Watchdog
@@ -29,8 +29,8 @@ from raftnode.liveness.report import CopyReport, NodeReport
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
 from tasks.kinds.registry import kinds
-from tasks.runtime import services as parts
-from tasks.runtime.blame import Blameless
+from tasks.runtime import ports as services
+from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import RunSettings
 from tasks.runtime.plan import Own
 from tasks.runtime.run_journal import BYTES_MAX
@@ -39,7 +39,7 @@ from tasks.runtime.supervisor import Supervisor
 log = structlog.get_logger(__name__)
 
 
-class ClusterTransport(Transport, Protocol):
+class ClusterTransport(TransportPort, Protocol):
     """The other nodes; see `raftnode.consensus.transport.transport.Transport`."""
 
     on_impostor: list[Callable[[str, str, bool], None]]
@@ -51,16 +51,16 @@ class ClusterTransport(Transport, Protocol):
     def check_announced(self) -> None: ...
 
 
-class Databases(parts.Databases, Protocol):
+class DatabasesPort(services.TaskDatabasesPort, Protocol):
     """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
 
     def changed(self, record: Record, changes: Changes) -> None: ...
-    def status(self) -> Mapping[str, Copy]: ...
+    def status(self) -> Mapping[str, DatabaseCopy]: ...
     async def run(self) -> None: ...
 
 
 AnyTransport = TypeVar("AnyTransport", bound=ClusterTransport)
-AnyDatabases = TypeVar("AnyDatabases", bound=Databases)
+AnyDatabases = TypeVar("AnyDatabases", bound=DatabasesPort)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     flags: Callable[[], Sequence[ResourceFlag]]
     failed: Callable[[str], None]
     superseded: Callable[[], None]
-    http: Http | None = None
-    blame: Blameless | None = None
+    http: HttpClient | None = None
+    blame: NoBlame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class Setup:
     directory: Path
     raft: RaftConfig
     observer_period_ms: int
-    limits: Limits
+    limits: ObserverLimits
     run: RunSettings | None = None
     checkpoint_ms: int = 50
     run_journal_bytes_max: int = BYTES_MAX
@@ -115,12 +115,12 @@ class Setup:
 class _Reported:
     """The last report, and what it was made of."""
 
-    copies: Mapping[str, Copy]
+    copies: Mapping[str, DatabaseCopy]
     report: NodeReport
 
 
 class Assembly(Generic[AnyTransport, AnyDatabases]):
-    """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `forming`, which ends
+    """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `announcer`, which ends
     once the record knows this process."""
 
     def __init__(
@@ -167,7 +167,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             cluster_address=setup.cluster_address,
             kinds=kinds(),
         )
-        self.forming = Forming(
+        self.announcer = Announcer(
             self.replica, self.raft, setup.form, announcement, lambda: self.transport.removed_by is not None
         )
 
@@ -271,7 +271,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             log.info("A deletion could not be confirmed; it is tried again.", database=name, reason=str(error))
 
 
-def _of_copy(copy: Copy) -> CopyReport:
+def _of_copy(copy: DatabaseCopy) -> CopyReport:
     return CopyReport(
         status=copy.status,
         documents=copy.documents,

@@ -12,32 +12,32 @@ import structlog
 
 from config import Settings
 from config.access import admits
-from observer.rules.facts import Limits
+from observer.rules.facts import ObserverLimits
 from raftnode.assembly import Assembly, Ports, Setup
 from raftnode.cluster.announce import NodeRefused
-from raftnode.cluster.bootstrap import Formation, form_of, formation_of
-from raftnode.cluster.identity import Identity, IdentityError, claim_directory, note_superseded, note_took_part
+from raftnode.cluster.bootstrap import Bootstrap, form_of, formation_of
+from raftnode.cluster.identity import Identity, IdentityError, claim_directory, note_superseded, record_took_part
 from raftnode.cluster.join import JoinRefused
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.transport.handshake import Guard, NodeIdentity
+from raftnode.consensus.transport.handshake import NodeIdentity, PeerPolicy
 from raftnode.consensus.transport.links import TransportConfig
-from raftnode.consensus.transport.listener import Port
+from raftnode.consensus.transport.listener import ListeningPort
 from raftnode.consensus.transport.tls import Tls, load_tls
 from raftnode.consensus.transport.transport import Transport
 from raftnode.documents.databases import Databases
 from raftnode.foundation import logs
 from raftnode.foundation.background import watched
-from raftnode.foundation.garbage import Garbage
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.garbage_collection import GarbageCollector
+from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.ports import SystemClock, SystemRandom
 from raftnode.liveness.kill_timer import KillTimer, WatchdogUnavailable
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, Memory, descriptors_max
 from raftnode.record.model import Record
 from raftnode.scripting.javascript import ScriptLimits
-from raftnode.web.parts import Parts
-from raftnode.web.server import BindFailed, Server
+from raftnode.web.server import BindFailed, HttpServer
+from raftnode.web.services import Services
 from tasks.runtime.blame import blame_in
 from tasks.runtime.context import RunSettings, SqlLimits
 
@@ -103,22 +103,22 @@ class Node:
         stack.callback(identity.release)
         node_tls, http_tls = self._tls()
         self.http = await stack.enter_async_context(
-            Http(tls=http_tls.client if http_tls else None, node_id=identity.node_id)
+            HttpClient(tls=http_tls.client if http_tls else None, node_id=identity.node_id)
         )
-        self.server = Server(self.settings, tls=http_tls.server if http_tls else None)
+        self.server = HttpServer(self.settings, tls=http_tls.server if http_tls else None)
         stack.push_async_callback(self.server.stop)
         await self.server.bind()
         port = await self._bind(node_tls, stack)
         timer = KillTimer()
         stack.callback(timer.close)
         # Nothing that is needed of this machine comes after this: from here on other nodes may count on this one.
-        formation = await self._formation(identity)
-        setup, ports = self._setup(identity, formation), self._ports(identity, formation, node_tls, port, timer, stack)
+        bootstrap = await self._formation(identity)
+        setup, ports = self._setup(identity, bootstrap), self._ports(identity, bootstrap, node_tls, port, timer, stack)
         self.assembly = Assembly(setup, ports)
         self.replica, self.raft = self.assembly.replica, self.assembly.raft
-        await self._open(stack, identity, self._parts(identity, formation))
+        await self._open(stack, identity, self._parts(identity, bootstrap))
 
-    async def _formation(self, identity: Identity) -> Formation:
+    async def _formation(self, identity: Identity) -> Bootstrap:
         """With whom this node starts. It may wait for a cluster to join; being told to stop ends that."""
         try:
             async with asyncio.timeout(0 if self._told.is_set() else None) as self._waiting:
@@ -128,7 +128,7 @@ class Node:
         finally:
             self._waiting = None
 
-    def _setup(self, identity: Identity, formation: Formation) -> Setup:
+    def _setup(self, identity: Identity, bootstrap: Bootstrap) -> Setup:
         cluster, tasks = self.settings.cluster, self.settings.tasks
         return Setup(
             tag=self.tag,
@@ -137,8 +137,8 @@ class Node:
             nonce=identity.nonce,
             url=self.settings.url,
             cluster_address=self.settings.cluster_address,
-            peers=formation.peers,
-            form=form_of(self.settings, formation),
+            peers=bootstrap.peers,
+            form=form_of(self.settings, bootstrap),
             directory=self._data_dir,
             raft=RaftConfig(
                 data_dir=self._data_dir / "raft",
@@ -159,9 +159,9 @@ class Node:
     def _ports(
         self,
         identity: Identity,
-        formation: Formation,
+        bootstrap: Bootstrap,
         tls: Tls | None,
-        port: Port,
+        port: ListeningPort,
         timer: KillTimer,
         stack: AsyncExitStack,
     ) -> Ports[Transport, Databases]:
@@ -170,11 +170,11 @@ class Node:
 
         def transport(replica: Replica) -> Transport:
             return Transport(
-                NodeIdentity(formation.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
+                NodeIdentity(bootstrap.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
                 TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
                 tls=tls,
                 port=port,
-                guard=Guard(
+                guard=PeerPolicy(
                     admits=lambda host: admits(settings, host),
                     node_id_of=replica.node_id_of,
                     announced=replica.announced,
@@ -215,12 +215,12 @@ class Node:
         except (OSError, IdentityError) as error:
             log.error("It cannot be noted that this directory may not be used again.", reason=str(error))
 
-    def _parts(self, identity: Identity, formation: Formation) -> Parts:
-        return Parts(
+    def _parts(self, identity: Identity, bootstrap: Bootstrap) -> Services:
+        return Services(
             settings=self.settings,
             tag=self.tag,
             identity=identity,
-            wire_id=formation.wire_id,
+            wire_id=bootstrap.wire_id,
             removed_by=lambda: self.assembly.transport.removed_by,
             replica=self.replica,
             raft=self.raft,
@@ -230,24 +230,24 @@ class Node:
             http=self.http,
         )
 
-    async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Parts) -> None:
+    async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Services) -> None:
         await self.assembly.transport.start()
         stack.push_async_callback(self.assembly.transport.stop)
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
-        await asyncio.to_thread(note_took_part, self._data_dir, identity)
+        await asyncio.to_thread(record_took_part, self._data_dir, identity)
         for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
         await self.server.start(parts)
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
-        self._run(stack, "forming", self.assembly.forming.run(), may_end=True)
-        self._run(stack, "garbage collection", Garbage(lambda: self.assembly.heartbeat.lease_left_ms).run())
+        self._run(stack, "forming", self.assembly.announcer.run(), may_end=True)
+        self._run(stack, "garbage collection", GarbageCollector(lambda: self.assembly.heartbeat.lease_left_ms).run())
 
-    async def _bind(self, tls: Tls | None, stack: AsyncExitStack) -> Port:
+    async def _bind(self, tls: Tls | None, stack: AsyncExitStack) -> ListeningPort:
         """The port for the other nodes, taken and not served yet."""
         host, port = self.settings.cluster.host, self.settings.cluster.port
-        taken = Port(host, port, tls=tls)
+        taken = ListeningPort(host, port, tls=tls)
         try:
             await taken.bind()
         except OSError as error:
@@ -288,9 +288,9 @@ class Node:
         return node, http
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings) -> ObserverLimits:
     cluster = settings.cluster
-    return Limits(
+    return ObserverLimits(
         stabilization_ms=cluster.stabilization_time_sec * 1000,
         rotate_ms=cluster.time_before_rotating_preferred_node_sec * 1000,
         replace_ms=cluster.time_before_adding_replica_sec * 1000,

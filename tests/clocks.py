@@ -2,7 +2,7 @@
 
 import math
 
-from raftnode.foundation.margins import RATES_APART_PERCENT
+from raftnode.foundation.clock_margins import RATES_APART_PERCENT
 
 FASTEST = math.sqrt(1 + RATES_APART_PERCENT / 100)
 """How many of its seconds pass in a true one."""

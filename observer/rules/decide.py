@@ -5,33 +5,33 @@ from collections.abc import Callable, Set
 import msgspec
 from msgspec.structs import replace
 
-from observer.rules.case import Alert, Case, Change
+from observer.rules.at_rest import RESTLESS, AtRest, all_rest, resting, rests
+from observer.rules.database_view import Alert, DatabaseView, TopologyChange
 from observer.rules.demote import demote
-from observer.rules.facts import Facts, Limits, NodeFacts
+from observer.rules.facts import Facts, NodeFacts, ObserverLimits
 from observer.rules.grace import graces
 from observer.rules.lag import lag
 from observer.rules.last_resort import last_resort
-from observer.rules.note import note
 from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
-from observer.rules.rest import RESTLESS, AtRest, all_rest, resting, rests
+from observer.rules.statuses import statuses
 from observer.rules.void import void_over
 from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim
 from raftnode.record.model import Database, Record
 
-Rule = Callable[[Case], Change | Alert | None]
+Rule = Callable[[DatabaseView], TopologyChange | Alert | None]
 
 RULES: tuple[Rule, ...] = (
-    demote, rotate, last_resort, lag, prioritize, promote, replace_lost, remove_surplus, note,
+    demote, rotate, last_resort, lag, prioritize, promote, replace_lost, remove_surplus, statuses,
 )  # fmt: skip
 """In the order of evaluation. The first that changes the topology ends the database's iteration."""
 
 
-_NO_LIMITS = Limits(stabilization_ms=0, rotate_ms=0, replace_ms=0, distance_max=0)
+_NO_LIMITS = ObserverLimits(stabilization_ms=0, rotate_ms=0, replace_ms=0, distance_max=0)
 
 
-class Said(msgspec.Struct, frozen=True):
+class Sentence(msgspec.Struct, frozen=True):
     """A sentence about a database. One with a key is to be said once, until it was absent in between."""
 
     database: str
@@ -45,7 +45,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     topologies: tuple[NewTopology, ...] = ()
     voids: tuple[VoidClaim, ...] = ()
     graces: tuple[GraceEnd, ...] = ()
-    said: tuple[Said, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
 
 
 def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
@@ -56,39 +56,39 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
     things to stay put: it only ends the claims of previous processes, so that a node that was restarted works again.
     """
     suspended = record.observer.suspended
-    topologies, said = [], []
+    topologies, sentences = [], []
     rest = resting(record, facts, before)
     quiet = all_rest(rest, record, facts)
     for folded, database in () if quiet or suspended else sorted(record.databases.items()):
         if rests(rest, facts, folded, database):
             continue
-        change, alerts = _topology(Case(record=record, database=database, facts=facts))
-        said += [Said(database.name, alert.why, alert.key) for alert in alerts]
+        change, alerts = _topology(DatabaseView(record=record, database=database, facts=facts))
+        sentences += [Sentence(database.name, alert.why, alert.key) for alert in alerts]
         if change is not None:
             topologies.append(_new(database, change))
-            said.append(Said(database.name, change.why))
+            sentences.append(Sentence(database.name, change.why))
     voided = () if rest.claims is record.claims else void_over(record, facts)
     waiting = () if quiet or suspended else graces(record, facts)
     return Verdict(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),
         graces=tuple(grace.end for grace in waiting if grace.end is not None),
-        said=(
-            *said,
-            *(Said(group.database, group.why) for group in voided),
-            *(Said(grace.database, grace.why, None if grace.end else grace.key) for grace in waiting),
+        sentences=(
+            *sentences,
+            *(Sentence(group.database, group.why) for group in voided),
+            *(Sentence(grace.database, grace.why, None if grace.end else grace.key) for grace in waiting),
         ),
     )
 
 
-def _topology(case: Case) -> tuple[Change | None, list[Alert]]:
+def _topology(view: DatabaseView) -> tuple[TopologyChange | None, list[Alert]]:
     """At most one change of topology. A database that is disabled or being deleted keeps the one it has."""
     alerts: list[Alert] = []
-    if _stays(case.database):
+    if _stays(view.database):
         return None, alerts
     for rule in RULES:
-        answer = rule(case)
-        if isinstance(answer, Change):
+        answer = rule(view)
+        if isinstance(answer, TopologyChange):
             return answer, alerts
         if answer is not None:
             alerts.append(answer)
@@ -112,13 +112,13 @@ def after_loss(record: Record, lost: Set[str]) -> Record:
     for folded, database in record.databases.items():
         if lost.isdisjoint(database.topology.members) or _stays(database):
             continue
-        change = demote(Case(record=record, database=database, facts=facts))
+        change = demote(DatabaseView(record=record, database=database, facts=facts))
         if change is not None:
             left[folded] = replace(database, topology=change.topology)
     return replace(record, databases=record.databases.update(left))
 
 
-def _new(database: Database, change: Change) -> NewTopology:
+def _new(database: Database, change: TopologyChange) -> NewTopology:
     return NewTopology(
         database=database.name,
         etag=database.etag,

@@ -11,7 +11,7 @@ DatabaseStatus = Literal["Loaded", "Loading", "Faulted", "Unloaded"]
 NS_PER_MS = 1_000_000
 
 
-class Holder(NamedTuple):
+class ClaimHolder(NamedTuple):
     """Who holds a claim: one process of a node."""
 
     tag: str
@@ -19,12 +19,12 @@ class Holder(NamedTuple):
     nonce: int
 
 
-def holder_of(claim: Claim) -> Holder:
+def holder_of(claim: Claim) -> ClaimHolder:
     """The process that the claim belongs to."""
-    return Holder(claim.tag, claim.boot, claim.nonce)
+    return ClaimHolder(claim.tag, claim.boot, claim.nonce)
 
 
-def started_again(record: Record, holder: Holder) -> bool:
+def started_again(record: Record, holder: ClaimHolder) -> bool:
     """Whether the node of that process has announced another one since."""
     node = record.nodes.get(holder.tag)
     return node is not None and (node.boot, node.nonce) != (holder.boot, holder.nonce)
@@ -51,7 +51,7 @@ class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyState(msgspec.Struct, frozen=True):
-    """Whether a copy is well, and since which moment it is so without interruption (judge reading); and since which
+    """Whether a copy is well, and since which moment it is so without interruption (lower-bound reading); and since which
     sample its node is a Member, None if it was none in the newest."""
 
     well: bool
@@ -59,7 +59,7 @@ class CopyState(msgspec.Struct, frozen=True):
     member_since_ns: int | None = 0
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ObserverLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The observer's settings. A node must be good for `stabilization_ms` before its first promotion; a preferred node
     that is not good for `rotate_ms` goes to the end of the list; a node that is lost for `replace_ms` is replaced; a
     Member that lags by more than `distance_max` changes moves to Rehab."""
@@ -71,7 +71,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One node. All readings are of the leader's judge clock.
+    """One node. All readings are of the leader's lower-bound clock.
 
     `silent`: it has certainly no lease. `fresh`: its reports are new enough to
     promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
@@ -94,7 +94,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that one iteration of the observer knows.
 
-    `now_ns` is the judge clock's reading, `now_ms` the wall clock's, which is comparable with what the record
+    `now_ns` is the lower-bound clock's reading, `now_ms` the wall clock's, which is comparable with what the record
     remembers. `void_allowed`: this leader has led long enough to void anything. `silence_ms` is R. `nodes` are those of
     the cluster and all that hold a claim. `holders` hold the claims; those of them that are `over` have certainly no
     lease of their own any more: only their claims may be voided.
@@ -106,7 +106,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     void_allowed: bool
     silence_ms: int
-    limits: Limits
+    limits: ObserverLimits
     nodes: Mapping[str, NodeFacts]
-    holders: Set[Holder] = frozenset()
-    over: Set[Holder] = frozenset()
+    holders: Set[ClaimHolder] = frozenset()
+    over: Set[ClaimHolder] = frozenset()

@@ -12,7 +12,7 @@ MS_PER_MIN = 60_000
 SHORT: tuple[ResourceFlag, ...] = ("OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory")
 
 
-class Grace(msgspec.Struct, frozen=True):
+class TaskGrace(msgspec.Struct, frozen=True):
     """A task whose holder is in Rehab: the end of its grace, None while it lasts, and a sentence."""
 
     database: str
@@ -21,7 +21,7 @@ class Grace(msgspec.Struct, frozen=True):
     end: GraceEnd | None
 
 
-def graces(record: Record, facts: Facts) -> tuple[Grace, ...]:
+def graces(record: Record, facts: Facts) -> tuple[TaskGrace, ...]:
     """Every task that waits for its holder, by database and id. A holder that is only short of a resource keeps it."""
     found = []
     waiting = {folded: d for folded, d in record.databases.items() if d.topology.rehabs and not d.disabled}
@@ -40,12 +40,12 @@ def _waits(database: Database, claim: Claim) -> bool:
     return in_rehab and not claim.grace_ended and not short
 
 
-def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: Claim) -> Grace:
+def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: Claim) -> TaskGrace:
     since_ms = record.observer.rehab_since.get(f"{fold(database.name)}/{claim.tag}", facts.now_ms)
     away_ms, grace_ms = facts.now_ms - since_ms, task.traits.grace_min * MS_PER_MIN
     ended = away_ms >= grace_ms
     what = f"{task.kind} '{task.name}'"
-    return Grace(
+    return TaskGrace(
         database=database.name,
         why=f"{what} leaves {claim.tag}, which has been in Rehab for {away_ms} ms (grace {grace_ms} ms)."
         if ended

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from observer.rules.case import Case, Change
+from observer.rules.database_view import DatabaseView, TopologyChange
 from observer.rules.demote import to_rehab
 from observer.rules.facts import DatabaseReport
 from observer.rules.last_resort import most_up_to_date
@@ -11,18 +11,18 @@ from raftnode.record.model import PromotionStatus
 _BEHIND: PromotionStatus = "ChangeVectorNotMerged"
 
 
-def lag(case: Case) -> Change | None:
+def lag(view: DatabaseView) -> TopologyChange | None:
     """Whoever was behind another Member in both samples, by what that one has sent to it and by both change vectors.
     The most up-to-date of all stays, whatever it lacks.
 
     Nothing is judged before the leader and the topology have stood for R: replication needs that long to get going.
     """
-    changed_ms = case.facts.now_ms - case.topology.stamp.leaders_ticks
-    if not case.facts.void_allowed or 0 <= changed_ms < case.facts.silence_ms:
+    changed_ms = view.facts.now_ms - view.topology.stamp.leaders_ticks
+    if not view.facts.void_allowed or 0 <= changed_ms < view.facts.silence_ms:
         return None
     now, before = {}, {}
-    for tag in case.topology.members:
-        both = _samples(case, tag)
+    for tag in view.topology.members:
+        both = _samples(view, tag)
         if both is not None:
             now[tag], before[tag] = both
     if len(now) < 2:
@@ -30,14 +30,14 @@ def lag(case: Case) -> Change | None:
     best = most_up_to_date(now)
     behind = {}
     for tag in now:
-        why = _behind(tag, now, before, case.facts.limits.distance_max)
+        why = _behind(tag, now, before, view.facts.limits.distance_max)
         if why is not None and tag != best:
             behind[tag] = why
-    return to_rehab(case.topology, behind, dict.fromkeys(behind, _BEHIND)) if behind else None
+    return to_rehab(view.topology, behind, dict.fromkeys(behind, _BEHIND)) if behind else None
 
 
-def _samples(case: Case, tag: str) -> tuple[DatabaseReport, DatabaseReport] | None:
-    facts, now, before = case.facts_of(tag), case.report(tag), case.previous_report(tag)
+def _samples(view: DatabaseView, tag: str) -> tuple[DatabaseReport, DatabaseReport] | None:
+    facts, now, before = view.facts_of(tag), view.report(tag), view.previous_report(tag)
     if facts is None or not facts.fresh or now is None or before is None:
         return None
     return (now, before) if now.status == before.status == "Loaded" else None

@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping
 
-from observer.rules.case import Alert, Case, Change
+from observer.rules.database_view import Alert, DatabaseView, TopologyChange
 from observer.rules.facts import DatabaseReport
 from observer.rules.promote import with_member
 
 
-def last_resort(case: Case) -> Change | Alert | None:
+def last_resort(view: DatabaseView) -> TopologyChange | Alert | None:
     """The most up-to-date healthy Rehab, or Promotable if there are no Members at all, becomes a Member at once.
 
     The dead Members stay Members until the next iteration finds one alive beside them. Writes that only they hold are
     merged when they come back.
     """
-    members = case.topology.members
-    if any(case.lost(tag) is None for tag in members):
+    members = view.topology.members
+    if any(view.lost(tag) is None for tag in members):
         return None
-    candidates = _healthy(case, case.topology.rehabs if members else case.topology.rehabs + case.topology.promotables)
+    candidates = _healthy(view, view.topology.rehabs if members else view.topology.rehabs + view.topology.promotables)
     dead = ", ".join(members) or "none"
     if not candidates:
         return Alert(
@@ -24,8 +24,8 @@ def last_resort(case: Case) -> Change | Alert | None:
             why=f"The database is unreachable: no Member is alive ({dead}), and nobody healthy can take over.",
         )
     best = most_up_to_date(candidates)
-    return Change(
-        topology=with_member(case.topology, best),
+    return TopologyChange(
+        topology=with_member(view.topology, best),
         why=f"{best} was promoted to Member as a last resort: no Member is alive ({dead}), and of "
         f"{', '.join(sorted(candidates))} it is the most up-to-date.",
     )
@@ -42,13 +42,13 @@ def most_up_to_date(candidates: Mapping[str, DatabaseReport]) -> str:
     return min(foremost, key=lambda tag: (-foremost[tag].documents, tag))
 
 
-def _healthy(case: Case, tags: tuple[str, ...]) -> dict[str, DatabaseReport]:
+def _healthy(view: DatabaseView, tags: tuple[str, ...]) -> dict[str, DatabaseReport]:
     healthy = {}
     for tag in tags:
-        if case.leaving(tag):
+        if view.leaving(tag):
             # Its copy may be gone at any moment.
             continue
-        facts, report = case.facts_of(tag), case.report(tag)
+        facts, report = view.facts_of(tag), view.report(tag)
         if facts is not None and facts.fresh and not facts.silent and report is not None and report.well:
             healthy[tag] = report
     return healthy

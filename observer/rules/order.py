@@ -3,36 +3,36 @@
 import xxhash
 from msgspec.structs import replace
 
-from observer.rules.case import Case, Change
+from observer.rules.database_view import DatabaseView, TopologyChange
 from raftnode.foundation.names import fold
 from raftnode.record.model import Topology
 
 
-def rotate(case: Case) -> Change | None:
+def rotate(view: DatabaseView) -> TopologyChange | None:
     """A preferred node that is drained, or has not been good for a while, goes to the end if another one is good."""
-    members = case.topology.members
-    if not members or case.good(members[0]) or not any(case.good(tag) for tag in members):
+    members = view.topology.members
+    if not members or view.good(members[0]) or not any(view.good(tag) for tag in members):
         return None
     first, rest = members[0], members[1:]
-    slow_ms, limit_ms = case.slow_ms(first), case.facts.limits.rotate_ms
-    if not case.draining(first) and slow_ms < limit_ms:
+    slow_ms, limit_ms = view.slow_ms(first), view.facts.limits.rotate_ms
+    if not view.draining(first) and slow_ms < limit_ms:
         return None
     because = (
-        "it is drained" if case.draining(first) else f"it has not been good for {slow_ms} ms (limit {limit_ms} ms)"
+        "it is drained" if view.draining(first) else f"it has not been good for {slow_ms} ms (limit {limit_ms} ms)"
     )
-    return Change(
-        topology=replace(case.topology, members=(*rest, first)),
+    return TopologyChange(
+        topology=replace(view.topology, members=(*rest, first)),
         why=f"{first} is no longer the preferred node, {rest[0]} is: {because}.",
     )
 
 
-def prioritize(case: Case) -> Change | None:
+def prioritize(view: DatabaseView) -> TopologyChange | None:
     """The order that a user has fixed holds again once every Member is good."""
-    topology = case.topology
+    topology = view.topology
     members = by_priority(topology)
-    if members == topology.members or not all(case.good(tag) for tag in members):
+    if members == topology.members or not all(view.good(tag) for tag in members):
         return None
-    return Change(
+    return TopologyChange(
         topology=replace(topology, members=members),
         why=f"The Members are in the order {', '.join(members)} again, as a user has fixed it: all of them are good.",
     )

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec.structs import replace
 
-from observer.rules.case import Case, Change
+from observer.rules.database_view import DatabaseView, TopologyChange
 from observer.rules.facts import NS_PER_MS, NodeFacts
 from observer.rules.order import shuffled
 from raftnode.foundation.names import fold
@@ -24,15 +24,15 @@ class Readiness(msgspec.Struct, frozen=True):
     wait_ms: int | None = None
 
 
-def promote(case: Case) -> Change | None:
+def promote(view: DatabaseView) -> TopologyChange | None:
     """The first node that is ready: Promotables before Rehabs, as a Promotable is a copy somebody asked for."""
-    for tag in (*case.topology.promotables, *case.topology.rehabs):
-        if case.leaving(tag):
+    for tag in (*view.topology.promotables, *view.topology.rehabs):
+        if view.leaving(tag):
             continue
-        readiness = readiness_of(case, tag)
+        readiness = readiness_of(view, tag)
         if readiness.ready:
-            return Change(
-                topology=shuffled(case.database.name, with_member(case.topology, tag)),
+            return TopologyChange(
+                topology=shuffled(view.database.name, with_member(view.topology, tag)),
                 why=f"{tag} was promoted to Member: {readiness.why}.",
             )
     return None
@@ -44,34 +44,34 @@ def with_member(topology: Topology, tag: str) -> Topology:
     return replace(left, members=(*left.members, tag), priority_order=topology.priority_order)
 
 
-def readiness_of(case: Case, tag: str) -> Readiness:
+def readiness_of(view: DatabaseView, tag: str) -> Readiness:
     """All that must hold, in the order in which it is asked."""
-    missing, since_ns = _reachable(case, tag), case.good_since_ns(tag)
+    missing, since_ns = _reachable(view, tag), view.good_since_ns(tag)
     if missing is not None:
         return missing
     if since_ns is None:
         return Readiness(False, "WaitingForResponse", f"{tag} has not reported on it since it is in the group")
-    return _wanted(case, tag) or _caught_up(case, tag, since_ns) or _held_down(case, tag, since_ns)
+    return _wanted(view, tag) or _caught_up(view, tag, since_ns) or _held_down(view, tag, since_ns)
 
 
-def hold_down_ms(case: Case, tag: str) -> tuple[int, int]:
+def hold_down_ms(view: DatabaseView, tag: str) -> tuple[int, int]:
     """How long the node must be good before it is promoted, and how often it was demoted within the last hour.
 
     It doubles with every demotion, so that a node that comes and goes does not drag its tasks along each time.
     """
-    count = sum(case.facts.now_ms - at < HOUR_MS for at in _demotions(case, tag))
-    return min(case.facts.limits.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
+    count = sum(view.facts.now_ms - at < HOUR_MS for at in _demotions(view, tag))
+    return min(view.facts.limits.stabilization_ms << max(0, count - 1), HOLD_DOWN_MS_MAX), count
 
 
-def _demotions(case: Case, tag: str) -> tuple[int, ...]:
-    return case.record.observer.demotions.get(f"{fold(case.database.name)}/{tag}", ())
+def _demotions(view: DatabaseView, tag: str) -> tuple[int, ...]:
+    return view.record.observer.demotions.get(f"{fold(view.database.name)}/{tag}", ())
 
 
-def _reachable(case: Case, tag: str) -> Readiness | None:
-    lost = case.lost(tag)
+def _reachable(view: DatabaseView, tag: str) -> Readiness | None:
+    lost = view.lost(tag)
     if lost is not None:
         return Readiness(False, "NotResponding", lost)
-    facts, report = case.facts_of(tag), case.report(tag)
+    facts, report = view.facts_of(tag), view.report(tag)
     if facts is None or not facts.fresh or report is None:
         return Readiness(False, "WaitingForResponse", f"{tag} has not reported on the database")
     if not report.well:
@@ -79,22 +79,22 @@ def _reachable(case: Case, tag: str) -> Readiness | None:
     return None
 
 
-def _wanted(case: Case, tag: str) -> Readiness | None:
-    flags = case.flags(tag)
+def _wanted(view: DatabaseView, tag: str) -> Readiness | None:
+    flags = view.flags(tag)
     if flags:
         return Readiness(False, flags[0], f"{tag} is short of a resource: {', '.join(flags)}")
-    if case.draining(tag):
+    if view.draining(tag):
         return Readiness(False, "Ok", f"{tag} is drained")
-    if len(case.topology.members) >= case.topology.replication_factor:
-        return Readiness(False, "Ok", f"the database has its {case.topology.replication_factor} Members already")
+    if len(view.topology.members) >= view.topology.replication_factor:
+        return Readiness(False, "Ok", f"the database has its {view.topology.replication_factor} Members already")
     return None
 
 
-def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
-    mentor = mentor_of(case.record, case.database, tag)
+def _caught_up(view: DatabaseView, tag: str, since_ns: int) -> Readiness | None:
+    mentor = mentor_of(view.record, view.database, tag)
     if mentor is None:
         return Readiness(False, "WaitingForResponse", f"no Member can be the mentor of {tag}")
-    facts, now, before = case.facts_of(mentor), case.report(mentor), case.previous_report(mentor)
+    facts, now, before = view.facts_of(mentor), view.report(mentor), view.previous_report(mentor)
     if facts is None or not facts.fresh or now is None or before is None:
         return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice on the database")
     if now.status != "Loaded" or before.status != "Loaded":
@@ -102,7 +102,7 @@ def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
     if facts.previous_ns < since_ns:
         # Older samples speak of an earlier copy on that node, which may have gone since.
         return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice since {tag} is here")
-    if not _member_in_both(case, facts):
+    if not _member_in_both(view, facts):
         # What it lacked before it was a Member, it cannot have sent.
         why = f"mentor {mentor} has not reported twice since it is a Member"
         return Readiness(False, "WaitingForResponse", why)
@@ -112,19 +112,19 @@ def _caught_up(case: Case, tag: str, since_ns: int) -> Readiness | None:
     return None
 
 
-def _member_in_both(case: Case, mentor: NodeFacts) -> bool:
-    state = mentor.copies.get(fold(case.database.name))
+def _member_in_both(view: DatabaseView, mentor: NodeFacts) -> bool:
+    state = mentor.copies.get(fold(view.database.name))
     member_since_ns = state.member_since_ns if state else None
     return member_since_ns is not None and member_since_ns <= mentor.previous_ns
 
 
-def _held_down(case: Case, tag: str, since_ns: int) -> Readiness:
+def _held_down(view: DatabaseView, tag: str, since_ns: int) -> Readiness:
     """Who lagged or was short of a resource was heard and well all the time: what counts is the time since then. A
     demotion that seems to lie ahead is older than a change of the wall clock, and says nothing."""
-    wait_ms, demotions = hold_down_ms(case, tag)
+    wait_ms, demotions = hold_down_ms(view, tag)
     often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
-    since_demotion_ms = (case.facts.now_ms - at for at in _demotions(case, tag) if at <= case.facts.now_ms)
-    good_ms = min([(case.facts.now_ns - since_ns) // NS_PER_MS, *since_demotion_ms])
+    since_demotion_ms = (view.facts.now_ms - at for at in _demotions(view, tag) if at <= view.facts.now_ms)
+    good_ms = min([(view.facts.now_ns - since_ns) // NS_PER_MS, *since_demotion_ms])
     if good_ms < wait_ms:
         why = f"{tag} has caught up and must stay good for {wait_ms} ms{often}"
         return Readiness(False, "Ok", why, wait_ms - good_ms)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from observer.rules.case import Case, Change
+from observer.rules.database_view import DatabaseView, TopologyChange
 from raftnode.record.fitness import fittest_first
 from raftnode.record.model import ClusterNode, PromotionStatus, Topology
 
@@ -10,50 +10,50 @@ _NEW: PromotionStatus = "WaitingForFirstPromotion"
 REPLACED = "it has been replaced, and goes once the Members have all that it has"
 
 
-def replace_lost(case: Case) -> Change | None:
+def replace_lost(view: DatabaseView) -> TopologyChange | None:
     """Where the distribution is dynamic: a Promotable that is lost for long gives way to the fittest node, which is
     also added where the group lacks copies. A Rehab that is lost for long does not count as one."""
-    topology = case.topology
-    if not topology.dynamic_nodes_distribution or all(case.lost(tag) is not None for tag in topology.members):
+    topology = view.topology
+    if not topology.dynamic_nodes_distribution or all(view.lost(tag) is not None for tag in topology.members):
         return None
-    fittest = _fittest(case)
+    fittest = _fittest(view)
     if fittest is None:
         return None
     for tag in topology.promotables:
-        why = _bad(case, tag)
+        why = _bad(view, tag)
         if why is not None:
-            return Change(
+            return TopologyChange(
                 topology=_with_promotable(topology.without(tag), fittest),
-                removed=_in_cluster(case, (tag,)),
+                removed=_in_cluster(view, (tag,)),
                 why=f"{fittest} takes the place of the Promotable {tag}: {why}.",
             )
-    counted = (*topology.promotables, *(tag for tag in topology.rehabs if not case.leaving(tag)))
-    bad = {tag: why for tag in counted if (why := _bad(case, tag)) is not None}
+    counted = (*topology.promotables, *(tag for tag in topology.rehabs if not view.leaving(tag)))
+    bad = {tag: why for tag in counted if (why := _bad(view, tag)) is not None}
     copies = len(topology.members) + len(counted) - len(bad)
     if copies >= topology.replication_factor:
         return None
     because = "; ".join(bad.values()) or "a node has left the group"
-    return Change(
+    return TopologyChange(
         topology=_with_promotable(topology, fittest),
         why=f"{fittest} was added as a Promotable: the group has {copies} of {topology.replication_factor} copies, as "
         f"{because}.",
     )
 
 
-def remove_surplus(case: Case) -> Change | None:
+def remove_surplus(view: DatabaseView) -> TopologyChange | None:
     """Promotables and Rehabs that nobody needs, as there are Members enough that are alive and stay. A Promotable goes
     at once. A Rehab may have documents that nobody else has, and stays listed until it has handed them over; it frees
     its tasks at once, pinned ones too."""
-    topology = case.topology
-    alive = [tag for tag in topology.members if case.good(tag) and case.good_since_ns(tag) is not None]
-    surplus = tuple(tag for tag in (*topology.promotables, *topology.rehabs) if not case.leaving(tag))
+    topology = view.topology
+    alive = [tag for tag in topology.members if view.good(tag) and view.good_since_ns(tag) is not None]
+    surplus = tuple(tag for tag in (*topology.promotables, *topology.rehabs) if not view.leaving(tag))
     if not surplus or len(alive) < topology.replication_factor:
         return None
-    left, removed = topology, _in_cluster(case, surplus)
+    left, removed = topology, _in_cluster(view, surplus)
     for tag in surplus:
         stays = tag in topology.rehabs and tag in removed
         left = _waiting(left, tag) if stays else left.without(tag)
-    return Change(
+    return TopologyChange(
         topology=left,
         removed=removed,
         why=f"{', '.join(surplus)} will be removed: the database has its {topology.replication_factor} Members "
@@ -61,27 +61,27 @@ def remove_surplus(case: Case) -> Change | None:
     )
 
 
-def _bad(case: Case, tag: str) -> str | None:
+def _bad(view: DatabaseView, tag: str) -> str | None:
     """Why the node is to be replaced, None if it is not."""
-    lost, lost_ms, limit_ms = case.lost(tag), case.lost_for_ms(tag), case.facts.limits.replace_ms
-    if lost is not None and case.node(tag) is None:
+    lost, lost_ms, limit_ms = view.lost(tag), view.lost_for_ms(tag), view.facts.limits.replace_ms
+    if lost is not None and view.node(tag) is None:
         return lost
     if lost_ms is None or lost_ms < limit_ms:
         return None
     return f"{tag} has been lost for {lost_ms} ms (limit {limit_ms} ms): {lost}"
 
 
-def _fittest(case: Case) -> str | None:
+def _fittest(view: DatabaseView) -> str | None:
     """Of the nodes outside the group that are heard, stay and lack nothing."""
-    fit = [node.tag for node in case.record.nodes.values() if _fit(case, node)]
-    return next(iter(fittest_first(case.record, fit)), None)
+    fit = [node.tag for node in view.record.nodes.values() if _fit(view, node)]
+    return next(iter(fittest_first(view.record, fit)), None)
 
 
-def _fit(case: Case, node: ClusterNode) -> bool:
+def _fit(view: DatabaseView, node: ClusterNode) -> bool:
     tag = node.tag
-    if node.kind == "Promotable" or tag in case.topology.all_nodes or case.leaving(tag) or case.flags(tag):
+    if node.kind == "Promotable" or tag in view.topology.all_nodes or view.leaving(tag) or view.flags(tag):
         return False
-    return case.good(tag)
+    return view.good(tag)
 
 
 def _with_promotable(topology: Topology, tag: str) -> Topology:
@@ -101,6 +101,6 @@ def _waiting(topology: Topology, tag: str) -> Topology:
     )
 
 
-def _in_cluster(case: Case, tags: tuple[str, ...]) -> tuple[str, ...]:
+def _in_cluster(view: DatabaseView, tags: tuple[str, ...]) -> tuple[str, ...]:
     """Those that can confirm that their copy is gone."""
-    return tuple(tag for tag in tags if case.node(tag) is not None)
+    return tuple(tag for tag in tags if view.node(tag) is not None)

@@ -3,7 +3,7 @@ nodes, and nodes that have been started again since."""
 
 import msgspec
 
-from observer.rules.case import silence
+from observer.rules.database_view import silence
 from observer.rules.facts import Facts, holder_of, started_again
 from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import Claim, Record
@@ -11,7 +11,7 @@ from raftnode.record.model import Claim, Record
 NAMED_MAX = 10
 
 
-class Voided(msgspec.Struct, frozen=True):
+class NodeVoids(msgspec.Struct, frozen=True):
     """The voids of one node in one database, and the sentence that says why."""
 
     database: str
@@ -19,7 +19,7 @@ class Voided(msgspec.Struct, frozen=True):
     voids: tuple[VoidClaim, ...]
 
 
-def void_over(record: Record, facts: Facts) -> tuple[Voided, ...]:
+def void_over(record: Record, facts: Facts) -> tuple[NodeVoids, ...]:
     """Every held claim whose holder's lease has certainly ended, by epoch.
 
     Also in databases that are disabled, being deleted or gone: a claim outlives what it claims. While the observer is
@@ -48,12 +48,12 @@ def _over(record: Record, claim: Claim, facts: Facts) -> str | None:
     return f"start {claim.boot} of {claim.tag} has had no lease for {facts.silence_ms} ms{started}"
 
 
-def _voided(record: Record, folded: str, why: str, voids: list[VoidClaim]) -> Voided:
+def _voided(record: Record, folded: str, why: str, voids: list[VoidClaim]) -> NodeVoids:
     database = record.databases.get(folded)
     voids.sort(key=lambda end: end.key)
     named = [f"{end.key.partition('/')[2]} (epoch {end.epoch})" for end in voids[:NAMED_MAX]]
     more = f" and {len(voids) - NAMED_MAX} more" if len(voids) > NAMED_MAX else ""
-    return Voided(
+    return NodeVoids(
         database=database.name if database else folded,
         why=f"Claims void: {', '.join(named)}{more}; {why}.",
         voids=tuple(voids),

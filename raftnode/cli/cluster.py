@@ -10,9 +10,9 @@ from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import Answer, Session, talks
 from raftnode.cli.tables import moment, print_table
 from raftnode.web.views.base import Json
-from raftnode.web.views.cluster import ClusterView, Leadership
+from raftnode.web.views.cluster import ClusterView, LeaderView
 from raftnode.web.views.observer import Decisions
-from raftnode.web.views.status import NodeView, Status
+from raftnode.web.views.status import NodeView, StatusView
 
 
 class Tag(click.ParamType[str]):
@@ -39,7 +39,7 @@ async def list_nodes(session: Session) -> None:
     """List the nodes."""
 
     # A database of no name: the nodes are wanted, and not every task.
-    status = await session.call("GET", "/status?database=.", Status)
+    status = await session.call("GET", "/status?database=.", StatusView)
     topology = await session.call("GET", "/cluster/topology", ClusterView)
     cluster, known = status.shown.cluster, {key: status.json["Cluster"][key] for key in ("Nodes", "SilentUnknown")}
 
@@ -112,7 +112,7 @@ async def demote(session: Session, tag: str) -> None:
 @talks
 async def reelect(session: Session, tag: str | None) -> None:
     """Let the leader hand over, to TAG if given."""
-    answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""), Leadership)
+    answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""), LeaderView)
     session.show(answer, lambda now: click.echo(f"{now.leader or 'Nobody yet'} leads, in term {now.term}."))
 
 

@@ -6,9 +6,9 @@ import click
 
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.cluster import Tag
-from raftnode.cli.session import Answer, NotFound, NotNow, Session, talks
+from raftnode.cli.session import Answer, NotFound, Session, TryAgain, talks
 from raftnode.cli.tables import print_table
-from raftnode.documents.store.removed import Removed
+from raftnode.documents.store.removed import RemovedCopy
 from raftnode.foundation.http_client import HttpUnreachable
 from raftnode.web.views.base import Json
 from raftnode.web.views.cluster import ClusterView
@@ -77,7 +77,7 @@ async def list_databases(session: Session) -> None:
 async def list_removed(session: Session) -> None:
     """List the copies of softly deleted databases: on which node and where their files are."""
     nodes = (await session.call("GET", "/cluster/topology", ClusterView)).shown.topology.all_nodes
-    found: list[tuple[str, Removed]] = []
+    found: list[tuple[str, RemovedCopy]] = []
     shown: list[Json] = []
     silent = []
     for tag, url in sorted(nodes.items()):
@@ -86,7 +86,7 @@ async def list_removed(session: Session) -> None:
             continue
         answer = await session.ask_at(url, "GET", "/admin/databases/removed", RemovedCopies)
         found += [(tag, copy) for copy in answer.shown.removed]
-        shown += [{"NodeTag": tag} | copy for copy in answer.json["Removed"]]
+        shown += [{"NodeTag": tag} | copy for copy in answer.json["RemovedCopy"]]
 
     def show(_: object) -> None:
         rows = [
@@ -117,5 +117,5 @@ async def restore(session: Session, folder: str, tag: str, name: str | None) -> 
     try:
         answer = await session.ask_at(nodes[tag], "POST", f"/admin/databases/restore?{query}", GroupChanged)
     except HttpUnreachable as error:
-        raise NotNow(f"{error}. The files are on node {tag} only; try again when it answers.") from None
+        raise TryAgain(f"{error}. The files are on node {tag} only; try again when it answers.") from None
     session.show(answer, f"Database {answer.shown.name} is there again, on {tag}.")

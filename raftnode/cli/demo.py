@@ -15,14 +15,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, Figures, Target, TargetFailed, etl
+from raftnode.cli.demo_target import LINES, NET_SALES, ORDERS, DemoTarget, Figures, TargetFailed, etl
 from raftnode.cli.local_cluster import LocalCluster, pids
 from raftnode.cli.session import CommandFailed
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import epoch
 from raftnode.foundation.decoding import from_python_json
 from raftnode.web.views.base import Json, read
-from raftnode.web.views.status import Status
+from raftnode.web.views.status import StatusView
 from raftnode.web.views.tasks import TaskStatus
 
 DATABASE = "Northwind"
@@ -66,7 +66,7 @@ def demo(nodes: str, postgres: str | None, keep: bool) -> None:
 async def _play(directory: Path, nodes: str, postgres: str | None, keep: bool) -> None:
     tags = GROUP[:1] if nodes == "1" else tuple("ABCDE")
     flags = ("--tasks.batch-documents-max", str(BATCH))
-    target = Target(directory, postgres)
+    target = DemoTarget(directory, postgres)
     try:
         await target.create()
         async with LocalCluster(directory / "nodes", tags, flags=flags) as cluster:
@@ -81,13 +81,13 @@ async def _play(directory: Path, nodes: str, postgres: str | None, keep: bool) -
 class Story:
     """The demo's acts, each a few lines on the screen."""
 
-    def __init__(self, cluster: LocalCluster, target: Target) -> None:
+    def __init__(self, cluster: LocalCluster, target: DemoTarget) -> None:
         self.cluster = cluster
         self.target = target
         self.console = Console(highlight=False, soft_wrap=True)
         self.begun = time.monotonic()
         self.documents = _northwind()
-        self.seen: Status | None = None
+        self.seen: StatusView | None = None
         self.frozen: str | None = None
 
     async def five_nodes(self) -> None:
@@ -274,7 +274,7 @@ class Story:
         answer = await self.cluster.http.request(method, self.cluster.nodes[tag].url + path, json=body, timeout_s=15)
         return answer.json() if answer.body else None
 
-    async def status(self) -> Status:
+    async def status(self) -> StatusView:
         """The status as a node that has a lease sees it."""
         deadline = time.monotonic() + STEP_TIMEOUT_SEC
         while time.monotonic() < deadline:
@@ -283,7 +283,7 @@ class Story:
             await asyncio.sleep(POLL_SEC)
         raise DemoFailed("no node with a lease answers")
 
-    async def look(self) -> Status | None:
+    async def look(self) -> StatusView | None:
         """One look at the status, None if no node with a lease answers. What is new since the last one is said."""
         for tag in pids(self.cluster):
             status = await self.seen_by(tag) if tag != self.frozen else None
@@ -294,10 +294,10 @@ class Story:
                 return status
         return None
 
-    async def seen_by(self, tag: str) -> Status | None:
+    async def seen_by(self, tag: str) -> StatusView | None:
         """The node's status, None while it does not answer."""
         status = await self.cluster.status(tag)
-        return None if status is None else read(status, Status)
+        return None if status is None else read(status, StatusView)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
         """Waits for a condition, watching the cluster meanwhile."""
@@ -332,7 +332,7 @@ class Story:
         return self.cluster.ended(tag) is not None
 
 
-def _task(status: Status) -> TaskStatus:
+def _task(status: StatusView) -> TaskStatus:
     return next(task for task in status.databases[DATABASE].tasks if task.task_name == TASK)
 
 

@@ -65,7 +65,7 @@ class TargetFailed(Exception):
     """The target cannot be used; the message says why."""
 
 
-class Target:
+class DemoTarget:
     """The target database. `url` is a PostgreSQL URL, or None for a SQLite file in the directory.
 
     In PostgreSQL the tables stand in a schema of their own, which nobody else has and which goes with `close`: the

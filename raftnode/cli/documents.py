@@ -4,7 +4,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from raftnode.cli.session import Answer, NoDocument, NotFound, NotNow, Session, in_json, talks
+from raftnode.cli.session import Answer, NoDocument, NotFound, Session, TryAgain, in_json, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.http_client import HttpUnreachable
 from raftnode.web.views.base import Json
@@ -59,6 +59,6 @@ async def _docs(session: Session, database: str, query: dict[str, str]) -> Json 
             return (await session.ask_at(node.url.rstrip("/"), "GET", path, Json)).shown
         except NoDocument:
             return None
-        except (HttpUnreachable, NotNow) as error:
+        except (HttpUnreachable, TryAgain) as error:
             reason = str(error)
-    raise NotNow(f"No Member of database '{database}' gives it out: {reason.rstrip('.')}. See `raftnode status`.")
+    raise TryAgain(f"No Member of database '{database}' gives it out: {reason.rstrip('.')}. See `raftnode status`.")

@@ -9,11 +9,11 @@ from urllib.parse import quote
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from raftnode.cli.session import Answer, CommandFailed, NotNow, Session, talks
+from raftnode.cli.session import Answer, CommandFailed, Session, TryAgain, talks
 from raftnode.cli.tables import counted
+from raftnode.foundation.decompression import Decompressor, NotCompressed, encoding_of
 from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
-from raftnode.foundation.inflate import Inflater, NotCompressed, encoding_of
-from raftnode.foundation.splitter import ItemTooLarge, NotItems, Splitter
+from raftnode.foundation.json_splitter import ItemTooLarge, JsonSplitter, NoListOfObjects
 from raftnode.web.views.databases import DatabaseTopology
 
 BATCH_DOCUMENTS_MAX = 1_000
@@ -53,7 +53,7 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
     answer = await session.call("GET", f"/topology?name={quote(database, safe='')}", DatabaseTopology)
     members = [node.url.rstrip("/") for node in answer.shown.nodes]
     if not members:
-        raise NotNow(f"Database '{database}' has no member that could take documents; see `raftnode status`.")
+        raise TryAgain(f"Database '{database}' has no member that could take documents; see `raftnode status`.")
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), disable=not sys.stderr.isatty(),
     )  # fmt: skip
@@ -65,7 +65,7 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
                 await _send(session, members, path, batch, count)
                 count += len(batch.items)
                 bar.update(task, completed=count)
-        except (NotItems, ItemTooLarge, NotCompressed) as error:
+        except (NoListOfObjects, ItemTooLarge, NotCompressed) as error:
             raise CommandFailed(f"{file.name}: {error} {_imported(count)}") from None
     done = {"Database": database, "Imported": count}
     session.show(Answer(done, done), f"{counted(count, 'document')} imported into {database}.")
@@ -88,7 +88,7 @@ async def _send(session: Session, members: list[str], path: str, batch: _Batch, 
         except HttpUnreachable as error:
             reason = error
         members.append(members.pop(0))
-    raise NotNow(f"No member of the database takes the documents: {reason}. {_imported(before)} Repeat it later.")
+    raise TryAgain(f"No member of the database takes the documents: {reason}. {_imported(before)} Repeat it later.")
 
 
 def _refused(error: HttpFailed, batch: _Batch, before: int) -> CommandFailed:
@@ -107,7 +107,7 @@ def _imported(count: int) -> str:
 def _batches(file: BinaryIO) -> Iterator[_Batch]:
     """What stands before a fault in the file still comes, as a batch of its own."""
     batch = _Batch()
-    splitter = Splitter(ITEM_BYTES_MAX)
+    splitter = JsonSplitter(ITEM_BYTES_MAX)
     try:
         for piece in _pieces(file):
             for item in splitter.feed(piece):
@@ -116,7 +116,7 @@ def _batches(file: BinaryIO) -> Iterator[_Batch]:
                     batch = _Batch()
                 batch.add(item, splitter.line)
         splitter.end()
-    except (NotItems, ItemTooLarge, NotCompressed):
+    except (NoListOfObjects, ItemTooLarge, NotCompressed):
         if batch.items:
             yield batch
         raise
@@ -132,7 +132,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
             yield data
             data = file.read(READ_BYTES)
         return
-    inflater = Inflater(encoding)
+    inflater = Decompressor(encoding)
     try:
         while data:
             yield from inflater.feed(data)

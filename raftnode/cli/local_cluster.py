@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from raftnode.foundation.http_client import Http, HttpError
+from raftnode.foundation.http_client import HttpClient, HttpError
 from raftnode.web.views.base import Json
 
 POLL_SEC = 0.02
@@ -71,7 +71,7 @@ class LocalCluster:
             for i, tag in enumerate(tags)
         }
         directory.mkdir(parents=True, exist_ok=True)
-        self.http = Http()
+        self.http = HttpClient()
 
     async def __aenter__(self) -> Self:
         await self.http.__aenter__()
@@ -88,13 +88,13 @@ class LocalCluster:
         node = self.nodes[tag]
         founders = [n for n in self.nodes.values() if n.founder]
         initial = [{"tag": n.tag, "url": n.url, "cluster_address": f"{n.host}:{n.cluster_port}"} for n in founders]
-        forming = ("--cluster.initial-nodes", json.dumps(initial)) if node.founder else ("--join", founders[0].url)
+        announcer = ("--cluster.initial-nodes", json.dumps(initial)) if node.founder else ("--join", founders[0].url)
         command = [
             *(*node.prefix, sys.executable, "-m", "raftnode", "run"),
             *("--node.tag", node.tag, "--node.data-dir", str(node.data_dir)),
             *("--http.host", node.host, "--http.port", str(node.http_port)),
             *("--cluster.host", node.host, "--cluster.port", str(node.cluster_port)),
-            *(*forming, *self._flags, *node.flags),
+            *(*announcer, *self._flags, *node.flags),
         ]
         with node.log_file.open("ab") as log:
             node.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

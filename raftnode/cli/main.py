@@ -31,7 +31,7 @@ MODULES = {
 """Each command, and the module of `raftnode.cli` that has it whole, with every command below it."""
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """`raftnode` and `raftnode --profile fast` mean `raftnode run ...`. A command is imported when it is asked for:
     each starts without what only others need, a node without tables and progress bars, all but the demo without a
     database library."""
@@ -58,7 +58,7 @@ class Commands(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="raftnode")
 @click.option("--url", metavar="URL", help="A node to ask; see each command.")
 @click.pass_context

@@ -11,7 +11,7 @@ from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
 from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
 from raftnode.cli.tables import console, counted, epoch, moment, print_table
-from raftnode.record.whatif import Fate
+from raftnode.record.whatif import TaskMove
 from raftnode.web.views.base import Json
 from raftnode.web.views.cluster import NodeTraits, WhatIf
 from raftnode.web.views.why import Why
@@ -166,11 +166,11 @@ def _show_why(answer: Why, everything: bool) -> None:
         out.print(f"and {counted(len(runs) - len(shown), 'run')} before these: --all")
 
 
-def _show_moves(moves: Iterable[Fate], waits: Iterable[Fate]) -> None:
+def _show_moves(moves: Iterable[TaskMove], waits: Iterable[TaskMove]) -> None:
     moving = [
-        (escape(fate.database), escape(fate.task_name), fate.source or "nobody", fate.target or "nobody", fate.rule)
-        for fate in moves
+        (escape(move.database), escape(move.task_name), move.source or "nobody", move.target or "nobody", move.rule)
+        for move in moves
     ]
     print_table("", ("database", "moves", "from", "to", "rule"), moving, empty="No task moves.")
-    waiting = [(escape(fate.database), escape(fate.task_name), escape(fate.reason or "")) for fate in waits]
+    waiting = [(escape(move.database), escape(move.task_name), escape(move.reason or "")) for move in waits]
     print_table("", ("database", "waits", "why"), waiting, empty="No task waits.")

@@ -15,11 +15,11 @@ from typing import Any, Generic
 import click
 import msgspec
 
-from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable, Response
+from raftnode.foundation.http_client import HttpClient, HttpFailed, HttpUnreachable, Response
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.names import fold
 from raftnode.web.views.base import Shown, read
-from raftnode.web.views.status import Status
+from raftnode.web.views.status import StatusView
 from raftnode.web.views.tasks import TaskStatus
 
 URL = "http://127.0.0.1:8080"
@@ -59,7 +59,7 @@ class NoDocument(NotFound):
     """A 404 without a word, as there is for a document."""
 
 
-class NotNow(CommandFailed):
+class TryAgain(CommandFailed):
     """No leader, no lease, or not in time: worth trying again."""
 
     exit_code = 5
@@ -80,7 +80,7 @@ class Answer(Generic[Shown]):
 class Session:
     """Talks to the first of the nodes that answers. `as_json` prints answers as JSON instead of tables."""
 
-    def __init__(self, urls: tuple[str, ...], *, as_json: bool, http: Http) -> None:
+    def __init__(self, urls: tuple[str, ...], *, as_json: bool, http: HttpClient) -> None:
         self._urls = list(urls)
         self._http = http
         self.as_json = as_json
@@ -190,12 +190,12 @@ def _stranger(url: str, reason: str) -> CommandFailed:
 
 def _failure(url: str, error: HttpFailed) -> CommandFailed:
     if not error.type and error.status in FROM_PROXIES:
-        return NotNow(f"{in_text(url)} says {error.status} {error.message}. Try again.")
+        return TryAgain(f"{in_text(url)} says {error.status} {error.message}. Try again.")
     if not error.type:
         return _stranger(url, f"it says {error.status} {error.message}")
     if error.status == 404 or error.type.endswith(MISSING):
         return NotFound(error.message)
-    return NotNow(error.message) if error.status in (408, 503) else CommandFailed(error.message)
+    return TryAgain(error.message) if error.status in (408, 503) else CommandFailed(error.message)
 
 
 def talks(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -226,7 +226,7 @@ async def _talk(function: Callable[..., Awaitable[None]], given: dict[str, Any])
     urls = tuple(part.strip().rstrip("/") for part in wanted.split(",") if part.strip())
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
         raise click.UsageError(f"--url {in_text(wanted)!r}: give addresses like {URL}, separated by commas.")
-    async with Http(tls=_tls(*files) if urls[0].startswith("https://") else None) as http:
+    async with HttpClient(tls=_tls(*files) if urls[0].startswith("https://") else None) as http:
         await function(Session(urls, as_json=as_json, http=http), **given)
 
 
@@ -245,7 +245,7 @@ def _tls(certificate_file: str | None, key_file: str | None, ca_file: str | None
 async def find_task(session: Session, name: str, database: str | None) -> tuple[str, TaskStatus]:
     """The database and the status of the task of that name. Without a database the name must be unique."""
     query = f"?database={database}" if database else ""
-    databases = (await session.call("GET", f"/status{query}", Status)).shown.databases
+    databases = (await session.call("GET", f"/status{query}", StatusView)).shown.databases
     if database and not databases:
         raise NotFound(f"There is no database '{database}'; `raftnode db list` shows those there are.")
     found = [

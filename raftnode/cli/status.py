@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from raftnode.cli.session import FAILING, Answer, CommandFailed, NotFound, NotNow, Session, talks
+from raftnode.cli.session import FAILING, Answer, CommandFailed, NotFound, Session, TryAgain, talks
 from raftnode.cli.tables import console, epoch, table
 from raftnode.web.views.cluster import Quorum
-from raftnode.web.views.status import DatabaseStatus, NodeStatus, Status
+from raftnode.web.views.status import DatabaseStatus, NodeStatus, StatusView
 from raftnode.web.views.tasks import TaskShown, TaskStatus
 
 PERIOD_SEC = 0.5
@@ -51,7 +51,7 @@ async def tasks(session: Session, database: str | None) -> None:
     answer = await _status(session, database)
     only_tasks = {name: found["Tasks"] for name, found in answer.json["Databases"].items()}
 
-    def show(status: Status) -> None:
+    def show(status: StatusView) -> None:
         parts = [_tasks(found, title=found.name) for found in status.databases.values() if found.tasks]
         console().print(Group(*_quorum(status.cluster.quorum), *(parts or ["No tasks."])))
 
@@ -64,7 +64,7 @@ def end_by(quorum: Quorum, tasks: Iterable[TaskShown]) -> None:
     if quorum.leader is None:
         if click.get_current_context().params.get("as_json"):
             click.echo(f"raftnode: {quorum.sentence}", err=True)
-        raise click.exceptions.Exit(NotNow.exit_code)
+        raise click.exceptions.Exit(TryAgain.exit_code)
     if any(fails(task) for task in tasks):
         raise click.exceptions.Exit(FAILING)
 
@@ -76,7 +76,7 @@ def fails(task: TaskShown) -> bool:
     return task.state != "Disabled" and bool(held_up)
 
 
-def _all_tasks(answer: Status) -> list[TaskStatus]:
+def _all_tasks(answer: StatusView) -> list[TaskStatus]:
     return [task for database in answer.databases.values() for task in database.tasks]
 
 
@@ -90,8 +90,8 @@ def _quorum(quorum: Quorum) -> list[RenderableType]:
     return [f"[bold red]{escape(quorum.sentence)}[/]"] if quorum.sentence else []
 
 
-async def _status(session: Session, database: str | None) -> Answer[Status]:
-    answer = await session.call("GET", "/status" + (f"?database={database}" if database else ""), Status)
+async def _status(session: Session, database: str | None) -> Answer[StatusView]:
+    answer = await session.call("GET", "/status" + (f"?database={database}" if database else ""), StatusView)
     if database and not answer.shown.databases:
         raise NotFound(f"There is no database '{database}'; `raftnode db list` shows those there are.")
     return answer
@@ -116,7 +116,7 @@ async def _stream(session: Session, database: str | None) -> None:
         await asyncio.sleep(PERIOD_SEC)
 
 
-def _everything(answer: Status, url: str) -> RenderableType:
+def _everything(answer: StatusView, url: str) -> RenderableType:
     databases = answer.databases.values()
     head = (*_quorum(answer.cluster.quorum), _node(answer.node, url), _nodes(answer))
     return Group(*head, *(_database(database) for database in databases))
@@ -133,7 +133,7 @@ def _node(node: NodeStatus, url: str) -> RenderableType:
     return Group(head, *(f"  [yellow]{escape(reason)}[/]" for reason in node.not_ready))
 
 
-def _nodes(answer: Status) -> Table:
+def _nodes(answer: StatusView) -> Table:
     leader = answer.node.leader
     rows = []
     for tag, node in answer.cluster.nodes.items():

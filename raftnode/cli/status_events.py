@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from raftnode.cli.tables import epoch
 from raftnode.record.model import Topology
-from raftnode.web.views.status import NodeStatus, Status
+from raftnode.web.views.status import NodeStatus, StatusView
 from raftnode.web.views.tasks import TaskShown
 
 
-def events(before: Status | None, after: Status) -> list[str]:
+def events(before: StatusView | None, after: StatusView) -> list[str]:
     """The sentences; none for the first look."""
     if before is None:
         return []

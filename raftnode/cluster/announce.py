@@ -28,7 +28,7 @@ class NodeRefused(Exception):
     """The cluster does not take this node; the message says why and what to do."""
 
 
-class Forming:
+class Announcer:
     """Forms the cluster if this node is the first to lead it, then announces the node."""
 
     def __init__(

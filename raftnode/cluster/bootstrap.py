@@ -19,8 +19,8 @@ from raftnode.cluster.identity import Identity, IdentityError
 from raftnode.cluster.join import join
 from raftnode.consensus.raft import Peer
 from raftnode.foundation import atomic_files
-from raftnode.foundation.decoding import UNREADABLE, from_json
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
+from raftnode.foundation.http_client import HttpClient
 from raftnode.record.commands import FormCluster
 from raftnode.record.model import ClusterNode, Timings
 
@@ -30,7 +30,7 @@ FILE = "cluster.json"
 WIRE_ID_LENGTH = 16
 
 
-class Formation(msgspec.Struct, frozen=True):
+class Bootstrap(msgspec.Struct, frozen=True):
     """What the wire calls the cluster, and the peers Raft starts with."""
 
     wire_id: str
@@ -38,14 +38,14 @@ class Formation(msgspec.Struct, frozen=True):
 
 
 async def formation_of(
-    settings: Settings, data_dir: Path, identity: Identity, http: Http, *, join_url: str | None, watcher: bool
-) -> Formation:
+    settings: Settings, data_dir: Path, identity: Identity, http: HttpClient, *, join_url: str | None, watcher: bool
+) -> Bootstrap:
     """The formation of the first start, or a new one. Raises JoinRefused, or IdentityError for a damaged file."""
     path = data_dir / FILE
     if path.exists():
         try:
-            known = from_json(path.read_bytes(), Formation)
-        except UNREADABLE as error:
+            known = from_json(path.read_bytes(), Bootstrap)
+        except DECODE_ERRORS as error:
             raise IdentityError(
                 f"{path} is damaged ({error}). Restore it, or empty the directory, remove the node from the cluster "
                 "and let it join again."
@@ -54,7 +54,7 @@ async def formation_of(
             log.info("This node stays in the cluster that it joined before; --join counts once.", asked=join_url)
         return known
     if join_url is None:
-        formation = _initial(settings)
+        bootstrap = _initial(settings)
     else:
         wire_id, peers = await join(
             http,
@@ -65,30 +65,30 @@ async def formation_of(
             address=settings.cluster_address,
             watcher=watcher,
         )
-        formation = Formation(wire_id, tuple(peers))
-    store(data_dir, formation)
-    return formation
+        bootstrap = Bootstrap(wire_id, tuple(peers))
+    store(data_dir, bootstrap)
+    return bootstrap
 
 
-def store(data_dir: Path, formation: Formation) -> None:
+def store(data_dir: Path, bootstrap: Bootstrap) -> None:
     """Makes the formation the one the node starts with; durable when this returns. Raises OSError."""
-    atomic_files.write(data_dir / FILE, msgspec.json.encode(formation))
+    atomic_files.write(data_dir / FILE, msgspec.json.encode(bootstrap))
 
 
-def of_a_new_cluster(settings: Settings, address: str | None = None) -> Formation:
+def of_a_new_cluster(settings: Settings, address: str | None = None) -> Bootstrap:
     """The formation of this node alone, under a name that no other cluster has on the wire: nodes of an older one are
     refused from the first word."""
-    return Formation(
+    return Bootstrap(
         secrets.token_hex(WIRE_ID_LENGTH // 2), (Peer(settings.node.tag, address or settings.cluster_address),)
     )
 
 
-def new_cluster_id(formation: Formation) -> str:
+def new_cluster_id(bootstrap: Bootstrap) -> str:
     """An id for a cluster that forms: to every sink it is another cluster than all before."""
-    return f"{formation.wire_id}-{uuid.uuid4().hex}"
+    return f"{bootstrap.wire_id}-{uuid.uuid4().hex}"
 
 
-def form_of(settings: Settings, formation: Formation) -> FormCluster:
+def form_of(settings: Settings, bootstrap: Bootstrap) -> FormCluster:
     """The command by which this node would form the cluster."""
     listed = settings.cluster.initial_nodes
     nodes = [ClusterNode(tag=node.tag, url=node.url, cluster_address=node.cluster_address) for node in listed]
@@ -97,7 +97,7 @@ def form_of(settings: Settings, formation: Formation) -> FormCluster:
         nodes = [alone]
     cluster = settings.cluster
     return FormCluster(
-        cluster_id=new_cluster_id(formation),
+        cluster_id=new_cluster_id(bootstrap),
         nodes=tuple(nodes),
         timings=Timings(
             heartbeat_ms=cluster.heartbeat_ms,
@@ -108,9 +108,9 @@ def form_of(settings: Settings, formation: Formation) -> FormCluster:
     )
 
 
-def _initial(settings: Settings) -> Formation:
+def _initial(settings: Settings) -> Bootstrap:
     listed = settings.cluster.initial_nodes
     peers = [Peer(node.tag, node.cluster_address) for node in listed]
     peers = peers or [Peer(settings.node.tag, settings.cluster_address)]
     text = "\n".join(sorted(f"{peer.tag} {peer.address}" for peer in peers))
-    return Formation(hashlib.sha256(text.encode()).hexdigest()[:WIRE_ID_LENGTH], tuple(peers))
+    return Bootstrap(hashlib.sha256(text.encode()).hexdigest()[:WIRE_ID_LENGTH], tuple(peers))

@@ -21,7 +21,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from raftnode.foundation import atomic_files
-from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
 
 FILE = "node.json"
 LOCK = "lock"
@@ -103,7 +103,7 @@ def _nonce() -> int:
     return 1 + secrets.randbelow(2**53 - 1)
 
 
-def note_took_part(data_dir: Path, identity: Identity) -> None:
+def record_took_part(data_dir: Path, identity: Identity) -> None:
     """Remembers that this directory has held a log: should it be gone one day, the node may not begin as a new one, or
     it would vote twice. Raises OSError."""
     if not identity.took_part:
@@ -167,7 +167,7 @@ def _read(data_dir: Path, tag: str) -> _Stored:
         return _Stored(node_id=secrets.token_hex(16), tag=tag, boot=0)
     try:
         stored = from_json(file.read_bytes(), _Stored)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise IdentityError(
             f"{file} is damaged ({error}). Restore it from a backup, or empty the directory, remove the node from"
             " the cluster and let it join again."

@@ -7,8 +7,8 @@ import structlog
 
 from raftnode.consensus.raft import Peer
 from raftnode.foundation.addresses import split_url
-from raftnode.foundation.decoding import UNREADABLE, from_json
-from raftnode.foundation.http_client import Http, HttpError, HttpFailed
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
+from raftnode.foundation.http_client import HttpClient, HttpError, HttpFailed
 from raftnode.foundation.masking import in_text
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class JoinRefused(Exception):
 
 
 async def join(
-    http: Http, cluster_url: str, *, tag: str, node_id: str, url: str, address: str, watcher: bool
+    http: HttpClient, cluster_url: str, *, tag: str, node_id: str, url: str, address: str, watcher: bool
 ) -> tuple[str, list[Peer]]:
     """The cluster's name on the wire and its Raft peers, this node among them. Tries again while the cluster
     cannot answer. Raises JoinRefused.
@@ -66,7 +66,7 @@ async def join(
         raise JoinRefused(f"The cluster at {shown} did not answer in {TIMEOUT_SEC:.0f} s: {reason}") from None
     try:
         joined = from_json(answer.body, _Joined)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise JoinRefused(
             f"{shown} answers, but not as a node of a cluster does ({error}). Give the HTTP address of one (--join)."
         ) from error

@@ -92,10 +92,10 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
         )
     data_dir = Path(settings.node.data_dir)
     begun, record = begun_by_force(survivor, datetime.now(UTC))
-    formation = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
+    bootstrap = formations.of_a_new_cluster(settings, record.nodes[survivor.tag].cluster_address)
     # The log first: a node with the old log and the new name would be refused by everybody.
-    offline.begin_anew(data_dir / "raft", formation.peers[0], begun, snapshot.frames(record))
-    formations.store(data_dir, formation)
+    offline.begin_anew(data_dir / "raft", bootstrap.peers[0], begun, snapshot.frames(record))
+    formations.store(data_dir, bootstrap)
     if survivor.identity is not None:
         note_superseded(data_dir, survivor.identity, superseded=False)
 
@@ -125,13 +125,13 @@ def restore(settings: Settings, file: Path) -> Record:
     data_dir, tag = Path(settings.node.data_dir), settings.node.tag
     saved, last = _read(file)
     _refuse_data(data_dir)
-    formation = formations.of_a_new_cluster(settings)
+    bootstrap = formations.of_a_new_cluster(settings)
     node = ClusterNode(tag=tag, url=settings.url, cluster_address=settings.cluster_address)
-    record = begun_from(saved, last, node, formations.new_cluster_id(formation), datetime.now(UTC))
+    record = begun_from(saved, last, node, formations.new_cluster_id(bootstrap), datetime.now(UTC))
     with _held(data_dir, tag):
         try:
-            offline.begin_anew(data_dir / "raft", formation.peers[0], last, snapshot.frames(record))
-            formations.store(data_dir, formation)
+            offline.begin_anew(data_dir / "raft", bootstrap.peers[0], last, snapshot.frames(record))
+            formations.store(data_dir, bootstrap)
         except BaseException:
             _empty(data_dir)
             raise

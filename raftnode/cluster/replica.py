@@ -8,14 +8,14 @@ from typing import Protocol
 import structlog
 
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Proposed, Raft, Remove, StorageDamaged
-from raftnode.consensus.transport.handshake import Announced
+from raftnode.consensus.transport.handshake import AnnouncedProcess
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.broadcast import Broadcast
-from raftnode.foundation.decoding import UNREADABLE
+from raftnode.foundation.decoding import DECODE_ERRORS
 from raftnode.record import snapshot
 from raftnode.record.commands import Changes, Command, Decide, Entry, decode, encode
 from raftnode.record.machine import apply, first_result
-from raftnode.record.model import COMMAND_BYTES_MAX, Record, Result
+from raftnode.record.model import COMMAND_BYTES_MAX, CommandResult, Record
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +27,11 @@ class Unavailable(Exception):
     """The command was not answered in time. It may still be applied; under its request id it is safe to repeat."""
 
 
-class TooLarge(Exception):
+class CommandTooLarge(Exception):
     """The command is larger than the log takes."""
 
 
-class Listener(Protocol):
+class RecordListener(Protocol):
     """Called once per tick in which something was applied, with all that changed since the last call."""
 
     def __call__(self, record: Record, changes: Changes) -> None: ...
@@ -43,7 +43,7 @@ class Replica:
     def __init__(self) -> None:
         self.record = Record()
         self._raft: Raft | None = None
-        self._listeners: list[Listener] = []
+        self._listeners: list[RecordListener] = []
         self._pending: list[Changes] = []
         self._changed = Broadcast()
 
@@ -51,11 +51,11 @@ class Replica:
         """Names the Raft that commands are proposed to."""
         self._raft = raft
 
-    def subscribe(self, listener: Listener) -> None:
+    def subscribe(self, listener: RecordListener) -> None:
         """Calls the listener after every tick that applied something."""
         self._listeners.append(listener)
 
-    def apply(self, index: int, term: int, command: bytes) -> Result:
+    def apply(self, index: int, term: int, command: bytes) -> CommandResult:
         """Applies one committed entry; the answer goes to whoever proposed it."""
         applied = apply(self.record, Entry(index, term), command)
         self.record = applied.record
@@ -67,11 +67,11 @@ class Replica:
         command must not happen again either."""
         try:
             repeated = decode(command).request_id in self.record.requests
-        except UNREADABLE:
+        except DECODE_ERRORS:
             repeated = False  # the record refuses it, with the reason
         if repeated:
             return "a request of this id took effect already"
-        error = self._rehearsed(command).error
+        error = self._dry_run(command).error
         return error.message if error else None
 
     def node_id_of(self, tag: str) -> str:
@@ -81,10 +81,10 @@ class Replica:
         node = self.record.nodes.get(tag)
         return (peer.node_id if peer else "") or (node.node_id if node else "")
 
-    def announced(self, tag: str) -> Announced | None:
+    def announced(self, tag: str) -> AnnouncedProcess | None:
         """The process of a node that has announced itself, by the record; None: none has."""
         node = self.record.nodes.get(tag)
-        return Announced(node.node_id, node.boot, node.nonce) if node and node.node_id else None
+        return AnnouncedProcess(node.node_id, node.boot, node.nonce) if node and node.node_id else None
 
     def dump(self) -> Callable[[], Iterable[bytes]]:
         """Captures the record as it is now; encoding happens when the returned function is called."""
@@ -111,7 +111,7 @@ class Replica:
 
     async def propose(
         self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None, asked: str = ""
-    ) -> Result:
+    ) -> CommandResult:
         """The command's answer, from any node of the cluster.
 
         Proposes again under one request id until it is answered, so that it takes effect at most once. `asked` is the
@@ -135,7 +135,7 @@ class Replica:
                 f"{type(command).__name__} was not answered within {timeout_ms} ms: {reason.rstrip('.')}."
             ) from None
 
-    async def decide(self, command: Decide) -> Result:
+    async def decide(self, command: Decide) -> CommandResult:
         """The observer's decision, appended by this node as leader of the decision's term or not at all.
 
         Raises NotCommitted or OutcomeUnknown; it is never proposed again.
@@ -143,7 +143,7 @@ class Replica:
         proposed = await self._the_raft().propose_here(encode(command), term=command.term)
         return self._answer(proposed)
 
-    def first_result(self, request_id: str, asked: str) -> Result | None:
+    def first_result(self, request_id: str, asked: str) -> CommandResult | None:
         """What the request of that id was answered with when it took effect, as far as this node has applied the log;
         None if none did. See `Envelope` for `asked`."""
         return first_result(self.record, request_id, asked, index=self.record.index)
@@ -156,7 +156,7 @@ class Replica:
         timeout_ms: int = 10000,
         request_id: str | None = None,
         asked: str = "",
-    ) -> Result:
+    ) -> CommandResult:
         """One log entry that changes both Raft's membership and the record, under a request id like `propose`. Raises
         Unavailable after `timeout_ms`.
 
@@ -169,9 +169,9 @@ class Replica:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
-                    rehearsed = self._rehearsed(data)
-                    if rehearsed.error is not None or id in self.record.requests:
-                        return rehearsed
+                    tried = self._dry_run(data)
+                    if tried.error is not None or id in self.record.requests:
+                        return tried
                     try:
                         return self._answer(await self._the_raft().change_membership(change, data))
                     except (NotCommitted, OutcomeUnknown) as failure:
@@ -186,7 +186,7 @@ class Replica:
             await self._changed.wait()
         return self.record
 
-    def _rehearsed(self, command: bytes) -> Result:
+    def _dry_run(self, command: bytes) -> CommandResult:
         return apply(self.record, Entry(self.record.index + 1, 0), command).result
 
     def _the_raft(self) -> Raft:
@@ -197,13 +197,15 @@ class Replica:
     def _encoded(command: Command, request_id: str | None, asked: str = "") -> bytes:
         data = encode(command, request_id or uuid.uuid4().hex, asked if request_id else "")
         if len(data) > COMMAND_BYTES_MAX:
-            raise TooLarge(f"{type(command).__name__} takes {len(data)} bytes; the limit is {COMMAND_BYTES_MAX}.")
+            raise CommandTooLarge(
+                f"{type(command).__name__} takes {len(data)} bytes; the limit is {COMMAND_BYTES_MAX}."
+            )
         return data
 
     @staticmethod
-    def _answer(proposed: Proposed) -> Result:
+    def _answer(proposed: Proposed) -> CommandResult:
         answer = proposed.answer
-        assert isinstance(answer, Result)
+        assert isinstance(answer, CommandResult)
         return answer
 
 

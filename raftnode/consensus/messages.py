@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from raftnode.foundation.decoding import UNREADABLE as UNREADABLE
+from raftnode.foundation.decoding import DECODE_ERRORS as DECODE_ERRORS
 from raftnode.foundation.decoding import MsgpackDecoder
 
 Index = Annotated[int, Meta(ge=0, le=2**62)]
@@ -13,7 +13,7 @@ Term = Annotated[int, Meta(ge=0, le=2**62)]
 Command = Annotated[bytes, Meta(min_length=1, max_length=1024 * 1024)]
 WireEntry = tuple[Command, Index, Term]
 
-PIECE_BYTES_MAX = 256 * 1024
+SNAPSHOT_CHUNK_BYTES_MAX = 256 * 1024
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -22,7 +22,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     term: Term
 
 
-class Append(Message, frozen=True):
+class AppendEntries(Message, frozen=True):
     """Entries behind (`prev_index`, `prev_term`), possibly none, and the leader's commit index. `stream` counts the
     times the leader started over with this follower: an answer that asks for a reset counts once per stream."""
 
@@ -33,7 +33,7 @@ class Append(Message, frozen=True):
     stream: int
 
 
-class Appended(Message, frozen=True):
+class AppendResponse(Message, frozen=True):
     """The answer to Append. `next_index` is what the follower wants next; with `success` it holds all before it,
     synced. `reset` asks the leader to go back to `next_index`. Neither: a sign of life and of the term."""
 
@@ -43,7 +43,7 @@ class Appended(Message, frozen=True):
     stream: int
 
 
-class Pulse(Message, frozen=True):
+class SnapshotHeartbeat(Message, frozen=True):
     """A heartbeat to a follower that is being sent a snapshot. It vouches for no log position."""
 
 
@@ -55,7 +55,7 @@ class PreVote(Message, frozen=True):
     last_term: Term
 
 
-class PreVoted(Message, frozen=True):
+class PreVoteGranted(Message, frozen=True):
     """The answer to PreVote, with the answering node's term."""
 
     nonce: int
@@ -69,7 +69,7 @@ class RequestVote(Message, frozen=True):
     last_term: Term
 
 
-class Voted(Message, frozen=True):
+class VoteGranted(Message, frozen=True):
     """The vote of `term` is given."""
 
 
@@ -77,24 +77,35 @@ class TimeoutNow(Message, frozen=True):
     """The leader hands over: the receiver is to stand for election at once."""
 
 
-class Piece(Message, frozen=True):
+class SnapshotChunk(Message, frozen=True):
     """Part of the leader's snapshot file, which contains all entries up to `index`."""
 
     index: Index
     index_term: Term
     size_bytes: Index
     offset: Index
-    data: Annotated[bytes, Meta(max_length=PIECE_BYTES_MAX)]
+    data: Annotated[bytes, Meta(max_length=SNAPSHOT_CHUNK_BYTES_MAX)]
 
 
-class PieceTaken(Message, frozen=True):
+class SnapshotChunkAck(Message, frozen=True):
     """How much of the snapshot up to `index` the follower holds."""
 
     index: Index
     offset: Index
 
 
-AnyMessage = Append | Appended | Pulse | PreVote | PreVoted | RequestVote | Voted | TimeoutNow | Piece | PieceTaken
+AnyMessage = (
+    AppendEntries
+    | AppendResponse
+    | SnapshotHeartbeat
+    | PreVote
+    | PreVoteGranted
+    | RequestVote
+    | VoteGranted
+    | TimeoutNow
+    | SnapshotChunk
+    | SnapshotChunkAck
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: MsgpackDecoder[AnyMessage] = MsgpackDecoder(AnyMessage)
@@ -106,5 +117,5 @@ def encode(message: AnyMessage) -> bytes:
 
 
 def decode(data: bytes) -> AnyMessage:
-    """The message, validated. Raises one of `UNREADABLE`."""
+    """The message, validated. Raises one of `DECODE_ERRORS`."""
     return _decoder.decode(data)

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from raftnode.consensus.engine import Engine, Refused
+from raftnode.consensus.engine import Engine, RequestRefused
 from raftnode.consensus.model import Add, Change, NotCommitted, OutcomeUnknown, Peer, Proposed, Remove
-from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 
 log = structlog.get_logger(__name__)
 
@@ -26,80 +26,82 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Base of what a leader can be asked to append."""
 
 
-class Command(Request, frozen=True):
+class CommandRequest(Request, frozen=True):
     """An application's command."""
 
     command: bytes
 
 
-class Barrier(Request, frozen=True):
+class BarrierRequest(Request, frozen=True):
     """An entry that changes nothing."""
 
 
-class AddPeer(Request, frozen=True):
+class AddPeerRequest(Request, frozen=True):
     """A peer is added or changed, together with an application's command."""
 
     peer: Peer
     command: bytes
 
 
-class RemovePeer(Request, frozen=True):
+class RemovePeerRequest(Request, frozen=True):
     """A peer is removed, together with an application's command."""
 
     tag: str
     command: bytes
 
 
-class HandOver(Request, frozen=True):
+class TransferRequest(Request, frozen=True):
     """The leadership goes to another node."""
 
     to: str | None
 
 
-AnyRequest = Command | Barrier | AddPeer | RemovePeer | HandOver
+AnyRequest = CommandRequest | BarrierRequest | AddPeerRequest | RemovePeerRequest | TransferRequest
 
 
-class _Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class _ForwardedRequest(msgspec.Struct, frozen=True, array_like=True, tag=True):
     number: int
     request: AnyRequest
 
 
-class _Placed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class _Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True):
     number: int
     index: int
     term: int
 
 
-class _Denied(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class _Rejected(msgspec.Struct, frozen=True, array_like=True, tag=True):
     number: int
     reason: str
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder: MsgpackDecoder[_Ask | _Placed | _Denied] = MsgpackDecoder(_Ask | _Placed | _Denied)
+_decoder: MsgpackDecoder[_ForwardedRequest | _Accepted | _Rejected] = MsgpackDecoder(
+    _ForwardedRequest | _Accepted | _Rejected
+)
 
 Position = tuple[int, int]
 
 
 def change_request(change: Change, command: bytes) -> AnyRequest:
     """The request for a membership change."""
-    return AddPeer(change.peer, command) if isinstance(change, Add) else RemovePeer(change.tag, command)
+    return AddPeerRequest(change.peer, command) if isinstance(change, Add) else RemovePeerRequest(change.tag, command)
 
 
-class Proposals:
+class ProposalTracker:
     """The proposals of one node, and those other nodes send it as leader."""
 
     def __init__(
         self,
         engine: Callable[[], Engine],
         send: Callable[[str, bytes], bool],
-        hand_over: Callable[[str | None], None],
+        transfer_leadership: Callable[[str | None], None],
         refuses: Callable[[bytes], str | None],
         timeout_ms: int,
     ) -> None:
         self._engine = engine
         self._send = send
-        self._hand_over = hand_over
+        self._hand_over = transfer_leadership
         self._refuses = refuses
         self._timeout_ms = timeout_ms
         self._number = 0
@@ -133,7 +135,7 @@ class Proposals:
             raise NotCommitted(f"This node is not the leader of term {term}; it is {status.role} of {status.term}.")
         try:
             return self._place(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             raise NotCommitted(f"The leader refused: {refused}.") from None
 
     def _place(self, request: AnyRequest) -> Position:
@@ -141,23 +143,23 @@ class Proposals:
         engine = self._engine()
         change: Change
         match request:
-            case Command(command):
+            case CommandRequest(command):
                 return engine.propose(command)
-            case Barrier():
+            case BarrierRequest():
                 return engine.propose_no_op()
-            case HandOver(to):
+            case TransferRequest(to):
                 if not engine.status.leads:
-                    raise Refused("this node is not the leader")
+                    raise RequestRefused("this node is not the leader")
                 self._hand_over(to)
                 return (0, engine.status.term)
-            case AddPeer(peer, command):
+            case AddPeerRequest(peer, command):
                 change = Add(peer)
-            case RemovePeer(tag, command):
+            case RemovePeerRequest(tag, command):
                 change = Remove(tag)
         # Changes are taken one at a time, so what the leader has applied holds every earlier one.
         reason = self._refuses(command)
         if reason is not None:
-            raise Refused(reason)
+            raise RequestRefused(reason)
         return engine.propose_change(change, command)
 
     async def ask_leader(self, request: AnyRequest) -> Position:
@@ -173,7 +175,7 @@ class Proposals:
         future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         self._asked[number] = (leader, future)
         try:
-            if not self._send(leader, _encode(_Ask(number, request))):
+            if not self._send(leader, _encode(_ForwardedRequest(number, request))):
                 raise NotCommitted(f"The leader {leader} cannot be reached.")
             return await future
         finally:
@@ -185,25 +187,25 @@ class Proposals:
         """Takes another node's request, or the leader's answer to one of ours."""
         try:
             message = _decoder.decode(payload)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             log.warning("A proposal is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
-        if isinstance(message, _Ask):
+        if isinstance(message, _ForwardedRequest):
             self._send(sender, _encode(self._answer(message)))
             return
         leader, future = self._asked.get(message.number, ("", None))
         if future is None or future.done() or leader != sender:
             return
-        if isinstance(message, _Denied):
+        if isinstance(message, _Rejected):
             future.set_exception(NotCommitted(f"The leader {sender} refused: {message.reason}."))
         else:
             future.set_result((message.index, message.term))
 
-    def _answer(self, ask: _Ask) -> _Placed | _Denied:
+    def _answer(self, ask: _ForwardedRequest) -> _Accepted | _Rejected:
         try:
-            return _Placed(ask.number, *self._place(ask.request))
-        except Refused as refused:
-            return _Denied(ask.number, str(refused))
+            return _Accepted(ask.number, *self._place(ask.request))
+        except RequestRefused as refused:
+            return _Rejected(ask.number, str(refused))
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         """The entry at `index` is applied here."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from raftnode.consensus.engine import Engine, Refused, Storage, Surroundings, open_storage
+from raftnode.consensus.engine import Engine, EngineEnvironment, RequestRefused, Storage, open_storage
 from raftnode.consensus.model import (
     Add,
     ApplyFailed,
@@ -30,9 +30,15 @@ from raftnode.consensus.model import (
     StateMachine,
     StorageDamaged,
 )
-from raftnode.consensus.proposals import Barrier, Command, HandOver, Proposals, change_request
+from raftnode.consensus.proposals import (
+    BarrierRequest,
+    CommandRequest,
+    ProposalTracker,
+    TransferRequest,
+    change_request,
+)
 from raftnode.consensus.storage.disk import Disk, SystemDisk
-from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, Transport
+from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL, RaftWire, TransportPort
 from raftnode.foundation.background import watched
 from raftnode.foundation.ports import Clock, Random, SystemClock, SystemRandom
 
@@ -53,7 +59,7 @@ __all__ = [
     "Role",
     "StateMachine",
     "StorageDamaged",
-    "Transport",
+    "TransportPort",
 ]
 
 log = structlog.get_logger(__name__)
@@ -70,7 +76,7 @@ class Raft:
         *,
         tag: str,
         peers: Sequence[Peer],
-        transport: Transport,
+        transport: TransportPort,
         machine: StateMachine,
         config: RaftConfig,
         clock: Clock | None = None,
@@ -97,7 +103,7 @@ class Raft:
         self._clock = clock or SystemClock()
         self._random = random or SystemRandom()
         self._disk = disk or SystemDisk()
-        self._proposals = Proposals(
+        self._proposals = ProposalTracker(
             lambda: self._running(),
             lambda to, payload: transport.send(to, PROPOSAL_CHANNEL, payload),
             lambda to: self._begin_hand_over(to),
@@ -121,7 +127,7 @@ class Raft:
         return self._engine.status if self._engine else self._first_status
 
     def votes_granted(self, term: int) -> dict[str, int]:
-        """Who voted for this node in `term`, itself included, with the reading of `Clock.hold_ns` when the vote was
+        """Who voted for this node in `term`, itself included, with the reading of `Clock.elapsed_upper_ns` when the vote was
         asked for: no voter granted before that moment. Empty for a term in which this node did not stand."""
         return self._engine.votes_granted(term) if self._engine else {}
 
@@ -132,10 +138,10 @@ class Raft:
         empty_state = list(self._machine.dump()())
         storage = await asyncio.to_thread(self._open)
         self._loop = asyncio.get_running_loop()
-        around = Surroundings(
+        environment = EngineEnvironment(
             self._machine, self._config, self._clock, self._random, RaftWire(self._transport), self._offload, self
         )
-        self._engine = Engine(self.tag, self._first_peers, storage, empty_state, around)
+        self._engine = Engine(self.tag, self._first_peers, storage, empty_state, environment)
         self.members_changed()
         self._transport.on_message(RAFT_CHANNEL, self._engine.receive)
         self._transport.on_message(PROPOSAL_CHANNEL, self._proposals.receive)
@@ -197,11 +203,11 @@ class Raft:
             raise NotCommitted(
                 f"The command of {len(command)} bytes is above the limit of {limit} (command_bytes_max)."
             )
-        return await self._proposals.submit(Command(command), timeout_ms)
+        return await self._proposals.submit(CommandRequest(command), timeout_ms)
 
     async def propose_here(self, command: bytes, *, term: int, timeout_ms: int | None = None) -> Proposed:
         """Like `propose`, but only if this node leads exactly `term` at the moment of the append. Never forwarded."""
-        return await self._proposals.submit(Command(command), timeout_ms, term=term)
+        return await self._proposals.submit(CommandRequest(command), timeout_ms, term=term)
 
     async def change_membership(self, change: Change, command: bytes, *, timeout_ms: int | None = None) -> Proposed:
         """Changes the membership and applies `command` by one log entry. One change at a time; raises like `propose`.
@@ -214,7 +220,7 @@ class Raft:
     async def barrier(self, *, timeout_ms: int | None = None) -> int:
         """Commits an entry that changes nothing and returns its index once this node has applied it: from here on
         this node's state contains everything that was acknowledged anywhere before the call."""
-        return (await self._proposals.submit(Barrier(), timeout_ms)).index
+        return (await self._proposals.submit(BarrierRequest(), timeout_ms)).index
 
     async def transfer_leadership(self, tag: str | None, *, timeout_ms: int | None = None) -> None:
         """Hands the leadership to `tag`, or to the most advanced voter, and returns once this node knows the new
@@ -228,10 +234,10 @@ class Raft:
                     self._begin_hand_over(tag)
                 else:
                     with contextlib.suppress(OutcomeUnknown):
-                        await self._proposals.ask_leader(HandOver(tag))
+                        await self._proposals.ask_leader(TransferRequest(tag))
                 while (leader := self.status.leader) in (None, before) or (tag is not None and leader != tag):
                     await self._ticked.wait()
-        except Refused as refused:
+        except RequestRefused as refused:
             raise NotCommitted(f"The leadership is not transferred: {refused}.") from None
         except TimeoutError:
             raise NotCommitted(f"The leadership was not transferred to {tag or 'another voter'} in time.") from None
@@ -257,7 +263,7 @@ class Raft:
 
     # what the engine tells
 
-    def kick(self) -> None:
+    def schedule_tick(self) -> None:
         if self._kicked is None and self._timer is not None:
             self._kicked = self._loop.call_soon(self._on_kick)
 
@@ -334,8 +340,8 @@ class Raft:
     def _begin_hand_over(self, tag: str | None) -> None:
         engine = self._running()
         if engine.handing_over:
-            raise Refused("the leadership is being transferred already")
-        engine.check_heir(tag)
+            raise RequestRefused("the leadership is being transferred already")
+        engine.check_transfer_target(tag)
         self._begin(self._hand_over(engine, tag), "hand-over")
 
     async def _hand_over(self, engine: Engine, tag: str | None) -> None:
@@ -348,9 +354,9 @@ class Raft:
                 while engine.status.leads:
                     try:
                         if not told:
-                            log.info("The leadership is handed over.", to=engine.hand_over(tag))
+                            log.info("The leadership is handed over.", to=engine.transfer_leadership(tag))
                             told = True
-                    except Refused as refused:
+                    except RequestRefused as refused:
                         reason = str(refused)
                     await self._ticked.wait()
         except TimeoutError:

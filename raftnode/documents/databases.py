@@ -11,13 +11,13 @@ from pathlib import Path
 
 import structlog
 
-from raftnode.documents.copies import Copies, Copy
+from raftnode.documents.database_copies import DatabaseCopies, DatabaseCopy
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
-from raftnode.documents.replication.sender import Destination, Replication
-from raftnode.documents.store.cleaning import Passed, passed
+from raftnode.documents.replication.sender import Destination, DocumentSender
+from raftnode.documents.store.cleaning import ConsumedUpTo, passed
 from raftnode.documents.store.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Changes
 from raftnode.record.model import Database, Record, Topology
@@ -32,7 +32,7 @@ WATCHED_MAX = 100
 
 
 @dataclass
-class _Open:
+class _OpenDatabase:
     """A database on this node: its store once it is open, and the senders to the rest of the group. One that is `lost`
     was damaged or deleted while it was open, and is not opened again by this process: what is in the place of its file
     may be anything. `cleaned` is what all had passed, and where the store was, when nothing was left to forget."""
@@ -45,8 +45,8 @@ class _Open:
     lost: bool = False
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
-    cleaned: tuple[Passed | None, int, str] | None = None
-    senders: dict[Destination, tuple[Replication, asyncio.Task[None]]] = field(default_factory=dict)
+    cleaned: tuple[ConsumedUpTo | None, int, str] | None = None
+    senders: dict[Destination, tuple[DocumentSender, asyncio.Task[None]]] = field(default_factory=dict)
 
 
 class Databases:
@@ -61,7 +61,7 @@ class Databases:
         *,
         tag: str,
         record: Callable[[], Record],
-        http: Http,
+        http: HttpClient,
         deleted: Callable[[str], Awaitable[None]],
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
@@ -71,12 +71,12 @@ class Databases:
         self._deleted = deleted
         self._batch = (batch_documents_max, batch_bytes_max)
         self._clean_s = clean_s
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenDatabase] = {}
         self._wake = asyncio.Event()
         self._out_of_step: set[str] = set()
-        self._extra: dict[str, Replication] = {}
+        self._extra: dict[str, DocumentSender] = {}
         self._handed_over: set[str] = set()
-        self._copies = Copies(self._shown)
+        self._copies = DatabaseCopies(self._shown)
 
     def changed(self, record: Record, changes: Changes) -> None:
         """The record has changed; see `raftnode.cluster.replica.Listener`."""
@@ -118,11 +118,11 @@ class Databases:
             raise StoreClosed(f"Database '{name}' is not on node {self._tag}.")
         return await self._opened(self._copy(database))
 
-    def status(self) -> Mapping[str, Copy]:
+    def status(self) -> Mapping[str, DatabaseCopy]:
         """The copies by folded name."""
         return self._copies.told(self._record().databases)
 
-    def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
+    def sends(self, folded: str, tag: str, sender: DocumentSender | None) -> None:
         """A mentor's filling of a Promotable begins, or has ended (None): its place is shown with the others."""
         key = f"{folded}/{tag}"
         if sender is None:
@@ -189,12 +189,12 @@ class Databases:
         self._copies.moved(folded)
         return True
 
-    def _copy(self, database: Database) -> _Open:
+    def _copy(self, database: Database) -> _OpenDatabase:
         folded, path = fold(database.name), self._path(database)
         copy = self._open.get(folded)
         if copy is None:
             mark = self.directory / MADE / folder(folded) / path.stem
-            copy = self._open[folded] = _Open(name=database.name, path=path, mark=mark)
+            copy = self._open[folded] = _OpenDatabase(name=database.name, path=path, mark=mark)
         if copy.path != path:
             raise StoreClosed(
                 f"Database '{database.name}' was created again; node {self._tag} still closes the old one."
@@ -204,7 +204,7 @@ class Databases:
     def _path(self, database: Database) -> Path:
         return file(self.directory, database.name, database.topology.database_topology_id_base64)
 
-    async def _opened(self, copy: _Open) -> DocumentStore:
+    async def _opened(self, copy: _OpenDatabase) -> DocumentStore:
         async with copy.opening:
             if copy.closed:
                 raise StoreClosed(f"Database '{copy.name}' was just closed on node {self._tag}.")
@@ -225,14 +225,14 @@ class Databases:
             return copy.store
 
     async def _aim(
-        self, copy: _Open, store: DocumentStore, wanted: frozenset[Destination], group: asyncio.TaskGroup
+        self, copy: _OpenDatabase, store: DocumentStore, wanted: frozenset[Destination], group: asyncio.TaskGroup
     ) -> None:
         for destination in [d for d in copy.senders if d not in wanted]:
             _, task = copy.senders.pop(destination)
             await _ended(task)
         for destination in wanted - copy.senders.keys():
             documents_max, bytes_max = self._batch
-            sender = Replication(
+            sender = DocumentSender(
                 store,
                 destination,
                 self._http,
@@ -252,7 +252,7 @@ class Databases:
         del self._open[folded]
         self._copies.moved(folded)
 
-    async def _shut(self, copy: _Open) -> None:
+    async def _shut(self, copy: _OpenDatabase) -> None:
         async with copy.opening:
             for _, task in copy.senders.values():
                 await _ended(task)
@@ -322,17 +322,17 @@ class Databases:
         await self._deleted(database.name)
         return False
 
-    def _shown(self, folded: str, database: Database) -> Copy | None:
+    def _shown(self, folded: str, database: Database) -> DatabaseCopy | None:
         if not self._holds(database):
             return None
         copy = self._open.get(folded)
         if copy is None or copy.store is None or copy.lost or copy.closed:
             error = copy.error if copy else ""
-            return Copy(status="Faulted" if error else "Loading", error=error)
+            return DatabaseCopy(status="Faulted" if error else "Loading", error=error)
         senders = [(destination.tag, sender) for destination, (sender, _) in copy.senders.items()]
         prefix = f"{folded}/"
         extra = [(key.removeprefix(prefix), s) for key, s in self._extra.items() if key.startswith(prefix)]
-        return Copy(
+        return DatabaseCopy(
             status="Loaded",
             database_id=copy.store.database_id,
             documents=copy.store.documents,

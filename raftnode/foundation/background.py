@@ -19,7 +19,7 @@ CALM_S = 60.0
 """After so long without a failure the pause is the shortest again."""
 
 
-class Ended(Exception):
+class TaskEnded(Exception):
     """A task that must not end has ended."""
 
 
@@ -43,10 +43,10 @@ def watched(
         if error is None:
             if may_end and not task.cancelled():
                 return
-            error = Ended(f"the {name} ended by itself")
+            error = TaskEnded(f"the {name} ended by itself")
         if not isinstance(error, expected):
             log.error("A background task has failed.", task=name, exc_info=error)
-        failed(error if isinstance(error, Exception) else Ended(f"the {name} ended: {error!r}"))
+        failed(error if isinstance(error, Exception) else TaskEnded(f"the {name} ended: {error!r}"))
 
     task = asyncio.get_running_loop().create_task(work, name=name)
     task.add_done_callback(over)

@@ -1,4 +1,4 @@
-"""Every decoder of msgpack and JSON. Bytes from outside are either what was asked for or one of `UNREADABLE`.
+"""Every decoder of msgpack and JSON. Bytes from outside are either what was asked for or one of `DECODE_ERRORS`.
 
 How deeply values may nest is a limit of our own: an interpreter's differs from version to version and with the depth of
 the call, so nodes of one cluster would read the same bytes differently. It is checked before a byte is decoded. Bytes
@@ -24,7 +24,7 @@ class TooDeep(ValueError):
         super().__init__(f"it is nested deeper than {depth_max} levels")
 
 
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, TooDeep)
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, TooDeep)
 """What the decoders here raise for bytes they cannot read."""
 
 
@@ -35,7 +35,7 @@ class MsgpackDecoder(Generic[Kind]):
         self._decoder = msgspec.msgpack.Decoder(kind, dec_hook=dec_hook)
 
     def decode(self, data: bytes) -> Kind:
-        """The value. Raises one of `UNREADABLE`."""
+        """The value. Raises one of `DECODE_ERRORS`."""
         check_msgpack_depth(data)
         value: Kind = self._decoder.decode(data)
         return value
@@ -56,14 +56,14 @@ class JsonDecoder(Generic[Kind]):
         self._depth_max = depth_max
 
     def decode(self, data: bytes | str | msgspec.Raw) -> Kind:
-        """The value. Raises one of `UNREADABLE`."""
+        """The value. Raises one of `DECODE_ERRORS`."""
         check_json_depth(data, self._depth_max)
         value: Kind = self._decoder.decode(data)
         return value
 
 
 def from_msgpack(data: bytes, kind: type[Kind]) -> Kind:
-    """The value as that type. Raises one of `UNREADABLE`."""
+    """The value as that type. Raises one of `DECODE_ERRORS`."""
     check_msgpack_depth(data)
     return msgspec.msgpack.decode(data, type=kind)
 
@@ -73,7 +73,7 @@ def from_json(data: bytes | str) -> Any: ...
 @overload
 def from_json(data: bytes | str, kind: type[Kind]) -> Kind: ...
 def from_json(data: bytes | str, kind: Any = Any) -> Any:
-    """The value as that type. Raises one of `UNREADABLE`."""
+    """The value as that type. Raises one of `DECODE_ERRORS`."""
     check_json_depth(data)
     return msgspec.json.decode(data, type=kind)
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from raftnode.foundation.decoding import UNREADABLE, JsonDecoder, from_json
+from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder, from_json
 from raftnode.foundation.masking import in_text
 
 CONNECTIONS_MAX = 100
@@ -51,21 +51,21 @@ class Response(msgspec.Struct, frozen=True):
         """The body as JSON. Raises HttpUnreachable if it is none: then the server is not what was expected."""
         try:
             return from_json(self.body)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise HttpUnreachable(f"the answer is not JSON: {error}") from error
 
     def exact_json(self) -> Any:
         """Like `json`, but a number that is no integer comes as a msgspec.Raw with its own digits."""
         try:
             return _exact.decode(self.body)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise HttpUnreachable(f"the answer is not JSON: {error}") from error
 
 
 _exact: JsonDecoder[Any] = JsonDecoder(float_hook=lambda digits: msgspec.Raw(digits.encode()))
 
 
-class Http:
+class HttpClient:
     """A session with pooled connections. Use it as a context manager. `node_id` is the node's that asks, for requests
     that only nodes of the cluster may make; nothing sends it by itself."""
 
@@ -124,6 +124,6 @@ def _failed(status: int, reason: str, content: bytes) -> HttpFailed:
     try:
         answer = from_json(content, dict[str, Any])
         error = msgspec.convert(answer, _Error)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         answer, error = {}, _Error()
     return HttpFailed(status, error.type.rpartition(".")[2], error.message or reason, answer)

@@ -23,7 +23,7 @@ _IN_TEXT = re.compile(
 )
 
 
-class NothingStored(Exception):
+class NoStoredSecret(Exception):
     """A mask was sent back where no secret is stored; `field` says where."""
 
     def __init__(self, field: str) -> None:
@@ -68,7 +68,7 @@ def _masked_text(value: str, name: str) -> str:
 def _kept(name: str, given: str, stored: Any) -> str:
     if _SECRET_NAME.match(name) and given == MASK:
         if not isinstance(stored, str) or not stored:
-            raise NothingStored(name)
+            raise NoStoredSecret(name)
         return stored
     if _is_connection(name) and MASK in given:
         return _kept_in(name, given, stored if isinstance(stored, str) else "")
@@ -80,7 +80,7 @@ def _kept_in(field: str, given: str, stored: str) -> str:
     for name, start, end in reversed(list(_secrets(given))):
         if given[start:end] == MASK:
             if name not in known:
-                raise NothingStored(field)
+                raise NoStoredSecret(field)
             given = given[:start] + known[name] + given[end:]
     return given
 

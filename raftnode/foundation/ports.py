@@ -16,15 +16,15 @@ NS_PER_MS = 1_000_000
 class Clock(Protocol):
     """Elapsed time in two readings, and the wall's. Readings are integer nanoseconds of this process alone.
 
-    `hold_ns` and `judge_ns` count different things: never compare or subtract one from the other.
+    `elapsed_upper_ns` and `elapsed_lower_ns` count different things: never compare or subtract one from the other.
     """
 
-    def hold_ns(self) -> int:
+    def elapsed_upper_ns(self) -> int:
         """Elapsed time for whoever holds something: stamps, lease ends, the times vote requests were sent.
         Over any span it grows at least as much as the real clocks do, so that what is held is given up
         rather early."""
 
-    def judge_ns(self) -> int:
+    def elapsed_lower_ns(self) -> int:
         """Elapsed time for whoever judges another: silence, the time since an election. Over any span it
         grows at most as much as the real clocks do, so that a judgement comes rather late."""
 
@@ -57,7 +57,7 @@ class SystemClock:
 
     CLOCK_BOOTTIME goes on while the machine is suspended but is slewed by time synchronisation;
     CLOCK_MONOTONIC_RAW is never slewed but stands still in a suspend. Each reading adds the larger of the
-    two steps since the reading before to `hold_ns` and the smaller one to `judge_ns`, so both bounds hold
+    two steps since the reading before to `elapsed_upper_ns` and the smaller one to `elapsed_lower_ns`, so both bounds hold
     over every span and not only since the start.
     """
 
@@ -68,14 +68,14 @@ class SystemClock:
         self._hold_ns = 0
         self._judge_ns = 0
 
-    def hold_ns(self) -> int:
-        """See `Clock.hold_ns`. Safe to call from any thread."""
+    def elapsed_upper_ns(self) -> int:
+        """See `Clock.elapsed_upper_ns`. Safe to call from any thread."""
         with self._lock:
             self._read()
             return self._hold_ns
 
-    def judge_ns(self) -> int:
-        """See `Clock.judge_ns`. Safe to call from any thread."""
+    def elapsed_lower_ns(self) -> int:
+        """See `Clock.elapsed_lower_ns`. Safe to call from any thread."""
         with self._lock:
             self._read()
             return self._judge_ns

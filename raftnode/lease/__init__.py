@@ -1,7 +1,7 @@
 """The lease: who may run tasks, until when, and who counts as silent. Pure: stamps and echoes in, decisions
 out.
 
-A node's state is a `Lease`. Whatever wakes the node first calls `checked`; a beat goes through `on_beat`, a
+A node's state is a `LeaseState`. Whatever wakes the node first calls `checked`; a beat goes through `on_beat`, a
 report through `on_report`, and `beats` says what a leader sends. Whoever only looks takes `as_of`. Nothing here reads a
 clock or sends anything.
 
@@ -16,25 +16,25 @@ from msgspec.structs import replace
 
 from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
-from raftnode.lease.authority import Authority, Peer
-from raftnode.lease.holder import Holder
-from raftnode.lease.messages import FOREVER_NS, Beat, Incarnation, Now, Report, Role, Stamp, StepDown, View
+from raftnode.lease.authority import Authority, PeerState
+from raftnode.lease.holder import LeaseHolder
+from raftnode.lease.messages import FOREVER_NS, Beat, Incarnation, Now, RaftView, Report, Role, Stamp, StepDown
 from raftnode.record.model import Timings
 
 __all__ = [
     "FOREVER_NS",
     "Authority",
     "Beat",
-    "Holder",
     "Incarnation",
-    "Lease",
+    "LeaseHolder",
+    "LeaseState",
     "Now",
-    "Peer",
+    "PeerState",
+    "RaftView",
     "Report",
     "Role",
     "Stamp",
     "StepDown",
-    "View",
     "as_of",
     "beats",
     "checked",
@@ -49,25 +49,25 @@ __all__ = [
 ]
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
     """A node's whole state; `authority` only while it leads."""
 
     tag: str
-    holder: Holder
+    holder: LeaseHolder
     authority: Authority | None = None
 
 
-def new_lease(tag: str, boot: int, nonce: int) -> Lease:
+def new_lease(tag: str, boot: int, nonce: int) -> LeaseState:
     """The state of a process that has just started: no lease, session 0."""
-    return Lease(tag=tag, holder=Holder(boot=boot, nonce=nonce))
+    return LeaseState(tag=tag, holder=LeaseHolder(boot=boot, nonce=nonce))
 
 
-def has_lease(lease: Lease, timings: Timings | None, now: Now) -> bool:
+def has_lease(lease: LeaseState, timings: Timings | None, now: Now) -> bool:
     """Whether the node may run tasks at this moment; changes nothing, so any thread may ask."""
     return holding.lapsed(lease.holder, now, timings).held
 
 
-def checked(lease: Lease, view: View, now: Now) -> tuple[Lease, StepDown | None]:
+def checked(lease: LeaseState, view: RaftView, now: Now) -> tuple[LeaseState, StepDown | None]:
     """The state after a look at the clocks and at Raft: before any message, timer or effect."""
     holder = _ended(lease, view, now)
     if view.role not in ("Leader", "LeaderElect"):
@@ -82,14 +82,14 @@ def checked(lease: Lease, view: View, now: Now) -> tuple[Lease, StepDown | None]
     return _led(lease, authority, view.timings, view, now) if view.timings else (lease, None)
 
 
-def as_of(lease: Lease, view: View, now: Now) -> Lease:
+def as_of(lease: LeaseState, view: RaftView, now: Now) -> LeaseState:
     """The state for whoever only looks at this moment: what has ended since `checked` was last asked is gone from it. A
     lease or a session that `checked` would begin or renew is not in it: nobody has been told of those yet, nor has the
     kill timer been set."""
     return replace(lease, holder=_ended(lease, view, now), authority=checked(lease, view, now)[0].authority)
 
 
-def _ended(lease: Lease, view: View, now: Now) -> Holder:
+def _ended(lease: LeaseState, view: RaftView, now: Now) -> LeaseHolder:
     """The node's side without what has ended."""
     holder = holding.lapsed(lease.holder, now, view.timings)
     leads_on = view.role == "Leader" and lease.authority is not None and lease.authority.term == view.term
@@ -98,9 +98,11 @@ def _ended(lease: Lease, view: View, now: Now) -> Holder:
     return holder
 
 
-def _led(lease: Lease, authority: Authority, timings: Timings, view: View, now: Now) -> tuple[Lease, StepDown | None]:
+def _led(
+    lease: LeaseState, authority: Authority, timings: Timings, view: RaftView, now: Now
+) -> tuple[LeaseState, StepDown | None]:
     until_ns = leadership.until_ns(authority, timings, now)
-    if now.hold_ns >= until_ns:
+    if now.elapsed_upper_ns >= until_ns:
         return _given_up(lease, "no majority of voters has answered for the length of a lease")
     if leadership.stalled(authority, timings, now):
         return _given_up(lease, "this node has applied nothing for the length of a lease")
@@ -109,11 +111,11 @@ def _led(lease: Lease, authority: Authority, timings: Timings, view: View, now: 
     return replace(lease, holder=holding.renewed(lease.holder, until_ns, now)), None
 
 
-def _given_up(lease: Lease, reason: str) -> tuple[Lease, StepDown]:
+def _given_up(lease: LeaseState, reason: str) -> tuple[LeaseState, StepDown]:
     return replace(lease, authority=None), StepDown(None, reason)
 
 
-def beats(lease: Lease, view: View, now: Now) -> dict[str, Beat]:
+def beats(lease: LeaseState, view: RaftView, now: Now) -> dict[str, Beat]:
     """What the leader sends to each node, by tag; nothing when it does not lead. `checked` has been asked."""
     authority = lease.authority
     if authority is None:
@@ -123,8 +125,8 @@ def beats(lease: Lease, view: View, now: Now) -> dict[str, Beat]:
 
 
 def on_beat(
-    lease: Lease, beat: Beat, view: View, now: Now, payload: bytes = b""
-) -> tuple[Lease, Report, StepDown | None]:
+    lease: LeaseState, beat: Beat, view: RaftView, now: Now, payload: bytes = b""
+) -> tuple[LeaseState, Report, StepDown | None]:
     """The state after a beat, and the answer to it. Only a beat of the node's current term grants and is
     echoed."""
     lease, step_down = checked(lease, view, now)
@@ -142,7 +144,9 @@ def on_beat(
     return lease, report, step_down
 
 
-def on_report(lease: Lease, tag: str, report: Report, view: View, now: Now) -> tuple[Lease, StepDown | None]:
+def on_report(
+    lease: LeaseState, tag: str, report: Report, view: RaftView, now: Now
+) -> tuple[LeaseState, StepDown | None]:
     """The state after a node's report. A higher term in it ends this leadership."""
     lease, step_down = checked(lease, view, now)
     authority = lease.authority
@@ -158,7 +162,7 @@ def on_report(lease: Lease, tag: str, report: Report, view: View, now: Now) -> t
     return lease, step_down
 
 
-def role_of(lease: Lease, view: View) -> Role:
+def role_of(lease: LeaseState, view: RaftView) -> Role:
     """What the node is to the cluster; `checked` or `as_of` has been asked. Passive: in none. Candidate: without a
     lease. A leader without authority is none, also while Raft has not heard of that yet."""
     if view.timings is None:
@@ -168,20 +172,20 @@ def role_of(lease: Lease, view: View) -> Role:
     return "Follower" if view.role == "Candidate" or lease.authority is None else view.role
 
 
-def is_silent(lease: Lease, tag: str, now: Now) -> bool:
+def is_silent(lease: LeaseState, tag: str, now: Now) -> bool:
     """Whether that node, in the cluster or not, has certainly no lease. A node that does not lead knows nothing of
     silence."""
     return lease.authority is not None and leadership.is_silent(lease.authority, tag, now)
 
 
-def is_over(lease: Lease, tag: str, incarnation: Incarnation, now: Now) -> bool:
+def is_over(lease: LeaseState, tag: str, incarnation: Incarnation, now: Now) -> bool:
     """Whether this leader may void the claims of that process, also of one that it has never heard, or one of its own
     node's that was before it."""
     own = Incarnation(lease.holder.boot, lease.holder.nonce)
     return lease.authority is not None and leadership.is_over(lease.authority, tag, incarnation, own, now)
 
 
-def silent_tags(lease: Lease, view: View, now: Now) -> frozenset[str]:
+def silent_tags(lease: LeaseState, view: RaftView, now: Now) -> frozenset[str]:
     """The nodes, of those this leader has met, that certainly have no lease."""
     known = view.peers | set(lease.authority.peers) if lease.authority else view.peers
     return frozenset(tag for tag in known if is_silent(lease, tag, now))

@@ -1,7 +1,7 @@
 """The leader's side: how long it may act as one, whom it echoes, and who counts as silent.
 
 Authority is the newest of the leader's own stamps that a majority of voters echoed in its term, plus L.
-Silence and echo read one variable, `Peer.stamp`: a report that is not accepted neither renews the node's
+Silence and echo read one variable, `PeerState.stamp`: a report that is not accepted neither renews the node's
 lease nor breaks its silence. Only reports of the incarnation that the record has are accepted, so that of two
 processes of one node never both have a lease from this leader for long, and each is silent for itself.
 """
@@ -15,9 +15,9 @@ from raftnode.lease.messages import (
     Beat,
     Incarnation,
     Now,
+    RaftView,
     Report,
     Stamp,
-    View,
     lease_ns,
     silence_ns,
     void_wait_ns,
@@ -28,11 +28,11 @@ UNKNOWN = Incarnation(0, 0)
 """Of a node that the record does not have, or that has never announced itself."""
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
+class PeerState(msgspec.Struct, frozen=True, kw_only=True):
     """What the leader knows of another node.
 
     `stamp`: the newest it accepted, which it echoes. `silent_from_ns`, `behind_since_ns` and
-    `no_lease_since_ns` are judge readings; `echo_ns` is the newest hold reading of the leader's that it
+    `no_lease_since_ns` are lower-bound readings; `echo_ns` is the newest upper-bound reading of the leader's that it
     echoed. `applied_index` as last reported. `leases_until_ns`: of each incarnation whose stamp was accepted, the judge
     reading from which its claims may be voided; those that have passed may be forgotten.
     """
@@ -47,16 +47,16 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authority(msgspec.Struct, frozen=True, kw_only=True):
-    """One leadership. `elected_ns` is a judge reading; `void_wait_ns` and the peers' silence never shrink,
+    """One leadership. `elected_ns` is a lower-bound reading; `void_wait_ns` and the peers' silence never shrink,
     so that new, shorter timings do not cut short what older ones have granted. `members` are the nodes of the
-    last view; `peers` also holds those that have left, for their silence. `stalled_since_ns` is the hold reading at
+    last view; `peers` also holds those that have left, for their silence. `stalled_since_ns` is the upper-bound reading at
     which its own apply stopped, `applied_index` where."""
 
     tag: str
     term: int
     elected_ns: int
     voters: frozenset[str]
-    peers: Map[str, Peer] = Map()
+    peers: Map[str, PeerState] = Map()
     members: frozenset[str] = frozenset()
     void_wait_ns: int = 0
     silence_ns: int = 0
@@ -64,17 +64,17 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
     stalled_since_ns: int | None = None
 
 
-def began(tag: str, view: View, now: Now, stamps_from_ns: int) -> Authority:
+def began(tag: str, view: RaftView, now: Now, stamps_from_ns: int) -> Authority:
     """A new leadership. A granted vote counts as the echo of the vote request's stamp."""
-    authority = Authority(tag=tag, term=view.term, elected_ns=now.judge_ns, voters=view.voters)
+    authority = Authority(tag=tag, term=view.term, elected_ns=now.elapsed_lower_ns, voters=view.voters)
     peers = authority.peers
     for voter, sent_ns in view.votes.items():
-        if voter != tag and stamps_from_ns <= sent_ns <= now.hold_ns:
-            peers = peers.set(voter, Peer(silent_from_ns=0, echo_ns=sent_ns))
+        if voter != tag and stamps_from_ns <= sent_ns <= now.elapsed_upper_ns:
+            peers = peers.set(voter, PeerState(silent_from_ns=0, echo_ns=sent_ns))
     return replace(authority, peers=peers)
 
 
-def refreshed(authority: Authority, view: View, now: Now) -> Authority:
+def refreshed(authority: Authority, view: RaftView, now: Now) -> Authority:
     """The leadership with the view's timings and nodes taken in."""
     if view.timings:
         authority = replace(
@@ -82,29 +82,29 @@ def refreshed(authority: Authority, view: View, now: Now) -> Authority:
             void_wait_ns=max(authority.void_wait_ns, void_wait_ns(view.timings)),
             silence_ns=max(authority.silence_ns, silence_ns(view.timings)),
         )
-    silent_from_ns = now.judge_ns + authority.silence_ns
+    silent_from_ns = now.elapsed_lower_ns + authority.silence_ns
     peers = authority.peers
     for tag in authority.members - view.peers:
         # Whoever joins under this tag later may have another disk, whose first start it is: nothing that the previous
         # node said counts for it. Only its silence stays, on which the void of its claims rests.
         left = peers[tag]
-        peers = peers.set(tag, Peer(silent_from_ns=left.silent_from_ns, leases_until_ns=left.leases_until_ns))
+        peers = peers.set(tag, PeerState(silent_from_ns=left.silent_from_ns, leases_until_ns=left.leases_until_ns))
     for tag in view.peers - authority.members:
-        known = peers.get(tag) or Peer(silent_from_ns=0)
+        known = peers.get(tag) or PeerState(silent_from_ns=0)
         peers = peers.set(tag, replace(known, silent_from_ns=max(known.silent_from_ns, silent_from_ns)))
     if authority.voters == {authority.tag}:
         # Nobody else can be elected without this node's vote, so a second voter counts as heard when it is
         # added.
         for tag in view.voters - {authority.tag}:
-            peers = peers.set(tag, replace(peers[tag], echo_ns=now.hold_ns))
+            peers = peers.set(tag, replace(peers[tag], echo_ns=now.elapsed_upper_ns))
     return replace(_stalling(authority, view, now), peers=peers, members=view.peers, voters=view.voters)
 
 
-def _stalling(authority: Authority, view: View, now: Now) -> Authority:
+def _stalling(authority: Authority, view: RaftView, now: Now) -> Authority:
     if view.applied_index >= view.commit_index:
         return replace(authority, applied_index=view.applied_index, stalled_since_ns=None)
     if view.applied_index != authority.applied_index or authority.stalled_since_ns is None:
-        return replace(authority, applied_index=view.applied_index, stalled_since_ns=now.hold_ns)
+        return replace(authority, applied_index=view.applied_index, stalled_since_ns=now.elapsed_upper_ns)
     return authority
 
 
@@ -114,7 +114,7 @@ def without_echoes(authority: Authority) -> Authority:
 
 
 def until_ns(authority: Authority, timings: Timings, now: Now) -> int:
-    """The hold reading at which the authority ends: the stamp that a majority of voters echoed, plus L."""
+    """The upper-bound reading at which the authority ends: the stamp that a majority of voters echoed, plus L."""
     if authority.voters == {authority.tag}:
         return FOREVER_NS
     echoes = sorted((_echo_of(authority, voter, now) for voter in authority.voters), reverse=True)
@@ -124,7 +124,7 @@ def until_ns(authority: Authority, timings: Timings, now: Now) -> int:
 
 def _echo_of(authority: Authority, voter: str, now: Now) -> int:
     if voter == authority.tag:
-        return now.hold_ns
+        return now.elapsed_upper_ns
     peer = authority.peers.get(voter)
     return -FOREVER_NS if peer is None or peer.echo_ns is None else peer.echo_ns
 
@@ -132,10 +132,10 @@ def _echo_of(authority: Authority, voter: str, now: Now) -> int:
 def stalled(authority: Authority, timings: Timings, now: Now) -> bool:
     """Whether the leader's own apply has stood still for longer than L while there was something to apply."""
     since_ns = authority.stalled_since_ns
-    return since_ns is not None and now.hold_ns - since_ns > lease_ns(timings)
+    return since_ns is not None and now.elapsed_upper_ns - since_ns > lease_ns(timings)
 
 
-def heard(authority: Authority, tag: str, report: Report, view: View, own: Stamp, now: Now) -> Authority:
+def heard(authority: Authority, tag: str, report: Report, view: RaftView, own: Stamp, now: Now) -> Authority:
     """The leadership after a report, in its own term, of one of the view's peers. `own` is the leader's stamp of
     this moment.
 
@@ -158,7 +158,7 @@ def heard(authority: Authority, tag: str, report: Report, view: View, own: Stamp
     return replace(authority, peers=authority.peers.set(tag, peer))
 
 
-def _begun_again(peer: Peer, now: Now) -> Peer:
+def _begun_again(peer: PeerState, now: Now) -> PeerState:
     """The node with another process: how far the previous one had come says nothing of it; when it had its last lease
     stays, until that does not matter any more."""
     return replace(
@@ -167,35 +167,35 @@ def _begun_again(peer: Peer, now: Now) -> Peer:
         applied_index=0,
         behind_since_ns=None,
         no_lease_since_ns=None,
-        leases_until_ns=Map({process: ns for process, ns in peer.leases_until_ns.items() if ns > now.judge_ns}),
+        leases_until_ns=Map({process: ns for process, ns in peer.leases_until_ns.items() if ns > now.elapsed_lower_ns}),
     )
 
 
-def _taken(peer: Peer, report: Report, silence_ns: int, view: View, now: Now) -> Peer:
+def _taken(peer: PeerState, report: Report, silence_ns: int, view: RaftView, now: Now) -> PeerState:
     if not _accepted(peer, view, now):
         return peer
     again = peer.no_lease_since_ns is not None and _given_up(peer, view, now)
-    silent_from_ns = now.judge_ns + silence_ns
+    silent_from_ns = now.elapsed_lower_ns + silence_ns
     return replace(
         peer,
         stamp=report.stamp,
         silent_from_ns=max(peer.silent_from_ns, silent_from_ns),
         leases_until_ns=peer.leases_until_ns.set(report.stamp.incarnation, silent_from_ns),
-        no_lease_since_ns=now.judge_ns if again else peer.no_lease_since_ns,
+        no_lease_since_ns=now.elapsed_lower_ns if again else peer.no_lease_since_ns,
     )
 
 
-def _counted(peer: Peer, report: Report, view: View, now: Now) -> Peer:
+def _counted(peer: PeerState, report: Report, view: RaftView, now: Now) -> PeerState:
     """How long the node has been behind without applying anything, and how long it has had no lease."""
     behind = report.applied_index < view.commit_index
     moved = report.applied_index != peer.applied_index
     behind_since_ns = None if not behind else peer.behind_since_ns
     if behind and (moved or behind_since_ns is None):
-        behind_since_ns = now.judge_ns
+        behind_since_ns = now.elapsed_lower_ns
     waiting = view.role == "Leader" and not report.has_lease
     no_lease_since_ns = None if not waiting else peer.no_lease_since_ns
     if waiting and no_lease_since_ns is None:
-        no_lease_since_ns = now.judge_ns
+        no_lease_since_ns = now.elapsed_lower_ns
     return replace(
         peer,
         applied_index=report.applied_index,
@@ -204,26 +204,26 @@ def _counted(peer: Peer, report: Report, view: View, now: Now) -> Peer:
     )
 
 
-def _accepted(peer: Peer, view: View, now: Now) -> bool:
+def _accepted(peer: PeerState, view: RaftView, now: Now) -> bool:
     if view.timings is None:
         return True
     since_ns = peer.behind_since_ns
-    if since_ns is not None and now.judge_ns - since_ns > lease_ns(view.timings):
+    if since_ns is not None and now.elapsed_lower_ns - since_ns > lease_ns(view.timings):
         return False
     # A node that takes no lease is left to fall silent; when that has lasted for R it gets another chance.
-    another_chance = now.judge_ns >= peer.silent_from_ns + silence_ns(view.timings)
+    another_chance = now.elapsed_lower_ns >= peer.silent_from_ns + silence_ns(view.timings)
     return another_chance or not _given_up(peer, view, now)
 
 
-def _given_up(peer: Peer, view: View, now: Now) -> bool:
+def _given_up(peer: PeerState, view: RaftView, now: Now) -> bool:
     since_ns = peer.no_lease_since_ns
     if view.timings is None or since_ns is None:
         return False
-    return now.judge_ns - since_ns >= silence_ns(view.timings)
+    return now.elapsed_lower_ns - since_ns >= silence_ns(view.timings)
 
 
 def void_allowed_from_ns(authority: Authority) -> int:
-    """The judge reading before which this leader voids nothing, whatever it hears or does not hear."""
+    """The lower-bound reading before which this leader voids nothing, whatever it hears or does not hear."""
     return authority.elected_ns + max(authority.void_wait_ns, authority.silence_ns)
 
 
@@ -232,7 +232,7 @@ def is_silent(authority: Authority, tag: str, now: Now) -> bool:
     it."""
     peer = authority.peers.get(tag)
     silent_from_ns = peer.silent_from_ns if peer else 0
-    return tag != authority.tag and now.judge_ns >= max(silent_from_ns, void_allowed_from_ns(authority))
+    return tag != authority.tag and now.elapsed_lower_ns >= max(silent_from_ns, void_allowed_from_ns(authority))
 
 
 def is_over(authority: Authority, tag: str, incarnation: Incarnation, own: Incarnation, now: Now) -> bool:
@@ -242,10 +242,10 @@ def is_over(authority: Authority, tag: str, incarnation: Incarnation, own: Incar
         return False
     peer = authority.peers.get(tag)
     until_ns = peer.leases_until_ns.get(incarnation, 0) if peer else 0
-    return now.judge_ns >= max(until_ns, void_allowed_from_ns(authority))
+    return now.elapsed_lower_ns >= max(until_ns, void_allowed_from_ns(authority))
 
 
-def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+def beat_for(authority: Authority, tag: str, view: RaftView, own: Stamp) -> Beat:
     """The beat to one node. It echoes the process that the record has, and no other; a leader that has not yet applied
     its first entry, and so may have an old record, echoes nobody."""
     peer = authority.peers.get(tag)

@@ -7,11 +7,11 @@ The lease is the node's own newest stamp that the leader of its current term ech
 import msgspec
 from msgspec.structs import replace
 
-from raftnode.lease.messages import FOREVER_NS, NS_PER_MS, Beat, Incarnation, Now, Stamp, View, lease_ns
+from raftnode.lease.messages import FOREVER_NS, NS_PER_MS, Beat, Incarnation, Now, RaftView, Stamp, lease_ns
 from raftnode.record.model import Timings
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseHolder(msgspec.Struct, frozen=True, kw_only=True):
     """A node's lease. `session` counts the unbroken leases of this process, from 1; it only grows.
 
     `stamps_from_ns`: older stamps of its own do not count. `wall_offset_ns`: wall minus elapsed time when
@@ -29,42 +29,42 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     complaint: str = ""
 
 
-def stamp(holder: Holder, now: Now) -> Stamp:
+def stamp(holder: LeaseHolder, now: Now) -> Stamp:
     """This node's stamp of this moment."""
-    return Stamp(holder.boot, holder.nonce, now.hold_ns)
+    return Stamp(holder.boot, holder.nonce, now.elapsed_upper_ns)
 
 
-def lapsed(holder: Holder, now: Now, timings: Timings | None) -> Holder:
+def lapsed(holder: LeaseHolder, now: Now, timings: Timings | None) -> LeaseHolder:
     """The holder after a look at the clocks: whatever wakes a node comes through here first.
 
     A wall clock ahead of the elapsed time by more than L/4 means that the machine stood still without the
     clocks noticing: the lease ends, and stamps taken before that moment never count again.
     """
-    if holder.held and now.hold_ns >= holder.until_ns:
+    if holder.held and now.elapsed_upper_ns >= holder.until_ns:
         holder = replace(holder, held=False)
-    offset_ns = now.wall_ms * NS_PER_MS - now.hold_ns
+    offset_ns = now.wall_ms * NS_PER_MS - now.elapsed_upper_ns
     if timings and _wall_ran_ahead(holder, offset_ns, timings):
-        return replace(holder, held=False, until_ns=0, stamps_from_ns=now.hold_ns, wall_offset_ns=offset_ns)
+        return replace(holder, held=False, until_ns=0, stamps_from_ns=now.elapsed_upper_ns, wall_offset_ns=offset_ns)
     return replace(holder, wall_offset_ns=offset_ns)
 
 
-def _wall_ran_ahead(holder: Holder, offset_ns: int, timings: Timings) -> bool:
+def _wall_ran_ahead(holder: LeaseHolder, offset_ns: int, timings: Timings) -> bool:
     if holder.wall_offset_ns is None or holder.until_ns == FOREVER_NS:
         return False
     return offset_ns - holder.wall_offset_ns > lease_ns(timings) // 4
 
 
-def renewed(holder: Holder, until_ns: int, now: Now) -> Holder:
+def renewed(holder: LeaseHolder, until_ns: int, now: Now) -> LeaseHolder:
     """The holder with a lease to `until_ns` at least; `lapsed` has been asked. A lease never gets shorter,
     but for one that had no end."""
     longest = until_ns if holder.until_ns == FOREVER_NS else max(holder.until_ns, until_ns)
-    if longest <= now.hold_ns:
+    if longest <= now.elapsed_upper_ns:
         return holder
     session = holder.session if holder.held else holder.session + 1
     return replace(holder, held=True, until_ns=longest, session=session)
 
 
-def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
+def granted(holder: LeaseHolder, beat: Beat, view: RaftView, now: Now) -> LeaseHolder:
     """The holder after a beat of the leader of its current term."""
     if beat.timings is None or view.timings is None:
         return replace(holder, complaint="")
@@ -75,6 +75,6 @@ def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
     echo = beat.echo
     if echo is None or echo.incarnation != Incarnation(holder.boot, holder.nonce):
         return holder
-    if not holder.stamps_from_ns <= echo.clock_ns <= now.hold_ns:
+    if not holder.stamps_from_ns <= echo.clock_ns <= now.elapsed_upper_ns:
         return holder
     return renewed(holder, echo.clock_ns + lease_ns(view.timings), now)

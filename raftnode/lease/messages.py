@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from raftnode.foundation.margins import MARGIN_MS, judged
+from raftnode.foundation.clock_margins import MARGIN_MS, with_clock_margin
 from raftnode.record.model import Timings
 
 NS_PER_MS = 1_000_000
@@ -26,7 +26,7 @@ class Incarnation(NamedTuple):
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
     """A reading of a node's own clock, which only the incarnation that took it can use: the boot count of
-    the data directory, the process's random nonce, and `Clock.hold_ns`."""
+    the data directory, the process's random nonce, and `Clock.elapsed_upper_ns`."""
 
     boot: int
     nonce: int
@@ -63,14 +63,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
 class Now(msgspec.Struct, frozen=True):
     """The three readings of `ports.Clock`, taken together."""
 
-    hold_ns: int
-    judge_ns: int
+    elapsed_upper_ns: int
+    elapsed_lower_ns: int
     wall_ms: int
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class RaftView(msgspec.Struct, frozen=True, kw_only=True):
     """What Raft and the record say at this moment. `peers` are all other nodes, watchers too; `votes` are the
-    voters that elected this node in this term, each with the hold reading at which its request was sent.
+    voters that elected this node in this term, each with the upper-bound reading at which its request was sent.
     `incarnations` are those that the record has, one of each node: no other is echoed."""
 
     role: RaftRole
@@ -108,4 +108,4 @@ def void_wait_ns(timings: Timings) -> int:
     within `stop` of that.
     """
     span_ms = 2 * timings.lease_ms + timings.task_stop_timeout_ms
-    return judged(span_ms * NS_PER_MS, MARGIN_MS * NS_PER_MS)
+    return with_clock_margin(span_ms * NS_PER_MS, MARGIN_MS * NS_PER_MS)

@@ -16,11 +16,11 @@ import structlog
 
 from raftnode import lease as rules
 from raftnode.foundation.background import set_or_after
-from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.ports import NS_PER_MS, Clock, Network
-from raftnode.lease import FOREVER_NS, Beat, Incarnation, Lease, Now, Report, Role, StepDown, View
-from raftnode.liveness.report import Heard, HeardReports, NodeReport, ReportPayload
-from raftnode.liveness.view_source import Raft, ViewSource
+from raftnode.lease import FOREVER_NS, Beat, Incarnation, LeaseState, Now, RaftView, Report, Role, StepDown
+from raftnode.liveness.report import NodeReport, ReceivedReport, ReceivedReports, ReportPayload
+from raftnode.liveness.view_source import RaftPort, ViewSource
 from raftnode.record.model import ClusterNode, Timings
 
 CHANNEL = "beat"
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 _decoder: MsgpackDecoder[Beat | Report] = MsgpackDecoder(Beat | Report)
 
 
-class Judgement(Protocol):
+class LivenessJudgement(Protocol):
     """Who is silent and whose lease is over, all at one moment."""
 
     def is_silent(self, tag: str) -> bool:
@@ -46,13 +46,13 @@ class Heartbeat:
     grant nothing. `nodes` gives the record's, the same object as long as nothing has changed in it: of each node the
     leader hears the process that has announced itself. `own_report` is asked for what the observer is to know of this
     node, and gives the same object as long as that is the same. `on_lease` is told of each other end of the lease, a
-    hold reading, before the subscribers hear of anything.
+    upper-bound reading, before the subscribers hear of anything.
     """
 
     def __init__(
         self,
         *,
-        raft: Raft,
+        raft: RaftPort,
         network: Network,
         clock: Clock,
         boot: int,
@@ -74,7 +74,7 @@ class Heartbeat:
         self._lease = rules.new_lease(raft.tag, boot, nonce)
         self._told: tuple[Role, int | None] = ("Passive", None)
         self._subscribers: list[Callable[[], None]] = []
-        self._reports = HeardReports()
+        self._reports = ReceivedReports()
         self._reported_peers: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         network.on_message(CHANNEL, self._received)
@@ -111,7 +111,7 @@ class Heartbeat:
         if not lease.holder.held:
             return 0
         until_ns = lease.holder.until_ns
-        return None if until_ns == FOREVER_NS else (until_ns - now.hold_ns) // NS_PER_MS
+        return None if until_ns == FOREVER_NS else (until_ns - now.elapsed_upper_ns) // NS_PER_MS
 
     @property
     def complaint(self) -> str:
@@ -141,14 +141,14 @@ class Heartbeat:
         """The nodes that certainly have no lease now; empty in a node that does not lead."""
         return rules.silent_tags(*self._as_of_now())
 
-    def judgement(self) -> Judgement:
+    def judgement(self) -> LivenessJudgement:
         """The same for one node after the other, and for each of its processes: the clocks and Raft are looked at once
         for all of them."""
         lease, _, now = self._as_of_now()
         return _Judgement(lease, now)
 
     @property
-    def reports(self) -> Mapping[str, Heard]:
+    def reports(self) -> Mapping[str, ReceivedReport]:
         """The last report of each node to this leader; empty in a node that does not lead."""
         return self._reports
 
@@ -176,7 +176,7 @@ class Heartbeat:
         timings = self._timings()
         pause_ns = (timings.heartbeat_ms if timings else self._heartbeat_ms) * NS_PER_MS
         holder = self._lease.holder
-        return min(pause_ns, max(0, holder.until_ns - self._clock.hold_ns())) if holder.held else pause_ns
+        return min(pause_ns, max(0, holder.until_ns - self._clock.elapsed_upper_ns())) if holder.held else pause_ns
 
     def _role_changed(self) -> None:
         self.check()
@@ -187,7 +187,7 @@ class Heartbeat:
     def _received(self, tag: str, data: bytes) -> None:
         try:
             message = _decoder.decode(data)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             _log.warning("A message on the beat channel was dropped, as it cannot be read.", tag=tag, error=str(error))
             return
         if isinstance(message, Beat):
@@ -197,7 +197,7 @@ class Heartbeat:
 
     def _answer(self, tag: str, beat: Beat) -> None:
         complaint = self._lease.holder.complaint
-        payload = self._payload.due(beat.term, self._clock.hold_ns())
+        payload = self._payload.due(beat.term, self._clock.elapsed_upper_ns())
         view = self._view()
         lease, report, step_down = rules.on_beat(self._lease, beat, view, self._now(), payload)
         self._take(lease, step_down, view)
@@ -210,22 +210,22 @@ class Heartbeat:
         self._take(*rules.on_report(self._lease, tag, report, view, now), view)
         heard = self._lease.authority is not None and tag in view.peers
         if heard and report.stamp.incarnation == view.incarnations.get(tag):
-            self._reports.hear(tag, report, now.judge_ns)
+            self._reports.hear(tag, report, now.elapsed_lower_ns)
 
     # ---- state
 
-    def _as_of_now(self) -> tuple[Lease, View, Now]:
+    def _as_of_now(self) -> tuple[LeaseState, RaftView, Now]:
         """What can be read at this moment, and what it was read with."""
         view, now = self._view(), self._now()
         return rules.as_of(self._lease, view, now), view, now
 
     def _now(self) -> Now:
-        return Now(self._clock.hold_ns(), self._clock.judge_ns(), self._clock.wall_ms())
+        return Now(self._clock.elapsed_upper_ns(), self._clock.elapsed_lower_ns(), self._clock.wall_ms())
 
-    def _view(self) -> View:
+    def _view(self) -> RaftView:
         return self._views.view(self._lease.authority)
 
-    def _take(self, lease: Lease, step_down: StepDown | None, view: View) -> None:
+    def _take(self, lease: LeaseState, step_down: StepDown | None, view: RaftView) -> None:
         before, self._lease = self._lease, lease
         if lease.authority is None or before.authority is None or lease.authority.term != before.authority.term:
             self._reports.clear()
@@ -238,7 +238,7 @@ class Heartbeat:
             self._on_lease(lease.holder.until_ns)
         self._tell(view)
 
-    def _tell(self, view: View) -> None:
+    def _tell(self, view: RaftView) -> None:
         role, holder = rules.role_of(self._lease, view), self._lease.holder
         before, self._told = self._told, (role, holder.session if holder.held else None)
         if self._told == before:
@@ -259,7 +259,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class _Judgement:
-    lease: Lease
+    lease: LeaseState
     now: Now
 
     def is_silent(self, tag: str) -> bool:

@@ -112,7 +112,7 @@ class Watchdog:
         self._bodies = 0
 
     def lease_until(self, until_ns: int, stop_ns: int) -> None:
-        """The lease ends at that hold reading; bodies have `stop_ns` more. A lease without end kills
+        """The lease ends at that upper-bound reading; bodies have `stop_ns` more. A lease without end kills
         nobody."""
         self._deadline_ns = None if until_ns == FOREVER_NS else until_ns + stop_ns
         self._set()
@@ -129,4 +129,4 @@ class Watchdog:
             return
         # A freeze between the two readings makes the time left look shorter, never longer.
         boottime_ns = self._timer.now_ns()
-        self._timer.kill_at(boottime_ns + self._deadline_ns - self._clock.hold_ns())
+        self._timer.kill_at(boottime_ns + self._deadline_ns - self._clock.elapsed_upper_ns())

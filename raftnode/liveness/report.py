@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.ports import NS_PER_MS
 from raftnode.lease import Report
 from raftnode.record.model import ResourceFlag
@@ -73,7 +73,7 @@ class ReportPayload:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedReport:
     """What a leader has heard of a node. `last` is the node's newest answer to a beat, heard at `heard_ns` (a judge
     reading). `node` is what it last told of itself, the same object as long as it tells the same, None before it has;
     `samples` counts how often it has, and `encoded` is how that came."""
@@ -85,14 +85,14 @@ class Heard:
     encoded: bytes = b""
 
 
-class HeardReports(Mapping[str, Heard]):
+class ReceivedReports(Mapping[str, ReceivedReport]):
     """The last report of each node to this leader, by tag."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, Heard] = {}
+        self._heard: dict[str, ReceivedReport] = {}
         self._unreadable: dict[str, bytes] = {}
 
-    def __getitem__(self, tag: str) -> Heard:
+    def __getitem__(self, tag: str) -> ReceivedReport:
         return self._heard[tag]
 
     def __iter__(self) -> Iterator[str]:
@@ -112,13 +112,13 @@ class HeardReports(Mapping[str, Heard]):
 
     def hear(self, tag: str, report: Report, now_ns: int) -> None:
         """The node's newest answer. What it tells of itself stands until it tells something else that can be read."""
-        known = self._heard.get(tag) or Heard(report, now_ns)
+        known = self._heard.get(tag) or ReceivedReport(report, now_ns)
         node, encoded, samples = known.node, known.encoded, known.samples
         if report.payload and report.payload == encoded:
             samples += 1
         elif report.payload and (told := self._read(tag, report.payload)) is not None:
             node, encoded, samples = told, report.payload, samples + 1
-        self._heard[tag] = Heard(report, now_ns, node, samples, encoded)
+        self._heard[tag] = ReceivedReport(report, now_ns, node, samples, encoded)
 
     def _read(self, tag: str, payload: bytes) -> NodeReport | None:
         """The report, or None, which is complained of once as long as it is the same."""
@@ -126,7 +126,7 @@ class HeardReports(Mapping[str, Heard]):
             return None
         try:
             return _decoder.decode(payload)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             self._unreadable[tag] = payload
             _log.warning("The report of a node cannot be read.", tag=tag, error=str(error))
             return None

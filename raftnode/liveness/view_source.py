@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from raftnode.consensus.model import Peer, RaftStatus
-from raftnode.lease import Authority, Incarnation, View
+from raftnode.lease import Authority, Incarnation, RaftView
 from raftnode.record.model import ClusterNode, Timings
 
 
-class Raft(Protocol):
+class RaftPort(Protocol):
     """What the heartbeat needs of consensus; see `raftnode.consensus.raft`."""
 
     @property
@@ -21,15 +21,15 @@ class Raft(Protocol):
         """Give up the leadership at once."""
 
     def votes_granted(self, term: int) -> Mapping[str, int]:
-        """Who elected this node in that term, each with the `Clock.hold_ns` at which its request was sent."""
+        """Who elected this node in that term, each with the `Clock.elapsed_upper_ns` at which its request was sent."""
 
 
 class ViewSource:
-    """Gives the `View` of any moment. `timings` and `nodes` give the record's; `nodes` and the members that Raft names
+    """Gives the `RaftView` of any moment. `timings` and `nodes` give the record's; `nodes` and the members that Raft names
     are the same objects as long as nothing has changed in them."""
 
     def __init__(
-        self, raft: Raft, timings: Callable[[], Timings | None], nodes: Callable[[], Mapping[str, ClusterNode]]
+        self, raft: RaftPort, timings: Callable[[], Timings | None], nodes: Callable[[], Mapping[str, ClusterNode]]
     ) -> None:
         self._raft, self._timings, self._nodes = raft, timings, nodes
         self._members: tuple[Peer, ...] | None = None
@@ -37,7 +37,7 @@ class ViewSource:
         self._known_nodes: Mapping[str, ClusterNode] | None = None
         self._incarnations: dict[str, Incarnation] = {}
 
-    def view(self, authority: Authority | None) -> View:
+    def view(self, authority: Authority | None) -> RaftView:
         """Raft and the record as they are now. The votes are in it only if they begin a leadership, which `authority`
         is not yet."""
         status, nodes = self._raft.status, self._nodes()
@@ -48,7 +48,7 @@ class ViewSource:
             self._known_nodes = nodes
             self._incarnations = {tag: Incarnation(node.boot, node.nonce) for tag, node in nodes.items()}
         elected = status.leads and (authority is None or authority.term != status.term)
-        return View(
+        return RaftView(
             role=status.role,
             term=status.term,
             voters=status.voters,

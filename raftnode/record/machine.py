@@ -10,17 +10,17 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from raftnode.foundation.decoding import UNREADABLE
-from raftnode.record.commands import Changes, Entry, Envelope, Refused, decode
+from raftnode.foundation.decoding import DECODE_ERRORS
+from raftnode.record.commands import Changes, CommandRefused, Entry, Envelope, decode
 from raftnode.record.model import (
     ASKED_LENGTH_MAX,
     COMMAND_BYTES_MAX,
     REQUEST_ID_LENGTH_MAX,
     REQUESTS_MAX,
     SCHEMA_VERSION,
-    Error,
+    CommandError,
+    CommandResult,
     Record,
-    Result,
 )
 
 ALIKE: Final = (
@@ -35,7 +35,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """The record after an entry, the answer to its proposer, and what it changed."""
 
     record: Record
-    result: Result
+    result: CommandResult
     changes: Changes = Changes()
 
 
@@ -54,7 +54,7 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
         return _answer(record, None, _failed(entry, "BadRequestException", _too_large(len(data))))
     try:
         envelope = decode(data)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         return _answer(record, None, _failed(entry, "BadRequestException", f"Unreadable command: {error}."))
     if envelope.version > SCHEMA_VERSION:
         message = f"Command of schema version {envelope.version}; this node reads up to {SCHEMA_VERSION}. Upgrade."
@@ -71,7 +71,7 @@ def apply(record: Record, entry: Entry, data: bytes) -> Applied:
     return _run(record, entry, envelope)
 
 
-def first_result(record: Record, request_id: str, asked: str, *, index: int) -> Result | None:
+def first_result(record: Record, request_id: str, asked: str, *, index: int) -> CommandResult | None:
     """What a request of that id was answered with when it took effect, None if none did. `asked` is the hash of what
     is asked for now; another than the first one's is refused, as of `index`."""
     first = record.requests.get(request_id)
@@ -81,24 +81,26 @@ def first_result(record: Record, request_id: str, asked: str, *, index: int) -> 
         f"The raft-request-id '{request_id}' was used for another request, at index {first.index}; "
         "nothing was changed. Give each request an id of its own, and a repeat the very same request."
     )
-    return Result(index=index, error=Error(type="RequestIdUsedException", message=message))
+    return CommandResult(index=index, error=CommandError(type="RequestIdUsedException", message=message))
 
 
 def _run(record: Record, entry: Entry, envelope: Envelope) -> Applied:
     try:
         outcome = envelope.command.apply(record, entry)
-    except Refused as refused:
-        return _answer(record, envelope, Result(index=entry.index, error=refused.error))
+    except CommandRefused as refused:
+        return _answer(record, envelope, CommandResult(index=entry.index, error=refused.error))
     except ALIKE as error:
         # A command must never raise, but if one does so by a defect, it does so on every node alike: answering keeps
         # them equal, raising would stop them all at this entry for ever.
         message = f"{type(error).__name__} in {type(envelope.command).__name__}; nothing was changed."
         return _answer(record, envelope, _failed(entry, "RavenException", message))
-    result = Result(index=entry.index, value=outcome.value)
+    result = CommandResult(index=entry.index, value=outcome.value)
     return _answer(outcome.record, envelope, result, outcome.changes)
 
 
-def _answer(record: Record, envelope: Envelope | None, result: Result, changes: Changes | None = None) -> Applied:
+def _answer(
+    record: Record, envelope: Envelope | None, result: CommandResult, changes: Changes | None = None
+) -> Applied:
     return Applied(
         record=_remember(record, envelope, result) if envelope and envelope.request_id else record,
         result=result,
@@ -106,7 +108,7 @@ def _answer(record: Record, envelope: Envelope | None, result: Result, changes: 
     )
 
 
-def _remember(record: Record, envelope: Envelope, result: Result) -> Record:
+def _remember(record: Record, envelope: Envelope, result: CommandResult) -> Record:
     requests = record.requests.set(envelope.request_id, replace(result, asked=envelope.asked))
     order = record.request_order.set(record.request_next, envelope.request_id)
     first = record.request_first
@@ -123,8 +125,8 @@ def _remember(record: Record, envelope: Envelope, result: Result) -> Record:
     )
 
 
-def _failed(entry: Entry, kind: str, message: str) -> Result:
-    return Result(index=entry.index, error=Error(type=kind, message=message))
+def _failed(entry: Entry, kind: str, message: str) -> CommandResult:
+    return CommandResult(index=entry.index, error=CommandError(type=kind, message=message))
 
 
 def _too_large(size: int) -> str:

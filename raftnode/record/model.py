@@ -44,11 +44,11 @@ PromotionStatus = Literal[
     "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate"]  # fmt: skip
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=False):
+class RecordValue(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=False):
     """Base of everything in the record."""
 
 
-class Timings(Value, frozen=True, kw_only=True):
+class Timings(RecordValue, frozen=True, kw_only=True):
     """The cluster's clockwork, in milliseconds; the rule that binds them stands in `config.timings`."""
 
     heartbeat_ms: int
@@ -57,7 +57,7 @@ class Timings(Value, frozen=True, kw_only=True):
     time_before_moving_to_rehab_ms: int
 
 
-class ClusterNode(Value, frozen=True, kw_only=True):
+class ClusterNode(RecordValue, frozen=True, kw_only=True):
     """A node. `node_id` is made with the data directory and empty until the node has announced itself; `boot` and
     `nonce` are the process that has, the only one that runs tasks. `kinds` are the task kinds it can run, None while
     unknown. `placement_index` is the log index of the last change that placement reads, `flags` what it is short of."""
@@ -77,7 +77,7 @@ class ClusterNode(Value, frozen=True, kw_only=True):
     flags: tuple[ResourceFlag, ...] = ()
 
 
-class Stamp(Value, frozen=True, kw_only=True):
+class TopologyStamp(RecordValue, frozen=True, kw_only=True):
     """When a topology was last written: the log index and term of the entry."""
 
     index: int = 0
@@ -85,7 +85,7 @@ class Stamp(Value, frozen=True, kw_only=True):
     leaders_ticks: int = 0
 
 
-class Topology(Value, frozen=True, kw_only=True):
+class Topology(RecordValue, frozen=True, kw_only=True):
     """The database group: which nodes hold a database, and in which state. `members[0]` is the preferred node."""
 
     members: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Topology(Value, frozen=True, kw_only=True):
     predefined_mentors: Map[str, str] = Map()
     demotion_reasons: Map[str, str] = Map()
     promotables_status: Map[str, PromotionStatus] = Map()
-    stamp: Stamp = Stamp()
+    stamp: TopologyStamp = TopologyStamp()
     nodes_modified_at: str | None = None
     dynamic_nodes_distribution: bool = False
     replication_factor: int = 1
@@ -129,7 +129,7 @@ class Topology(Value, frozen=True, kw_only=True):
         )
 
 
-class ConnectionString(Value, frozen=True, kw_only=True):
+class ConnectionString(RecordValue, frozen=True, kw_only=True):
     """Where a task's data goes: RavenDB's connection string JSON, opaque here; `type` is "Sql", "Raven" ..."""
 
     name: str
@@ -138,7 +138,7 @@ class ConnectionString(Value, frozen=True, kw_only=True):
     etag: int = 0
 
 
-class IndexDefinition(Value, frozen=True, kw_only=True):
+class IndexDefinition(RecordValue, frozen=True, kw_only=True):
     """An index definition as JSON, opaque here."""
 
     name: str
@@ -146,7 +146,7 @@ class IndexDefinition(Value, frozen=True, kw_only=True):
     etag: int = 0
 
 
-class Traits(Value, frozen=True, kw_only=True):
+class KindTraits(RecordValue, frozen=True, kw_only=True):
     """What placement must know of a task's kind."""
 
     sticky: bool = False
@@ -155,7 +155,7 @@ class Traits(Value, frozen=True, kw_only=True):
     grace_min: int = 0
 
 
-class Task(Value, frozen=True, kw_only=True):
+class Task(RecordValue, frozen=True, kw_only=True):
     """An ongoing task: a header that placement reads, and a configuration (JSON) that only its kind reads.
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
@@ -170,7 +170,7 @@ class Task(Value, frozen=True, kw_only=True):
     mentor: str | None = None
     pinned: bool = False
     disabled: bool = False
-    traits: Traits = Traits()
+    traits: KindTraits = KindTraits()
     requires: tuple[str, ...] = ()
     connection_string: str | None = None
     configuration: bytes = b"{}"
@@ -180,7 +180,7 @@ class Task(Value, frozen=True, kw_only=True):
     endings: tuple["EndedRun", ...] = ()
 
 
-class FailedDocument(Value, frozen=True, kw_only=True):
+class FailedDocument(RecordValue, frozen=True, kw_only=True):
     """A document that failed by itself and was passed over: why, when, and in which of the task's transforms."""
 
     document_id: str
@@ -189,7 +189,7 @@ class FailedDocument(Value, frozen=True, kw_only=True):
     transform: str = ""
 
 
-class Progress(Value, frozen=True, kw_only=True):
+class Progress(RecordValue, frozen=True, kw_only=True):
     """How far a task has come. `generation` is the log index at which the task was created or reset; progress of
     an older generation is refused. `last_etags` is by database id; `processed` counts documents.
 
@@ -209,7 +209,7 @@ class Progress(Value, frozen=True, kw_only=True):
     error: str = ""
 
 
-class EndedRun(Value, frozen=True, kw_only=True):
+class EndedRun(RecordValue, frozen=True, kw_only=True):
     """A run that is over: its epoch and node, and how it ended and why."""
 
     epoch: int
@@ -218,7 +218,7 @@ class EndedRun(Value, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class Cause(Value, frozen=True, kw_only=True):
+class Cause(RecordValue, frozen=True, kw_only=True):
     """The log entry that put a task where it is: an edit of the "Task", of the "Group", or of the "Node" `tag`."""
 
     index: int
@@ -226,7 +226,7 @@ class Cause(Value, frozen=True, kw_only=True):
     tag: str | None = None
 
 
-class Claim(Value, frozen=True, kw_only=True):
+class Claim(RecordValue, frozen=True, kw_only=True):
     """One process's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE),
     `nonce` is 0 in schema version 1. It outlives the task, so that a re-created one waits for the old body.
     `grace_ended` is set by the observer for sticky kinds. `rule` and `cause` are those of its grant; `runs` are the
@@ -246,7 +246,7 @@ class Claim(Value, frozen=True, kw_only=True):
     runs: tuple[EndedRun, ...] = ()
 
 
-class Database(Value, frozen=True, kw_only=True):
+class Database(RecordValue, frozen=True, kw_only=True):
     """A database record. `etag` is the log index of the last change other than progress. `task_ids` finds a task by
     its folded name; it follows from `tasks`."""
 
@@ -290,7 +290,7 @@ class Database(Value, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, task_ids=Map({fold(t.name): t.id for t in self.tasks.values()}))
 
 
-class Decision(Value, frozen=True, kw_only=True):
+class Decision(RecordValue, frozen=True, kw_only=True):
     """One sentence of the cluster observer, with its reason."""
 
     index: int
@@ -301,7 +301,7 @@ class Decision(Value, frozen=True, kw_only=True):
     term: int = 0
 
 
-class Observer(Value, frozen=True, kw_only=True):
+class ObserverMemory(RecordValue, frozen=True, kw_only=True):
     """What the observer must remember across leader changes, keyed "database/tag" with times in ms since the epoch:
     `demotions` are the last demotions of each node in each database, `rehab_since` is when each Rehab became one, and
     `lost_since` when each node that is "NotResponding" became so."""
@@ -313,24 +313,24 @@ class Observer(Value, frozen=True, kw_only=True):
     lost_since: Map[str, int] = Map()
 
 
-class Error(Value, frozen=True, kw_only=True):
+class CommandError(RecordValue, frozen=True, kw_only=True):
     """Why a command was refused: RavenDB's exception name and a sentence with the remedy."""
 
     type: str
     message: str
 
 
-class Result(Value, frozen=True, kw_only=True):
+class CommandResult(RecordValue, frozen=True, kw_only=True):
     """The answer to a command: the log index it stands at, and either an error or a value. `asked`: the hash of what
     was asked for under its request id; empty if that is not known."""
 
     index: int
-    error: Error | None = None
+    error: CommandError | None = None
     value: Any = None
     asked: str = ""
 
 
-class Record(Value, frozen=True, kw_only=True):
+class Record(RecordValue, frozen=True, kw_only=True):
     """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`.
     `held` finds a held claim's key by its epoch; it follows from `claims`."""
 
@@ -344,9 +344,9 @@ class Record(Value, frozen=True, kw_only=True):
     claims: Map[str, Claim] = Map()
     held: Map[int, str] = Map()
     identities: Map[str, int] = Map()
-    observer: Observer = Observer()
+    observer: ObserverMemory = ObserverMemory()
     highly_available_tasks: bool = True
-    requests: Map[str, Result] = Map()
+    requests: Map[str, CommandResult] = Map()
     request_order: Map[int, str] = Map()
     request_first: int = 0
     request_next: int = 0

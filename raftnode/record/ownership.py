@@ -21,7 +21,7 @@ UPDATE_KIND = "Update"
 """The kind of the synthetic task in which a mentor fills a Promotable. Every node can run it."""
 
 
-class Ranked(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class RankedNode(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """One node of the group as placement saw it. `ruled_out` is the reason, None for a node that could be picked."""
 
     node: str
@@ -35,7 +35,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
     node: str | None
     rule: Rule
-    ranking: tuple[Ranked, ...] = ()
+    ranking: tuple[RankedNode, ...] = ()
 
 
 def task_key(kind: str, name: str, *fields: str) -> int:
@@ -67,7 +67,7 @@ def _best_draw(prefix: bytes, draws: tuple[bytes, ...]) -> int:
     return max((xxhash.xxh3_64_intdigest(prefix + draw) for draw in draws), default=0)
 
 
-class Group:
+class PlacementGroup:
     """A database's group as placement sees it: worked out once, then asked about any number of its tasks."""
 
     def __init__(self, record: Record, database: Database) -> None:
@@ -104,11 +104,11 @@ class Group:
         node, rule = self.place(task)
         return Placement(node=node, rule=rule, ranking=self.rank(task))
 
-    def rank(self, task: Task) -> tuple[Ranked, ...]:
+    def rank(self, task: Task) -> tuple[RankedNode, ...]:
         """Every node of the group by descending score (ties by tag), each with what rules it out, if anything."""
         reasons = self.ruled_out(task)
         ranked = (
-            Ranked(node=tag, state=state, score=score(task.key, tag, self._weight(tag)), ruled_out=reasons[tag])
+            RankedNode(node=tag, state=state, score=score(task.key, tag, self._weight(tag)), ruled_out=reasons[tag])
             for tag, state in self._states.items()
         )
         return tuple(sorted(ranked, key=lambda r: (-r.score, r.node)))
@@ -166,8 +166,8 @@ def held_back(task: Task) -> bool:
 
 
 def responsible_node(record: Record, database: Database, task: Task) -> Placement:
-    """Where the task is placed; whoever asks about many tasks of a database shares one `Group`."""
-    return Group(record, database).placement(task)
+    """Where the task is placed; whoever asks about many tasks of a database shares one `PlacementGroup`."""
+    return PlacementGroup(record, database).placement(task)
 
 
 def update_task(record: Record, database: Database, tag: str) -> Task:
@@ -184,7 +184,7 @@ def update_task(record: Record, database: Database, tag: str) -> Task:
 
 def mentor_of(record: Record, database: Database, tag: str) -> str | None:
     """The mentor of a Promotable or Rehab: the predefined one if it is a Member, else by hash over the Members."""
-    return Group(record, database).place(update_task(record, database, tag))[0]
+    return PlacementGroup(record, database).place(update_task(record, database, tag))[0]
 
 
 def tasks_of(record: Record, database: Database) -> Sequence[Task]:

@@ -13,7 +13,7 @@ from raftnode.record.model import (
     ClusterNode,
     Database,
     Decision,
-    Observer,
+    ObserverMemory,
     Progress,
     Record,
 )
@@ -114,6 +114,6 @@ def _void(claim: Claim, reason: str) -> Claim:
     return replace(claim, state="Void", reason=reason) if claim.state == "Held" else claim
 
 
-def _told(observer: Observer, message: str, *, index: int, term: int, at: str) -> Observer:
+def _told(observer: ObserverMemory, message: str, *, index: int, term: int, at: str) -> ObserverMemory:
     told = Decision(index=index, iteration=0, at=at, database="", message=message, term=term)
-    return Observer(suspended=observer.suspended, decisions=(*observer.decisions, told)[-DECISIONS_MAX:])
+    return ObserverMemory(suspended=observer.suspended, decisions=(*observer.decisions, told)[-DECISIONS_MAX:])

@@ -10,9 +10,9 @@ import msgspec
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.names import fold
-from raftnode.record.model import SCHEMA_VERSION, Database, Record, Value, dec_hook, enc_hook
+from raftnode.record.model import SCHEMA_VERSION, Database, Record, RecordValue, dec_hook, enc_hook
 
 _PREFIX_BYTES = 4
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)
@@ -20,7 +20,7 @@ _record_decoder: MsgpackDecoder[Record] = MsgpackDecoder(Record, dec_hook=dec_ho
 _database_decoder: MsgpackDecoder[Database] = MsgpackDecoder(Database, dec_hook=dec_hook)
 
 
-class _Head(Value, frozen=True, kw_only=True):
+class _Head(RecordValue, frozen=True, kw_only=True):
     """What is read before anything else: a newer version's record may have any other shape."""
 
     schema_version: int
@@ -56,7 +56,7 @@ def read(chunks: Iterable[bytes]) -> Record:
             )
         record = _record_decoder.decode(head)
         databases = [_database_decoder.decode(body).indexed() for body in bodies]
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise SnapshotUnreadable(f"The snapshot does not hold a record: {error}.") from None
     return replace(record.indexed(), databases=Map({fold(database.name): database for database in databases}))
 

@@ -12,11 +12,11 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from raftnode.foundation.names import fold
-from raftnode.record.commands.base import Command, Entry, Refused, refuse, the_database, the_node
+from raftnode.record.commands.base import Command, CommandRefused, Entry, refuse, the_database, the_node
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
-from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, Task, Value
-from raftnode.record.ownership import Group, Rule, tasks_of
+from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, RecordValue, Task
+from raftnode.record.ownership import PlacementGroup, Rule, tasks_of
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ Tags = Annotated[tuple[str, ...], msgspec.Meta(max_length=NODES_MAX)]
 Labels = Annotated[tuple[str, ...], msgspec.Meta(max_length=LABELS_MAX)]
 
 
-class NewNode(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewNode(RecordValue, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A node that would become a Member of the groups: of the cluster already, or new in it."""
 
     tag: str
@@ -32,7 +32,7 @@ class NewNode(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     labels: Labels | None = None
 
 
-class Supposition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Scenario(RecordValue, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What might happen, in this order: nodes are added, drained or not, weighed and labelled; then some are lost.
 
     It comes from users only, so a field that is not known is refused: it would be a misspelt one.
@@ -46,7 +46,7 @@ class Supposition(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lost: Tags = ()
 
 
-class Fate(Value, frozen=True, kw_only=True):
+class TaskMove(RecordValue, frozen=True, kw_only=True):
     """What would become of a task: from which node, None if nobody runs it now, to which, and the rule that names it.
     `reason` says why it would wait there, or at all; None for a task that would run."""
 
@@ -60,13 +60,13 @@ class Fate(Value, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Forecast(Value, frozen=True, kw_only=True):
+class Forecast(RecordValue, frozen=True, kw_only=True):
     """The answer: how many enabled tasks were looked at, and what would become of them. Databases by name, tasks by
     id."""
 
     tasks: int
-    moves: tuple[Fate, ...]
-    waits: tuple[Fate, ...]
+    moves: tuple[TaskMove, ...]
+    waits: tuple[TaskMove, ...]
 
 
 AfterLoss = Callable[[Record, frozenset[str]], Record]
@@ -75,16 +75,16 @@ above the record."""
 
 
 def what_if(
-    record: Record, supposition: Supposition, databases: Collection[str] | None = None, *, after_loss: AfterLoss
+    record: Record, scenario: Scenario, databases: Collection[str] | None = None, *, after_loss: AfterLoss
 ) -> Forecast:
     """What would become of the tasks of these databases, of all if None. Raises Refused, naming the field, for what
     cannot be supposed: an unknown node or database, a tag, weight or label that is none."""
     names = record.databases if databases is None else [fold(the_database(record, name).name) for name in databases]
     chosen = sorted(set(names))
-    lost, drained = frozenset(supposition.lost), frozenset(supposition.drained)
-    supposed = after_loss(_supposed(record, supposition, chosen, skip_present=databases is None), lost)
+    lost, drained = frozenset(scenario.lost), frozenset(scenario.drained)
+    supposed = after_loss(_supposed(record, scenario, chosen, skip_present=databases is None), lost)
     minority = _minority(supposed, lost)
-    fates: list[Fate] = []
+    fates: list[TaskMove] = []
     count = 0
     for folded in chosen:
         before, after = record.databases[folded], supposed.databases[folded]
@@ -95,18 +95,18 @@ def what_if(
             count += 1
             why = reason(task, target, rule)
             if why is not None or target != source:
-                fates.append(_fate(after, task, source, target, rule, why))
+                fates.append(_move(after, task, source, target, rule, why))
     return Forecast(
         tasks=count,
-        moves=tuple(fate for fate in fates if fate.reason is None),
-        waits=tuple(fate for fate in fates if fate.reason is not None),
+        moves=tuple(move for move in fates if move.reason is None),
+        waits=tuple(move for move in fates if move.reason is not None),
     )
 
 
-def _fate(
+def _move(
     database: Database, task: Task, source: str | None, target: str | None, rule: Rule, reason: str | None
-) -> Fate:
-    return Fate(
+) -> TaskMove:
+    return TaskMove(
         database=database.name,
         task_id=task.id,
         task_name=task.name,
@@ -122,15 +122,15 @@ def _placements(
     record: Record, before: Database, supposed: Record, after: Database
 ) -> Iterator[tuple[Task, str | None, str | None, Rule]]:
     """Each enabled task with its node before and after, and the rule after."""
-    now, then = Group(record, before), Group(supposed, after)
+    now, then = PlacementGroup(record, before), PlacementGroup(supposed, after)
     for task in tasks_of(supposed, after):
         if not task.disabled:
             target, rule = then.place(task)
             yield task, now.place(task)[0], target, rule
 
 
-def _supposed(record: Record, supposition: Supposition, databases: list[str], *, skip_present: bool) -> Record:
-    for node in supposition.added:
+def _supposed(record: Record, scenario: Scenario, databases: list[str], *, skip_present: bool) -> Record:
+    for node in scenario.added:
         record = _joined(record, node)
         for folded in databases:
             database = record.databases[folded]
@@ -139,15 +139,15 @@ def _supposed(record: Record, supposition: Supposition, databases: list[str], *,
                 continue
             record = _apply(record, "Added", AddDatabaseNode(name=folded, tag=node.tag))
             record = _apply(record, "Added", PromoteDatabaseNode(name=folded, tag=node.tag))
-    for tag in supposition.drained:
+    for tag in scenario.drained:
         record = _apply(record, "Drained", SetDraining(tag=tag, draining=True))
-    for tag in supposition.undrained:
+    for tag in scenario.undrained:
         record = _apply(record, "Undrained", SetDraining(tag=tag, draining=False))
-    for tag, weight in sorted(supposition.weights.items()):
+    for tag, weight in sorted(scenario.weights.items()):
         record = _apply(record, "Weights", SetNodeTraits(tag=tag, weight=weight))
-    for tag, labels in sorted(supposition.labels.items()):
+    for tag, labels in sorted(scenario.labels.items()):
         record = _apply(record, "Labels", SetNodeTraits(tag=tag, labels=labels))
-    for tag in supposition.lost:
+    for tag in scenario.lost:
         _named("Lost", partial(the_node, record, tag))
     return record
 
@@ -174,7 +174,7 @@ def _named(field: str, ask: Callable[[], T]) -> T:
     """What is asked for; a refusal names the field."""
     try:
         return ask()
-    except Refused as refused:
+    except CommandRefused as refused:
         refuse(refused.error.type, f"'{field}': {refused.error.message}")
 
 
@@ -191,7 +191,7 @@ def _why_waits(
     record: Record, database: Database, lost: frozenset[str], drained: frozenset[str], minority: str | None
 ) -> Callable[[Task, str | None, Rule], str | None]:
     """Why a task that is placed so would wait; the answer is None for one that would run."""
-    group = Group(record, database)
+    group = PlacementGroup(record, database)
 
     def why(task: Task, node: str | None, rule: Rule) -> str | None:
         if minority is not None:

@@ -38,7 +38,7 @@ class Sandbox:
     `close` may be called at any time, also to free the memory of an idle sandbox: the next call starts again.
     """
 
-    def __init__(self, engines: "Engines") -> None:
+    def __init__(self, engines: "ScriptWorkers") -> None:
         self._engines = engines
         self._owner = next(_owners)
         self._lock = asyncio.Lock()
@@ -58,7 +58,7 @@ class Sandbox:
             self._engines.forget(self._owner)
 
 
-class Engines:
+class ScriptWorkers:
     """The worker processes of a node. `processes_max` 0: one a core."""
 
     def __init__(self, limits: ScriptLimits, processes_max: int = 0) -> None:

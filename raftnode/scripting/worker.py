@@ -52,7 +52,7 @@ def main() -> None:
     spare = MiniRacer()
     _check(spare, heap_bytes_max)
     write(sys.stdout.buffer, {}, b"")
-    serve(Engines(MiniRacer, spare, heap_bytes_max), sys.stdin.buffer, sys.stdout.buffer)
+    serve(OwnerEngines(MiniRacer, spare, heap_bytes_max), sys.stdin.buffer, sys.stdout.buffer)
     # The engine's own way out waits for its threads, at times for ever; everything written has been flushed.
     os._exit(0)
 
@@ -66,7 +66,7 @@ def _check(engine: Any, heap_bytes_max: int) -> None:
         sys.exit("V8 makes code from strings: it did not take its flags")
 
 
-class Engines:
+class OwnerEngines:
     """An engine, and the programs it has loaded, for each owner; nothing of one reaches another."""
 
     def __init__(self, make: Any, spare: Any, heap_bytes_max: int) -> None:
@@ -97,7 +97,7 @@ class Engines:
         return True
 
 
-def serve(engines: Engines, requests: IO[bytes], replies: IO[bytes]) -> None:
+def serve(engines: OwnerEngines, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer each request in turn."""
     while (frame := read(requests)) is not None:
         header, payload = frame

@@ -6,9 +6,8 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from config.access import admits
-from raftnode.web import silence
+from raftnode.web import silent_nodes
 from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.routes import (
     bulk,
     cluster,
@@ -32,26 +31,27 @@ from raftnode.web.routes import (
     whatif,
     why,
 )
-from raftnode.web.slices import SLICES, Slices
+from raftnode.web.services import SERVICES, Services
+from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
-    removed, replication, runs, silence, snapshots, status, tasks, topology, traits, whatif, why,
+    removed, replication, runs, silent_nodes, snapshots, status, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 
 
-def application(parts: Parts) -> web.Application:
+def application(services: Services) -> web.Application:
     """The routes over these parts."""
     app = web.Application(
-        client_max_size=parts.settings.http.body_bytes_max,
+        client_max_size=services.settings.http.body_bytes_max,
         middlewares=[topology.announce, errors, admission, readable, options, deadline],
     )
-    app[PARTS] = parts
-    app[runs.SILENT] = runs.Silent()
-    etag = topology.ClusterEtag(parts.replica.record)
-    parts.replica.subscribe(etag)
-    app[SLICES] = Slices()
+    app[SERVICES] = services
+    app[runs.SILENT] = runs.SilentUntil()
+    etag = topology.ClusterEtag(services.replica.record)
+    services.replica.subscribe(etag)
+    app[SLICES] = LoopSlices()
     app[removed.RESTORING] = asyncio.Lock()
     app[topology.CLUSTER_ETAG] = etag
     app.on_response_prepare.append(topology.versioned)
@@ -65,7 +65,7 @@ def application(parts: Parts) -> web.Application:
 @web.middleware
 async def admission(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Without certificates, only whom security.unsecured_access_allowed names is served."""
-    settings = request.app[PARTS].settings
+    settings = request.app[SERVICES].settings
     if not admits(settings, request.remote or ""):
         allowed = settings.security.unsecured_access_allowed
         raise ApiError(
@@ -102,5 +102,5 @@ async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse
     """No request but an import takes longer than http.request_timeout_ms."""
     if request.path.rstrip("/").endswith(WITHOUT_DEADLINE):
         return await handler(request)
-    async with asyncio.timeout(request.app[PARTS].settings.http.request_timeout_ms / 1000):
+    async with asyncio.timeout(request.app[SERVICES].settings.http.request_timeout_ms / 1000):
         return await handler(request)

@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from raftnode.cluster.replica import TooLarge, Unavailable
+from raftnode.cluster.replica import CommandTooLarge, Unavailable
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
 from raftnode.documents.errors import (
     ConcurrencyViolation,
@@ -22,7 +22,7 @@ from raftnode.documents.errors import (
     StoreFailed,
 )
 from raftnode.foundation.masking import in_text
-from raftnode.record.model import Error
+from raftnode.record.model import CommandError
 from raftnode.web.views.base import Json, members
 from raftnode.web.views.errors import ErrorView
 
@@ -88,7 +88,7 @@ def bad_request(message: str) -> ApiError:
     return ApiError("BadRequestException", message)
 
 
-def of_result(error: Error) -> ApiError:
+def of_result(error: CommandError) -> ApiError:
     """A command's refusal as an answer."""
     return ApiError(error.type, error.message)
 
@@ -127,7 +127,7 @@ def _as_api_error(request: web.Request, error: Exception) -> ApiError:
         case Unavailable() | NotCommitted() | OutcomeUnknown():
             message = f"{_sentence(error)} Try again; with the same raft-request-id it is safe."
             return ApiError("NoLeaderException", message)
-        case TooLarge():
+        case CommandTooLarge():
             return ApiError("TooLargeException", f"{error} Make it smaller.")
         case StoreError():
             return of_store(error)

@@ -8,10 +8,10 @@ from aiohttp import web
 from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
 from raftnode.foundation.names import fold
 from raftnode.record.model import Record
-from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.parts import PARTS
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, answer
+from raftnode.web.services import SERVICES
 from tasks.kinds.registry import kinds, known
 
 log = structlog.get_logger(__name__)
@@ -25,15 +25,15 @@ async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | N
     run, or none that answers."""
     if known(kind):
         return None
-    parts = request.app[PARTS]
-    record, failures = parts.replica.record, []
-    able = [n for n in _able(record, kind) if n != parts.tag] if FORWARDED not in request.headers else []
-    headers = {name: request.headers[name] for name in _KEPT if name in request.headers} | {FORWARDED: parts.tag}
+    services = request.app[SERVICES]
+    record, failures = services.replica.record, []
+    able = [n for n in _able(record, kind) if n != services.tag] if FORWARDED not in request.headers else []
+    headers = {name: request.headers[name] for name in _KEPT if name in request.headers} | {FORWARDED: services.tag}
     content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
     for tag in able:
         url = record.nodes[tag].url + request.path_qs
         try:
-            reply = await parts.http.request(request.method, url, body=content, headers=headers)
+            reply = await services.http.request(request.method, url, body=content, headers=headers)
         except HttpFailed as refused:
             return answer(refused.answer, status=refused.status)
         except HttpUnreachable as error:
@@ -46,21 +46,21 @@ async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | N
             f"TaskType: this node has no task kind '{kind[:40]}', and the nodes that have it do not answer: "
             f"{'; '.join(failures)}. Try again when they do, or install the kind's package here."
         )
-    raise bad_request(f"TaskType: {_nobody(record, kind, parts.tag)}")
+    raise bad_request(f"TaskType: {_nobody(record, kind, services.tag)}")
 
 
 async def by_another(request: web.Request) -> web.Response:
     """The answer of another node, the leader if that is another, else a voter, to what this one cannot do itself."""
-    parts = request.app[PARTS]
-    nodes = [node for tag, node in sorted(parts.replica.record.nodes.items()) if tag != parts.tag]
-    nodes.sort(key=lambda node: (node.tag != parts.raft.status.leader, node.kind != "Member"))
-    headers = {FORWARDED: parts.tag, "raft-request-id": str(uuid.uuid4())}
+    services = request.app[SERVICES]
+    nodes = [node for tag, node in sorted(services.replica.record.nodes.items()) if tag != services.tag]
+    nodes.sort(key=lambda node: (node.tag != services.raft.status.leader, node.kind != "Member"))
+    headers = {FORWARDED: services.tag, "raft-request-id": str(uuid.uuid4())}
     headers |= {name: request.headers[name] for name in _KEPT if name in request.headers}
-    timeout_s = parts.settings.http.request_timeout_ms / 1000
+    timeout_s = services.settings.http.request_timeout_ms / 1000
     failures = []
     for node in nodes if FORWARDED not in request.headers else []:
         try:
-            reply = await parts.http.request(
+            reply = await services.http.request(
                 request.method, node.url + request.path_qs, headers=headers, timeout_s=timeout_s
             )
         except HttpFailed as refused:

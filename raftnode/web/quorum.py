@@ -4,21 +4,23 @@ import asyncio
 
 from aiohttp import web
 
-from raftnode.web.parts import PARTS
 from raftnode.web.routes.runs import answers
+from raftnode.web.services import SERVICES
 from raftnode.web.views.cluster import Quorum
 
 
 async def quorum(request: web.Request) -> Quorum:
     """Whether this node knows a leader; if not, how many voters answer it, and what that means."""
-    parts = request.app[PARTS]
-    voters = sorted(node.tag for node in parts.replica.record.nodes.values() if node.kind == "Member")
-    leader = parts.heartbeat.leader
+    services = request.app[SERVICES]
+    voters = sorted(node.tag for node in services.replica.record.nodes.values() if node.kind == "Member")
+    leader = services.heartbeat.leader
     if leader is not None:
         return Quorum(leader=leader, voters=voters)
-    others = [tag for tag in voters if tag != parts.tag]
+    others = [tag for tag in voters if tag != services.tag]
     heard = await asyncio.gather(*(answers(request, tag) for tag in others))
-    answering = [tag for tag, well in zip(others, heard, strict=True) if well] + [parts.tag] * (parts.tag in voters)
+    answering = [tag for tag, well in zip(others, heard, strict=True) if well] + [services.tag] * (
+        services.tag in voters
+    )
     return Quorum(leader=None, voters=voters, answering=sorted(answering), sentence=_sentence(voters, answering))
 
 

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from raftnode.foundation.decoding import UNREADABLE, TooDeep, from_json
+from raftnode.foundation.decoding import DECODE_ERRORS, TooDeep, from_json
 from raftnode.foundation.timestamps import time_span
 from raftnode.record import model
 from raftnode.record.model import enc_hook
-from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.request_bodies import whole
 from raftnode.web.views.base import Json
 
 Body = TypeVar("Body")
@@ -129,7 +129,7 @@ def parse(data: bytes, kind: type[Body]) -> Body:
         raise bad_request(f"The body does not fit: {error}. Correct that field.") from None
     except TooDeep as error:
         raise bad_request(f"The body is refused: {error}. Nest it less deeply.") from None
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise bad_request(f"The body is not valid JSON: {error}.") from None
 
 

@@ -14,9 +14,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from config import Settings
 from raftnode.web.app import application
-from raftnode.web.crowd import Crowd
+from raftnode.web.connection_limit import ConnectionLimit
 from raftnode.web.errors import ApiError, render
-from raftnode.web.parts import Parts
+from raftnode.web.services import Services
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class BindFailed(Exception):
     """The HTTP port cannot be listened on; the message names host, port, setting and remedy."""
 
 
-class Server:
+class HttpServer:
     """The HTTP server of a node."""
 
     def __init__(self, settings: Settings, *, tls: ssl.SSLContext | None = None) -> None:
@@ -44,7 +44,7 @@ class Server:
         self._tls = tls
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
-        self._crowd = Crowd()
+        self._crowd = ConnectionLimit()
 
     async def bind(self) -> None:
         """Takes http.host and http.port, and answers nobody yet: a node whose port is taken must not join or lead
@@ -60,10 +60,10 @@ class Server:
                 start_serving=False,
             )
 
-    async def start(self, parts: Parts) -> None:
+    async def start(self, services: Services) -> None:
         """Answers with what the parts say. Raises BindFailed."""
         assert self._listener is not None, "bind() comes first"
-        self._runner = web.AppRunner(application(parts), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        self._runner = web.AppRunner(application(services), handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         with self._binding():
             await self._listener.start_serving()
@@ -94,11 +94,11 @@ class Server:
         assert self._runner is not None
         assert self._runner.server is not None
         return ResetAsPost(
-            Http(
+            HttpConnection(
                 self._runner.server,
                 loop=asyncio.get_running_loop(),
                 access_log=None,  # type: ignore[arg-type]  # None is what turns it off
-                auto_decompress=False,  # see raftnode.web.bodies
+                auto_decompress=False,  # see raftnode.web.request_bodies
                 max_line_size=LINE_BYTES_MAX,
                 max_field_size=LINE_BYTES_MAX,
             ),
@@ -106,7 +106,7 @@ class Server:
         )
 
 
-class Http(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One connection. What is no HTTP gets its answer in the shape of every error, too."""
 
     __slots__ = ()
@@ -151,7 +151,7 @@ class ResetAsPost(asyncio.Protocol):
     send POST, which the route takes just as well.
     """
 
-    def __init__(self, inner: Any, crowd: Crowd) -> None:
+    def __init__(self, inner: Any, crowd: ConnectionLimit) -> None:
         self._inner, self._crowd = inner, crowd
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

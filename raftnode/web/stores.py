@@ -5,8 +5,8 @@ from aiohttp import web
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Database
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.routes.topology import REFRESH_HEADER, database_missing
+from raftnode.web.services import SERVICES, Services
 
 WRITABLE = ("Member", "Rehab")
 """A Promotable sends nothing to the others yet, so a write to it could be lost with it."""
@@ -15,7 +15,7 @@ WRITABLE = ("Member", "Rehab")
 def existing_database(request: web.Request) -> Database:
     """The database that the path names."""
     name = request.match_info["database"]
-    database = request.app[PARTS].replica.record.database(name)
+    database = request.app[SERVICES].replica.record.database(name)
     if database is None:
         raise database_missing(name)
     return database
@@ -28,32 +28,32 @@ async def store_to_read(request: web.Request) -> DocumentStore:
 
 async def store_to_write(request: web.Request) -> DocumentStore:
     """This node's copy of the database, if what is written here reaches the group."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     database = existing_database(request)
-    state = database.topology.state_of(parts.tag)
+    state = database.topology.state_of(services.tag)
     if state is not None and state not in WRITABLE:
         raise _elsewhere(
-            f"Node {parts.tag} is a Promotable of database '{database.name}' and takes no writes", database
+            f"Node {services.tag} is a Promotable of database '{database.name}' and takes no writes", database
         )
     return await _store(request, database)
 
 
-def check_size(parts: Parts, text: bytes) -> None:
+def check_size(services: Services, text: bytes) -> None:
     """Refuses a document that is larger than the settings allow."""
-    limit = parts.settings.documents.document_bytes_max
+    limit = services.settings.documents.document_bytes_max
     if len(text) > limit:
         message = f"A document has {len(text)} bytes; documents.document_bytes_max is {limit}. Make it smaller."
         raise ApiError("TooLargeException", message)
 
 
 async def _store(request: web.Request, database: Database) -> DocumentStore:
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     if database.disabled:
         message = f"Database '{database.name}' is disabled. Enable it with POST /admin/databases/enable."
         raise ApiError("DatabaseDisabledException", message)
-    if database.topology.state_of(parts.tag) is None:
-        raise _elsewhere(f"Database '{database.name}' is not on node {parts.tag}", database)
-    return await parts.databases.store(database.name)
+    if database.topology.state_of(services.tag) is None:
+        raise _elsewhere(f"Database '{database.name}' is not on node {services.tag}", database)
+    return await services.databases.store(database.name)
 
 
 def _elsewhere(reason: str, database: Database) -> ApiError:

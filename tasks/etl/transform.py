@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from raftnode.documents.store.model import Document
-from raftnode.foundation.decoding import UNREADABLE, JsonDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
 from raftnode.scripting.javascript import Program, Script, ScriptError, ScriptLimits, check, url_of
 from raftnode.scripting.sandbox import Sandbox
 
@@ -124,7 +124,7 @@ _DRIVER = "__raftnode.program(__transform)"
 """Takes the function of its own program: a later program of the same sandbox defines the name again."""
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class TransformedDocument(msgspec.Struct, frozen=True):
     """What became of one document: its rows in the order in which they were loaded, or why it failed."""
 
     rows: list[tuple[str, dict[str, Any]]] = []
@@ -133,7 +133,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 _lines: JsonDecoder[str] = JsonDecoder(str)
-_decoder: JsonDecoder[Loaded] = JsonDecoder(Loaded, float_hook=lambda text: _decimal(text))
+_decoder: JsonDecoder[TransformedDocument] = JsonDecoder(TransformedDocument, float_hook=lambda text: _decimal(text))
 _MAY_BE_LONG = re.compile(rb"\d[\d.]{15}|\d[eE][+-]?\d{3}")
 
 
@@ -165,7 +165,7 @@ class Transform:
         """Compile the script. Takes a moment: not for an event loop's thread. Raises ScriptError."""
         check(self._program, ScriptLimits())
 
-    async def apply(self, sandbox: Sandbox, documents: Sequence[Document]) -> list[Loaded]:
+    async def apply(self, sandbox: Sandbox, documents: Sequence[Document]) -> list[TransformedDocument]:
         """What becomes of each document, in their order.
 
         Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
@@ -175,23 +175,23 @@ class Transform:
         answer = await sandbox.call(self._program, b"[" + b",".join(items) + b"]")
         try:
             lines = _lines.decode(answer).split("\n")[:-1]
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise ScriptError(self.name, f"gives nothing that can be read ({error}); {_BENT}") from None
         if len(lines) != len(documents):
             raise ScriptError(self.name, f"gives {len(lines)} answers for {len(documents)} documents; {_BENT}")
         return [self._placed(line) for line in lines]
 
-    def _placed(self, line: str) -> Loaded:
+    def _placed(self, line: str) -> TransformedDocument:
         try:
             loaded = _decoder.decode(line)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             why = f"script '{self.name}': what it gives for this document cannot be read: {error}"
-            return Loaded(error=f"{why}; {_REMEDY}")
+            return TransformedDocument(error=f"{why}; {_REMEDY}")
         if loaded.error is None:
             return loaded
         place = self._place.search(loaded.stack)
         where = f"script '{self.name}'" + (f", line {place[1]}" if place else "")
-        return Loaded(error=f"{where}: {loaded.error}")
+        return TransformedDocument(error=f"{where}: {loaded.error}")
 
 
 def _identifiers(names: Iterable[str]) -> list[str]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
+from raftnode.foundation.module_isolation import theirs
 from raftnode.foundation.names import fold
-from raftnode.foundation.neighbours import theirs
-from raftnode.record.model import Database, Traits
+from raftnode.record.model import Database, KindTraits
 
 if TYPE_CHECKING:
     from tasks.runtime.context import TaskContext
@@ -38,11 +38,11 @@ class TaskFailed(Exception):
     """Raised by a body when it cannot go on for now: it is shown, and the body is started again after a while."""
 
 
-class Superseded(TaskFailed):
+class RunSuperseded(TaskFailed):
     """A newer run of the task has reached the sink: this one ends, and only a new claim may go on."""
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A task as its kind has accepted it: the header that placement reads, and the configuration as JSON. The fields
     are those of the `PutTask` command."""
 
@@ -53,7 +53,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     mentor: str | None = None
     pinned: bool = False
     disabled: bool = False
-    traits: Traits = Traits()
+    traits: KindTraits = KindTraits()
     requires: tuple[str, ...] = ()
     connection_string: str | None = None
 
@@ -64,7 +64,7 @@ class TaskKind(Protocol):
     name: str
     etl_type: str | None
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """Validate RavenDB's configuration JSON at the door. Raises ConfigurationError."""
 
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ def known(name: str) -> bool:
     return _plain(name) in _entry_points()
 
 
-def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> Definition:
+def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
     """What the kind of that name makes of a configuration. Raises ConfigurationError, also where a plug-in fails in
     another way: it must not look like a defect of the node."""
     kind = load(name)
@@ -123,7 +123,7 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> D
         raise ConfigurationError(
             "Configuration", f"the kind {name} cannot read it: {described(error)}. {remedy}"
         ) from error
-    if not isinstance(definition, Definition):
+    if not isinstance(definition, TaskDefinition):
         raise ConfigurationError(
             "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.Definition"
         )

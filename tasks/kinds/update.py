@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
-from raftnode.documents.replication.sender import Destination, Replication
+from raftnode.documents.replication.sender import Destination, DocumentSender
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Database
 from raftnode.record.ownership import UPDATE_KIND
-from tasks.kinds.registry import ConfigurationError, Definition, TaskFailed
+from tasks.kinds.registry import ConfigurationError, TaskDefinition, TaskFailed
 from tasks.runtime.context import TaskContext
 
 SHOW_S = 1.0
@@ -23,7 +23,7 @@ class UpdateKind:
     name = UPDATE_KIND
     etl_type = None
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. Always refused."""
         raise ConfigurationError("TaskType", "an update follows from a Promotable; add a node to the database instead")
 
@@ -39,7 +39,7 @@ class UpdateKind:
             raise TaskFailed(f"node {tag} is not in the cluster, so it cannot be filled")
         # The context's view has what a sender uses of a store, and looks at the lease before each use.
         source = cast(DocumentStore, context.documents)
-        sender = Replication(source, Destination(tag, url, context.run.database), context.http)
+        sender = DocumentSender(source, Destination(tag, url, context.run.database), context.http)
         context.sending(tag, sender)
         try:
             async with asyncio.TaskGroup() as group:

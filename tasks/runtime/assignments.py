@@ -7,13 +7,13 @@ from immutables import Map
 
 from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, ConnectionString, Database, Record, Task, claim_key
-from raftnode.record.ownership import Group
-from tasks.runtime.plan import Own, Wanted, wanted_of, wanted_of_task
+from raftnode.record.ownership import PlacementGroup
+from tasks.runtime.plan import Assignment, Own, assignment_of_task, assignments_of_database
 
 _NO_CLAIMS: Map[str, Claim] = Map()
 
 
-class _Known(NamedTuple):
+class _KnownDatabase(NamedTuple):
     """What was worked out for a database. `shared` is what the placement of all its tasks reads; each reads besides
     itself, its connection string, and its claim where the history decides (`claims` is empty where it does for none).
     """
@@ -23,19 +23,19 @@ class _Known(NamedTuple):
     strings: Map[str, ConnectionString]
     claims: Map[str, Claim]
     sticky: bool
-    wanted: dict[str, Wanted]
+    assigned: dict[str, Assignment]
 
 
-class WantedHere:
-    """`plan.wanted_here`, evaluated again only for tasks of which something that placement reads has changed."""
+class Assignments:
+    """`plan.assignments_of_node`, evaluated again only for tasks of which something that placement reads has changed."""
 
     def __init__(self, own: Own) -> None:
         self._own = own
         self._seen: Record | None = None
-        self._known: dict[str, _Known] = {}
-        self._all: dict[str, Wanted] = {}
+        self._known: dict[str, _KnownDatabase] = {}
+        self._all: dict[str, Assignment] = {}
 
-    def __call__(self, record: Record) -> Mapping[str, Wanted]:
+    def __call__(self, record: Record) -> Mapping[str, Assignment]:
         """The very same mapping as the last time if nothing has changed in it."""
         seen, self._seen = self._seen, record
         if seen is not None and _same(_read(seen), _read(record)):
@@ -44,15 +44,17 @@ class WantedHere:
         for folded, database in self._to_evaluate(record, seen):
             before = known.get(folded)
             known[folded] = after = self._evaluated(record, database, before)
-            changed = changed or before is None or before.wanted is not after.wanted
+            changed = changed or before is None or before.assigned is not after.assigned
         if len(known) != len(record.databases):
             changed = True
             for folded in [folded for folded in known if folded not in record.databases]:
                 del known[folded]
         if changed and len(known) == 1:
-            (self._all,) = (one.wanted for one in known.values())
+            (self._all,) = (one.assigned for one in known.values())
         elif changed:
-            self._all = {key: want for folded in record.databases for key, want in known[folded].wanted.items()}
+            self._all = {
+                key: assignment for folded in record.databases for key, assignment in known[folded].assigned.items()
+            }
         return self._all
 
     def _to_evaluate(self, record: Record, seen: Record | None) -> list[tuple[str, Database]]:
@@ -65,7 +67,7 @@ class WantedHere:
             names |= {folded for folded, known in self._known.items() if known.claims is not _NO_CLAIMS}
         return [(folded, databases[folded]) for folded in names if folded in databases]
 
-    def _evaluated(self, record: Record, database: Database, before: _Known | None) -> _Known:
+    def _evaluated(self, record: Record, database: Database, before: _KnownDatabase | None) -> _KnownDatabase:
         tasks, strings = database.tasks, database.connection_strings
         if before is not None and before.tasks is tasks:
             sticky = before.sticky
@@ -74,29 +76,33 @@ class WantedHere:
         claims = record.claims if sticky or not record.highly_available_tasks else _NO_CLAIMS
         shared = _shared(record, database)
         if before is None or not _same(before.shared, shared):
-            return _Known(shared, tasks, strings, claims, sticky, wanted_of(record, database, self._own))
+            return _KnownDatabase(
+                shared, tasks, strings, claims, sticky, assignments_of_database(record, database, self._own)
+            )
         if before.tasks is tasks and before.strings is strings and before.claims is claims:
             return before
-        after = _Known(shared, tasks, strings, claims, sticky, before.wanted)
+        after = _KnownDatabase(shared, tasks, strings, claims, sticky, before.assigned)
         ids = _changed(database.name, before, after)
-        return after._replace(wanted=self._edited(record, database, before, ids)) if ids else after
+        return after._replace(assigned=self._edited(record, database, before, ids)) if ids else after
 
-    def _edited(self, record: Record, database: Database, before: _Known, ids: list[int]) -> dict[str, Wanted]:
+    def _edited(
+        self, record: Record, database: Database, before: _KnownDatabase, ids: list[int]
+    ) -> dict[str, Assignment]:
         """The tasks of these ids were added, edited or deleted."""
         if database.disabled or self._own.tag not in database.topology.all_nodes:
-            return before.wanted
-        group = Group(record, database)
-        wanted = before.wanted.copy()
+            return before.assigned
+        group = PlacementGroup(record, database)
+        assigned = before.assigned.copy()
         for id in ids:
             was = before.tasks.get(id)
             if was is not None:
-                wanted.pop(claim_key(database.name, was.kind, was.name), None)
+                assigned.pop(claim_key(database.name, was.kind, was.name), None)
         for id in ids:
             task = database.tasks.get(id)
-            want = wanted_of_task(group, database, task, self._own) if task is not None else None
-            if task is not None and want is not None:
-                wanted[claim_key(database.name, task.kind, task.name)] = want
-        return before.wanted if wanted == before.wanted else wanted
+            assignment = assignment_of_task(group, database, task, self._own) if task is not None else None
+            if task is not None and assignment is not None:
+                assigned[claim_key(database.name, task.kind, task.name)] = assignment
+        return before.assigned if assigned == before.assigned else assigned
 
 
 def _read(record: Record) -> tuple[object, ...]:
@@ -120,7 +126,7 @@ def _shared(record: Record, database: Database) -> tuple[object, ...]:
     )
 
 
-def _changed(database: str, before: _Known, after: _Known) -> list[int]:
+def _changed(database: str, before: _KnownDatabase, after: _KnownDatabase) -> list[int]:
     """The ids of the tasks of which something has changed that only their own placement reads. A look at thousands,
     most of which are the same: it allocates nothing for those."""
     ids = [id for id, task in after.tasks.items() if before.tasks.get(id) is not task]

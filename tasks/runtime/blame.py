@@ -20,7 +20,7 @@ import structlog
 from msgspec import Meta
 
 from raftnode.foundation import atomic_files
-from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
 from raftnode.record.commands import BlameTask
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ HELD_S = 0.2
 """A body that takes longer than this for a single step is named in the log."""
 
 
-class Accusation(msgspec.Struct, frozen=True):
+class BlamedRun(msgspec.Struct, frozen=True):
     """A run that ended its node: its claim key and epoch, and the innermost lines of where it stood."""
 
     key: str
@@ -43,7 +43,7 @@ class Accusation(msgspec.Struct, frozen=True):
     stack: str
 
 
-class Blameless:
+class NoBlame:
     """Finds nobody out: for processes that nothing ends, and for simulated ones."""
 
     def steps(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
@@ -68,16 +68,16 @@ class Blameless:
         """The process ends in order: nobody is to blame."""
 
 
-def blame_in(directory: Path) -> Blameless:
+def blame_in(directory: Path) -> NoBlame:
     """What finds out, by files in that directory; on a disk that takes none, a node does without."""
     try:
         return Blame(directory)
     except OSError as error:
         log.warning("A task that ends this node will not be named: its files cannot be made.", reason=str(error))
-        return Blameless()
+        return NoBlame()
 
 
-class Blame(Blameless):
+class Blame(NoBlame):
     """The files of one process, and the accusations that the processes before have left."""
 
     def __init__(self, directory: Path) -> None:
@@ -94,22 +94,22 @@ class Blame(Blameless):
             self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
         self._armed_at_s: float | None = None
 
-    def _read(self) -> list[Accusation]:
-        kept: list[Accusation] = []
+    def _read(self) -> list[BlamedRun]:
+        kept: list[BlamedRun] = []
         try:
             if self._kept.exists():
-                kept = from_json(self._kept.read_bytes(), list[Accusation])
+                kept = from_json(self._kept.read_bytes(), list[BlamedRun])
             name, stack = self._name.read_bytes(), self._stack.read_text(errors="replace")
         except FileNotFoundError:
             return kept
-        except UNREADABLE:
+        except DECODE_ERRORS:
             return kept
         named = _NAME.match(name)
         if named is None or int(named[1]) > EPOCH_MAX or not stack.strip():
             return kept  # nobody was on the loop, or the page is not what was written there
         # The main thread comes last, and in it the innermost call first.
         lines = [line.strip() for line in stack.rstrip().rsplit("\n\n", 1)[-1].splitlines()[1 : STACK_LINES_MAX + 1]]
-        return [*kept, Accusation(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
+        return [*kept, BlamedRun(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
 
     def _keep(self) -> None:
         """The next process, if this one ends as well before it could report, must find them all."""

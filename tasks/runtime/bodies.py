@@ -25,12 +25,12 @@ class Bodies(Mapping[str, Body]):
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def planned(self, key: str) -> planning.Body | None:
+    def planned(self, key: str) -> planning.OwnRun | None:
         """The run as `plan` sees it."""
         body = self._by_key.get(key)
         if body is None:
             return None
-        return planning.Body(
+        return planning.OwnRun(
             epoch=body.run.epoch,
             session=body.session,
             fingerprint=body.fingerprint,

@@ -14,9 +14,9 @@ from raftnode.foundation.masking import in_text
 from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress
 from tasks.kinds import registry as kinds
-from tasks.kinds.registry import Superseded
-from tasks.runtime.blame import Blameless
-from tasks.runtime.context import Documents, Info, NotOwned, Run, RunSettings, TaskContext
+from tasks.kinds.registry import RunSuperseded
+from tasks.runtime.blame import NoBlame
+from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext, TaskDocuments
 from tasks.runtime.plan import Fingerprint
 from tasks.runtime.run_journal import RunJournal, machine_ns
 
@@ -36,12 +36,12 @@ class Body:
         run: Run,
         session: int,
         fingerprint: Fingerprint,
-        info: Info,
+        info: RunFigures,
         *,
         settings: RunSettings,
         random: Random,
         journal: RunJournal,
-        blame: Blameless,
+        blame: NoBlame,
     ) -> None:
         self.run, self.session, self.fingerprint, self.info = run, session, fingerprint, info
         self.state: State = "Running"
@@ -49,7 +49,7 @@ class Body:
         self.since = timestamps.now()
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
-        self.copy: Documents | None = None
+        self.copy: TaskDocuments | None = None
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
         self._failure: str | None = None
@@ -95,12 +95,12 @@ class Body:
             failures = 1 if stable else failures + 1
             expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
             self.info.error = in_text(" ".join(str(error).split()) if expected else kinds.described(error))
-            if isinstance(error, Superseded):
+            if isinstance(error, RunSuperseded):
                 failures = self.info.superseded = 1 if stable else self.info.superseded + 1
                 self.info.error += f"; refused {failures} times in a row, and claimed again after a growing pause"
             self._tell(present)
             await self._back_off(error, failures)
-            if isinstance(error, Superseded):
+            if isinstance(error, RunSuperseded):
                 self.superseded = True
                 return
 

@@ -8,12 +8,12 @@ import structlog
 
 from raftnode.record.commands import Command
 from raftnode.record.commands.tasks import Checkpoint, ProgressMade
-from raftnode.record.model import Progress, Result
+from raftnode.record.model import CommandResult, Progress
 from tasks.runtime.context import Run
 
 log = structlog.get_logger(__name__)
 
-Propose = Callable[[Command], Awaitable[Result]]
+Propose = Callable[[Command], Awaitable[CommandResult]]
 """Proposes a command; the answer once it is applied. Raises when the outcome is unknown."""
 
 RETRY_S = 0.5

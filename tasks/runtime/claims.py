@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import asdict
 
 from raftnode.record.commands import ClaimTask, ReleaseTask
-from tasks.runtime.plan import Claiming, Own
-from tasks.runtime.proposals import Claim, Proposal, Proposals, UnderWay
+from tasks.runtime.claim_proposals import ClaimProposal, ClaimProposals, PendingProposals, Proposal
+from tasks.runtime.decision_log import DecisionLog
+from tasks.runtime.plan import Own, ProposeClaim
+from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import Spawn
-from tasks.runtime.said import Said
-from tasks.runtime.services import Lease, Replica
 
 
 class Claims:
@@ -20,21 +20,21 @@ class Claims:
         self,
         own: Own,
         *,
-        replica: Replica,
-        lease: Lease,
-        proposals: Proposals,
+        replica: ReplicaPort,
+        lease: LeasePort,
+        proposals: ClaimProposals,
         spawn: Spawn,
-        said: Said,
+        decisions: DecisionLog,
         answered: Callable[[str], None],
     ) -> None:
         self._own, self._replica, self._lease, self._proposals = own, replica, lease, proposals
-        self._spawn, self._said, self._tell_answered = spawn, said, answered
+        self._spawn, self._decisions, self._tell_answered = spawn, decisions, answered
         self._refused: dict[str, int] = {}
-        self.under_way = UnderWay()
+        self.under_way = PendingProposals()
 
-    def claim(self, action: Claiming) -> None:
+    def claim(self, action: ProposeClaim) -> None:
         """Proposes a claim of the session that the action names, and of no other."""
-        self._spawn(self._propose_claim(action, self.under_way.claim(action.key, action.wanted)))
+        self._spawn(self._propose_claim(action, self.under_way.claim(action.key, action.assigned)))
 
     def release(self, command: ReleaseTask) -> None:
         """Proposes a release, until the record has no such claim."""
@@ -47,10 +47,10 @@ class Claims:
         for key in keys:
             self._refused.pop(key, None)
 
-    async def _propose_claim(self, action: Claiming, proposal: Claim) -> None:
-        task = action.wanted.task
+    async def _propose_claim(self, action: ProposeClaim, proposal: ClaimProposal) -> None:
+        task = action.assigned.task
         command = ClaimTask(
-            database=action.wanted.database,
+            database=action.assigned.database,
             kind=task.kind,
             name=task.name,
             session=action.session,
@@ -58,7 +58,7 @@ class Claims:
         )
         result = await self._proposals.answer(command, proposal, lambda: self._lease.session == action.session)
         if result is not None and result.error is not None:
-            self._said.of("A claim was refused.", task=action.key, reason=result.error.message)
+            self._decisions.of("A claim was refused.", task=action.key, reason=result.error.message)
             proposal.error = result.error.message
             proposal.failures = self._refused.get(action.key, 0)
             # While it waits the claim still counts as under way, so that nothing claims the task again at once.
@@ -69,6 +69,6 @@ class Claims:
 
     async def _propose_release(self, command: ReleaseTask, proposal: Proposal) -> None:
         result = await self._proposals.answer(command, proposal, lambda: command.epoch in self._replica.record.held)
-        self._said.of("A task was released.", task=command.key, epoch=command.epoch, reason=command.reason)
+        self._decisions.of("A task was released.", task=command.key, epoch=command.epoch, reason=command.reason)
         self.under_way.answered(command.key, proposal, result, command.epoch)
         self._tell_answered(command.key)

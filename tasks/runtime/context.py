@@ -11,17 +11,17 @@ from contextlib import asynccontextmanager, contextmanager
 
 import msgspec
 
-from raftnode.documents.replication.sender import Replication
+from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.model import Batch, Document
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation import timestamps
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import FailedDocument, Progress, Task
 from raftnode.record.progress import bounded
 from raftnode.scripting.javascript import ScriptLimits
-from tasks.runtime.offspring import offspring
-from tasks.runtime.run_journal import Pulse, RunJournal, machine_ns
-from tasks.runtime.shared import Shared
+from tasks.runtime.run_journal import FreezeDetector, RunJournal, machine_ns
+from tasks.runtime.shared_resources import SharedResources
+from tasks.runtime.subprocesses import offspring
 
 ERRORS_MAX = 100
 
@@ -49,7 +49,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     sql: SqlLimits = SqlLimits()
 
 
-class Info(msgspec.Struct, rename="pascal"):
+class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
     run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
@@ -66,7 +66,7 @@ class Info(msgspec.Struct, rename="pascal"):
     superseded: int = 0
 
     @classmethod
-    def after(cls, progress: Progress | None) -> "Info":
+    def after(cls, progress: Progress | None) -> "RunFigures":
         """What a run that goes on from there knows at its beginning of those before it."""
         if progress is None:
             return cls()
@@ -120,22 +120,22 @@ class TaskContext:
         store: DocumentStore,
         *,
         settings: RunSettings,
-        info: Info,
+        info: RunFigures,
         owned: Callable[[], bool],
         save: Callable[[Run, Progress], asyncio.Future[bool]],
         journal: RunJournal,
-        pulse: Pulse,
-        http: Http | None = None,
+        pulse: FreezeDetector,
+        http: HttpClient | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
-        sending: Callable[[str, Replication | None], None] = lambda tag, sender: None,
-        shared: Shared | None = None,
+        sending: Callable[[str, DocumentSender | None], None] = lambda tag, sender: None,
+        shared: SharedResources | None = None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
         self.http, self.node_url, self.sending = http, node_url, sending
-        self.shared = shared or Shared()
+        self.shared = shared or SharedResources()
         self._active_since: int | None = None
-        self.documents = Documents(self, store)
+        self.documents = TaskDocuments(self, store)
 
     def still_owned(self) -> bool:
         """Whether the body may go on. Ask before every effect that does not go through the context."""
@@ -221,7 +221,7 @@ class TaskContext:
         self._journal.write(key, epoch, "active", since_ns, now_ns, soon=soon)
 
 
-class Documents:
+class TaskDocuments:
     """The body's view of its database on this node."""
 
     def __init__(self, context: TaskContext, store: DocumentStore) -> None:

@@ -4,18 +4,18 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress, Timings
-from tasks.runtime.blame import Blameless
+from tasks.runtime.blame import NoBlame
 from tasks.runtime.body import Body
 from tasks.runtime.checkpoints import Checkpoints
-from tasks.runtime.context import Info, Run, RunSettings, TaskContext
+from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
 from tasks.runtime.plan import Start
-from tasks.runtime.run_journal import BYTES_MAX, Pulse, RunJournal
-from tasks.runtime.services import Databases, Replica
-from tasks.runtime.shared import Shared
+from tasks.runtime.ports import ReplicaPort, TaskDatabasesPort
+from tasks.runtime.run_journal import BYTES_MAX, FreezeDetector, RunJournal
+from tasks.runtime.shared_resources import SharedResources
 
 
 class BodyEnvironment:
@@ -25,23 +25,23 @@ class BodyEnvironment:
         self,
         node: str,
         *,
-        replica: Replica,
-        databases: Databases,
+        replica: ReplicaPort,
+        databases: TaskDatabasesPort,
         directory: Path,
         random: Random,
         settings: RunSettings | None = None,
-        http: Http | None = None,
+        http: HttpClient | None = None,
         checkpoint_ms: int = 50,
         journal_bytes_max: int = BYTES_MAX,
-        blame: Blameless | None = None,
+        blame: NoBlame | None = None,
     ) -> None:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
         self._settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
-        self._pulse = Pulse()
-        self._shared = Shared()
+        self._pulse = FreezeDetector()
+        self._shared = SharedResources()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
-        self.blame = blame or Blameless()
+        self.blame = blame or NoBlame()
 
     async def run(self) -> None:
         """Replicates checkpoints until cancelled."""
@@ -59,12 +59,12 @@ class BodyEnvironment:
         if timings is not None:
             self.blame.beat(timings.lease_ms / 2000)
 
-    def body(self, run: Run, start: Start, info: Info) -> Body:
+    def body(self, run: Run, start: Start, info: RunFigures) -> Body:
         """The body of a run, not started yet."""
         return Body(
             run,
             start.session,
-            start.wanted.fingerprint,
+            start.assigned.fingerprint,
             info,
             settings=self._settings,
             random=self._random,

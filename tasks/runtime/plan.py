@@ -17,7 +17,7 @@ import msgspec
 
 from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, Database, Record, Task, claim_key
-from raftnode.record.ownership import UPDATE_KIND, Group, task_of, tasks_of
+from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, task_of, tasks_of
 
 Fingerprint = tuple[int, int, int]
 """Etags of task and connection string, and the task's key: a body is started again when it changes."""
@@ -32,7 +32,7 @@ class Own(msgspec.Struct, frozen=True):
     nonce: int = 0
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class Assignment(msgspec.Struct, frozen=True):
     """A task for which this node is responsible."""
 
     database: str
@@ -40,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
     fingerprint: Fingerprint
 
 
-class Body(msgspec.Struct, frozen=True):
+class OwnRun(msgspec.Struct, frozen=True):
     """A run of this process that has not been released yet. `Ended`: its body, threads and subprocesses are gone."""
 
     epoch: int
@@ -50,11 +50,11 @@ class Body(msgspec.Struct, frozen=True):
     partition_tolerant: bool = False
 
 
-class Claiming(msgspec.Struct, frozen=True):
+class ProposeClaim(msgspec.Struct, frozen=True):
     """Propose a claim of this task in the present session."""
 
     key: str
-    wanted: Wanted
+    assigned: Assignment
     session: int
 
 
@@ -62,7 +62,7 @@ class Start(msgspec.Struct, frozen=True):
     """Start a body under this epoch."""
 
     key: str
-    wanted: Wanted
+    assigned: Assignment
     epoch: int
     session: int
 
@@ -92,14 +92,14 @@ class Wait(msgspec.Struct, frozen=True):
     """The task is this node's, but another run must end first."""
 
     key: str
-    wanted: Wanted
+    assigned: Assignment
     reason: str
 
 
-Action = Claiming | Start | Stop | Release | Forget | Wait
+Action = ProposeClaim | Start | Stop | Release | Forget | Wait
 
 
-class Sight(msgspec.Struct, frozen=True):
+class PlanInput(msgspec.Struct, frozen=True):
     """What `action` sees beside the one task it is asked about.
 
     `session` is the number of the present lease, None without one. `claiming` are the keys whose claim is being
@@ -118,37 +118,41 @@ def plan(
     record: Record,
     own: Own,
     session: int | None,
-    bodies: Mapping[str, Body],
+    bodies: Mapping[str, OwnRun],
     *,
     claiming: Set[str] = frozenset(),
     spent: Set[int] = frozenset(),
-    wanted: Mapping[str, Wanted] | None = None,
+    assigned: Mapping[str, Assignment] | None = None,
 ) -> list[Action]:
     """The next actions, at most one for each task: `action` asked about every key that may need one.
 
-    `bodies` are the runs of this process by claim key; `wanted` is `wanted_here(record, own)`, which the caller may
+    `bodies` are the runs of this process by claim key; `assigned` is `assignments_of_node(record, own)`, which the caller may
     have remembered.
     """
-    wanted = wanted_here(record, own) if wanted is None else wanted
-    sight = Sight(record, own, session, claiming, spent, {body.epoch for body in bodies.values()})
-    keys = dict.fromkeys((*bodies, *wanted, *held_here(record, own)))
-    actions = (action(sight, key, bodies.get(key), wanted.get(key)) for key in keys)
+    assigned = assignments_of_node(record, own) if assigned is None else assigned
+    plan_input = PlanInput(record, own, session, claiming, spent, {body.epoch for body in bodies.values()})
+    keys = dict.fromkeys((*bodies, *assigned, *held_here(record, own)))
+    actions = (action(plan_input, key, bodies.get(key), assigned.get(key)) for key in keys)
     return [one for one in actions if one is not None]
 
 
-def action(sight: Sight, key: str, body: Body | None, want: Wanted | None) -> Action | None:
+def action(plan_input: PlanInput, key: str, body: OwnRun | None, assignment: Assignment | None) -> Action | None:
     """What to do next about one task. It depends on nothing but the arguments and, of the record, on the claim of this
     key and the one of the body's epoch: whoever asks again when one of these has changed misses nothing."""
-    record, own, session = sight.record, sight.own, sight.session
+    record, own, session = plan_input.record, plan_input.own, plan_input.session
     if body is not None:
-        about = _about_body(record, own, session, key, body, want)
+        about = _about_body(record, own, session, key, body, assignment)
         return about[0] if about else None
-    if key in sight.claiming:
+    if key in plan_input.claiming:
         return None
-    if want is not None:
-        return _about_task(record, own, session, key, want, sight.alive, sight.spent) if session is not None else None
+    if assignment is not None:
+        return (
+            _about_task(record, own, session, key, assignment, plan_input.alive, plan_input.spent)
+            if session is not None
+            else None
+        )
     claim = record.claims.get(key)
-    if claim is None or not _mine(claim, own) or claim.epoch in sight.alive:
+    if claim is None or not _mine(claim, own) or claim.epoch in plan_input.alive:
         return None
     return Release(key, claim.epoch, "this node is not responsible, and no body of this epoch runs")
 
@@ -159,7 +163,7 @@ def held_here(record: Record, own: Own) -> list[str]:
 
 
 def _about_body(
-    record: Record, own: Own, session: int | None, key: str, body: Body, want: Wanted | None
+    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
 ) -> list[Action]:
     held = _holds(record.claims.get(key), own, body.epoch)
     if body.state == "Ended":
@@ -169,12 +173,12 @@ def _about_body(
         return [Forget(key)]
     if body.state == "Stopping":
         return []
-    reason = _why_stop(record, own, session, key, body, want, held)
+    reason = _why_stop(record, own, session, key, body, assignment, held)
     return [Stop(key, reason)] if reason else []
 
 
 def _why_stop(
-    record: Record, own: Own, session: int | None, key: str, body: Body, want: Wanted | None, held: bool
+    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None, held: bool
 ) -> str | None:
     if not held:
         claim = record.claims.get(key)
@@ -182,55 +186,55 @@ def _why_stop(
         return f"epoch {body.epoch} is over: the claim {state}"
     if session != body.session and not body.partition_tolerant:
         return "the lease has ended" if session is None else f"session {body.session} has ended"
-    if want is None:
+    if assignment is None:
         return f"this node is not responsible any more: {why_not(record, own, key)}"
-    if want.fingerprint != body.fingerprint:
+    if assignment.fingerprint != body.fingerprint:
         return "the task or its connection string was edited"
     return None
 
 
 def _about_task(
-    record: Record, own: Own, session: int, key: str, want: Wanted, alive: Set[int], spent: Set[int]
+    record: Record, own: Own, session: int, key: str, assignment: Assignment, alive: Set[int], spent: Set[int]
 ) -> Action:
     claim = record.claims.get(key)
     if claim is None or claim.state != "Held":
-        return Claiming(key, want, session)
+        return ProposeClaim(key, assignment, session)
     if not _mine(claim, own):
-        return Wait(key, want, f"{_holder(claim, own)} holds epoch {claim.epoch} until it is released or void")
+        return Wait(key, assignment, f"{_holder(claim, own)} holds epoch {claim.epoch} until it is released or void")
     if claim.epoch in alive:
-        return Wait(key, want, f"the run of epoch {claim.epoch} under the task's old name has not ended yet")
+        return Wait(key, assignment, f"the run of epoch {claim.epoch} under the task's old name has not ended yet")
     if claim.session != session:
-        return Claiming(key, want, session)
+        return ProposeClaim(key, assignment, session)
     if claim.epoch in spent:
         return Release(key, claim.epoch, "this epoch has run before")
-    return Start(key, want, claim.epoch, session)
+    return Start(key, assignment, claim.epoch, session)
 
 
-def wanted_here(record: Record, own: Own) -> dict[str, Wanted]:
+def assignments_of_node(record: Record, own: Own) -> dict[str, Assignment]:
     """The tasks of all databases for which this node is responsible, by claim key."""
-    wanted: dict[str, Wanted] = {}
+    assigned: dict[str, Assignment] = {}
     for database in record.databases.values():
-        wanted |= wanted_of(record, database, own)
-    return wanted
+        assigned |= assignments_of_database(record, database, own)
+    return assigned
 
 
-def wanted_of(record: Record, database: Database, own: Own) -> dict[str, Wanted]:
+def assignments_of_database(record: Record, database: Database, own: Own) -> dict[str, Assignment]:
     """The tasks of one database for which this node is responsible, by claim key."""
     if database.disabled or own.tag not in database.topology.all_nodes:
         return {}
-    group = Group(record, database)
+    group = PlacementGroup(record, database)
     return {
-        claim_key(database.name, task.kind, task.name): want
+        claim_key(database.name, task.kind, task.name): assignment
         for task in tasks_of(record, database)
-        if (want := wanted_of_task(group, database, task, own)) is not None
+        if (assignment := assignment_of_task(group, database, task, own)) is not None
     }
 
 
-def wanted_of_task(group: Group, database: Database, task: Task, own: Own) -> Wanted | None:
+def assignment_of_task(group: PlacementGroup, database: Database, task: Task, own: Own) -> Assignment | None:
     """The task, if this node is responsible for it."""
     if task.disabled or group.place(task)[0] != own.tag:
         return None
-    return Wanted(database.name, task, _fingerprint(database, task))
+    return Assignment(database.name, task, _fingerprint(database, task))
 
 
 def why_not(record: Record, own: Own, key: str) -> str:
@@ -247,7 +251,7 @@ def why_not(record: Record, own: Own, key: str) -> str:
     _, task = found
     if task.disabled:
         return "the task is disabled"
-    node, rule = Group(record, database).place(task)
+    node, rule = PlacementGroup(record, database).place(task)
     return f"{node or 'no node'} is, by rule {rule}"
 
 

@@ -108,7 +108,7 @@ class RunJournal:
         return self._path.open("ab", buffering=0)
 
 
-class Pulse:
+class FreezeDetector:
     """Tells freezes from work: the owner calls `beat` often; a long gap without processor time was a freeze."""
 
     def __init__(self, clock: Callable[[], int] = machine_ns, used: Callable[[], int] = time.process_time_ns) -> None:

@@ -10,11 +10,11 @@ from raftnode.record.commands import ProgressMade, ReleaseTask
 from raftnode.record.model import Record
 from tasks.runtime.bodies import Bodies
 from tasks.runtime.body import Body
-from tasks.runtime.context import Info, Run, TaskContext
+from tasks.runtime.context import Run, RunFigures, TaskContext
+from tasks.runtime.decision_log import DecisionLog
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.plan import Release, Start
-from tasks.runtime.said import Said
-from tasks.runtime.services import Lease, Replica
+from tasks.runtime.ports import LeasePort, ReplicaPort
 
 CANCEL_AGAIN_S = 1.0
 
@@ -25,7 +25,7 @@ class Spawn(Protocol):
     def __call__(self, work: Coroutine[Any, Any, None], /) -> "asyncio.Task[None]": ...
 
 
-class Runs:
+class OwnRuns:
     """One claim, one epoch, one body each. `bodies` are those that have not been forgotten; `spent` the epochs that
     have begun here, which never begin again.
 
@@ -36,18 +36,18 @@ class Runs:
     def __init__(
         self,
         *,
-        replica: Replica,
-        lease: Lease,
+        replica: ReplicaPort,
+        lease: LeasePort,
         environment: BodyEnvironment,
         spawn: Spawn,
-        said: Said,
+        decisions: DecisionLog,
         bodies_running: Callable[[int], None],
         ended: Callable[[str], None],
     ) -> None:
         self._replica, self._lease, self._environment = replica, lease, environment
-        self._spawn, self._said = spawn, said
+        self._spawn, self._decisions = spawn, decisions
         self._bodies_running, self._tell_ended = bodies_running, ended
-        self._infos: dict[str, tuple[int, Info]] = {}
+        self._infos: dict[str, tuple[int, RunFigures]] = {}
         self.bodies = Bodies()
         self.spent: set[int] = set()
 
@@ -62,13 +62,13 @@ class Runs:
         self._bodies_running(self.bodies.leased)
         body.task = self._spawn(body.live(self._context))
         body.task.add_done_callback(lambda _: self._ended(body))
-        self._said.of("A task was started.", task=action.key, epoch=action.epoch, session=action.session)
+        self._decisions.of("A task was started.", task=action.key, epoch=action.epoch, session=action.session)
 
     def stop(self, key: str, reason: str) -> None:
         """Tells the body to stop. It runs until `ended` is told of it."""
         body = self.bodies[key]
         body.state, body.reason, body.since = "Stopping", reason, timestamps.now()
-        self._said.of("A task is being stopped.", task=key, epoch=body.run.epoch, reason=reason)
+        self._decisions.of("A task is being stopped.", task=key, epoch=body.run.epoch, reason=reason)
         self._cancel(body)
 
     def release_of(self, action: Release) -> ReleaseTask:
@@ -81,12 +81,12 @@ class Runs:
         reason = body.reason if body is not None else action.reason
         return ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made)
 
-    def forget(self, key: str, *, wanted: bool) -> None:
-        """The record knows that the run has ended. What it has shown of itself is kept for the next one if `wanted`."""
+    def forget(self, key: str, *, assigned: bool) -> None:
+        """The record knows that the run has ended. What it has shown of itself is kept for the next one if `assigned`."""
         epoch = self.bodies.forget(key).run.epoch
         if epoch not in self._replica.record.held:
             self.spent.discard(epoch)
-        if not wanted:
+        if not assigned:
             self._infos.pop(key, None)
 
     def not_wanted(self, keys: Iterable[str]) -> None:
@@ -100,10 +100,10 @@ class Runs:
         held = self._replica.record.held
         self.spent = {epoch for epoch in self.spent if epoch in self.bodies.epochs or epoch in held}
 
-    def _info_of(self, run: Run) -> Info:
+    def _info_of(self, run: Run) -> RunFigures:
         """What the task's runs on this node show goes on from one to the next, unless it is another task by now."""
         known = self._infos.get(run.claim_key)
-        info = known[1] if known is not None and known[0] == run.task.id else Info.after(run.progress)
+        info = known[1] if known is not None and known[0] == run.task.id else RunFigures.after(run.progress)
         self._infos[run.claim_key] = (run.task.id, info)
         return info
 
@@ -137,8 +137,8 @@ class Runs:
 
 
 def _run(record: Record, node: str, action: Start) -> Run:
-    task = action.wanted.task
-    database = record.database(action.wanted.database)
+    task = action.assigned.task
+    database = record.database(action.assigned.database)
     assert database is not None, "a task that is wanted has a database"
     string = database.connection_strings.get(fold(task.connection_string or ""))
     progress = database.progress.get(task.id)

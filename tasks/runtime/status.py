@@ -6,11 +6,11 @@ import msgspec
 
 from raftnode.record.model import Progress
 from tasks.runtime.body import Body
-from tasks.runtime.context import Info
-from tasks.runtime.plan import Wanted
+from tasks.runtime.context import RunFigures
+from tasks.runtime.plan import Assignment
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class LocalTaskStatus(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """What a node shows of one of its tasks. `reason` says why it is in this state, `error` what holds it up;
     `behind` counts the changes of the node's copy that it has not looked at, None where it looks at none."""
 
@@ -27,12 +27,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     error: str | None = None
     behind: int | None = None
     progress: Progress | None = None
-    info: Info | None = None
+    info: RunFigures | None = None
 
 
-def of_body(tag: str, body: Body) -> Status:
+def of_body(tag: str, body: Body) -> LocalTaskStatus:
     """Of a run that has begun here and is not released yet."""
-    return Status(
+    return LocalTaskStatus(
         database=body.run.database,
         name=body.run.task.name,
         kind=body.run.task.kind,
@@ -51,12 +51,12 @@ def of_body(tag: str, body: Body) -> Status:
 
 
 def of_wanted(
-    tag: str, wanted: Wanted, state: Literal["Waiting", "Claiming"], *, reason: str = "", error: str | None = None
-) -> Status:
+    tag: str, assigned: Assignment, state: Literal["Waiting", "Claiming"], *, reason: str = "", error: str | None = None
+) -> LocalTaskStatus:
     """Of a task that is this node's and has not begun."""
-    task = wanted.task
-    return Status(
-        database=wanted.database,
+    task = assigned.task
+    return LocalTaskStatus(
+        database=assigned.database,
         name=task.name,
         kind=task.kind,
         task_id=task.id,

@@ -1,7 +1,7 @@
 """Carries out `plan`: claims, starts, stops and releases what this node runs.
 
-Everything goes one way: the record and the lease say what has changed (`Attention`), `plan.action` decides about one
-task after the other, and `Claims` and `Runs` do what was decided. What comes of that is news again. Decisions are taken
+Everything goes one way: the record and the lease say what has changed (`DueTasks`), `plan.action` decides about one
+task after the other, and `Claims` and `OwnRuns` do what was decided. What comes of that is news again. Decisions are taken
 in `_turn` alone, which never waits; what waits (proposals, bodies) are tasks of one group.
 """
 
@@ -13,24 +13,24 @@ from typing import Any
 import structlog
 
 from raftnode.foundation.broadcast import Broadcast
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.ports import Random, SystemRandom
 from raftnode.record.commands import Changes
 from raftnode.record.model import Record
 from tasks.runtime import plan as planning
-from tasks.runtime.assignments import WantedHere
-from tasks.runtime.attention import Attention
-from tasks.runtime.blame import Blameless
+from tasks.runtime.assignments import Assignments
+from tasks.runtime.blame import NoBlame
+from tasks.runtime.claim_proposals import ClaimProposals, Proposal
 from tasks.runtime.claims import Claims
 from tasks.runtime.context import RunSettings
+from tasks.runtime.decision_log import DecisionLog
+from tasks.runtime.due_tasks import DueTasks
 from tasks.runtime.environment import BodyEnvironment
-from tasks.runtime.plan import Action, Claiming, Own, Release, Sight, Start, Stop, Wait, Wanted
-from tasks.runtime.proposals import Proposal, Proposals
+from tasks.runtime.plan import Action, Assignment, Own, PlanInput, ProposeClaim, Release, Start, Stop, Wait
+from tasks.runtime.ports import LeasePort, ReplicaPort, TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX
-from tasks.runtime.runs import Runs
-from tasks.runtime.said import Said
-from tasks.runtime.services import Databases, Lease, Replica
-from tasks.runtime.status import Status, of_body, of_wanted
+from tasks.runtime.runs import OwnRuns
+from tasks.runtime.status import LocalTaskStatus, of_body, of_wanted
 from tasks.runtime.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 PULSE_S = 0.1
 SLICE_MAX = 100
 """So many tasks are decided about before the event loop has a turn at everything else."""
-NOTHING: Mapping[str, Wanted] = {}
+NOTHING: Mapping[str, Assignment] = {}
 
 
 class Supervisor:
@@ -52,17 +52,17 @@ class Supervisor:
         self,
         own: Own,
         *,
-        replica: Replica,
-        lease: Lease,
-        databases: Databases,
+        replica: ReplicaPort,
+        lease: LeasePort,
+        databases: TaskDatabasesPort,
         directory: Path,
         bodies_running: Callable[[int], None],
         settings: RunSettings | None = None,
-        http: Http | None = None,
+        http: HttpClient | None = None,
         checkpoint_ms: int = 50,
         journal_bytes_max: int = BYTES_MAX,
         random: Random | None = None,
-        blame: Blameless | None = None,
+        blame: NoBlame | None = None,
     ) -> None:
         random = random or SystemRandom()
         self._own, self._replica, self._lease = own, replica, lease
@@ -78,30 +78,30 @@ class Supervisor:
             journal_bytes_max=journal_bytes_max,
             blame=blame,
         )
-        self._said = Said()
-        self._proposals = Proposals(replica.propose, random)
+        self._decisions = DecisionLog()
+        self._proposals = ClaimProposals(replica.propose, random)
         self._claims = Claims(
             own,
             replica=replica,
             lease=lease,
             proposals=self._proposals,
             spawn=self._spawn,
-            said=self._said,
+            decisions=self._decisions,
             answered=self._touch,
         )
-        self._runs = Runs(
+        self._runs = OwnRuns(
             replica=replica,
             lease=lease,
             environment=self._environment,
             spawn=self._spawn,
-            said=self._said,
+            decisions=self._decisions,
             bodies_running=bodies_running,
             ended=self._touch,
         )
-        self._wanted = WantedHere(own)
-        self._attention = Attention()
+        self._wanted = Assignments(own)
+        self._due = DueTasks()
         self._waits: dict[str, Wait] = {}
-        self._turns = Turns(self._turn, lambda: bool(self._attention) and self._group is not None)
+        self._turns = Turns(self._turn, lambda: bool(self._due) and self._group is not None)
         self._group: asyncio.TaskGroup | None = None
         self._closing = False
         self._changed = Broadcast()
@@ -115,7 +115,7 @@ class Supervisor:
                 self._group = group
                 group.create_task(self._environment.run())
                 # From here on each change of a claim is told; what this process holds already is looked at once.
-                self._attention.call(planning.held_here(self._replica.record, self._own))
+                self._due.call(planning.held_here(self._replica.record, self._own))
                 self._turns.now()
                 group.create_task(self._report())
                 try:
@@ -125,7 +125,7 @@ class Supervisor:
                     self._group = None
         finally:
             # Last, as the bodies use these to their end.
-            self._said.flush()
+            self._decisions.flush()
             await self._environment.close()
 
     async def stop(self, timeout_s: float) -> None:
@@ -169,7 +169,7 @@ class Supervisor:
 
     def on_tick(self, record: Record, changes: Changes) -> None:
         """The record has changed."""
-        self._attention.call(changes.claims)
+        self._due.call(changes.claims)
         self._turns.now()
 
     def on_lease(self) -> None:
@@ -178,7 +178,7 @@ class Supervisor:
 
     def _touch(self, *keys: str) -> None:
         """Something of our own has changed about these tasks. Many such changes cost one turn."""
-        self._attention.call(keys)
+        self._due.call(keys)
         self._turns.soon()
 
     # ---- decisions
@@ -195,43 +195,43 @@ class Supervisor:
             return
         self._lease.check()
         record = self._replica.record
-        wanted = self._look(record)
+        assigned = self._look(record)
         runs, claiming = self._runs, self._claims.under_way.claims.keys()
-        sight = Sight(record, self._own, self._attention.session, claiming, runs.spent, runs.bodies.epochs)
-        for key in self._attention.take(SLICE_MAX):
+        plan_input = PlanInput(record, self._own, self._due.session, claiming, runs.spent, runs.bodies.epochs)
+        for key in self._due.take(SLICE_MAX):
             self._waits.pop(key, None)
-            action = planning.action(sight, key, runs.bodies.planned(key), wanted.get(key))
+            action = planning.action(plan_input, key, runs.bodies.planned(key), assigned.get(key))
             # A task that has ended this node's last process must be known to all before it may do so again.
-            if action is not None and not (isinstance(action, Claiming | Start) and self._accused(key)):
+            if action is not None and not (isinstance(action, ProposeClaim | Start) and self._accused(key)):
                 self._do(action)
-        if self._said:
-            asyncio.get_running_loop().call_soon(self._said.flush)
+        if self._decisions:
+            asyncio.get_running_loop().call_soon(self._decisions.flush)
         self._changed.notify_all()
 
-    def _look(self, record: Record) -> Mapping[str, Wanted]:
+    def _look(self, record: Record) -> Mapping[str, Assignment]:
         """Calls the tasks about which anything has changed that `planning.action` reads."""
-        attention, session = self._attention, self._lease.session
-        wanted = NOTHING if self._closing else self._wanted(record)
+        due, session = self._due, self._lease.session
+        assigned = NOTHING if self._closing else self._wanted(record)
         # An answer counts once the record has come as far as it: decided earlier, the task would be claimed again.
-        attention.call(self._claims.under_way.landed(record.index))
-        gone = attention.compare(wanted)
+        due.call(self._claims.under_way.landed(record.index))
+        gone = due.compare(assigned)
         self._claims.forgive(gone)
         self._runs.not_wanted(gone)
-        if session != attention.session:
-            attention.session = session
-            attention.call(wanted)
-            attention.call(planning.held_here(record, self._own))
+        if session != due.session:
+            due.session = session
+            due.call(assigned)
+            due.call(planning.held_here(record, self._own))
             # What runs without a lease must stop before anything else is done.
-            attention.call_first(self._runs.bodies)
+            due.call_first(self._runs.bodies)
             self._runs.session_changed()
-        return wanted
+        return assigned
 
     def _accused(self, key: str) -> bool:
         return self._environment.blame.accuses(key)
 
     def _do(self, action: Action) -> None:
         match action:
-            case Claiming():
+            case ProposeClaim():
                 self._claims.claim(action)
             case Start():
                 self._claims.forgive([action.key])
@@ -243,14 +243,14 @@ class Supervisor:
             case Wait():
                 self._waits[action.key] = action
             case planning.Forget():
-                self._runs.forget(action.key, wanted=action.key in self._attention.wanted)
+                self._runs.forget(action.key, assigned=action.key in self._due.assigned)
                 # The task may be this node's again, and now nothing stands in the way of a new claim.
-                self._attention.call([action.key])
+                self._due.call([action.key])
                 self._turns.now()
 
     # ---- what others see
 
-    def status(self) -> Mapping[str, Status]:
+    def status(self) -> Mapping[str, LocalTaskStatus]:
         """Every task that runs here, is about to, or has not been released yet, by claim key."""
         return {key: status for key in self.claim_keys() if (status := self.status_of(key)) is not None}
 
@@ -258,12 +258,12 @@ class Supervisor:
         """The claim keys of these tasks."""
         return frozenset((*self._waits, *self._claims.under_way.claims, *self._runs.bodies))
 
-    def status_of(self, key: str) -> Status | None:
+    def status_of(self, key: str) -> LocalTaskStatus | None:
         """The task of that claim key; None if this node has nothing to do with it."""
         tag = self._own.tag
         if (body := self._runs.bodies.get(key)) is not None:
             return of_body(tag, body)
         if (proposal := self._claims.under_way.claims.get(key)) is not None:
-            return of_wanted(tag, proposal.wanted, "Claiming", error=proposal.error)
+            return of_wanted(tag, proposal.assigned, "Claiming", error=proposal.error)
         wait = self._waits.get(key)
-        return None if wait is None else of_wanted(tag, wait.wanted, "Waiting", reason=wait.reason)
+        return None if wait is None else of_wanted(tag, wait.assigned, "Waiting", reason=wait.reason)

@@ -12,7 +12,7 @@ from typing import Any
 
 from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
-from tasks.kinds.registry import Definition
+from tasks.kinds.registry import TaskDefinition
 from tasks.runtime.context import TaskContext
 
 NAME = "InstantsEtl"
@@ -25,9 +25,9 @@ class Instants:
     name = NAME
     etl_type = "Instants"
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         name = str(configuration["Name"])
-        return Definition(
+        return TaskDefinition(
             name=name, kind=NAME, key=task_key(NAME, name), configuration=json.dumps(dict(configuration)).encode()
         )
 

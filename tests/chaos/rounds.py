@@ -56,8 +56,8 @@ class Report:
 
     def text(self) -> str:
         """A summary of a few lines; the last one says whether all was kept."""
-        settled = sorted(self.settled_sec) or [0.0]
-        median, worst = settled[len(settled) // 2], settled[-1]
+        await_applied = sorted(self.settled_sec) or [0.0]
+        median, worst = await_applied[len(await_applied) // 2], await_applied[-1]
         verdict = "no violation" if not self.breaches else f"{len(self.breaches)} violations"
         return (
             f"{self.documents} documents and {self.values} commands acknowledged in {self.requests} requests, of which "

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.hard_state import HardStateFiles
 from raftnode.consensus.storage.journal import PREFIX
 from raftnode.consensus.storage.segment import HEADER_BYTES
 from raftnode.foundation.http_client import HttpError
@@ -116,7 +116,7 @@ async def caught_up(cluster: Cluster, tag: str, count: int) -> None:
 async def stopped(cluster: Cluster, tag: str) -> Path:
     """Kills the node once all it holds is known to be committed, so that no accident can pass for a crash."""
     raft = cluster.nodes[tag].data_dir / "raft"
-    files = SmallFiles(SystemDisk(), raft)
+    files = HardStateFiles(SystemDisk(), raft)
 
     async def noted() -> bool:
         status = await cluster.status(tag)

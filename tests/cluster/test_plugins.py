@@ -13,7 +13,7 @@ from tests.harness import hostile_tasks
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.plugins import install
 from tests.harness.runs import machine_ns
-from tests.unit.tasks.runtime.test_offspring import HIDING, sleeping
+from tests.unit.tasks.runtime.test_subprocesses import HIDING, sleeping
 
 DATABASE = "Plugged"
 

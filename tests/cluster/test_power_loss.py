@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.hard_state import HardStateFiles
 from tests.cluster.test_recovery_by_hand import FLAGS
 from tests.harness.cluster import Cluster
 
@@ -26,7 +26,7 @@ async def test_nodes_that_were_replaced_under_their_tags_meet_again_although_eve
         assert (now["A"] == first["A"], now["B"] == first["B"], now["C"] == first["C"]) == (True, False, False)
         for tag in "ABC":
             await cluster.kill(tag)
-            SmallFiles(SystemDisk(), cluster.nodes[tag].data_dir / "raft").store_commit(before)
+            HardStateFiles(SystemDisk(), cluster.nodes[tag].data_dir / "raft").store_commit(before)
         for tag in "ABC":
             cluster.start(tag)
         for tag in "ABC":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.hard_state import HardStateFiles
 from raftnode.record.model import GENERATION_STRIDE
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap
@@ -114,7 +114,7 @@ async def test_a_node_of_before_that_comes_back_after_a_forced_recovery_is_not_l
         status = await cluster.status("B")
         assert status is not None
         applied = status["Node"]["AppliedIndex"]
-        files = SmallFiles(SystemDisk(), cluster.nodes["B"].data_dir / "raft")
+        files = HardStateFiles(SystemDisk(), cluster.nodes["B"].data_dir / "raft")
         await cluster.wait_until(lambda: files.load_commit() >= applied, "B to note what is committed")
         for tag in "ABC":
             await cluster.kill(tag)

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 from raftnode.consensus import messages, proposals
-from raftnode.consensus.messages import AnyMessage, Append, Piece, Pulse, TimeoutNow
+from raftnode.consensus.messages import AnyMessage, AppendEntries, SnapshotChunk, SnapshotHeartbeat, TimeoutNow
 from raftnode.consensus.model import Peer
-from raftnode.consensus.transport import handshake as hello
+from raftnode.consensus.transport import handshake as handshake
 from raftnode.consensus.transport.connection import HEADER, framed
-from raftnode.consensus.transport.handshake import HELLO_BYTES_MAX, PROTOCOL_VERSION, Hello
+from raftnode.consensus.transport.handshake import HELLO_BYTES_MAX, PROTOCOL_VERSION, Handshake
 from raftnode.consensus.transport.raft_channel import PROPOSAL_CHANNEL, RAFT_CHANNEL
-from raftnode.foundation.decoding import UNREADABLE
+from raftnode.foundation.decoding import DECODE_ERRORS
 from raftnode.lease.messages import Beat, Report, Stamp
 from raftnode.liveness import heartbeat
 from raftnode.record.commands import Checkpoint, ClaimTask, DeleteIndex, SetDatabaseState, encode
@@ -51,7 +51,7 @@ class Frames:
     def __init__(self, random: Random, *, cluster: str, tag: str, membership_index: int, mark: Path) -> None:
         self.random = random
         self.term = 0
-        self._hello = Hello(PROTOCOL_VERSION, cluster, tag, f"{tag:x>32}", 1, 1, membership_index)
+        self._hello = Handshake(PROTOCOL_VERSION, cluster, tag, f"{tag:x>32}", 1, 1, membership_index)
         self._bomb = pickletools.optimize(pickle.dumps(Bomb(mark)))
         self._sent: list[bytes] = []
 
@@ -59,11 +59,11 @@ class Frames:
 
     def greeting(self) -> bytes:
         """The one that is let in."""
-        return framed(hello.encode(self._hello))
+        return framed(handshake.encode(self._hello))
 
     def no_greeting(self) -> bytes:
         """The first bytes of a stranger, who must not be let in."""
-        random, good = self.random, hello.encode(self._hello)
+        random, good = self.random, handshake.encode(self._hello)
         ways: list[Callable[[], bytes]] = [
             lambda: random.randbytes(random.randint(1, 200)),
             lambda: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -80,8 +80,8 @@ class Frames:
     def _unwelcome(self, greeting: bytes) -> bytes:
         """The bytes, unless a node would take them for a greeting of somebody."""
         try:
-            hello.decode(greeting)
-        except UNREADABLE:
+            handshake.decode(greeting)
+        except DECODE_ERRORS:
             return greeting
         return b"\xc1"
 
@@ -131,13 +131,15 @@ class Frames:
         try:
             if channel == RAFT_CHANNEL:
                 message = messages.decode(data)
-                leads = isinstance(message, Append | Pulse | Piece | TimeoutNow)
+                leads = isinstance(message, AppendEntries | SnapshotHeartbeat | SnapshotChunk | TimeoutNow)
                 return message.term < self.term if leads else message.term <= self.term
             if channel == heartbeat.CHANNEL:
                 return bool(heartbeat._decoder.decode(data).term <= self.term)
             asked = proposals._decoder.decode(data)
-            return not (isinstance(asked, proposals._Ask) and isinstance(asked.request, proposals.HandOver))
-        except UNREADABLE:
+            return not (
+                isinstance(asked, proposals._ForwardedRequest) and isinstance(asked.request, proposals.TransferRequest)
+            )
+        except DECODE_ERRORS:
             return True
 
     # good messages
@@ -160,34 +162,36 @@ class Frames:
         )
         flag = random.random() < 0.5
         choices: list[AnyMessage] = [
-            Append(term, first, entry_term, entries, index(), random.randint(-1, 9)),
-            messages.Appended(term, index(), flag, not flag, random.randint(-1, 9)),
-            Pulse(term),
+            AppendEntries(term, first, entry_term, entries, index(), random.randint(-1, 9)),
+            messages.AppendResponse(term, index(), flag, not flag, random.randint(-1, 9)),
+            SnapshotHeartbeat(term),
             messages.PreVote(term, random.getrandbits(60), index(), entry_term),
-            messages.PreVoted(term, random.getrandbits(60), flag),
+            messages.PreVoteGranted(term, random.getrandbits(60), flag),
             messages.RequestVote(term, index(), entry_term),
-            messages.Voted(term),
+            messages.VoteGranted(term),
             TimeoutNow(term),
-            Piece(term, index(), entry_term, index(), index(), random.randbytes(50)),
-            messages.PieceTaken(term, index(), index()),
+            SnapshotChunk(term, index(), entry_term, index(), index(), random.randbytes(50)),
+            messages.SnapshotChunkAck(term, index(), index()),
         ]
         return random.choice(choices)
 
-    def _proposal(self) -> proposals._Ask | proposals._Placed | proposals._Denied:
+    def _proposal(self) -> proposals._ForwardedRequest | proposals._Accepted | proposals._Rejected:
         random, number = self.random, self.random.randint(0, 20)
         garbage = random.randbytes(random.randint(0, 60))
         requests: list[proposals.AnyRequest] = [
-            proposals.Command(self._command()),
-            proposals.Command(bent(random, self._command())),
-            proposals.Command(strange_message(random, self._command())),
-            proposals.Command(garbage),
-            proposals.Barrier(),
-            proposals.AddPeer(Peer("Y", "127.0.0.1:1", random.random() < 0.5), garbage),
-            proposals.RemovePeer(random.choice("ABCXY"), garbage),
+            proposals.CommandRequest(self._command()),
+            proposals.CommandRequest(bent(random, self._command())),
+            proposals.CommandRequest(strange_message(random, self._command())),
+            proposals.CommandRequest(garbage),
+            proposals.BarrierRequest(),
+            proposals.AddPeerRequest(Peer("Y", "127.0.0.1:1", random.random() < 0.5), garbage),
+            proposals.RemovePeerRequest(random.choice("ABCXY"), garbage),
         ]
         if random.random() < 0.2:
-            return random.choice((proposals._Placed(number, self._index(), self.term), proposals._Denied(number, "no")))
-        return proposals._Ask(number, random.choice(requests))
+            return random.choice(
+                (proposals._Accepted(number, self._index(), self.term), proposals._Rejected(number, "no"))
+            )
+        return proposals._ForwardedRequest(number, random.choice(requests))
 
     def _command(self) -> bytes:
         random = self.random

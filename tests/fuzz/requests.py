@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from raftnode.documents.replication.sender import DEFLATED, PLAIN, encode
-from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.model import Document, ReplicationBatch
 from tests.fuzz.mutate import bent, strange, strange_message
 from tests.unit.web.routes import GOOD, ROUTES, Route
 
@@ -109,7 +109,7 @@ class Requests:
         random = self._random
         first, self._sent = self._sent, self._sent + 3
         documents = tuple(self._document(first + n, f"B:{first + n}-{SOURCE}", n == 3) for n in range(1, 4))
-        packed = encode(Stretch(SOURCE, first, first + 3, f"B:{first + 3}-{SOURCE}", documents))
+        packed = encode(ReplicationBatch(SOURCE, first, first + 3, f"B:{first + 3}-{SOURCE}", documents))
         how = random.random()
         body = strange_message(random, packed[1:]) if how < 0.5 else bent(random, packed[1:])
         compression, body = (DEFLATED, zlib.compress(body)) if random.random() < 0.2 else (PLAIN, body)

@@ -90,7 +90,7 @@ class Raider:
                 channel, payload = self._pair(await reader.readexactly(length))
                 if channel == RAFT_CHANNEL:
                     message = messages.decode(payload)
-                    if isinstance(message, messages.PreVoted) and message.nonce == nonce:
+                    if isinstance(message, messages.PreVoteGranted) and message.nonce == nonce:
                         return
 
     @staticmethod

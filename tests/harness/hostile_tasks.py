@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raftnode.record.model import Database, Traits
+from raftnode.record.model import Database, KindTraits
 from raftnode.record.ownership import task_key
-from tasks.kinds.registry import Definition
+from tasks.kinds.registry import TaskDefinition
 from tasks.runtime.context import TaskContext
 
 NAME = "HostileEtl"
@@ -21,15 +21,15 @@ class Hostile:
     name = NAME
     etl_type = "Hostile"
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         name = str(configuration["Name"])
-        return Definition(
+        return TaskDefinition(
             name=name,
             kind=NAME,
             key=task_key(NAME, name),
             configuration=json.dumps(dict(configuration)).encode(),
             mentor=configuration.get("MentorNode"),
-            traits=Traits(partition_tolerant=bool(configuration.get("Tolerant"))),
+            traits=KindTraits(partition_tolerant=bool(configuration.get("Tolerant"))),
         )
 
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:

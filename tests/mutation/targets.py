@@ -13,7 +13,10 @@ TESTS = {
     "raftnode/record": ("tests/unit/record", "tests/properties/test_whatif.py", "tests/properties/test_recovery.py"),
     "observer/rules": ("tests/unit/observer/rules", "tests/properties/test_observer_rules.py"),
     "tasks/runtime/plan.py": ("tests/unit/tasks/runtime/test_plan.py", "tests/properties/test_tasks_plan.py"),
-    "raftnode/consensus/engine/screen.py": ("tests/unit/consensus/engine", "tests/properties/test_raft_screen.py"),
+    "raftnode/consensus/engine/message_filter.py": (
+        "tests/unit/consensus/engine",
+        "tests/properties/test_message_filter.py",
+    ),
 }
 
 

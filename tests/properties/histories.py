@@ -32,7 +32,7 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import ClusterNode, Database, Progress, Record, Topology, Traits
+from raftnode.record.model import ClusterNode, Database, KindTraits, Progress, Record, Topology
 from raftnode.record.ownership import responsible_node, task_key
 from tests.unit.record.build import KIND, Cluster, node
 
@@ -132,7 +132,7 @@ def _put_task(record: Record, chance: Chance) -> Command:
         id=id if chance.random() < 0.5 else 0,
         mentor=chance.choice((None, *TAGS)),
         pinned=chance.random() < 0.3,
-        traits=Traits(sticky=chance.random() < 0.3),
+        traits=KindTraits(sticky=chance.random() < 0.3),
         reset=chance.random() < 0.2,
     )
 

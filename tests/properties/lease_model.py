@@ -1,7 +1,7 @@
 """A randomised model of a cluster that runs one task under the real lease: small Raft, bad network, bad
 clocks.
 
-Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as `raftnode.foundation.margins` allows.
+Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as `raftnode.foundation.clock_margins` allows.
 Raft is reduced to terms, votes and whole logs; claims, sessions and voids follow the rules of the record.
 Bodies stop as late as they may. The things checked are that no two bodies exist at once and that no claim is
 void while its body lives, whatever the network, pauses, crashes and elections do.
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from config.timings import rehab_ms_min
 from raftnode import lease as rules
-from raftnode.lease import Incarnation, Lease, Now, View
+from raftnode.lease import Incarnation, LeaseState, Now, RaftView
 from raftnode.record.model import Timings
 from tests.clocks import FASTEST, SLOWEST
 
@@ -112,7 +112,7 @@ class Node:
         self.boot += 1
         self.started = self.world.step
         self.process = Incarnation(self.boot, self.nonce())
-        self.lease: Lease = rules.new_lease(self.tag, *self.process)
+        self.lease: LeaseState = rules.new_lease(self.tag, *self.process)
         self.record = Record(self.world.tags, self.world.tags[-1])
         self.role = "Follower"
         self.leader: str | None = None
@@ -139,11 +139,11 @@ class Node:
     def now(self) -> Now:
         return Now(self.ns, self.ns, self.ns // MS)
 
-    def view(self) -> View:
+    def view(self) -> RaftView:
         role: Any = self.role
         if role == "Leader" and self.applied < self.noop:
             role = "LeaderElect"
-        return View(
+        return RaftView(
             role=role,
             term=self.term,
             voters=frozenset(self.world.voters),

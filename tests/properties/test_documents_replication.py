@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from raftnode.documents import change_vector as cv
 from raftnode.documents.store import reads, rows, sqlite, writes
 from raftnode.documents.store.body import prepare
-from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Batch, Document, Stretch, new_database_id
+from raftnode.documents.store.cleaning import ConsumedUpTo
+from raftnode.documents.store.model import Batch, Document, ReplicationBatch, new_database_id
 from raftnode.documents.store.writes import Writer
 
 DOCUMENTS = [f"d/{n}" for n in range(3)]
@@ -76,7 +76,7 @@ class Write(NamedTuple):
 
 class InFlight(NamedTuple):
     destination: Node
-    stretch: Stretch
+    replication_batch: ReplicationBatch
 
 
 class World:
@@ -112,7 +112,7 @@ class World:
         after = max(0, accepted - back)
         batch = source.after(after, limit)
         known = destination.known_before[-1 - stale % len(destination.known_before)]
-        stretch = Stretch(
+        replication_batch = ReplicationBatch(
             source=source.id,
             documents=tuple(item for item in batch.items if not cv.dominates(known, item.change_vector)),
             after_etag=after,
@@ -120,7 +120,7 @@ class World:
             knowledge=batch.change_vector,
             purged_last_modified=batch.purged_last_modified,
         )
-        self.in_flight.append(InFlight(destination, stretch))
+        self.in_flight.append(InFlight(destination, replication_batch))
 
     def deliver(self, index: int, again: bool) -> None:
         if not self.in_flight:
@@ -131,7 +131,7 @@ class World:
         if flight.destination not in self.nodes:
             return
         with flight.destination.transaction() as writer:
-            writer.merge(flight.stretch)
+            writer.merge(flight.replication_batch)
 
     def work(self, holder: Node, limit: int, checkpoint: bool) -> bool:
         """A task's turn on a node. Without the checkpoint it is as if the node had died just before it."""
@@ -150,7 +150,7 @@ class World:
         task = self.cursors.get(node.id, 0), self.progress
         before = {id: row for id in DOCUMENTS if (row := node.row(id)) is not None}
         with node.transaction() as writer:
-            writer.purge(Passed(min(passed), (task,) if self.with_task else ()))
+            writer.purge(ConsumedUpTo(min(passed), (task,) if self.with_task else ()))
         for id, row in before.items():
             if node.row(id) is None:
                 assert row.deleted
@@ -294,7 +294,7 @@ def act(world: World, action: Action) -> None:
         case ("compact", int(node), int(back)):
             with world.nodes[node].transaction() as writer:
                 nobody = ((0, ""),)
-                writer.purge(Passed(max(0, writer.state.last_etag - back), nobody))
+                writer.purge(ConsumedUpTo(max(0, writer.state.last_etag - back), nobody))
         case ("settle", int(rounds), bool(clean_up)):
             world.settle(rounds)
             if clean_up:

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode import lease as rules
-from raftnode.lease import Authority, Beat, Holder, Incarnation, Now, Report, Stamp, View
+from raftnode.lease import Authority, Beat, Incarnation, LeaseHolder, Now, RaftView, Report, Stamp
 from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.messages import lease_ns
@@ -74,22 +74,22 @@ def nothing(timings: Timings) -> int:
     return 0
 
 
-def from_receipt(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
-    return holding.renewed(holder, now.hold_ns + lease_ns(TIMINGS), now)
+def from_receipt(holder: LeaseHolder, beat: Beat, view: RaftView, now: Now) -> LeaseHolder:
+    return holding.renewed(holder, now.elapsed_upper_ns + lease_ns(TIMINGS), now)
 
 
 def without_end(authority: Authority, timings: Timings, now: Now) -> int:
-    return now.hold_ns + lease_ns(timings)
+    return now.elapsed_upper_ns + lease_ns(timings)
 
 
 def echoed_though_not_accepted(
-    authority: Authority, tag: str, report: Report, view: View, own: Stamp, now: Now, rule: Any = leadership.heard
+    authority: Authority, tag: str, report: Report, view: RaftView, own: Stamp, now: Now, rule: Any = leadership.heard
 ) -> Authority:
     authority = rule(authority, tag, report, view, own, now)
     return replace(authority, peers=authority.peers.set(tag, replace(authority.peers[tag], stamp=report.stamp)))
 
 
-def to_whom_it_heard(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+def to_whom_it_heard(authority: Authority, tag: str, view: RaftView, own: Stamp) -> Beat:
     peer = authority.peers.get(tag)
     echo = peer.stamp if peer and view.role == "Leader" else None
     return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)

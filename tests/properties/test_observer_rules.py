@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Holder, Limits, NodeFacts
+from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
@@ -52,9 +52,9 @@ def all_facts(draw: st.DrawFn) -> Facts:
         now_ms=NOW_MS,
         void_allowed=draw(st.booleans()),
         silence_ms=750,
-        limits=Limits(stabilization_ms=5000, rotate_ms=1000, replace_ms=1000, distance_max=1),
+        limits=ObserverLimits(stabilization_ms=5000, rotate_ms=1000, replace_ms=1000, distance_max=1),
         nodes={node.tag: node for node in known},
-        over=draw(st.frozensets(st.builds(Holder, st.sampled_from(TAGS), st.integers(1, 2), st.integers(0, 2)))),
+        over=draw(st.frozensets(st.builds(ClaimHolder, st.sampled_from(TAGS), st.integers(1, 2), st.integers(0, 2)))),
     )
 
 
@@ -92,11 +92,11 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
         assert gone == set(new.demoted)
         assert gone <= set(after.rehabs)
         assert len(set(after.members) - set(before.members)) <= 1
-        assert any(said.database == new.database and said.key is None for said in verdict.said)
+        assert any(sentences.database == new.database and sentences.key is None for sentences in verdict.sentences)
     for end in verdict.voids:
         claim = record.claims[end.key]
         assert (claim.state, claim.epoch) == ("Held", end.epoch)
-        assert Holder(claim.tag, claim.boot, claim.nonce) in seen.over
+        assert ClaimHolder(claim.tag, claim.boot, claim.nonce) in seen.over
 
 
 @settings(max_examples=150, deadline=None)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.record.model import Claim, ClusterNode, Database, Record, Task, Topology, Traits, claim_key
+from raftnode.record.model import Claim, ClusterNode, Database, KindTraits, Record, Task, Topology, claim_key
 from raftnode.record.ownership import responsible_node, task_key
 from raftnode.record.snapshot import frames, read
 
@@ -120,7 +120,7 @@ def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_all
         mentor=data.draw(st.none() | tags),
         pinned=data.draw(st.booleans()),
         requires=("ssd",) if data.draw(st.booleans()) else (),
-        traits=Traits(sticky=data.draw(st.booleans()), resource_heavy=data.draw(st.booleans())),
+        traits=KindTraits(sticky=data.draw(st.booleans()), resource_heavy=data.draw(st.booleans())),
     )
     deletion: Map[str, str] = Map(dict.fromkeys(data.draw(st.sets(tags, max_size=2)), "HardDelete"))
     database = Database(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from raftnode.consensus.engine import Refused
+from raftnode.consensus.engine import RequestRefused
 from raftnode.consensus.model import Add, Peer
 from tests.unit.consensus.simulated import SimulatedNode, World
 
@@ -47,7 +47,7 @@ def change_membership(world: World) -> None:
         now = next(peer for peer in node.engine.status.peers if peer.tag == "E")
         try:
             node.engine.propose_change(Add(Peer("E", now.address, not now.voter)), b"E becomes the other")
-        except Refused:
+        except RequestRefused:
             continue
 
 

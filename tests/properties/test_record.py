@@ -15,7 +15,7 @@ from msgspec.msgpack import encode as encode_msgpack
 
 from raftnode.record.commands import Checkpoint, ClaimTask, Decide, Entry, ReleaseTask, encode
 from raftnode.record.machine import apply
-from raftnode.record.model import Claim, Record, Result, enc_hook
+from raftnode.record.model import Claim, CommandResult, Record, enc_hook
 from raftnode.record.ownership import responsible_node, tasks_of
 from raftnode.record.snapshot import frames, read
 from tests.properties.histories import play
@@ -166,7 +166,7 @@ def answers(log: bytes) -> str:
     return "\n".join(lines)
 
 
-def _shown(value: Record | Result) -> str:
+def _shown(value: Record | CommandResult) -> str:
     """With maps in order; all else is in the order it has."""
     return encode_json(to_builtins(value, str_keys=True, enc_hook=enc_hook), order="sorted").decode()
 

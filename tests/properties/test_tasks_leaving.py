@@ -18,11 +18,11 @@ from msgspec.structs import replace
 from raftnode.documents import change_vector
 from raftnode.documents.store import reads, rows, writes
 from raftnode.documents.store.body import prepare
-from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.cleaning import ConsumedUpTo
+from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.foundation.names import fold
 from tasks.kinds.sql_etl.configuration import TransformConfiguration
-from tasks.kinds.sql_etl.stream import Stream, TransformProgress
+from tasks.kinds.sql_etl.stream import TransformProgress, TransformStream
 from tests.properties.test_documents_replication import Clock, Node
 
 IDS = ("orders/1", "Orders/1", "ORDERS/1", "x/2", "X/2")
@@ -87,7 +87,9 @@ class World:
         new = [d for d in batch.items if not change_vector.dominates(destination.knowledge, d.change_vector)]
         with destination.transaction() as writer:
             writer.merge(
-                Stretch(source.id, after, batch.last_etag, batch.change_vector, tuple(new), batch.purged_last_modified)
+                ReplicationBatch(
+                    source.id, after, batch.last_etag, batch.change_vector, tuple(new), batch.purged_last_modified
+                )
             )
 
     def work(self) -> None:
@@ -96,7 +98,9 @@ class World:
         self.carry(self.node(), (*transforms, INSERTS), self.chance.choice([1, 2, 100]))
 
     def carry(self, holder: Node, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
-        streams = [Stream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms]
+        streams = [
+            TransformStream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms
+        ]
         moved = False
         for stream in [stream for stream in streams if stream.enabled]:
             own = (holder.tag, holder.id)
@@ -133,7 +137,7 @@ class World:
             change_vector.meet(*(progress.change_vector for progress in self.progress.values())),
         )
         with node.transaction() as writer:
-            writer.purge(Passed(min(places), (task,)))
+            writer.purge(ConsumedUpTo(min(places), (task,)))
 
     def settle(self) -> None:
         for source, destination in [*permutations(self.nodes, 2)] * 4:

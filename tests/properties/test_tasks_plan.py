@@ -22,7 +22,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
-from tasks.runtime.plan import Body, Claiming, Forget, Own, Release, Start, Stop, plan, wanted_here
+from tasks.runtime.plan import Forget, Own, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
 from tests.unit.record.build import KIND, NONCE, Cluster
 
 TAGS = ("A", "B", "C")
@@ -37,7 +37,7 @@ class Process:
     boot: int = 1
     session: int | None = 1
     sessions: int = 1
-    bodies: dict[str, Body] = field(default_factory=dict)
+    bodies: dict[str, OwnRun] = field(default_factory=dict)
     tasks: dict[int, tuple[int, str]] = field(default_factory=dict)
     claiming: set[str] = field(default_factory=set)
     spent: set[int] = field(default_factory=set)
@@ -90,19 +90,19 @@ class World:
             spent=frozenset() if self.mutant == "spent" else node.spent,
         ):
             match action:
-                case Claiming(key, wanted, of_session):
+                case ProposeClaim(key, assigned, of_session):
                     assert of_session == session
                     assert key not in node.bodies
                     node.claiming.add(key)
-                    self.wire.append((node, self._claim(node, wanted.database, wanted.task.name, of_session)))
-                case Start(key, wanted, epoch, of_session):
+                    self.wire.append((node, self._claim(node, assigned.database, assigned.task.name, of_session)))
+                case Start(key, assigned, epoch, of_session):
                     assert key not in node.bodies
                     if not self.mutant:
                         assert epoch not in self.started
                     self.started.add(epoch)
                     node.spent.add(epoch)
-                    node.tasks[epoch] = (wanted.task.id, key)
-                    node.bodies[key] = Body(epoch, of_session, wanted.fingerprint, "Running")
+                    node.tasks[epoch] = (assigned.task.id, key)
+                    node.bodies[key] = OwnRun(epoch, of_session, assigned.fingerprint, "Running")
                 case Stop(key, reason):
                     assert reason
                     node.bodies[key] = replace(node.bodies[key], state="Stopping")
@@ -112,7 +112,7 @@ class World:
                 case Forget(key):
                     assert node.bodies.pop(key).state == "Ended"
 
-        here = wanted_here(node.view, node.own)
+        here = assignments_of_node(node.view, node.own)
         for name, body in node.bodies.items():
             if body.state == "Running":
                 assert body.session == session
@@ -362,6 +362,6 @@ def test_wanted_names_only_the_tasks_of_this_node() -> None:
     cluster.create(*TAGS)
     for n in range(20):
         cluster.task(f"t{n}")
-    shares = [wanted_here(cluster.record, Own(tag, f"id-{tag}", 1)).keys() for tag in TAGS]
+    shares = [assignments_of_node(cluster.record, Own(tag, f"id-{tag}", 1)).keys() for tag in TAGS]
     assert all(shares)
     assert sum(len(share) for share in shares) == len(set().union(*shares)) == 20

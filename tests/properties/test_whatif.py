@@ -10,9 +10,9 @@ from observer.rules.decide import after_loss, decide
 from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits, SuspendObserver
 from raftnode.record.commands.observer import Decide
-from raftnode.record.model import Record, Traits
+from raftnode.record.model import KindTraits, Record
 from raftnode.record.ownership import responsible_node
-from raftnode.record.whatif import Forecast, Supposition, what_if
+from raftnode.record.whatif import Forecast, Scenario, what_if
 from tests.properties.histories import play
 from tests.unit.observer.build import LIMITS
 from tests.unit.record.build import KIND, Cluster
@@ -31,7 +31,7 @@ def cluster_of(chance: random.Random) -> Cluster:
             key=chance.getrandbits(64),
             mentor=chance.choice((None, *TAGS)),
             pinned=chance.random() < 0.3,
-            traits=Traits(sticky=chance.random() < 0.3, grace_min=1),
+            traits=KindTraits(sticky=chance.random() < 0.3, grace_min=1),
             requires=("ssd",) if chance.random() < 0.2 else (),
         )
         placed = cluster.placed(f"t{number}").node
@@ -75,7 +75,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
     drained = tuple(tag for tag in TAGS if chance.random() < 0.2)
     weights = {tag: chance.randint(1, 5) for tag in TAGS if chance.random() < 0.3}
     lost = tuple(chance.sample(TAGS, chance.randint(0, 2)))
-    supposition = Supposition(drained=drained, weights=weights, lost=lost)
+    scenario = Scenario(drained=drained, weights=weights, lost=lost)
     steps: list[Command] = [SetDraining(tag=tag, draining=True) for tag in drained]
     steps += [SetNodeTraits(tag=tag, weight=weight) for tag, weight in weights.items()]
     for step in steps:
@@ -83,7 +83,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
     decision = observed(cluster.record, lost)
     if decision is not None:
         cluster.do(decision)
-    forecast = what_if(before, supposition, after_loss=after_loss)
+    forecast = what_if(before, scenario, after_loss=after_loss)
     assert forecast_nodes(before, forecast) == nodes(cluster.record)
     assert not {fate.target for fate in forecast.moves} & {*lost, None}
     moved = {fate.task_id for fate in forecast.moves}
@@ -98,7 +98,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
 def test_any_record_can_be_asked(seed: int, length: int, lost: list[str], drained: list[str]) -> None:
     _, records = play(seed, length)
     record = records[-1]
-    known = Supposition(
+    known = Scenario(
         lost=tuple(tag for tag in lost if tag in record.nodes),
         drained=tuple(tag for tag in drained if tag in record.nodes),
     )

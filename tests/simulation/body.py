@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raftnode.record.model import Database, Progress
-from tasks.kinds.registry import Definition, Superseded
+from tasks.kinds.registry import RunSuperseded, TaskDefinition
 from tasks.runtime.context import TaskContext
 from tests.simulation.loop import PROCESS
 
@@ -58,7 +58,7 @@ class SimSteps:
     name = NAME
     etl_type = None
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         raise NotImplementedError("operators of the simulated world write their commands themselves")
 
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:
@@ -85,14 +85,14 @@ class SimSteps:
         context.check()
         step = await self._ask(world, lambda: sink.begin(run.epoch))
         if step is None:
-            raise Superseded("a newer run has reached the sink")
+            raise RunSuperseded("a newer run has reached the sink")
         while True:
             await context.sleep(chance.uniform(*STEP_S))
             context.check()
             step += 1
             taken = await self._ask(world, lambda step=step: sink.write(run.epoch, step))
             if not taken:
-                raise Superseded("a newer run has reached the sink")
+                raise RunSuperseded("a newer run has reached the sink")
             progress = Progress(generation=run.generation, epoch=run.epoch, processed=step)
             if chance.random() < 0.2:
                 await context.checkpoint(progress)

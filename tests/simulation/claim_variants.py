@@ -24,7 +24,7 @@ def grant_over_a_held_claim(patch: Patch) -> None:
 
     def about_task(record: Record, own: plan.Own, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
         action = about(record, own, session, key, want, *rest)
-        return plan.Claiming(key, want, session) if isinstance(action, plan.Wait) else action
+        return plan.ProposeClaim(key, want, session) if isinstance(action, plan.Wait) else action
 
     patch.setattr(ClaimTask, "apply", apply)
     patch.setattr(plan, "_about_task", about_task)
@@ -50,7 +50,7 @@ def claim_outlives_its_session(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.Body, want: Any
+        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> list[plan.Action]:
         if body.state == "Ended" and want is not None and session not in (None, body.session):
             return [plan.Forget(key)]
@@ -84,7 +84,7 @@ def grant_over_a_former_process(patch: Patch) -> None:
     def about_task(record: Record, own: plan.Own, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
         action, claim = about(record, own, session, key, want, *rest), record.claims.get(key)
         waits = isinstance(action, plan.Wait) and claim is not None and _of_this_node(claim, own)
-        return plan.Claiming(key, want, session) if waits else action
+        return plan.ProposeClaim(key, want, session) if waits else action
 
     patch.setattr(ClaimTask, "apply", apply)
     patch.setattr(plan, "_about_task", about_task)
@@ -95,7 +95,7 @@ def spent_epoch_runs_again(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.Body, want: Any
+        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> list[plan.Action]:
         if body.state == "Ended" and want is not None and session == body.session:
             return [plan.Forget(key)]
@@ -110,7 +110,7 @@ def release_before_the_end(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.Body, want: Any
+        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> list[plan.Action]:
         if body.state == "Stopping" and plan._holds(record.claims.get(key), own, body.epoch):
             return [plan.Release(key, body.epoch, "told to stop")]

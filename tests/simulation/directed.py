@@ -130,18 +130,18 @@ def _decide_too_late(world: World) -> None:
     heirs = [tag for tag in world.machines if _follows(world, tag) and tag not in members[:1]]
     if len(leading) != 1 or not members or not heirs:
         return
-    leader, member, heir = leading[0], members[0], heirs[0]
+    leader, member, transfer_target = leading[0], members[0], heirs[0]
     others = [tag for tag in world.machines if tag != leader]
     ways = {(leader, tag) for tag in others} | {(tag, leader) for tag in others}
     world.note(f"{leader} does not hear {member}, and will decide too late")
     world.network.cut_ways({(member, leader)})
 
-    def hand_over() -> None:
+    def transfer_leadership() -> None:
         world.network.cut_ways(ways)
-        if _follows(world, heir):
-            _stand(world, heir, leader)
+        if _follows(world, transfer_target):
+            _stand(world, transfer_target, leader)
 
-    world.later(1.5, hand_over)
+    world.later(1.5, transfer_leadership)
     world.later(3.5, lambda: _lag(world, member, 1.7))
     world.later(3.6, lambda: world.network.cut.difference_update(ways))
 
@@ -180,8 +180,8 @@ def _until_decided(world: World, leader: Machine, member: str, heirs: list[Machi
     world.later(9.0, leader.start)
     world.network.heal()
     won: list[str] = []
-    for heir in heirs:
-        heir.raft.on_role_change.append(partial(_hears_only, world, won, heir.tag, member))
+    for transfer_target in heirs:
+        transfer_target.raft.on_role_change.append(partial(_hears_only, world, won, transfer_target.tag, member))
 
 
 def _has_decision(machine: Machine) -> bool:

@@ -78,10 +78,10 @@ class Faults:
         else:
             self._cut({(other, tag) for other in some}, f"{tag} does not hear {''.join(some)}")
 
-    def _cut(self, ways: set[tuple[str, str]], said: str) -> None:
+    def _cut(self, ways: set[tuple[str, str]], sentences: str) -> None:
         network = self._world.network
         for_s = self._span_s(0.3, 9)
-        self._world.note(f"{said}, for {for_s:.2f} s")
+        self._world.note(f"{sentences}, for {for_s:.2f} s")
         network.cut_ways(ways)
         self._world.later(for_s, lambda: network.cut.difference_update(ways))
 

@@ -18,7 +18,7 @@ from raftnode.consensus.storage import offline
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.offline import LastEntry
 from raftnode.consensus.storage.snapshot import SnapshotStore
-from raftnode.record.model import Database, Record, Result
+from raftnode.record.model import CommandResult, Database, Record
 from tests.simulation.checkers import digest
 from tests.simulation.node import Machine
 
@@ -70,7 +70,7 @@ class Watched(Replica):
         super().restore(chunks)
         self.base = self.record.index
 
-    def apply(self, index: int, term: int, command: bytes) -> Result:
+    def apply(self, index: int, term: int, command: bytes) -> CommandResult:
         result = super().apply(index, term, command)
         self.commands[index] = digest(command)
         self.strayed |= index == self._reached.index and self.record != self._reached

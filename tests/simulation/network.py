@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from raftnode.cluster.replica import Replica
-from raftnode.consensus.transport.handshake import Door, Hello, Refusal, is_impostor, is_removed, judge, superseded
+from raftnode.consensus.transport.handshake import (
+    Handshake,
+    HandshakeContext,
+    HandshakeRefusal,
+    is_impostor,
+    is_removed,
+    judge,
+    superseded,
+)
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ RETRY_S = (0.05, 0.4)
 class Transport:
     """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
 
-    def __init__(self, network: "Network", process: Process, who: Hello, host: str, replica: Replica) -> None:
+    def __init__(self, network: "Network", process: Process, who: Handshake, host: str, replica: Replica) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
         self.on_impostor: list[Callable[[str, str, bool], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
@@ -36,7 +44,7 @@ class Transport:
         self.tag, self.host = who.tag, host
         self.process = process
         self.peers: dict[str, str] = {}
-        self.met: dict[str, Hello] = {}
+        self.met: dict[str, Handshake] = {}
         self._network = network
         self._who = who
         self._replica = replica
@@ -82,23 +90,23 @@ class Transport:
             if superseded(self.met[tag], self._replica.announced(tag)):
                 self._drop(tag)
 
-    def hello(self) -> Hello:
+    def handshake(self) -> Handshake:
         """What this end says first."""
         return self._who
 
-    def refusal_of(self, hello: Hello) -> Refusal | None:
+    def refusal_of(self, handshake: Handshake) -> HandshakeRefusal | None:
         """Why this end does not take the other one's word; None if it does."""
-        door = Door(
+        door = HandshakeContext(
             self._who,
             self.met,
             self.peers,
-            node_id=self._replica.node_id_of(hello.tag),
-            announced=self._replica.announced(hello.tag),
+            node_id=self._replica.node_id_of(handshake.tag),
+            announced=self._replica.announced(handshake.tag),
             connected=self._up,
         )
-        return judge(hello, door)
+        return judge(handshake, door)
 
-    def refused(self, by: str, refusal: Refusal) -> None:
+    def refused(self, by: str, refusal: HandshakeRefusal) -> None:
         """The other end does not take this one's word."""
         if is_impostor(refusal, self._who.membership_index):
             for tell in self.on_impostor:
@@ -114,14 +122,14 @@ class Transport:
             if handler is not None:
                 handler(sender.tag, payload)
 
-    def told(self, tag: str, host: str, up: bool, hello: Hello | None) -> None:
+    def told(self, tag: str, host: str, up: bool, handshake: Handshake | None) -> None:
         """The connection came up or was lost."""
         before = self._up.get(tag)
         if up == (before == host):
             return
         if up:
-            assert hello is not None
-            self.met[tag] = hello
+            assert handshake is not None
+            self.met[tag] = handshake
             if before is not None:
                 self.told(tag, before, False, None)
                 self._network.drop(self.host, before)
@@ -235,7 +243,7 @@ class Network:
             return False
         met = True
         for end, guest in ((one, other), (other, one)):
-            refusal = end.refusal_of(guest.hello())
+            refusal = end.refusal_of(guest.handshake())
             if refusal is not None:
                 met = False
                 self._loop.call_soon(guest.refused, end.tag, refusal, context=guest.process.context)
@@ -252,8 +260,8 @@ class Network:
             self.wanted(a, b)
 
     def _tell(self, end: Transport, peer: Transport, up: bool) -> None:
-        hello = peer.hello() if up else None
-        self._loop.call_soon(end.told, peer.tag, peer.host, up, hello, context=end.process.context)
+        handshake = peer.handshake() if up else None
+        self._loop.call_soon(end.told, peer.tag, peer.host, up, handshake, context=end.process.context)
 
     def _notice_s(self) -> float:
         """How long it takes until a silent connection is given up."""

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from observer.rules.facts import Limits
+from observer.rules.facts import ObserverLimits
 from raftnode.assembly import Assembly, Ports, Setup
 from raftnode.cluster.announce import NodeRefused
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
-from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Hello
-from raftnode.documents.copies import Copy
+from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Handshake
+from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
-from raftnode.record.model import ClusterNode, Record, Result, Timings
+from raftnode.record.model import ClusterNode, CommandResult, Record, Timings
 from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.disk import MemoryDisk, PowerLost
 from tests.simulation.loop import PROCESS, Process
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WALL_AT_ZERO_MS = 1_800_000_000_000
-LIMITS = Limits(stabilization_ms=2000, rotate_ms=5000, replace_ms=20_000, distance_max=65536)
+LIMITS = ObserverLimits(stabilization_ms=2000, rotate_ms=5000, replace_ms=20_000, distance_max=65536)
 
 
 class ProcessClock:
@@ -42,10 +42,10 @@ class ProcessClock:
         self._began_s = self._loop.time()
         self._hold_ns = self._judge_ns = 0
 
-    def hold_ns(self) -> int:
+    def elapsed_upper_ns(self) -> int:
         return self._hold_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
-    def judge_ns(self) -> int:
+    def elapsed_lower_ns(self) -> int:
         return self._judge_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def wall_ms(self) -> int:
@@ -60,12 +60,12 @@ class KernelTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def now_ns(self) -> int:
-        return self._clock.hold_ns()
+        return self._clock.elapsed_upper_ns()
 
     def kill_at(self, boottime_ns: int) -> None:
         self.disarm()
         world, clock = self._machine.world, self._clock
-        true_s = world.loop.time() + max(0, boottime_ns - clock.hold_ns()) / clock.rate / 1e9
+        true_s = world.loop.time() + max(0, boottime_ns - clock.elapsed_upper_ns()) / clock.rate / 1e9
         self._timer = world.loop.call_at_true(true_s, self._kill, context=world.context)
 
     def disarm(self) -> None:
@@ -99,9 +99,9 @@ class Databases:
             if database is not None and self._tag in database.deletion_in_progress:
                 asyncio.get_running_loop().create_task(self._deleted(database.name))
 
-    def status(self) -> dict[str, Copy]:
+    def status(self) -> dict[str, DatabaseCopy]:
         return {
-            folded: Copy(status="Loaded", documents=1, last_etag=1)
+            folded: DatabaseCopy(status="Loaded", documents=1, last_etag=1)
             for folded, database in self._record().databases.items()
             if self._tag in database.topology.all_nodes
         }
@@ -243,7 +243,7 @@ class Machine:
         async with asyncio.TaskGroup() as group:
             for _, loop in self.assembly.loops():
                 group.create_task(loop)
-            group.create_task(self.assembly.forming.run())
+            group.create_task(self.assembly.announcer.run())
 
     def _setup(self) -> Setup:
         world, pace = self.world, self.world.pace
@@ -271,7 +271,7 @@ class Machine:
         )
 
     def _ports(self, process: Process, setup: Setup) -> Ports[Transport, Databases]:
-        who = Hello(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, setup.nonce, 0)
+        who = Handshake(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, setup.nonce, 0)
         return Ports(
             clock=self.clock,
             random=self.world.chance,
@@ -331,7 +331,7 @@ class RecordingReplica(Replica):
         super().__init__()
         self._machine = machine
 
-    def apply(self, index: int, term: int, command: bytes) -> Result:
+    def apply(self, index: int, term: int, command: bytes) -> CommandResult:
         before = self.record
         with self._machine.memory(index):
             result = super().apply(index, term, command)

@@ -15,12 +15,12 @@ import pytest
 from raftnode.cluster import recovery
 from raftnode.consensus.model import StateMachine
 from raftnode.consensus.storage import offline
-from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.hard_state import HardStateFiles
 from raftnode.consensus.storage.journal import PREFIX
 from raftnode.consensus.storage.offline import LastEntry
 from raftnode.consensus.storage.snapshot import SNAPSHOT
 from raftnode.record import recovery as record_recovery
-from raftnode.record.model import Result
+from raftnode.record.model import CommandResult
 from raftnode.web.routes import snapshots
 from tests.simulation import worst
 from tests.simulation.variants import Patch, Variant
@@ -55,11 +55,11 @@ def committed_entries_only(patch: Patch) -> None:
     replay = offline.replay
 
     def short(directory: Path, machine: StateMachine, disk: Any) -> LastEntry:
-        until = SmallFiles(disk, directory).load_commit()
+        until = HardStateFiles(disk, directory).load_commit()
         apply = machine.apply
 
         def known(index: int, term: int, command: bytes) -> Any:
-            return apply(index, term, command) if index <= until else Result(index=index)
+            return apply(index, term, command) if index <= until else CommandResult(index=index)
 
         machine.apply = known  # type: ignore[method-assign]
         return replay(directory, machine, disk)

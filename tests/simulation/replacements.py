@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raftnode.cluster.replica import Unavailable
 from raftnode.consensus.model import Add, NotCommitted, OutcomeUnknown, Peer, Remove
 from raftnode.record.commands import AddNode, RemoveNode
-from raftnode.record.model import ClusterNode, Result
+from raftnode.record.model import ClusterNode, CommandResult
 from tests.simulation.node import Machine, address, url
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Replacements:
         self,
         old: Machine | None,
         done: Callable[[Mapping[str, ClusterNode]], bool],
-        attempt: Callable[[Machine], Coroutine[Any, Any, Result]],
+        attempt: Callable[[Machine], Coroutine[Any, Any, CommandResult]],
     ) -> None:
         """Attempts it at one node after the other until one that knows all that was acknowledged sees it done."""
         world = self._world
@@ -92,7 +92,7 @@ class Replacements:
         self,
         at: Machine,
         done: Callable[[Mapping[str, ClusterNode]], bool],
-        attempt: Callable[[Machine], Coroutine[Any, Any, Result]],
+        attempt: Callable[[Machine], Coroutine[Any, Any, CommandResult]],
     ) -> bool:
         """Looks and attempts in the node's process, as long as that lives."""
         process = at.process
@@ -116,12 +116,12 @@ class Replacements:
         return task.done() and task.result()
 
     @staticmethod
-    async def _remove(at: Machine, tag: str) -> Result:
+    async def _remove(at: Machine, tag: str) -> CommandResult:
         if at.raft.status.leader == tag:
             await at.raft.transfer_leadership(None, timeout_ms=3000)
         return await at.replica.change_membership(Remove(tag), RemoveNode(tag=tag), timeout_ms=5000)
 
     @staticmethod
-    async def _add(at: Machine, node: ClusterNode) -> Result:
+    async def _add(at: Machine, node: ClusterNode) -> CommandResult:
         peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
         return await at.replica.change_membership(Add(peer), AddNode(node=node), timeout_ms=5000)

@@ -5,7 +5,7 @@ import hashlib
 
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.record.commands import Command, encode
-from raftnode.record.model import ASKED_LENGTH_MAX, Result
+from raftnode.record.model import ASKED_LENGTH_MAX, CommandResult
 from tests.simulation.node import Machine
 from tests.simulation.schedules import BUSY_S, as_it_comes
 from tests.simulation.world import World
@@ -14,7 +14,7 @@ AGAIN_AFTER_S = (0.0, 10.0)
 TIMEOUT_MS = 3_000
 USED = "RequestIdUsedException"
 
-Answer = tuple[str, Result]
+Answer = tuple[str, CommandResult]
 """The hash of what was asked for, and what it was answered with."""
 
 
@@ -60,7 +60,7 @@ class _Requests:
         machine.logs.answered(proposed.index, data)
         self._told(request_id, asked, proposed.answer)
 
-    def _told(self, request_id: str, asked: str, answer: Result) -> None:
+    def _told(self, request_id: str, asked: str, answer: CommandResult) -> None:
         if answer.error is not None and answer.error.type == USED:
             self._refused.add((request_id, asked))
         else:
@@ -72,5 +72,5 @@ class _Requests:
             self._world.breach(f"REPEAT {request_id} was refused as another request than itself")
 
 
-def _said(answer: Result) -> tuple[object, ...]:
+def _said(answer: CommandResult) -> tuple[object, ...]:
     return answer.index, answer.error, answer.value

@@ -62,7 +62,7 @@ def _lag(world: World, tag: str | None = None, for_s: float = 0.0) -> None:
     def go_on() -> None:
         engine._snapshots.installing = False
         if process is not None and process.alive and machine.process is process:
-            process.context.run(machine.raft.kick)
+            process.context.run(machine.raft.schedule_tick)
 
     world.later(for_s or world.chance.uniform(0.2, 2.5), go_on)
 

@@ -15,10 +15,10 @@ from raftnode.cluster.replica import Replica, Unavailable
 from raftnode.consensus.engine import core
 from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.model import ApplyFailed, NotCommitted
-from raftnode.consensus.storage.hard_state import SmallFiles
+from raftnode.consensus.storage.hard_state import HardStateFiles
 from raftnode.consensus.storage.journal import Journal
 from raftnode.foundation.ports import NS_PER_MS
-from raftnode.lease import FOREVER_NS, Authority, Beat, Holder, Now, Stamp, View
+from raftnode.lease import FOREVER_NS, Authority, Beat, LeaseHolder, Now, RaftView, Stamp
 from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.messages import lease_ns
@@ -26,7 +26,7 @@ from raftnode.record import machine as state_machine
 from raftnode.record.commands import Decide, Entry, Outcome
 from raftnode.record.commands import claims as claiming
 from raftnode.record.commands import observer as deciding
-from raftnode.record.model import Record, Result, Timings
+from raftnode.record.model import CommandResult, Record, Timings
 from tests.simulation import node
 from tests.simulation.body import Sink
 from tests.simulation.schedules import PACE
@@ -83,7 +83,7 @@ def wait_without_margin(patch: Patch) -> None:
 
 
 def _silence_before_the_election_counts(patch: Patch) -> None:
-    def refreshed(authority: Authority, view: View, now: Now) -> Authority:
+    def refreshed(authority: Authority, view: RaftView, now: Now) -> Authority:
         fresh = not authority.members
         authority = original(authority, view, now)
         if not fresh:
@@ -106,8 +106,12 @@ def void_without_silence(patch: Patch) -> None:
 def lease_from_receipt(patch: Patch) -> None:
     """A lease counts from the receipt of a beat, not from the echoed stamp."""
 
-    def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
-        return holder if view.timings is None else holding.renewed(holder, now.hold_ns + lease_ns(view.timings), now)
+    def granted(holder: LeaseHolder, beat: Beat, view: RaftView, now: Now) -> LeaseHolder:
+        return (
+            holder
+            if view.timings is None
+            else holding.renewed(holder, now.elapsed_upper_ns + lease_ns(view.timings), now)
+        )
 
     patch.setattr(holding, "granted", granted)
 
@@ -115,7 +119,9 @@ def lease_from_receipt(patch: Patch) -> None:
 def leader_without_authority(patch: Patch) -> None:
     """A leader that nobody answers goes on, and Raft's own fallback is off."""
     patch.setattr(
-        leadership, "until_ns", lambda authority, timings, now: min(now.hold_ns + lease_ns(timings), FOREVER_NS)
+        leadership,
+        "until_ns",
+        lambda authority, timings, now: min(now.elapsed_upper_ns + lease_ns(timings), FOREVER_NS),
     )
     no_fallback(patch)
 
@@ -135,7 +141,7 @@ def no_fallback(patch: Patch) -> None:
 def leader_elect_grants(patch: Patch) -> None:
     """A leader echoes before it has applied an entry of its own term. Shows only where sessions are left out."""
 
-    def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+    def beat_for(authority: Authority, tag: str, view: RaftView, own: Stamp) -> Beat:
         return original(authority, tag, replace(view, role="Leader"), own)
 
     original = leadership.beat_for
@@ -146,7 +152,7 @@ def stamps_without_incarnation(patch: Patch) -> None:
     """An echo of the process before is sent and counts, although by this one's clock, which began anew, it is of the
     future."""
 
-    def granted(holder: Holder, beat: Beat, view: View, now: Now) -> Holder:
+    def granted(holder: LeaseHolder, beat: Beat, view: RaftView, now: Now) -> LeaseHolder:
         if beat.echo is None or beat.timings is None or view.timings is None:
             return original(holder, beat, view, now)
         return holding.renewed(holder, beat.echo.clock_ns + lease_ns(view.timings), now)
@@ -155,7 +161,7 @@ def stamps_without_incarnation(patch: Patch) -> None:
     patch.setattr(holding, "granted", granted)
     patch.setattr(leadership, "_begun_again", lambda peer, now: peer)
 
-    def beat_for(authority: Authority, tag: str, view: View, own: Stamp) -> Beat:
+    def beat_for(authority: Authority, tag: str, view: RaftView, own: Stamp) -> Beat:
         peer = authority.peers.get(tag)
         echo = peer.stamp if peer and view.role == "Leader" else None
         return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)
@@ -208,7 +214,7 @@ def void_of_any_term(patch: Patch) -> None:
     def apply(self: Decide, record: Record, entry: Entry) -> Outcome:
         return original(replace(self, term=entry.term), record, entry)
 
-    async def decide(self: Replica, command: Decide) -> Result:
+    async def decide(self: Replica, command: Decide) -> CommandResult:
         try:
             return await self.propose(command)
         except Unavailable as error:
@@ -307,9 +313,9 @@ def journal_without_sync(patch: Patch) -> None:
 def vote_that_is_not_stored(patch: Patch) -> None:
     """Term and vote are kept in memory alone."""
 
-    def store_vote(self: SmallFiles, vote: Any) -> None:
+    def store_vote(self: HardStateFiles, vote: Any) -> None:
         if vote.term == 0:
             original(self, vote)
 
-    original = SmallFiles.store_vote
-    patch.setattr(SmallFiles, "store_vote", store_vote)
+    original = HardStateFiles.store_vote
+    patch.setattr(HardStateFiles, "store_vote", store_vote)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from raftnode.cluster import bootstrap as formation
-from raftnode.cluster.bootstrap import Formation, formation_of
-from raftnode.cluster.identity import Identity, claim_directory, note_took_part
+from raftnode.cluster import bootstrap as bootstrap
+from raftnode.cluster.bootstrap import Bootstrap, formation_of
+from raftnode.cluster.identity import Identity, claim_directory, record_took_part
 from raftnode.consensus.raft import Peer
 from raftnode.documents.store import folders, removed
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from tests.harness.crash import killed
 from tests.unit.web.conftest import settings_in
 
@@ -45,7 +45,7 @@ def everywhere(directory: Path, action: Callable[[Path], object]) -> Iterator[Pa
 
 def first_start(place: Path) -> Identity:
     identity = claim_directory(place / "made" / "data", "A")
-    note_took_part(place / "made" / "data", identity)
+    record_took_part(place / "made" / "data", identity)
     return identity
 
 
@@ -84,16 +84,16 @@ def test_a_later_start_that_is_killed_leaves_the_id_and_never_a_lower_count(tmp_
 
 
 def test_a_formation_that_is_killed_while_it_is_stored_is_the_former_or_the_new_one(tmp_path: Path) -> None:
-    before, after = (Formation(wire_id=id, peers=(Peer("A", "127.0.0.1:1"),)) for id in ("before", "after"))
+    before, after = (Bootstrap(wire_id=id, peers=(Peer("A", "127.0.0.1:1"),)) for id in ("before", "after"))
     seen = set()
 
     def stored(place: Path) -> None:
-        formation.store(place, after)
+        bootstrap.store(place, after)
 
     for steps in itertools.count():
         place = tmp_path / str(steps)
         identity = claim_directory(place, "A")
-        formation.store(place, before)
+        bootstrap.store(place, before)
         was_killed = killed(place, steps, lambda: stored(place))  # noqa: B023
         found = asyncio.run(_formation(place, identity))
         identity.release()
@@ -120,9 +120,9 @@ def test_a_first_formation_that_is_killed_is_formed_alike_again(tmp_path: Path) 
     assert len(wire_ids) == 1
 
 
-async def _formation(place: Path, identity: Identity, settings: object = None) -> Formation:
+async def _formation(place: Path, identity: Identity, settings: object = None) -> Bootstrap:
     given = settings or settings_in(place)
-    async with Http() as http:
+    async with HttpClient() as http:
         return await formation_of(given, place, identity, http, join_url=None, watcher=False)  # type: ignore[arg-type]
 
 

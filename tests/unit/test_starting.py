@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.cluster import announce as forming
-from raftnode.cluster.announce import Forming
+from raftnode.cluster import announce as announcer
+from raftnode.cluster.announce import Announcer
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
 from raftnode.node import Node, NodeFailed
 from raftnode.record.commands import AnnounceNode, Command, FormCluster, encode
-from raftnode.record.model import ClusterNode, Result, Timings
+from raftnode.record.model import ClusterNode, CommandResult, Timings
 from tests.unit.consensus.cluster import until
 from tests.unit.consensus.support import Nowhere
 from tests.unit.web.conftest import free_port, running, settings_in
@@ -86,7 +86,7 @@ class Counting(Replica):
 
     async def propose(
         self, command: Command, *, timeout_ms: int = 5000, request_id: str | None = None, asked: str = ""
-    ) -> Result:
+    ) -> CommandResult:
         self.proposed += 1
         return await super().propose(command, timeout_ms=10, request_id=request_id, asked=asked)
 
@@ -94,7 +94,7 @@ class Counting(Replica):
 async def test_a_node_that_was_removed_proposes_nothing_until_it_is_let_in_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forming, "REMOVED_POLL_S", 0.001)
+    monkeypatch.setattr(announcer, "REMOVED_POLL_S", 0.001)
     replica = Counting()
     peers = [Peer(tag, f"{tag}:1") for tag in "AB"]
     raft = Raft(tag="A", peers=peers, transport=Nowhere(), machine=replica, config=RaftConfig(data_dir=tmp_path))
@@ -112,7 +112,7 @@ async def test_a_node_that_was_removed_proposes_nothing_until_it_is_let_in_again
         asked += 1
         return removed
 
-    run = asyncio.create_task(Forming(replica, raft, form, announcement, is_removed).run())
+    run = asyncio.create_task(Announcer(replica, raft, form, announcement, is_removed).run())
     await until(lambda: asked > 20)
     assert replica.proposed == 0
     removed = False

@@ -5,8 +5,8 @@ from typing import Any
 import structlog
 
 from raftnode.consensus.engine import members as membership
+from raftnode.consensus.engine.environment import EngineEvents
 from raftnode.consensus.engine.members import MEMBERSHIP
-from raftnode.consensus.engine.surroundings import Events
 from raftnode.consensus.model import ApplyFailed, StateMachine
 from raftnode.consensus.storage.segment import Entry
 
@@ -17,7 +17,7 @@ class Applier:
     """Applies what is committed (Raft paper, section 5.3). `restored`: the state machine stands where a snapshot ends,
     which its listeners have not been told."""
 
-    def __init__(self, machine: StateMachine, events: Events, *, restored: bool) -> None:
+    def __init__(self, machine: StateMachine, events: EngineEvents, *, restored: bool) -> None:
         self.applied_term = 0
         """The term of the entry that was applied last."""
         self._machine = machine

@@ -9,7 +9,7 @@ from pysyncobj.transport import Transport as PackageTransport
 
 from raftnode.consensus.engine import patches
 from raftnode.consensus.engine.package_log import PackageLog
-from raftnode.consensus.messages import AnyMessage, RequestVote, TimeoutNow, Voted
+from raftnode.consensus.messages import AnyMessage, RequestVote, TimeoutNow, VoteGranted
 from raftnode.consensus.model import RaftConfig
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import Entry
@@ -19,7 +19,7 @@ FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 APPLY_BATCH_ENTRIES = 2_000
 
 
-class Owner(Protocol):
+class CoreOwner(Protocol):
     """What the core asks of the engine around it."""
 
     def apply_entry(self, entry: Entry) -> None:
@@ -49,7 +49,7 @@ class _Member(str, Node):  # type: ignore[misc]
 class _Outlet(PackageTransport):  # type: ignore[misc]
     """Takes the few kinds of message that the package still writes itself."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: CoreOwner) -> None:
         super().__init__(None, None, ())
         self._owner = owner
 
@@ -59,7 +59,7 @@ class _Outlet(PackageTransport):  # type: ignore[misc]
             case "request_vote":
                 self._owner.send(node.id, RequestVote(term, message["last_log_index"], message["last_log_term"]))
             case "response_vote":
-                self._owner.send(node.id, Voted(term))
+                self._owner.send(node.id, VoteGranted(term))
             case "timeout_now":
                 self._owner.send(node.id, TimeoutNow(term))
             case "next_node_idx":
@@ -103,7 +103,7 @@ class Core(SyncObj):  # type: ignore[misc]
     _SyncObj__raftMatchIndex: dict[str, int]
     _SyncObj__lastResponseTime: dict[str, float]
 
-    def __init__(self, tag: str, log: PackageLog, owner: Owner, config: RaftConfig, random: Random) -> None:
+    def __init__(self, tag: str, log: PackageLog, owner: CoreOwner, config: RaftConfig, random: Random) -> None:
         self._owner = owner
         self._random = random
         self._nodes = {tag: _Member(tag)}
@@ -248,7 +248,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def forget_leader(self) -> None:
         self._SyncObj__raftLeader = None
 
-    def hand_over(self, tag: str) -> bool:
+    def transfer_leadership(self, tag: str) -> bool:
         """Tells a follower that has the whole log to stand for election. False: it has not."""
         outcome: list[int] = []
         self.transferLeadership(self.node(tag), lambda _result, error: outcome.append(error))

@@ -102,11 +102,11 @@ class Elections:
         """The vote was stored; a vote for itself begins this node's own election."""
         if voted_for == self._tag:
             self._votes_term, self._requested_ns = term, {}
-            self._votes = {self._tag: self._clock.hold_ns()}
+            self._votes = {self._tag: self._clock.elapsed_upper_ns()}
 
     def requested(self, tag: str) -> None:
         """The request for a vote is about to be sent."""
-        self._requested_ns[tag] = self._clock.hold_ns()
+        self._requested_ns[tag] = self._clock.elapsed_upper_ns()
 
     def count_vote(self, tag: str, term: int) -> bool:
         """Takes note of a vote. False for one that was counted before or never asked for: the package counts votes
@@ -118,8 +118,8 @@ class Elections:
 
     def won(self) -> None:
         """This node just became leader."""
-        self.elected_ns = self._clock.hold_ns()
+        self.elected_ns = self._clock.elapsed_upper_ns()
 
     def votes_granted(self, term: int) -> dict[str, int]:
-        """Who voted for this node in `term`, and the reading of `Clock.hold_ns` when the vote was asked for."""
+        """Who voted for this node in `term`, and the reading of `Clock.elapsed_upper_ns` when the vote was asked for."""
         return dict(self._votes) if term == self._votes_term else {}

@@ -1,6 +1,6 @@
 """The Raft engine: PySyncObj's core between our journal, our messages and our clock. No asyncio, no sockets.
 
-Whoever owns it calls `tick` when asked to by `kick` and every few milliseconds besides, `receive` for each message,
+Whoever owns it calls `tick` when asked to by `schedule_tick` and every few milliseconds besides, `receive` for each message,
 and `connected` when a peer comes or goes; all on one thread.
 """
 
@@ -18,14 +18,14 @@ from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
-from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, Refused
+from raftnode.consensus.engine.environment import EngineEnvironment
+from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, RequestRefused
 from raftnode.consensus.engine.parts import EngineParts
 from raftnode.consensus.engine.receiving import Receiver
 from raftnode.consensus.engine.replication import Replication
 from raftnode.consensus.engine.resync import Resync
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
-from raftnode.consensus.engine.surroundings import Surroundings
 from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
 from raftnode.consensus.storage.hard_state import VOTE
@@ -48,31 +48,36 @@ class Engine:
     status: RaftStatus
 
     def __init__(
-        self, tag: str, peers: tuple[Peer, ...], storage: Storage, empty_state: list[bytes], around: Surroundings
+        self,
+        tag: str,
+        peers: tuple[Peer, ...],
+        storage: Storage,
+        empty_state: list[bytes],
+        environment: EngineEnvironment,
     ) -> None:
         self.tag = tag
-        self._around = around
+        self._environment = environment
         self._bootstrap = peers
         self._failure: ConsensusFailed | None = None
-        description, config = storage.description, around.config
+        description, config = storage.description, environment.config
         self._members = storage.members
         self._log, self._journal = storage.log, storage.log.journal
-        self._applier = Applier(around.machine, around.events, restored=description is not None)
+        self._applier = Applier(environment.machine, environment.events, restored=description is not None)
         patches.use_time(self._now_s())
-        self._core = Core(tag, self._log, self, config, around.random)
+        self._core = Core(tag, self._log, self, config, environment.random)
         self._journal.sync()
-        self._elections = Elections(tag, self._core, config, around.clock, around.random)
+        self._elections = Elections(tag, self._core, config, environment.clock, environment.random)
         self._log.on_vote = self._elections.term_begun
         self._snapshots = Snapshots(
             storage.snapshots,
             description,
             self._journal,
-            around.machine,
+            environment.machine,
             config,
             self._offload,
             lambda installed, leader: self._resync.installed(installed, leader),
         )
-        self._replication = Replication(self._core, self._journal, self._snapshots, around.wire)
+        self._replication = Replication(self._core, self._journal, self._snapshots, environment.wire)
         self._admission = Admission(tag, self._core, self._journal, self._replication, config)
         parts = EngineParts(
             tag=tag,
@@ -85,7 +90,7 @@ class Engine:
             replication=self._replication,
         )
         adopt = self._adopt_members
-        self._resync = Resync(parts, self._applier, around.machine, around.events, empty_state, adopt)
+        self._resync = Resync(parts, self._applier, environment.machine, environment.events, empty_state, adopt)
         self._receiver = Receiver(parts, self._admission, self._resync, adopt)
         if description is not None:
             self._core.rewind(description.index, self._log.getRaftCommitIndex())
@@ -105,7 +110,7 @@ class Engine:
         """Takes a message of another node."""
         try:
             message = messages.decode(payload)
-        except messages.UNREADABLE as error:
+        except messages.DECODE_ERRORS as error:
             log.warning("A message is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
         self._guarded(self._receive, sender, message)
@@ -136,15 +141,15 @@ class Engine:
         log.info("The membership changes.", change=repr(change), index=position[0], peers=[p.tag for p in peers])
         return position
 
-    def hand_over(self, tag: str | None) -> str:
+    def transfer_leadership(self, tag: str | None) -> str:
         """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
         Refused when it does not hold the whole log (yet)."""
         self._check_alive()
-        heir = self._admission.heir(tag, self._members.voters, self._now_s())
+        transfer_target = self._admission.transfer_target(tag, self._members.voters, self._now_s())
         self._enter()
-        if not self._core.hand_over(heir):
-            raise Refused(f"{heir} does not hold the whole log yet")
-        return heir
+        if not self._core.transfer_leadership(transfer_target):
+            raise RequestRefused(f"{transfer_target} does not hold the whole log yet")
+        return transfer_target
 
     @property
     def handing_over(self) -> bool:
@@ -156,9 +161,9 @@ class Engine:
     def handing_over(self, value: bool) -> None:
         self._admission.handing_over = value
 
-    def check_heir(self, tag: str | None) -> None:
+    def check_transfer_target(self, tag: str | None) -> None:
         """Raises Refused when no hand-over to that voter, or to any, can come to anything now."""
-        self._admission.check_heir(tag, self._members.voters, self._now_s())
+        self._admission.check_transfer_target(tag, self._members.voters, self._now_s())
 
     def step_down(self, term: int | None) -> None:
         """Stops leading; with a newer `term`, adopts that."""
@@ -185,14 +190,14 @@ class Engine:
         log.error("Raft stops on this node.", reason=str(error))
         self._failure = error
         self._publish()
-        self._around.events.failed(error)
+        self._environment.events.failed(error)
 
     # what is asked too rarely, or is too much, for the status
 
     @property
     def files(self) -> frozenset[Path]:
         """What must be in the directory for as long as this engine lives."""
-        directory = self._around.config.data_dir
+        directory = self._environment.config.data_dir
         snapshot = {directory / SNAPSHOT} if self._snapshots.index else set()
         return frozenset({directory / VOTE, *self._journal.paths, *snapshot})
 
@@ -227,7 +232,7 @@ class Engine:
         return self._snapshots.installing
 
     def send(self, tag: str, message: AnyMessage) -> None:
-        if isinstance(message, messages.Voted):
+        if isinstance(message, messages.VoteGranted):
             # Like every answer: not before all that was received is on the disk.
             self._replication.answer(tag, message)
             return
@@ -245,10 +250,10 @@ class Engine:
     # inside
 
     def _now_s(self) -> float:
-        return self._around.clock.hold_ns() / NS_PER_S
+        return self._environment.clock.elapsed_upper_ns() / NS_PER_S
 
     def _enter(self) -> None:
-        patches.use_time(self._around.clock.hold_ns() / NS_PER_S)
+        patches.use_time(self._environment.clock.elapsed_upper_ns() / NS_PER_S)
 
     def _guarded(self, work: Callable[..., None], *given: Any) -> None:
         """Any failure here is the end: what is half done must not be built upon."""
@@ -260,7 +265,7 @@ class Engine:
         except ConsensusFailed as error:
             self.fail(error)
         except OSError as error:
-            self.fail(JournalFailed(f"The disk under {self._around.config.data_dir} failed: {error}."))
+            self.fail(JournalFailed(f"The disk under {self._environment.config.data_dir} failed: {error}."))
         except Exception as error:
             log.exception("The Raft engine failed.")
             self.fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
@@ -297,9 +302,9 @@ class Engine:
     def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         def finished(outcome: Any) -> None:
             self._guarded(done, outcome)
-            self._around.events.kick()
+            self._environment.events.schedule_tick()
 
-        self._around.offload(work, finished)
+        self._environment.offload(work, finished)
 
     def _tick(self) -> None:
         """One turn. The order is the point of it:
@@ -329,7 +334,7 @@ class Engine:
         if core.is_leader:
             self._replication.supply()
         if core.applied_index < core.commit_index and not self._snapshots.installing:
-            self._around.events.kick()
+            self._environment.events.schedule_tick()
         self._resync.end_recovery()
         if self._snapshots.due():
             self._snapshots.write(core.applied_index, self._members)
@@ -343,24 +348,24 @@ class Engine:
 
     def _receive(self, sender: str, message: AnyMessage) -> None:
         if self._receiver.receive(sender, message):
-            self._around.events.kick()
+            self._environment.events.schedule_tick()
 
     def _connected(self, tag: str, up: bool) -> None:
         self._core.connected(tag, up)
         self._replication.connected(tag, up)
         if not up and tag == self._core.leader and not self._core.is_leader:
             self._elections.lost_leader(self._now_s())
-        self._around.events.kick()
+        self._environment.events.schedule_tick()
 
     def _step_down(self, term: int) -> None:
         self._core.step_down(term, self._now_s())
-        self._around.events.kick()
+        self._environment.events.schedule_tick()
 
     # proposals and members
 
     def _check_alive(self) -> None:
         if self._failure is not None:
-            raise Refused(str(self._failure))
+            raise RequestRefused(str(self._failure))
 
     def _take(self, entry: bytes) -> tuple[int, int]:
         index, term = self._journal.last_index + 1, self._core.term
@@ -373,7 +378,7 @@ class Engine:
         if entry[:1] == MEMBERSHIP:
             self._members.learn(index, entry)
             self._adopt_members()
-        self._around.events.kick()
+        self._environment.events.schedule_tick()
 
     def _adopt_members(self) -> None:
         """Makes the newest membership in the log count, committed or not (thesis, section 4.1)."""
@@ -381,4 +386,4 @@ class Engine:
         watchers = frozenset(peer.tag for peer in self._members.current) - voters
         self._core.set_members(voters - {self.tag}, watchers - {self.tag}, self._now_s())
         self._publish()
-        self._around.events.members_changed()
+        self._environment.events.members_changed()

@@ -16,7 +16,7 @@ NO_OP = b"\x01"
 MEMBERSHIP = b"\x02"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The change cannot be made now; the message says why."""
 
 
@@ -48,15 +48,15 @@ def after(peers: tuple[Peer, ...], change: Change) -> tuple[Peer, ...]:
     by_tag = {peer.tag: peer for peer in peers}
     if isinstance(change, Remove):
         if by_tag.pop(change.tag, None) is None:
-            raise Refused(f"{change.tag} is not in the cluster")
+            raise RequestRefused(f"{change.tag} is not in the cluster")
     elif by_tag.get(change.peer.tag) == change.peer:
-        raise Refused(f"{change.peer.tag} is in the cluster just so")
+        raise RequestRefused(f"{change.peer.tag} is in the cluster just so")
     else:
         by_tag[change.peer.tag] = change.peer
     if not any(peer.voter for peer in by_tag.values()):
-        raise Refused("the cluster would have no voter left")
+        raise RequestRefused("the cluster would have no voter left")
     if len(by_tag) > PEERS_MAX:
-        raise Refused(f"the cluster would have more than {PEERS_MAX} nodes")
+        raise RequestRefused(f"the cluster would have more than {PEERS_MAX} nodes")
     return tuple(by_tag[tag] for tag in sorted(by_tag))
 
 

@@ -6,7 +6,7 @@ import structlog
 from pysyncobj.journal import Journal as PackageJournal
 
 from raftnode.consensus.model import JournalFailed
-from raftnode.consensus.storage.hard_state import SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import Entry
 
@@ -17,7 +17,7 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
     """The adapter. It holds two promises that the package does not: nothing counts as committed before it is synced
     here, and term and vote are on the disk before `setCurrentTerm` returns."""
 
-    def __init__(self, journal: Journal, files: SmallFiles, vote: Vote, commit_index: int) -> None:
+    def __init__(self, journal: Journal, files: HardStateFiles, vote: HardState, commit_index: int) -> None:
         self.journal = journal
         self.vote = vote
         self.on_vote: Callable[[int, str | None], None] = lambda _term, _tag: None
@@ -52,7 +52,7 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
 
     # Raft paper, figure 2: both are on stable storage before any message rests on them.
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        self.store_vote(Vote(term, votedForNodeId, self.vote.recover_to))
+        self.store_vote(HardState(term, votedForNodeId, self.vote.recover_to))
         self.on_vote(term, votedForNodeId)
 
     def getCurrentTerm(self) -> int:
@@ -71,7 +71,7 @@ class PackageLog(PackageJournal):  # type: ignore[misc]
                     "The hint of what is committed could not be written; nothing depends on it.", reason=str(error)
                 )
 
-    def store_vote(self, vote: Vote) -> None:
+    def store_vote(self, vote: HardState) -> None:
         """Stores the vote if it is another."""
         if vote != self.vote:
             self._files.store_vote(vote)

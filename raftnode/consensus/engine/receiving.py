@@ -6,7 +6,7 @@ from typing import assert_never
 import structlog
 
 from raftnode.consensus import messages
-from raftnode.consensus.engine import patches, screen
+from raftnode.consensus.engine import message_filter, patches
 from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE
 from raftnode.consensus.engine.members import MEMBERSHIP
@@ -34,18 +34,18 @@ class Receiver:
         core = self._parts.core
         before = (core.state, core.term, core.leader)
         due = False
-        for action in screen.screen(sender, message, self._view(message)):
+        for action in message_filter.filter_message(sender, message, self._view(message)):
             due = self._act(sender, action) or due
         if due or self._parts.journal.dirty or before != (core.state, core.term, core.leader):
             return True
         self._parts.replication.flush()
         return False
 
-    def _view(self, message: AnyMessage) -> screen.View:
+    def _view(self, message: AnyMessage) -> message_filter.FilterView:
         """What the filter is to know of this node, for that message."""
         parts, core, voters = self._parts, self._parts.core, self._parts.members.voters
         asked = isinstance(message, messages.PreVote)
-        return screen.View(
+        return message_filter.FilterView(
             tag=parts.tag,
             term=core.term,
             is_leader=core.is_leader,
@@ -59,49 +59,49 @@ class Receiver:
             prevote_nonce=parts.elections.nonce,
         )
 
-    def _act(self, sender: str, action: screen.Action) -> bool:
+    def _act(self, sender: str, action: message_filter.Action) -> bool:
         """Does it, and says whether a tick must follow: most messages of a quiet cluster leave nothing to be done."""
         parts, core, now_s = self._parts, self._parts.core, patches.seconds()
         match action:
-            case screen.Follow(term, commit_index):
+            case message_filter.FollowLeader(term, commit_index):
                 parts.elections.heard_leader(now_s)
                 core.follow(sender, term, commit_index)
                 return core.applied_index < core.commit_index
-            case screen.Extend():
+            case message_filter.AppendToLog():
                 parts.elections.heard_leader(now_s)
                 self._extend(sender, action)
-            case screen.Reply(message):
+            case message_filter.Reply(message):
                 parts.replication.answer(sender, message)
                 return False
-            case screen.AdoptTerm(term):
+            case message_filter.AdoptTerm(term):
                 core.step_down(term, now_s)
-            case screen.Wipe(index, recover_to):
-                self._resync.wipe(index, recover_to)
-            case screen.TakePiece(piece):
+            case message_filter.ResetFromLeader(index, recover_to):
+                self._resync.reset_from_leader(index, recover_to)
+            case message_filter.TakeChunk(chunk):
                 parts.snapshots.take(
-                    sender, piece, piece.term, lambda message: parts.replication.answer(sender, message)
+                    sender, chunk, chunk.term, lambda message: parts.replication.answer(sender, message)
                 )
-            case screen.Account(answer):
+            case message_filter.CountResponse(answer):
                 parts.replication.account(sender, answer, now_s)
                 # Whoever hands the leadership over waits for the follower to hold the whole log.
                 return self._admission.handing_over or parts.replication.moves(sender)
-            case screen.CountPreVote():
+            case message_filter.CountPreVote():
                 parts.elections.count_prevote(sender, parts.members.voters, now_s)
-            case screen.CountVote():
+            case message_filter.CountVote():
                 if parts.elections.count_vote(sender, core.term) and core.state == CANDIDATE:
                     core.receive_vote(sender)
-            case screen.PassVoteRequest(request):
+            case message_filter.ConsiderVote(request):
                 core.receive_vote_request(sender, request.term, request.last_index, request.last_term)
-            case screen.StandNow(term):
+            case message_filter.Campaign(term):
                 core.receive_timeout_now(sender, term)
-            case screen.Drop(reason):
+            case message_filter.Drop(reason):
                 log.debug("A message is dropped.", sender=sender, reason=reason)
                 return False
             case _:
                 assert_never(action)
         return True
 
-    def _extend(self, leader: str, extend: screen.Extend) -> None:
+    def _extend(self, leader: str, extend: message_filter.AppendToLog) -> None:
         """Appends the leader's entries, and takes back what is in conflict with them (section 5.3). A membership in
         the log counts as soon as it is there, and no longer than that (thesis, section 4.1)."""
         parts, first_new = self._parts, extend.entries[0][1]

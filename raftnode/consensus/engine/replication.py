@@ -5,7 +5,7 @@ from typing import Protocol
 from raftnode.consensus import messages
 from raftnode.consensus.engine.core import Core
 from raftnode.consensus.engine.snapshots import Snapshots
-from raftnode.consensus.messages import AnyMessage, Append, Appended, PieceTaken, Pulse
+from raftnode.consensus.messages import AnyMessage, AppendEntries, AppendResponse, SnapshotChunkAck, SnapshotHeartbeat
 from raftnode.consensus.storage.journal import Journal
 
 BATCH_BYTES_MAX = 1024 * 1024
@@ -87,12 +87,12 @@ class Replication:
         next_index = core.next_index(tag)
         return core.match_index(tag) > core.commit_index or not first < next_index > self._journal.last_index
 
-    def account(self, tag: str, answer: Appended | PieceTaken, now_s: float) -> None:
+    def account(self, tag: str, answer: AppendResponse | SnapshotChunkAck, now_s: float) -> None:
         """Takes a follower's answer into account, which the filter has found to be of this leadership. A follower whose
         log differs asks to go on from its commit index, which all logs share, and not from one entry before the last
         attempt as in the paper: one answer is enough."""
         self._core.answered(tag, now_s)
-        if isinstance(answer, PieceTaken):
+        if isinstance(answer, SnapshotChunkAck):
             self._snapshots.taken(tag, answer)
         elif answer.success:
             self._core.matched(tag, answer.next_index - 1)
@@ -120,7 +120,7 @@ class Replication:
         if core.next_index(tag) <= self._journal.first_index:
             self._snapshots.feed(tag, core.term, lambda message: self.send(tag, message), heartbeat=heartbeat)
             if heartbeat:
-                self.send(tag, Pulse(core.term))
+                self.send(tag, SnapshotHeartbeat(core.term))
             return
         self._snapshots.finish(tag)
         due = heartbeat or self._announced.get(tag, -1) < commit_index
@@ -134,7 +134,7 @@ class Replication:
             if self._wire.backlog_bytes(tag) >= BACKLOG_BYTES_MAX:
                 return
 
-    def _append_for(self, tag: str) -> Append:
+    def _append_for(self, tag: str) -> AppendEntries:
         entries, first = self._journal.entries, self._journal.first_index
         begin = self._core.next_index(tag) - first
         _, prev_index, prev_term = entries[begin - 1]
@@ -145,7 +145,7 @@ class Replication:
                 break
             end += 1
         stream = self._streams.get(tag, 0)
-        return Append(
+        return AppendEntries(
             self._core.term, prev_index, prev_term, tuple(entries[begin:end]), self._core.commit_index, stream
         )
 
@@ -154,8 +154,8 @@ def _supersedes(old: tuple[str, AnyMessage], new: tuple[str, AnyMessage]) -> boo
     (old_tag, before), (new_tag, after) = old, new
     return (
         old_tag == new_tag
-        and isinstance(before, Appended)
-        and isinstance(after, Appended)
+        and isinstance(before, AppendResponse)
+        and isinstance(after, AppendResponse)
         and before.success
         and after.success
         and before.term == after.term

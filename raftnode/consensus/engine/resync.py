@@ -6,12 +6,12 @@ import structlog
 
 from raftnode.consensus import messages
 from raftnode.consensus.engine.applying import Applier
+from raftnode.consensus.engine.environment import EngineEvents
 from raftnode.consensus.engine.members import NO_OP
 from raftnode.consensus.engine.parts import EngineParts
-from raftnode.consensus.engine.surroundings import Events
 from raftnode.consensus.model import StateMachine
-from raftnode.consensus.storage.hard_state import Vote
-from raftnode.consensus.storage.snapshot import Description
+from raftnode.consensus.storage.hard_state import HardState
+from raftnode.consensus.storage.snapshot import SnapshotDescription
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ class Resync:
         parts: EngineParts,
         applier: Applier,
         machine: StateMachine,
-        events: Events,
+        events: EngineEvents,
         empty_state: list[bytes],
         adopt_members: Callable[[], None],
     ) -> None:
@@ -36,7 +36,7 @@ class Resync:
         self._empty_state = empty_state
         self._adopt_members = adopt_members
 
-    def installed(self, description: Description, leader: str) -> None:
+    def installed(self, description: SnapshotDescription, leader: str) -> None:
         """The state machine stands where the leader's snapshot ends: the log goes on from there (Raft paper, section
         7). What this node holds behind it stays if it continues the snapshot."""
         parts, index = self._parts, description.index
@@ -52,10 +52,10 @@ class Resync:
         self._applier.restored(description.term)
         self._adopt_members()
         self._events.jumped(index)
-        holds = messages.Appended(parts.core.term, index + 1, success=True, reset=False, stream=0)
+        holds = messages.AppendResponse(parts.core.term, index + 1, success=True, reset=False, stream=0)
         parts.replication.answer(leader, holds)
 
-    def wipe(self, index: int, recover_to: int) -> None:
+    def reset_from_leader(self, index: int, recover_to: int) -> None:
         """What this node holds as committed is not what the cluster holds: a majority lost synced data, or this disk
         did. Nothing here can be trusted, so all of it goes but the vote; and until this node again holds what it may
         once have vouched for, it votes for nobody."""
@@ -65,10 +65,10 @@ class Resync:
         log.critical("This node starts over from the leader's state.", reason=reason)
         vote = parts.log.vote
         # Marked first: a crash anywhere on the way is gone on with at the next start, see `open_storage`.
-        parts.log.store_vote(Vote(vote.term, vote.voted_for, recover_to, wiping=True))
+        parts.log.store_vote(HardState(vote.term, vote.voted_for, recover_to, wiping=True))
         parts.snapshots.forget()
         parts.journal.reset((NO_OP, 1, 0))
-        parts.log.store_vote(Vote(vote.term, vote.voted_for, recover_to))
+        parts.log.store_vote(HardState(vote.term, vote.voted_for, recover_to))
         parts.members.begin_at(parts.members.current)
         self._machine.restore(iter(self._empty_state))
         parts.core.rewind(1, 1)
@@ -82,5 +82,5 @@ class Resync:
         """Votes again, once this node has applied all that it may have vouched for before it started over."""
         vote, applied_index = self._parts.log.vote, self._parts.core.applied_index
         if vote.recover_to and applied_index >= vote.recover_to:
-            self._parts.log.store_vote(Vote(vote.term, vote.voted_for))
+            self._parts.log.store_vote(HardState(vote.term, vote.voted_for))
             log.info("This node has recovered what it had lost and may vote again.", index=applied_index)

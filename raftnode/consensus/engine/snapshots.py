@@ -7,15 +7,15 @@ from typing import Any, Protocol
 import structlog
 
 from raftnode.consensus.engine.members import Members
-from raftnode.consensus.messages import PIECE_BYTES_MAX, AnyMessage, Piece, PieceTaken
+from raftnode.consensus.messages import SNAPSHOT_CHUNK_BYTES_MAX, AnyMessage, SnapshotChunk, SnapshotChunkAck
 from raftnode.consensus.model import RaftConfig, StateMachine
 from raftnode.consensus.storage.disk import File
 from raftnode.consensus.storage.journal import Journal
-from raftnode.consensus.storage.snapshot import Description, SnapshotStore
+from raftnode.consensus.storage.snapshot import SnapshotDescription, SnapshotStore
 
 log = structlog.get_logger(__name__)
 
-WINDOW_BYTES = 4 * PIECE_BYTES_MAX
+WINDOW_BYTES = 4 * SNAPSHOT_CHUNK_BYTES_MAX
 
 
 class Offload(Protocol):
@@ -25,11 +25,11 @@ class Offload(Protocol):
 
 
 @dataclass
-class Sending:
+class OutgoingSnapshot:
     """A snapshot on its way to one follower. `restarted`: the follower has started over and waits for a heartbeat."""
 
     file: File
-    description: Description
+    description: SnapshotDescription
     size_bytes: int
     next_offset: int = 0
     taken_offset: int = 0
@@ -37,18 +37,18 @@ class Sending:
 
 
 @dataclass
-class Receiving:
+class IncomingSnapshot:
     """A snapshot on its way from the leader."""
 
     leader: str
-    piece: Piece
+    chunk: SnapshotChunk
     file: File
     held: int = 0
 
-    def continues(self, leader: str, piece: Piece) -> bool:
+    def continues(self, leader: str, chunk: SnapshotChunk) -> bool:
         """Whether the piece belongs to this snapshot."""
-        mine = (self.leader, self.piece.index, self.piece.index_term, self.piece.size_bytes)
-        return mine == (leader, piece.index, piece.index_term, piece.size_bytes)
+        mine = (self.leader, self.chunk.index, self.chunk.index_term, self.chunk.size_bytes)
+        return mine == (leader, chunk.index, chunk.index_term, chunk.size_bytes)
 
 
 class Snapshots:
@@ -58,12 +58,12 @@ class Snapshots:
     def __init__(
         self,
         store: SnapshotStore,
-        description: Description | None,
+        description: SnapshotDescription | None,
         journal: Journal,
         machine: StateMachine,
         config: RaftConfig,
         offload: Offload,
-        installed: Callable[[Description, str], None],
+        installed: Callable[[SnapshotDescription, str], None],
     ) -> None:
         self._store = store
         self._description = description
@@ -75,8 +75,8 @@ class Snapshots:
         self._size_bytes = store.size_bytes()
         base = description.index if description else 0
         self._mark = journal.appended_bytes - (journal.bytes_after(base) if len(journal) else 0)
-        self._sending: dict[str, Sending] = {}
-        self._receiving: Receiving | None = None
+        self._sending: dict[str, OutgoingSnapshot] = {}
+        self._receiving: IncomingSnapshot | None = None
         self.writing = False
         self.installing = False
 
@@ -98,7 +98,7 @@ class Snapshots:
         if self.writing or self.installing or applied_index <= self.index or term is None:
             return
         peers_index, peers = members.at(applied_index)
-        description = Description(applied_index, term, peers, peers_index)
+        description = SnapshotDescription(applied_index, term, peers, peers_index)
         mark = self._journal.appended_bytes - self._journal.bytes_after(applied_index)
         chunks = self._machine.dump()
         self.writing = True
@@ -136,19 +136,19 @@ class Snapshots:
         if sending is None:
             assert self._description is not None, "a log that does not begin at 1 has a snapshot before it"
             file = self._store.open()
-            sending = self._sending[tag] = Sending(file, self._description, file.size_bytes())
+            sending = self._sending[tag] = OutgoingSnapshot(file, self._description, file.size_bytes())
             log.info("A follower is sent the snapshot, as the log it needs is gone.", tag=tag, index=self.index)
         sending.restarted = sending.restarted and not heartbeat
         while not sending.restarted and sending.next_offset < min(
             sending.size_bytes, sending.taken_offset + WINDOW_BYTES
         ):
-            data = sending.file.read(sending.next_offset, PIECE_BYTES_MAX)
+            data = sending.file.read(sending.next_offset, SNAPSHOT_CHUNK_BYTES_MAX)
             about = sending.description
-            if not send(Piece(term, about.index, about.term, sending.size_bytes, sending.next_offset, data)):
+            if not send(SnapshotChunk(term, about.index, about.term, sending.size_bytes, sending.next_offset, data)):
                 return
             sending.next_offset += len(data)
 
-    def taken(self, tag: str, answer: PieceTaken) -> None:
+    def taken(self, tag: str, answer: SnapshotChunkAck) -> None:
         """The follower says how much it holds. Less than before means that it started over."""
         sending = self._sending.get(tag)
         if sending is not None and sending.description.index == answer.index:
@@ -176,27 +176,27 @@ class Snapshots:
 
     # receiving
 
-    def take(self, leader: str, piece: Piece, term: int, reply: Callable[[AnyMessage], None]) -> None:
+    def take(self, leader: str, chunk: SnapshotChunk, term: int, reply: Callable[[AnyMessage], None]) -> None:
         """Stores a piece; the last one starts the installation."""
-        if self._receiving is None or not self._receiving.continues(leader, piece):
+        if self._receiving is None or not self._receiving.continues(leader, chunk):
             self._drop_receiving()
-            self._receiving = Receiving(leader, piece, self._store.start_incoming())
+            self._receiving = IncomingSnapshot(leader, chunk, self._store.start_incoming())
         receiving = self._receiving
-        if piece.offset == receiving.held:
-            receiving.file.write(piece.data)
-            receiving.held += len(piece.data)
-        reply(PieceTaken(term, piece.index, receiving.held))
-        if receiving.held == piece.size_bytes:
-            self._install(receiving, lambda: reply(PieceTaken(term, piece.index, 0)))
+        if chunk.offset == receiving.held:
+            receiving.file.write(chunk.data)
+            receiving.held += len(chunk.data)
+        reply(SnapshotChunkAck(term, chunk.index, receiving.held))
+        if receiving.held == chunk.size_bytes:
+            self._install(receiving, lambda: reply(SnapshotChunkAck(term, chunk.index, 0)))
 
-    def _install(self, receiving: Receiving, ask_again: Callable[[], None]) -> None:
+    def _install(self, receiving: IncomingSnapshot, ask_again: Callable[[], None]) -> None:
         self.installing = True
         store, machine = self._store, self._machine
 
-        def work() -> Description:
+        def work() -> SnapshotDescription:
             receiving.file.sync()
             description = store.describe(incoming=True)
-            if (description.index, description.term) != (receiving.piece.index, receiving.piece.index_term):
+            if (description.index, description.term) != (receiving.chunk.index, receiving.chunk.index_term):
                 raise ValueError("the snapshot is not the one that was announced")
             machine.restore(store.chunks(incoming=True))
             return description
@@ -209,7 +209,7 @@ class Snapshots:
                 ask_again()
                 return
             store.adopt_incoming()
-            self._description, self._size_bytes = outcome, receiving.piece.size_bytes
+            self._description, self._size_bytes = outcome, receiving.chunk.size_bytes
             self._installed(outcome, receiving.leader)
             self._mark = self._journal.appended_bytes
             log.info("The leader's snapshot is installed.", index=outcome.index, leader=receiving.leader)

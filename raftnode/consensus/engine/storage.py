@@ -9,9 +9,9 @@ from raftnode.consensus.engine.members import NO_OP, Members
 from raftnode.consensus.engine.package_log import PackageLog
 from raftnode.consensus.model import JournalFailed, Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.storage.disk import Disk
-from raftnode.consensus.storage.hard_state import COMMIT, VOTE, SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import COMMIT, VOTE, HardState, HardStateFiles
 from raftnode.consensus.storage.journal import REMEDY, Journal
-from raftnode.consensus.storage.snapshot import Description, SnapshotStore
+from raftnode.consensus.storage.snapshot import SnapshotDescription, SnapshotStore
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ class Storage:
 
     log: PackageLog
     snapshots: SnapshotStore
-    description: Description | None
+    description: SnapshotDescription | None
     members: Members
 
 
@@ -37,7 +37,7 @@ def open_storage(disk: Disk, config: RaftConfig, peers: tuple[Peer, ...]) -> Sto
         description = snapshots.describe() if snapshots.exists() else None
     except OSError as error:
         raise JournalFailed(f"{directory} cannot be read: {error}.") from error
-    files = SmallFiles(disk, directory)
+    files = HardStateFiles(disk, directory)
     journal = Journal(disk, directory, segment_bytes_max=config.segment_bytes_max)
     first_start = not len(journal) and description is None
     vote = files.load_vote(first_start=first_start and not config.took_part)
@@ -61,25 +61,25 @@ def open_storage(disk: Disk, config: RaftConfig, peers: tuple[Peer, ...]) -> Sto
     return Storage(package_log, snapshots, description, members)
 
 
-def _half_wiped(vote: Vote, journal: Journal, description: Description | None) -> bool:
+def _half_wiped(vote: HardState, journal: Journal, description: SnapshotDescription | None) -> bool:
     """What a crash on the way left when the vote did not yet say `wiping`."""
     return bool(vote.recover_to) and description is None and len(journal) > 0 and journal.first_index != 1
 
 
-def _wiped(vote: Vote, files: SmallFiles, snapshots: SnapshotStore, journal: Journal) -> Vote:
+def _wiped(vote: HardState, files: HardStateFiles, snapshots: SnapshotStore, journal: Journal) -> HardState:
     """Goes on with throwing everything away, and gives the vote as it is then. See `Engine._wipe`."""
     log.warning("This node goes on dropping its log and state, as it crashed while doing so.")
     vouched = journal.last_index if len(journal) else 0
-    begun = Vote(vote.term, vote.voted_for, max(vote.recover_to, vouched), wiping=True)
+    begun = HardState(vote.term, vote.voted_for, max(vote.recover_to, vouched), wiping=True)
     files.store_vote(begun)
     snapshots.remove()
     journal.reset((NO_OP, 1, 0))
-    done = Vote(begun.term, begun.voted_for, begun.recover_to)
+    done = HardState(begun.term, begun.voted_for, begun.recover_to)
     files.store_vote(done)
     return done
 
 
-def _align(journal: Journal, description: Description | None, directory: Path) -> None:
+def _align(journal: Journal, description: SnapshotDescription | None, directory: Path) -> None:
     """Makes the journal continue the snapshot. PySyncObj throws the whole log away here unless it begins exactly with
     the snapshot; a crash between the two writes would then lose every entry behind it."""
     if description is None:
@@ -102,7 +102,7 @@ def _align(journal: Journal, description: Description | None, directory: Path) -
     journal.reset((NO_OP, index, term))
 
 
-def _members(journal: Journal, description: Description | None, first: tuple[Peer, ...]) -> Members:
+def _members(journal: Journal, description: SnapshotDescription | None, first: tuple[Peer, ...]) -> Members:
     members = Members(description.peers, description.peers_index) if description else Members(first)
     base = description.index if description else 1
     for command, index, _ in journal.entries:

@@ -11,7 +11,7 @@ import msgspec
 
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
 from raftnode.consensus.storage.disk import Disk
-from raftnode.foundation.decoding import UNREADABLE, from_msgpack
+from raftnode.foundation.decoding import DECODE_ERRORS, from_msgpack
 
 VOTE = "vote"
 PEERS = "peers"
@@ -19,7 +19,7 @@ COMMIT = "commit"
 REMEDY = "Remove the node from the cluster and add it again under a new, empty directory: it must not vote twice."
 
 
-class Vote(msgspec.Struct, frozen=True):
+class HardState(msgspec.Struct, frozen=True):
     """The current term, whom this node voted for in it, and the index below which it may not vote, because it lost
     what it had acknowledged (0: it may). `wiping`: the log and the snapshot are being thrown away; a start goes on with
     that."""
@@ -30,7 +30,7 @@ class Vote(msgspec.Struct, frozen=True):
     wiping: bool = False
 
 
-class SmallFiles:
+class HardStateFiles:
     """The files of one directory. Raises JournalFailed when the disk refuses, StorageDamaged when a file is not what
     was written."""
 
@@ -38,23 +38,23 @@ class SmallFiles:
         self._disk = disk
         self._directory = directory
 
-    def load_vote(self, *, first_start: bool) -> Vote:
+    def load_vote(self, *, first_start: bool) -> HardState:
         """The stored vote. Missing, it is made at the first start and refused at any later one."""
         path = self._directory / VOTE
         data = self._read(VOTE)
         if data is None and first_start:
-            self.store_vote(Vote())
-            return Vote()
+            self.store_vote(HardState())
+            return HardState()
         if data is None:
             raise StorageDamaged(
                 f"{path} is missing, but this node has taken part before: its vote is not known. {REMEDY}"
             )
         try:
-            return from_msgpack(data, Vote)
-        except UNREADABLE as error:
+            return from_msgpack(data, HardState)
+        except DECODE_ERRORS as error:
             raise StorageDamaged(f"{path} cannot be read ({error}): its vote is not known. {REMEDY}") from error
 
-    def store_vote(self, vote: Vote) -> None:
+    def store_vote(self, vote: HardState) -> None:
         """Returns once the vote is on the disk."""
         self._write(VOTE, msgspec.msgpack.encode(vote))
 
@@ -66,7 +66,7 @@ class SmallFiles:
             return default
         try:
             return from_msgpack(data, tuple[Peer, ...])
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             raise StorageDamaged(f"{self._directory / PEERS} cannot be read ({error}). {REMEDY}") from error
 
     def load_commit(self) -> int:
@@ -74,7 +74,7 @@ class SmallFiles:
         try:
             data = self._read(COMMIT)
             return from_msgpack(data, int) if data is not None else 0
-        except (StorageDamaged, *UNREADABLE):
+        except (StorageDamaged, *DECODE_ERRORS):
             return 0
 
     def store_commit(self, index: int) -> None:

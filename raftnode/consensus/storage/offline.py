@@ -13,10 +13,10 @@ from raftnode.consensus.engine import open_storage
 from raftnode.consensus.engine.members import application_part
 from raftnode.consensus.model import Peer, RaftConfig, StateMachine, StorageDamaged
 from raftnode.consensus.storage.disk import Disk, SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
 from raftnode.consensus.storage.journal import PREFIX
-from raftnode.consensus.storage.snapshot import SNAPSHOT, Description, SnapshotStore, decoded
-from raftnode.foundation.decoding import UNREADABLE, from_msgpack
+from raftnode.consensus.storage.snapshot import SNAPSHOT, SnapshotDescription, SnapshotStore, decoded
+from raftnode.foundation.decoding import DECODE_ERRORS, from_msgpack
 
 RESTORE_REMEDY = "Nothing was restored; give a file that `raftnode snapshot save` wrote to its end."
 
@@ -41,7 +41,7 @@ def replay(directory: Path, machine: StateMachine, disk: Disk | None = None) -> 
     storage = open_storage(disk, RaftConfig(data_dir=directory), ())
     journal = storage.log.journal
     try:
-        recover_to = SmallFiles(disk, directory).load_vote(first_start=False).recover_to
+        recover_to = HardStateFiles(disk, directory).load_vote(first_start=False).recover_to
         base = storage.description.index if storage.description else 1
         if recover_to > max(base, journal.last_index):
             raise StorageDamaged(
@@ -62,10 +62,10 @@ def replay(directory: Path, machine: StateMachine, disk: Disk | None = None) -> 
 def begin_anew(directory: Path, peer: Peer, last: LastEntry, chunks: Iterable[bytes], disk: Disk | None = None) -> None:
     """Makes the state in `chunks` that of entry `last`, and `peer` the only voter. Raises OSError."""
     disk = disk or SystemDisk()
-    files, snapshots = SmallFiles(disk, directory), SnapshotStore(disk, directory)
+    files, snapshots = HardStateFiles(disk, directory), SnapshotStore(disk, directory)
     if not _has_log(disk, directory):
-        files.store_vote(Vote(term=last.term))
-    snapshots.write(Description(last.index, last.term, (peer,), last.index), chunks)
+        files.store_vote(HardState(term=last.term))
+    snapshots.write(SnapshotDescription(last.index, last.term, (peer,), last.index), chunks)
     snapshots.adopt_written()
     open_storage(disk, RaftConfig(data_dir=directory), ()).log.journal.close()
 
@@ -82,9 +82,9 @@ def read_snapshot(path: Path, machine: StateMachine) -> LastEntry:
             pass
         frames = decoded(path, file, RESTORE_REMEDY)
         next(frames, None)
-        description = from_msgpack(first, Description)
+        description = from_msgpack(first, SnapshotDescription)
         machine.restore(frames)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise StorageDamaged(f"{path} holds no snapshot of the cluster ({error}). {RESTORE_REMEDY}") from error
     finally:
         file.close()

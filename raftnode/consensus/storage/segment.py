@@ -27,7 +27,7 @@ Damage = Literal["none", "torn", "rotten", "newer"]
 
 
 @dataclass
-class Scan:
+class SegmentScan:
     """What a segment holds: its entries, where each begins, where the sound part ends, and what follows that."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -76,9 +76,9 @@ def _damage_at(data: bytes, offset: int) -> Damage:
     return "newer" if marker.startswith(FAMILY) and marker > MARKER else "torn"
 
 
-def scan(data: bytes) -> Scan:
+def scan(data: bytes) -> SegmentScan:
     """Reads a whole segment, up to its end or to the first record that is not sound."""
-    result = Scan()
+    result = SegmentScan()
     while result.end < len(data):
         found = _record_at(data, result.end)
         if found is None:

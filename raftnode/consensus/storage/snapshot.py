@@ -26,7 +26,7 @@ INCOMING = "snapshot.incoming"
 REMEDY = "Remove the node from the cluster and add it again under a new, empty directory, or restore it from a backup."
 
 
-class Description(msgspec.Struct, frozen=True):
+class SnapshotDescription(msgspec.Struct, frozen=True):
     """The last entry a snapshot contains, and the cluster's peers as of that entry."""
 
     index: int
@@ -64,7 +64,7 @@ class SnapshotStore:
         finally:
             file.close()
 
-    def write(self, description: Description, chunks: Iterable[bytes]) -> int:
+    def write(self, description: SnapshotDescription, chunks: Iterable[bytes]) -> int:
         """Writes a snapshot aside, syncs it and returns its size in bytes. For a thread; `adopt_written` follows on
         the loop. Raises OSError, or ValueError for a chunk above the limit."""
         file = self._disk.open(self._directory / WRITING)
@@ -99,10 +99,10 @@ class SnapshotStore:
         """Throws the snapshot away."""
         self._disk.remove(self.path)
 
-    def describe(self, *, incoming: bool = False) -> Description:
+    def describe(self, *, incoming: bool = False) -> SnapshotDescription:
         """Reads and verifies the whole file, and gives its description. Raises StorageDamaged. For a thread."""
         frames = self._frames(incoming)
-        description = from_msgpack(next(frames), Description)
+        description = from_msgpack(next(frames), SnapshotDescription)
         for _ in frames:
             pass
         return description
@@ -128,7 +128,7 @@ class SnapshotStore:
             file.close()
 
 
-def encoded(description: Description, chunks: Iterable[bytes]) -> Iterator[bytes]:
+def encoded(description: SnapshotDescription, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The bytes of a snapshot's file, piece by piece. Raises ValueError for a chunk above the limit."""
     yield MAGIC + _frame(msgspec.msgpack.encode(description))
     count = 0

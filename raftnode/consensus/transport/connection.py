@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from raftnode.consensus.transport.handshake import HELLO_BYTES_MAX
-from raftnode.foundation.decoding import UNREADABLE, MsgpackDecoder
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 
 LENGTH = struct.Struct(">I")
 HEADER = struct.Struct(">III")
@@ -28,7 +28,7 @@ class Greeter(Protocol):
         """The other side's first frame."""
 
 
-class Host(Protocol):
+class ConnectionOwner(Protocol):
     """Told of what comes on a connection, and of its end."""
 
     def received(self, connection: "Connection", channel: str, payload: bytes) -> None: ...
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
     way, then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
 
     def __init__(
-        self, greeter: Greeter, host: Host, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int
+        self, greeter: Greeter, host: ConnectionOwner, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int
     ) -> None:
         self.dialed = dialed
         """The tag this side dialed, None on the side that was dialed."""
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             channel, payload = _decoder.decode(frame)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             self.drop(f"a frame cannot be read: {error}")
             return
         if channel:

@@ -9,9 +9,15 @@ import structlog
 
 from raftnode.consensus.transport import handshake as greeting
 from raftnode.consensus.transport.connection import Connection
-from raftnode.consensus.transport.handshake import Door, Guard, Hello, NodeIdentity, Refusal
+from raftnode.consensus.transport.handshake import (
+    Handshake,
+    HandshakeContext,
+    HandshakeRefusal,
+    NodeIdentity,
+    PeerPolicy,
+)
 from raftnode.consensus.transport.links import Link, Links
-from raftnode.foundation.decoding import UNREADABLE
+from raftnode.foundation.decoding import DECODE_ERRORS
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +30,7 @@ class Entrance:
     """The entrance of one node. `let_in` is called with every connection whose other side may come in."""
 
     def __init__(
-        self, identity: NodeIdentity, guard: Guard, links: Links, let_in: Callable[[Connection, Hello], None]
+        self, identity: NodeIdentity, guard: PeerPolicy, links: Links, let_in: Callable[[Connection, Handshake], None]
     ) -> None:
         self.membership_index = 0
         """The log index of the membership that this node has applied."""
@@ -34,7 +40,7 @@ class Entrance:
         self.on_removed: list[Callable[[str], None]] = []
         self.strangers: set[Connection] = set()
         """The connections whose other side has not come in yet."""
-        self.met: dict[str, Hello] = {}
+        self.met: dict[str, Handshake] = {}
         """The last process of each peer that came in, for as long as there is a link to it."""
         self._identity = identity
         self._guard = guard
@@ -56,19 +62,19 @@ class Entrance:
 
     def greeted(self, connection: Connection, frame: bytes) -> None:
         try:
-            hello = greeting.decode(frame)
-        except UNREADABLE as error:
+            handshake = greeting.decode(frame)
+        except DECODE_ERRORS as error:
             log.warning("A connection is refused, as its greeting cannot be read.", reason=str(error))
             connection.drop("the greeting cannot be read")
             return
-        if isinstance(hello, Refusal):
-            self._refused(connection, hello)
+        if isinstance(handshake, HandshakeRefusal):
+            self._refused(connection, handshake)
             return
-        refusal = self._judge(connection, hello)
+        refusal = self._judge(connection, handshake)
         if refusal is not None:
-            log.warning("A node is refused.", tag=hello.tag, code=refusal.code, reason=refusal.text)
+            log.warning("A node is refused.", tag=handshake.tag, code=refusal.code, reason=refusal.text)
             if refusal.code in ("node", "incarnation"):
-                self._impostor(hello.tag, refusal.text)
+                self._impostor(handshake.tag, refusal.text)
             if connection.dialed is None:
                 connection.send_frame(greeting.encode(refusal))
             connection.finish(refusal.text)
@@ -77,7 +83,7 @@ class Entrance:
             connection.send_frame(greeting.encode(self._hello()))
         self.strangers.discard(connection)
         self.removed_by = None
-        self._let_in(connection, hello)
+        self._let_in(connection, handshake)
 
     # what the record says
 
@@ -98,29 +104,29 @@ class Entrance:
 
     # inside
 
-    def _hello(self) -> Hello:
-        return self._identity.hello(self.membership_index)
+    def _hello(self) -> Handshake:
+        return self._identity.handshake(self.membership_index)
 
-    def _judge(self, connection: Connection, hello: Hello) -> Refusal | None:
-        if connection.dialed is not None and hello.tag != connection.dialed:
-            text = f"{hello.tag} answers at the address of {connection.dialed}: correct the addresses."
-            return Refusal("tag", text, self.membership_index)
+    def _judge(self, connection: Connection, handshake: Handshake) -> HandshakeRefusal | None:
+        if connection.dialed is not None and handshake.tag != connection.dialed:
+            text = f"{handshake.tag} answers at the address of {connection.dialed}: correct the addresses."
+            return HandshakeRefusal("tag", text, self.membership_index)
         peers, guests = self._links.addresses, self._links.guests()
-        if hello.tag not in peers and hello.tag not in guests and len(guests) >= GUESTS_MAX:
+        if handshake.tag not in peers and handshake.tag not in guests and len(guests) >= GUESTS_MAX:
             text = f"{GUESTS_MAX} nodes that {self._identity.tag} does not know are connected, which is the limit."
-            return Refusal("unknown", text, 0)
-        door = Door(
+            return HandshakeRefusal("unknown", text, 0)
+        context = HandshakeContext(
             self._hello(),
             self.met,
             frozenset(peers),
             connection.certificate_names(),
-            self._guard.node_id_of(hello.tag),
-            self._guard.announced(hello.tag),
+            self._guard.node_id_of(handshake.tag),
+            self._guard.announced(handshake.tag),
             self._links.connected_tags(),
         )
-        return greeting.judge(hello, door)
+        return greeting.judge(handshake, context)
 
-    def _refused(self, connection: Connection, refusal: Refusal) -> None:
+    def _refused(self, connection: Connection, refusal: HandshakeRefusal) -> None:
         tag = connection.dialed
         connection.drop(f"it refuses this node: {refusal.text}")
         if tag is None:

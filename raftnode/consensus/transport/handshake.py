@@ -18,7 +18,7 @@ Tag = Annotated[str, Meta(pattern=r"^[A-Z]{1,4}\Z")]
 Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "undecided", "unknown"]
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Who is speaking: which cluster, which node, which incarnation of it, and the log index of the newest membership
     it has applied (0: it has none)."""
 
@@ -33,7 +33,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 @dataclass(frozen=True)
 class NodeIdentity:
-    """This process among all of its cluster and of its own past: see `Hello`."""
+    """This process among all of its cluster and of its own past: see `Handshake`."""
 
     cluster_id: str
     tag: str
@@ -41,12 +41,14 @@ class NodeIdentity:
     boot: int
     nonce: int
 
-    def hello(self, membership_index: int) -> Hello:
+    def handshake(self, membership_index: int) -> Handshake:
         """What it says first, once it has applied that membership."""
-        return Hello(PROTOCOL_VERSION, self.cluster_id, self.tag, self.node_id, self.boot, self.nonce, membership_index)
+        return Handshake(
+            PROTOCOL_VERSION, self.cluster_id, self.tag, self.node_id, self.boot, self.nonce, membership_index
+        )
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class HandshakeRefusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Why the speaker is not let in, and by which membership."""
 
     code: Code
@@ -54,16 +56,16 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
     membership_index: int
 
 
-_decoder: MsgpackDecoder[Hello | Refusal] = MsgpackDecoder(Hello | Refusal)
+_decoder: MsgpackDecoder[Handshake | HandshakeRefusal] = MsgpackDecoder(Handshake | HandshakeRefusal)
 encode = msgspec.msgpack.Encoder().encode
 
 
-def decode(data: bytes) -> Hello | Refusal:
+def decode(data: bytes) -> Handshake | HandshakeRefusal:
     """The first frame of a connection. Raises one of `UNREADABLE`."""
     return _decoder.decode(data)
 
 
-class Announced(NamedTuple):
+class AnnouncedProcess(NamedTuple):
     """The process that the record has of a node."""
 
     node_id: str
@@ -72,109 +74,111 @@ class Announced(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Guard:
+class PeerPolicy:
     """What the rest of the node says of who may come in: whether an IP address is served at all, which node id
     the cluster has a tag under (empty: none yet), and which process of it has announced itself (None: none yet)."""
 
     admits: Callable[[str], bool] = lambda host: True
     node_id_of: Callable[[str], str] = lambda tag: ""
-    announced: Callable[[str], Announced | None] = lambda tag: None
+    announced: Callable[[str], AnnouncedProcess | None] = lambda tag: None
 
 
 @dataclass(frozen=True)
-class Door:
+class HandshakeContext:
     """What a node knows when somebody knocks: itself, whom it has met and is connected with, its peers' tags, the names
     in the other side's certificate (None without TLS), the node id the cluster has the tag under (empty: none), and the
     process of the node that the record has (None: none)."""
 
-    own: Hello
-    met: Mapping[str, Hello]
+    own: Handshake
+    met: Mapping[str, Handshake]
     peers: Collection[str]
     certificate_names: Collection[str] | None = None
     node_id: str = ""
-    announced: Announced | None = None
+    announced: AnnouncedProcess | None = None
     connected: Collection[str] = ()
 
 
-def judge(hello: Hello, door: Door) -> Refusal | None:
+def judge(handshake: Handshake, context: HandshakeContext) -> HandshakeRefusal | None:
     """None lets the speaker in."""
-    own = door.own
+    own = context.own
 
-    def refuse(code: Code, text: str) -> Refusal:
-        return Refusal(code, text, own.membership_index)
+    def refuse(code: Code, text: str) -> HandshakeRefusal:
+        return HandshakeRefusal(code, text, own.membership_index)
 
-    if hello.version != own.version:
-        return refuse("version", f"Protocol version {hello.version} meets {own.version}: upgrade the older node.")
-    if hello.cluster != own.cluster:
+    if handshake.version != own.version:
+        return refuse("version", f"Protocol version {handshake.version} meets {own.version}: upgrade the older node.")
+    if handshake.cluster != own.cluster:
         return refuse(
             "cluster",
-            f"This is cluster {own.cluster}, not {hello.cluster}: correct the addresses of one. A node whose cluster "
+            f"This is cluster {own.cluster}, not {handshake.cluster}: correct the addresses of one. A node whose cluster "
             "began again without it joins again with an empty data directory.",
         )
-    if hello.tag == own.tag:
+    if handshake.tag == own.tag:
         return refuse("tag", f"This node is {own.tag} itself: every node needs a tag of its own.")
-    names = door.certificate_names
-    if names is not None and hello.tag.lower() not in {name.lower() for name in names}:
+    names = context.certificate_names
+    if names is not None and handshake.tag.lower() not in {name.lower() for name in names}:
         named = ", ".join(sorted(names)) or "nobody"
-        return refuse("certificate", f"The certificate names {named}, but its subjectAltName must name {hello.tag}.")
+        return refuse(
+            "certificate", f"The certificate names {named}, but its subjectAltName must name {handshake.tag}."
+        )
     # Whoever knows a newer membership may have been added by it, and may be the leader who is to tell this node of it.
-    knows_more = hello.membership_index > own.membership_index
-    if door.node_id not in ("", hello.node_id) and not knows_more:
-        return refuse("node", f"{hello.tag} is node {door.node_id} in the cluster, and not {hello.node_id}.")
-    met = door.met.get(hello.tag)
-    if met is not None and hello.node_id != met.node_id:
+    knows_more = handshake.membership_index > own.membership_index
+    if context.node_id not in ("", handshake.node_id) and not knows_more:
+        return refuse("node", f"{handshake.tag} is node {context.node_id} in the cluster, and not {handshake.node_id}.")
+    met = context.met.get(handshake.tag)
+    if met is not None and handshake.node_id != met.node_id:
         if knows_more:
             return None
         return refuse(
             "node",
-            f"{hello.tag} was node {met.node_id} and now claims to be {hello.node_id}: a node with a new directory "
+            f"{handshake.tag} was node {met.node_id} and now claims to be {handshake.node_id}: a node with a new directory "
             f"needs a new tag, or must be removed first.",
         )
-    text = superseded(hello, door.announced)
+    text = superseded(handshake, context.announced)
     if text is not None:
         return refuse("incarnation", text)
-    if met is not None and hello.tag in door.connected and not _follows(met, hello, door.announced):
+    if met is not None and handshake.tag in context.connected and not _follows(met, handshake, context.announced):
         return refuse(
             "undecided",
-            f"{hello.tag} is connected as another process of its start {met.boot}, and the cluster has yet to hear "
+            f"{handshake.tag} is connected as another process of its start {met.boot}, and the cluster has yet to hear "
             f"which of the two it is to take.",
         )
-    if hello.tag not in door.peers and not knows_more:
-        return refuse("unknown", f"{hello.tag} is not in the cluster as {own.tag} knows it.")
+    if handshake.tag not in context.peers and not knows_more:
+        return refuse("unknown", f"{handshake.tag} is not in the cluster as {own.tag} knows it.")
     return None
 
 
-def is_impostor(refusal: Refusal, membership_index: int) -> bool:
+def is_impostor(refusal: HandshakeRefusal, membership_index: int) -> bool:
     """Whether a node that knows this membership is refused as not the one it was, and must end. Whoever knows no newer
     membership may only not have heard yet that the node has joined."""
     another = refusal.code == "node" and 0 < membership_index < refusal.membership_index
     return another or refusal.code == "incarnation"
 
 
-def is_removed(refusal: Refusal, membership_index: int) -> bool:
+def is_removed(refusal: HandshakeRefusal, membership_index: int) -> bool:
     """Whether a node that knows this membership is refused as one that a newer membership does not contain."""
     return refusal.code == "unknown" and refusal.membership_index > membership_index > 0
 
 
-def superseded(hello: Hello, announced: Announced | None) -> str | None:
+def superseded(handshake: Handshake, announced: AnnouncedProcess | None) -> str | None:
     """Why this process is not, and can never again be, the one that the cluster takes for the node; None if it may be.
     The record decides, as memory ends with the process, and two nodes may have met different ones."""
-    if announced is None or announced.node_id != hello.node_id or announced.nonce == 0:
+    if announced is None or announced.node_id != handshake.node_id or announced.nonce == 0:
         return None
-    if (hello.boot, hello.nonce) == (announced.boot, announced.nonce) or hello.boot > announced.boot:
+    if (handshake.boot, handshake.nonce) == (announced.boot, announced.nonce) or handshake.boot > announced.boot:
         return None
     return (
-        f"Another process runs as {hello.tag} since start {announced.boot} of its data directory, and this one is "
-        f"start {hello.boot} of the same: the directory was copied, or is an old copy, or its lock was deleted. Stop "
+        f"Another process runs as {handshake.tag} since start {announced.boot} of its data directory, and this one is "
+        f"start {handshake.boot} of the same: the directory was copied, or is an old copy, or its lock was deleted. Stop "
         f"this one; a copy may join under a new tag, with an empty directory."
     )
 
 
-def _follows(met: Hello, hello: Hello, announced: Announced | None) -> bool:
+def _follows(met: Handshake, handshake: Handshake, announced: AnnouncedProcess | None) -> bool:
     """Whether the speaker is the one who is connected, a later start, or the one of two of a start whom the record has.
 
     A later start is not sent away for the one that the record has: it is about to announce itself, and must be heard.
     """
-    if hello.boot != met.boot:
-        return hello.boot > met.boot
-    return hello.nonce == met.nonce or announced == (hello.node_id, hello.boot, hello.nonce)
+    if handshake.boot != met.boot:
+        return handshake.boot > met.boot
+    return handshake.nonce == met.nonce or announced == (handshake.node_id, handshake.boot, handshake.nonce)

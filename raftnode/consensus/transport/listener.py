@@ -9,7 +9,7 @@ from collections.abc import Callable
 from raftnode.consensus.transport.tls import Tls
 
 
-class Port:
+class ListeningPort:
     """One address. Port 0 takes a free one."""
 
     def __init__(self, host: str, port: int, *, tls: Tls | None = None, handshake_ms: int = 1_000) -> None:

@@ -7,7 +7,7 @@ RAFT_CHANNEL = "raft"
 PROPOSAL_CHANNEL = "proposal"
 
 
-class Transport(Protocol):
+class TransportPort(Protocol):
     """What Raft needs of the transport."""
 
     on_connection: list[Callable[[str, bool], None]]
@@ -23,7 +23,7 @@ class Transport(Protocol):
 class RaftWire:
     """The transport's Raft channel, as the engine wants it."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: TransportPort) -> None:
         self._transport = transport
 
     def send(self, tag: str, payload: bytes) -> bool:

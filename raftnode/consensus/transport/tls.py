@@ -25,7 +25,7 @@ def load_tls(certificate_file: Path, key_file: Path, ca_file: Path) -> Tls:
     ssl.SSLError when a file cannot be used."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False  # the certificate must name the tag, not the host: `hello.judge` checks it
+    client.check_hostname = False  # the certificate must name the tag, not the host: `handshake.judge` checks it
     for context in (server, client):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED

@@ -11,9 +11,9 @@ import structlog
 
 from raftnode.consensus.transport.connection import Connection
 from raftnode.consensus.transport.entrance import Entrance
-from raftnode.consensus.transport.handshake import Guard, Hello, NodeIdentity
+from raftnode.consensus.transport.handshake import Handshake, NodeIdentity, PeerPolicy
 from raftnode.consensus.transport.links import Links, TransportConfig
-from raftnode.consensus.transport.listener import Port
+from raftnode.consensus.transport.listener import ListeningPort
 from raftnode.consensus.transport.tls import Tls
 
 log = structlog.get_logger(__name__)
@@ -30,8 +30,8 @@ class Transport:
         config: TransportConfig,
         *,
         tls: Tls | None = None,
-        guard: Guard = Guard(),  # noqa: B008
-        port: Port | None = None,
+        guard: PeerPolicy = PeerPolicy(),  # noqa: B008
+        port: ListeningPort | None = None,
     ) -> None:
         self._config = config
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
@@ -52,7 +52,7 @@ class Transport:
         self.check_announced = self._entrance.check_announced
         """To be called when the record's nodes have changed."""
         self.connected_tags = self._links.connected_tags
-        self._port = port or Port(config.host, config.port, tls=tls, handshake_ms=config.connect_timeout_ms)
+        self._port = port or ListeningPort(config.host, config.port, tls=tls, handshake_ms=config.connect_timeout_ms)
         self._running = False
         self._watch: asyncio.TimerHandle | None = None
 
@@ -143,14 +143,14 @@ class Transport:
             dead_peer_ms=limits.dead_peer_ms,
         )
 
-    def _let_in(self, connection: Connection, hello: Hello) -> None:
-        connection.tag = hello.tag
-        self._links.take(hello.tag, connection, hello.membership_index)
-        self._entrance.met[hello.tag] = hello
+    def _let_in(self, connection: Connection, handshake: Handshake) -> None:
+        connection.tag = handshake.tag
+        self._links.take(handshake.tag, connection, handshake.membership_index)
+        self._entrance.met[handshake.tag] = handshake
         if not connection.welcome.done():
             connection.welcome.set_result(None)
-        log.info("A peer is connected.", tag=hello.tag, dialed=connection.dialed is not None)
-        self._tell(hello.tag, True)
+        log.info("A peer is connected.", tag=handshake.tag, dialed=connection.dialed is not None)
+        self._tell(handshake.tag, True)
 
     def received(self, connection: Connection, channel: str, payload: bytes) -> None:
         handler = self._handlers.get(channel)

@@ -18,12 +18,12 @@ import structlog
 
 from raftnode.documents import change_vector
 from raftnode.documents.errors import ReplicationRefused, StoreError
-from raftnode.documents.store.model import Batch, Document, Stretch
+from raftnode.documents.store.model import Batch, Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import check_msgpack_depth
-from raftnode.foundation.http_client import Http, HttpError, Response
+from raftnode.foundation.http_client import HttpClient, HttpError, Response
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,7 @@ class Destination(msgspec.Struct, frozen=True):
     database: str
 
 
-class Status(msgspec.Struct, rename="pascal"):
+class SenderStatus(msgspec.Struct, rename="pascal"):
     """How far a sender is. `last_sent_etag` is the place in this store's order up to which the other side has
     everything; `error` is empty when all is well; `sent` counts documents."""
 
@@ -67,7 +67,7 @@ class Status(msgspec.Struct, rename="pascal"):
     at: str | None = None
 
 
-class Accepted(msgspec.Struct, frozen=True, rename="pascal"):
+class ReceiverState(msgspec.Struct, frozen=True, rename="pascal"):
     """What the receiving side says of itself: how far it took the source in, and all it knows."""
 
     database_id: str
@@ -75,7 +75,7 @@ class Accepted(msgspec.Struct, frozen=True, rename="pascal"):
     change_vector: str
 
 
-class Source(Protocol):
+class SenderSource(Protocol):
     """What a sender uses of a `DocumentStore`."""
 
     @property
@@ -86,7 +86,7 @@ class Source(Protocol):
     async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None: ...
 
 
-class Replication:
+class DocumentSender:
     """Sends one store's documents to one destination until cancelled.
 
     `heard` gives what a database, by its id, was last heard to hold (`DocumentStore.heard_of`): others may
@@ -95,9 +95,9 @@ class Replication:
 
     def __init__(
         self,
-        store: Source,
+        store: SenderSource,
         destination: Destination,
-        http: Http,
+        http: HttpClient,
         *,
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
@@ -105,9 +105,9 @@ class Replication:
     ) -> None:
         self._store, self._destination, self._http, self._heard = store, destination, http, heard
         self._limit, self._bytes_max = batch_documents_max, batch_bytes_max
-        self._theirs = Accepted(database_id="", accepted_etag=0, change_vector="")
+        self._theirs = ReceiverState(database_id="", accepted_etag=0, change_vector="")
         self._ahead: dict[str, int] = {}
-        self.status = Status(destination=destination.tag, url=destination.url)
+        self.status = SenderStatus(destination=destination.tag, url=destination.url)
         self.on_moved: Callable[[], None] = lambda: None
         """Called when `status` has changed."""
 
@@ -189,7 +189,7 @@ class Replication:
         return theirs.accepted_etag
 
     async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> None:
-        stretch = Stretch(
+        replication_batch = ReplicationBatch(
             source=self._store.database_id,
             after_etag=after_etag,
             last_etag=batch.last_etag,
@@ -197,7 +197,7 @@ class Replication:
             documents=tuple(new),
             purged_last_modified=batch.purged_last_modified,
         )
-        body = await asyncio.to_thread(encode, stretch)
+        body = await asyncio.to_thread(encode, replication_batch)
         answer = await self._http.request(
             "POST", self._url("documents"), body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S
         )
@@ -232,9 +232,9 @@ class Replication:
         self.on_moved()
 
 
-def _answered(response: Response) -> Accepted:
+def _answered(response: Response) -> ReceiverState:
     try:
-        theirs = msgspec.convert(response.json(), Accepted)
+        theirs = msgspec.convert(response.json(), ReceiverState)
         change_vector.parse(theirs.change_vector)
         return theirs
     except (msgspec.ValidationError, change_vector.ChangeVectorInvalid) as error:
@@ -244,25 +244,25 @@ def _answered(response: Response) -> Accepted:
 async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, Any]:
     """The receiving side's answer to a handshake."""
     etag = await store.accepted_from(source_database_id)
-    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, etag, store.change_vector))
+    answer: dict[str, Any] = msgspec.to_builtins(ReceiverState(store.database_id, etag, store.change_vector))
     return answer
 
 
 async def receive(store: DocumentStore, payload: bytes) -> dict[str, Any]:
     """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
-    stretch = await asyncio.to_thread(decode, payload)
-    accepted_etag = await store.merge(stretch)
-    answer: dict[str, Any] = msgspec.to_builtins(Accepted(store.database_id, accepted_etag, store.change_vector))
+    replication_batch = await asyncio.to_thread(decode, payload)
+    accepted_etag = await store.merge(replication_batch)
+    answer: dict[str, Any] = msgspec.to_builtins(ReceiverState(store.database_id, accepted_etag, store.change_vector))
     return answer
 
 
-def encode(stretch: Stretch) -> bytes:
+def encode(replication_batch: ReplicationBatch) -> bytes:
     """The batch as it travels: a byte that says whether it is compressed, then msgpack."""
-    body: bytes = msgpack.packb(msgspec.to_builtins(stretch, builtin_types=(bytes,)), use_bin_type=True)
+    body: bytes = msgpack.packb(msgspec.to_builtins(replication_batch, builtin_types=(bytes,)), use_bin_type=True)
     return DEFLATED + zlib.compress(body, 1) if len(body) >= COMPRESS_BYTES_MIN else PLAIN + body
 
 
-def decode(payload: bytes) -> Stretch:
+def decode(payload: bytes) -> ReplicationBatch:
     """The batch back from `encode`. Raises ReplicationRefused for anything else, or one that is too large."""
     try:
         body = payload[1:]
@@ -274,13 +274,15 @@ def decode(payload: bytes) -> Stretch:
         elif payload[:1] != PLAIN:
             raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
         check_msgpack_depth(body)
-        stretch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), Stretch)  # noqa: TID251
-        change_vector.parse(stretch.knowledge)
-        change_vector.parse(change_vector.dot("A", stretch.last_etag, stretch.source))
-        if not 0 <= stretch.after_etag <= stretch.last_etag:
-            raise ReplicationRefused(f"a batch goes from {stretch.after_etag} to {stretch.last_etag}")
-        if stretch.purged_last_modified:
-            timestamps.to_ticks(stretch.purged_last_modified)
-        return stretch
+        replication_batch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), ReplicationBatch)  # noqa: TID251
+        change_vector.parse(replication_batch.knowledge)
+        change_vector.parse(change_vector.dot("A", replication_batch.last_etag, replication_batch.source))
+        if not 0 <= replication_batch.after_etag <= replication_batch.last_etag:
+            raise ReplicationRefused(
+                f"a batch goes from {replication_batch.after_etag} to {replication_batch.last_etag}"
+            )
+        if replication_batch.purged_last_modified:
+            timestamps.to_ticks(replication_batch.purged_last_modified)
+        return replication_batch
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
         raise ReplicationRefused(f"a batch cannot be read: {error}") from error

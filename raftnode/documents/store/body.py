@@ -7,7 +7,7 @@ import msgspec
 
 from raftnode.documents.errors import DocumentInvalid
 from raftnode.documents.store.model import EMPTY_COLLECTION, Document
-from raftnode.foundation.decoding import UNREADABLE, JsonDecoder, TooDeep
+from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder, TooDeep
 
 ID_BYTES_MAX = 512
 COLLECTION_BYTES_MAX = 256
@@ -94,7 +94,7 @@ def _parse(id: str, text: bytes) -> dict[str, msgspec.Raw]:
         raise DocumentInvalid(f"document {id!r} is nested deeper than {DEPTH_MAX} levels") from error
     except msgspec.ValidationError as error:
         raise DocumentInvalid(f"document {id!r} must be a JSON object: {error}") from error
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         raise DocumentInvalid(f"document {id!r} is not valid JSON: {error}") from error
 
 

@@ -8,7 +8,7 @@ from raftnode.documents.store.model import Document
 from raftnode.record.model import Database
 
 
-class Passed(msgspec.Struct, frozen=True):
+class ConsumedUpTo(msgspec.Struct, frozen=True):
     """How far everybody has come. All nodes of the group hold what stands up to `etag`; each task has had what stands
     up to its etag and what its progress vector counts."""
 
@@ -22,7 +22,7 @@ class Passed(msgspec.Struct, frozen=True):
         )
 
 
-def passed(database: Database, tag: str, database_id: str, sent: Mapping[str, int]) -> Passed | None:
+def passed(database: Database, tag: str, database_id: str, sent: Mapping[str, int]) -> ConsumedUpTo | None:
     """How far everybody has come in this node's copy, or None if that is not known of every node.
 
     `sent` is how far this node's senders are, by tag. A Promotable is filled by its mentor and not by this node, so
@@ -36,4 +36,4 @@ def passed(database: Database, tag: str, database_id: str, sent: Mapping[str, in
     for id in database.tasks:
         progress = database.progress.get(id)
         tasks.append((0, "") if progress is None else (progress.last_etags.get(database_id, 0), progress.change_vector))
-    return Passed(etag, tuple(tasks))
+    return ConsumedUpTo(etag, tuple(tasks))

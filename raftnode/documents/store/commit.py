@@ -13,7 +13,7 @@ import structlog
 
 from raftnode.documents.errors import StoreBusy, StoreClosed, StoreDamaged, StoreError, StoreFailed
 from raftnode.documents.store import sqlite
-from raftnode.documents.store.file_guard import Presence
+from raftnode.documents.store.file_guard import FileGuard
 from raftnode.documents.store.writes import Writer
 from raftnode.foundation.background import watched
 
@@ -36,10 +36,10 @@ class _Write(NamedTuple):
     future: asyncio.Future[Any]
 
 
-class Commits:
+class GroupCommit:
     """The one writer of a file. `on_commit` is called in the loop after a commit, before its writes are answered."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer, presence: Presence) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, writer: Writer, presence: FileGuard) -> None:
         self.on_commit: Callable[[], None] = lambda: None
         self._path, self._connection, self._writer = path, connection, writer
         self._presence = presence

@@ -16,7 +16,7 @@ REMEDY = (
 )
 
 
-class Presence:
+class FileGuard:
     """The files of an open database, as they are when this is made: the database's and its write-ahead log's. Raises
     StoreDamaged when they are gone already."""
 

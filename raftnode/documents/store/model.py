@@ -56,7 +56,7 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
         return change_vector.dominates(progress, self.change_vector)
 
 
-class Put(msgspec.Struct, frozen=True, kw_only=True):
+class PutDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A document to be written; see `DocumentStore.put` for the fields."""
 
     id: str
@@ -65,7 +65,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
     expected: str | None = None
 
 
-class Delete(msgspec.Struct, frozen=True, kw_only=True):
+class DeleteDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A document to be deleted."""
 
     id: str
@@ -80,7 +80,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     version, or a successor, stands at or before `last_etag`: a consumer done with everything up to there may
     merge it into its progress. `held` counts every write that was held here at the time: no item is older than what it
     counts. `end` tells that the scan reached the end of the store.
-    `purged_last_modified` travels with the batch, see `Stretch`.
+    `purged_last_modified` travels with the batch, see `ReplicationBatch`.
     """
 
     items: list[Document]
@@ -91,7 +91,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     purged_last_modified: str = ""
 
 
-class Stretch(msgspec.Struct, frozen=True, array_like=True):
+class ReplicationBatch(msgspec.Struct, frozen=True, array_like=True):
     """A batch on its way to another store: a part of the source's order, from `after_etag` to `last_etag`.
 
     `source` is the source's database id, `knowledge` its batch's change vector, `purged_last_modified` a time that no
@@ -106,7 +106,7 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True):
     purged_last_modified: str = ""
 
 
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
+class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of a store. `conflicts` counts those resolved so far; `collections` holds live documents only."""
 
     documents: int

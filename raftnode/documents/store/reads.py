@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from raftnode.documents.store import rows
-from raftnode.documents.store.model import Batch, Document, Stats
+from raftnode.documents.store.model import Batch, Document, StoreStatistics
 from raftnode.foundation.names import fold
 
 SCAN_ROWS_MAX = 50_000
@@ -108,7 +108,7 @@ def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:
     return bool(formerly) and any(earlier in wanted for _, earlier in rows.places(formerly))
 
 
-def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.State, etag: int) -> str:
+def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.StoreCounters, etag: int) -> str:
     # Below the compacted part's end places are missing, so that nothing can be told of them.
     if etag < state.compacted_etag:
         return ""
@@ -116,7 +116,7 @@ def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.Sta
     return rows.with_own(rows.knowledge_as_of(connection, etag), tag, min(etag, state.own_etag), database_id)
 
 
-def stats(connection: sqlite3.Connection, own: tuple[str, str]) -> Stats:
+def stats(connection: sqlite3.Connection, own: tuple[str, str]) -> StoreStatistics:
     """The store's counts."""
     with moment(connection):
         state, counts, collections = (
@@ -124,7 +124,7 @@ def stats(connection: sqlite3.Connection, own: tuple[str, str]) -> Stats:
             rows.counts(connection),
             rows.collections(connection),
         )
-        return Stats(
+        return StoreStatistics(
             documents=sum(collections.values()),
             tombstones=counts.get("tombstones", 0),
             conflicts=counts.get("conflicts", 0),

@@ -26,7 +26,7 @@ from raftnode.foundation.names import fold
 SUFFIXES = ("", "-wal")
 
 
-class Removed(msgspec.Struct, frozen=True, rename="pascal"):
+class RemovedCopy(msgspec.Struct, frozen=True, rename="pascal"):
     """A copy of a database that was deleted softly. `folder` names it on this node, `path` is where it stands."""
 
     folder: str
@@ -37,7 +37,7 @@ class Removed(msgspec.Struct, frozen=True, rename="pascal"):
     deleted_at: str
 
 
-def removed(directory: Path, live: Collection[Path]) -> list[Removed]:
+def removed(directory: Path, live: Collection[Path]) -> list[RemovedCopy]:
     """Those that this node has, oldest first. What cannot be read is passed over. `live` are the files of the databases
     that there are: a copy that is one of them again, as a crash came before it was forgotten, is forgotten now."""
     found = []
@@ -55,7 +55,7 @@ def topology_id(tag: str, copy: str, database: str) -> str:
     return base64.b64encode(hashed)[:22].decode()
 
 
-def put_back(which: Removed, path: Path) -> None:
+def put_back(which: RemovedCopy, path: Path) -> None:
     """Makes the copy's file the one at `path`, and leaves it where it is, too. A repeat completes what was begun.
     Raises StoreFailed."""
     try:
@@ -103,13 +103,13 @@ def _files(directory: Path) -> list[Path]:
     return [file for file in found if file is not None]
 
 
-def _shown(file: Path) -> Removed | None:
+def _shown(file: Path) -> RemovedCopy | None:
     when = file.parent.name.rpartition("-")[2]
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             [(database,)] = connection.execute("SELECT database FROM state").fetchall()
             [(documents,)] = connection.execute("SELECT count(*) FROM documents WHERE deleted = 0").fetchall()
-        return Removed(
+        return RemovedCopy(
             folder=file.parent.name,
             path=str(file.absolute()),
             database=database,

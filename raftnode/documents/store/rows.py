@@ -17,7 +17,7 @@ _COLLECTION = "collection "
 _places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
 
 
-class State(msgspec.Struct, frozen=True):
+class StoreCounters(msgspec.Struct, frozen=True):
     """The store's counters: the last place given out, the last write made here, how far the log is compacted, and a
     time that no purged tombstone, here or at a source, was later than (empty: none was purged)."""
 
@@ -45,9 +45,9 @@ def _values(version: Document) -> tuple[object, ...]:
     return (*msgspec.structs.astuple(version)[:-1], formerly)
 
 
-def state(connection: sqlite3.Connection) -> State:
+def state(connection: sqlite3.Connection) -> StoreCounters:
     [row] = connection.execute("SELECT last_etag, own_etag, compacted_etag, purged_last_modified FROM state")
-    return State(*row)
+    return StoreCounters(*row)
 
 
 def find(connection: sqlite3.Connection, key: str) -> Document | None:

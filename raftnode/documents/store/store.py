@@ -20,10 +20,18 @@ from raftnode.documents import change_vector
 from raftnode.documents.errors import DocumentInvalid, StoreClosed, StoreDamaged, StoreFailed
 from raftnode.documents.store import reads, rows, sqlite
 from raftnode.documents.store.body import check_id, prepare
-from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.commit import Commits
-from raftnode.documents.store.file_guard import Presence, check_made, note_made
-from raftnode.documents.store.model import Batch, Delete, Document, Put, Stats, Stretch, new_database_id
+from raftnode.documents.store.cleaning import ConsumedUpTo
+from raftnode.documents.store.commit import GroupCommit
+from raftnode.documents.store.file_guard import FileGuard, check_made, note_made
+from raftnode.documents.store.model import (
+    Batch,
+    DeleteDocument,
+    Document,
+    PutDocument,
+    ReplicationBatch,
+    StoreStatistics,
+    new_database_id,
+)
 from raftnode.documents.store.readers import IdleReaders
 from raftnode.documents.store.writes import Writer
 from raftnode.foundation.broadcast import Broadcast
@@ -46,7 +54,7 @@ class DocumentStore:
     """See the module. Made with `open`; every method raises StoreClosed after `close`, StoreFailed when the
     disk refuses, StoreDamaged when the file is corrupt."""
 
-    def __init__(self, path: Path, tag: str, database: str, writer: Writer, commits: Commits) -> None:
+    def __init__(self, path: Path, tag: str, database: str, writer: Writer, commits: GroupCommit) -> None:
         """Not for callers: use `open`."""
         self.path, self.tag, self.database = path, tag, database
         self.database_id = writer.database_id
@@ -80,7 +88,7 @@ class DocumentStore:
         elsewhere that remembers that this one was made: with it, a missing file is damage and not a new database.
         """
 
-        def connect() -> tuple[sqlite3.Connection, Writer, Presence]:
+        def connect() -> tuple[sqlite3.Connection, Writer, FileGuard]:
             with sqlite.errors(path):
                 if mark is not None:
                     check_made(path, mark)
@@ -93,13 +101,13 @@ class DocumentStore:
                     [(kept,)] = connection.execute("SELECT database_id FROM state").fetchall()
                     writer = Writer(connection, tag, kept, clock)
                     sqlite.free_memory(connection)
-                    return connection, writer, Presence(path)
+                    return connection, writer, FileGuard(path)
                 except BaseException:
                     connection.close()
                     raise
 
         connection, writer, presence = await asyncio.get_running_loop().run_in_executor(_reading, connect)
-        store = cls(path, tag, database, writer, Commits(path, connection, writer, presence))
+        store = cls(path, tag, database, writer, GroupCommit(path, connection, writer, presence))
         log.info("A database was opened.", database=database, database_id=writer.database_id, last_etag=store.last_etag)
         return store
 
@@ -128,18 +136,20 @@ class DocumentStore:
         one, or `@metadata.@collection`, or "@empty". `expected`: None for no check, "" for "must not exist",
         else the change vector it must have. Raises DocumentInvalid, ConcurrencyViolation, StoreBusy.
         """
-        [stored] = await self.batch([Put(id=id, document=document, collection=collection, expected=expected)])
+        [stored] = await self.batch([PutDocument(id=id, document=document, collection=collection, expected=expected)])
         assert stored is not None
         return stored
 
     async def delete(self, id: str, *, expected: str | None = None) -> Document | None:
         """Delete a document and return its tombstone; None if there was none. Raises as `put`."""
-        [tombstone] = await self.batch([Delete(id=id, expected=expected)])
+        [tombstone] = await self.batch([DeleteDocument(id=id, expected=expected)])
         return tombstone
 
-    async def batch(self, operations: Sequence[Put | Delete]) -> list[Document | None]:
+    async def batch(self, operations: Sequence[PutDocument | DeleteDocument]) -> list[Document | None]:
         """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would."""
-        given = sum(len(one.document) for one in operations if isinstance(one, Put) and isinstance(one.document, bytes))
+        given = sum(
+            len(one.document) for one in operations if isinstance(one, PutDocument) and isinstance(one.document, bytes)
+        )
         if given <= CHECKED_ON_LOOP_BYTES_MAX:
             steps, size = _steps(operations)
         else:
@@ -154,22 +164,24 @@ class DocumentStore:
 
         return await self._write(write, size)
 
-    async def merge(self, stretch: Stretch) -> int:
+    async def merge(self, replication_batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
         Returns up to which etag the source has been taken in now: with a gap before the stretch nothing is. Raises
         ReplicationRefused."""
         # Noted first: whoever sees the documents here must not send them back to where they came from.
         if len(self._heard) >= SOURCES_REMEMBERED_MAX:
             self._heard.clear()
-        self._heard[stretch.source] = change_vector.merge(self.heard_of(stretch.source), stretch.knowledge)
-        size = sum(len(item.body) for item in stretch.documents)
-        return await self._write(lambda writer: writer.merge(stretch), size)
+        self._heard[replication_batch.source] = change_vector.merge(
+            self.heard_of(replication_batch.source), replication_batch.knowledge
+        )
+        size = sum(len(item.body) for item in replication_batch.documents)
+        return await self._write(lambda writer: writer.merge(replication_batch), size)
 
     def heard_of(self, database_id: str) -> str:
         """What another database, which sends here, is known to hold since this store was opened."""
         return self._heard.get(database_id, "")
 
-    async def purge_tombstones(self, passed: Passed) -> int:
+    async def purge_tombstones(self, passed: ConsumedUpTo) -> int:
         """Forget tombstones and old places that every node of the group and every task has passed. Returns how many
         tombstones went; call again while it is not 0."""
         return await self._write(lambda writer: writer.purge(passed), 0)
@@ -199,7 +211,7 @@ class DocumentStore:
         """How far another store's order has been taken in; 0 if not at all."""
         return await self._read(lambda connection: rows.accepted(connection, source_database_id))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> StoreStatistics:
         """The store's counts, as of one moment."""
         own = (self.tag, self.database_id)
         return await self._read(lambda connection: reads.stats(connection, own))
@@ -308,7 +320,7 @@ def _at(place: int) -> Iterator[None]:
         raise
 
 
-def _steps(operations: Sequence[Put | Delete]) -> tuple[list[Callable[[Writer], Document | None]], int]:
+def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Callable[[Writer], Document | None]], int]:
     steps: list[Callable[[Writer], Document | None]] = []
     size = 0
     for place, operation in enumerate(operations):
@@ -319,10 +331,10 @@ def _steps(operations: Sequence[Put | Delete]) -> tuple[list[Callable[[Writer], 
     return steps, size
 
 
-def _step(operation: Put | Delete) -> tuple[Callable[[Writer], Document | None], int]:
+def _step(operation: PutDocument | DeleteDocument) -> tuple[Callable[[Writer], Document | None], int]:
     """What an operation does within a transaction, and its size. The document is checked here, before it waits."""
     expected = operation.expected
-    if isinstance(operation, Delete):
+    if isinstance(operation, DeleteDocument):
         id = operation.id
         return (lambda writer: writer.delete(id, expected)), 0
     id = check_id(operation.id)

@@ -31,8 +31,8 @@ from raftnode.documents import change_vector as cv
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
 from raftnode.documents.store import rows, sqlite
 from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared
-from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.cleaning import ConsumedUpTo
+from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
@@ -102,26 +102,26 @@ class Writer:
         _check_expected(id, row, expected)
         return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
 
-    def merge(self, stretch: Stretch) -> int:
+    def merge(self, replication_batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order; see the module's rules. Returns up to which etag the source has
         been taken in now. Nothing happens if there is a gap before the stretch. Raises ReplicationRefused."""
-        accepted = rows.accepted(self._connection, stretch.source)
-        if stretch.after_etag > accepted:
+        accepted = rows.accepted(self._connection, replication_batch.source)
+        if replication_batch.after_etag > accepted:
             return accepted
-        if stretch.source == self.database_id:
+        if replication_batch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
-        self._check_counted(stretch.knowledge)
+        self._check_counted(replication_batch.knowledge)
         held = self.database_change_vector
-        for item in stretch.documents:
+        for item in replication_batch.documents:
             self._merge_one(item, held)
-        self._learn(stretch.knowledge)
-        self._purged_until(stretch.purged_last_modified)
-        if stretch.last_etag > accepted:
-            accepted = stretch.last_etag
-            rows.accept(self._connection, stretch.source, accepted)
+        self._learn(replication_batch.knowledge)
+        self._purged_until(replication_batch.purged_last_modified)
+        if replication_batch.last_etag > accepted:
+            accepted = replication_batch.last_etag
+            rows.accept(self._connection, replication_batch.source, accepted)
         return accepted
 
-    def purge(self, passed: Passed) -> int:
+    def purge(self, passed: ConsumedUpTo) -> int:
         """Forget tombstones that everybody has passed, and thin the log there. Returns how many tombstones went.
 
         A tombstone whose writes are not all counted in the database change vector stays, as only that vector keeps an

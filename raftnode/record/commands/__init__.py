@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from raftnode.foundation.decoding import MsgpackDecoder
-from raftnode.record.commands.base import Changes, Command, Entry, Outcome, Refused
+from raftnode.record.commands.base import Changes, Command, CommandRefused, Entry, Outcome
 from raftnode.record.commands.claims import ClaimTask, ReleaseTask
 from raftnode.record.commands.cluster import (
     AddNode,
@@ -80,12 +80,49 @@ def decode(data: bytes) -> Envelope:
 
 
 __all__ = [
-    "AddDatabaseNode", "AddNode", "AnnounceNode", "AnyCommand", "BlameTask", "Changes", "Checkpoint",
-    "ClaimTask", "Command",
-    "ConfirmDeletion", "CreateDatabase", "Decide", "DeleteConnectionString", "DeleteDatabase", "DeleteIndex",
-    "DeleteTask", "Entry", "Envelope", "FormCluster", "GraceEnd", "NewTopology", "Outcome", "ProgressMade",
-    "PromoteDatabaseNode", "PutConnectionString", "PutIndex", "PutTask", "Refused", "ReleaseTask", "RemoveNode",
-    "ReorderMembers", "RetryFailed", "SetDatabaseState", "SetDraining", "SetDynamicDistribution", "SetLockMode",
-    "SetNodeFlags", "SetNodeKind", "SetNodeTraits", "SetTaskPin", "SetTaskState", "SuspendObserver", "VoidClaim",
-    "decode", "encode",
+    "AddDatabaseNode",
+    "AddNode",
+    "AnnounceNode",
+    "AnyCommand",
+    "BlameTask",
+    "Changes",
+    "Checkpoint",
+    "ClaimTask",
+    "Command",
+    "CommandRefused",
+    "ConfirmDeletion",
+    "CreateDatabase",
+    "Decide",
+    "DeleteConnectionString",
+    "DeleteDatabase",
+    "DeleteIndex",
+    "DeleteTask",
+    "Entry",
+    "Envelope",
+    "FormCluster",
+    "GraceEnd",
+    "NewTopology",
+    "Outcome",
+    "ProgressMade",
+    "PromoteDatabaseNode",
+    "PutConnectionString",
+    "PutIndex",
+    "PutTask",
+    "ReleaseTask",
+    "RemoveNode",
+    "ReorderMembers",
+    "RetryFailed",
+    "SetDatabaseState",
+    "SetDraining",
+    "SetDynamicDistribution",
+    "SetLockMode",
+    "SetNodeFlags",
+    "SetNodeKind",
+    "SetNodeTraits",
+    "SetTaskPin",
+    "SetTaskState",
+    "SuspendObserver",
+    "VoidClaim",
+    "decode",
+    "encode",
 ]  # fmt: skip

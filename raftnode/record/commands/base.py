@@ -1,6 +1,6 @@
 """What every command has in common: a frozen struct with a pure `apply`, and a way to refuse.
 
-A command that is refused changes nothing: `apply` raises `Refused` and the machine answers with its error.
+A command that is refused changes nothing: `apply` raises `CommandRefused` and the machine answers with its error.
 """
 
 from typing import Any, NoReturn
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from raftnode.foundation.names import fold
-from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, ClusterNode, Database, Error, Record
+from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, ClusterNode, CommandError, Database, Record
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -35,10 +35,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     changes: Changes = Changes()
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """Raised by `apply` when a command does not hold; `error` is the answer."""
 
-    def __init__(self, error: Error) -> None:
+    def __init__(self, error: CommandError) -> None:
         super().__init__(error.message)
         self.error = error
 
@@ -53,7 +53,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
 
 def refuse(kind: str, message: str) -> NoReturn:
     """Refuse the command with a RavenDB exception name and a sentence that holds the remedy."""
-    raise Refused(Error(type=kind, message=message))
+    raise CommandRefused(CommandError(type=kind, message=message))
 
 
 def the_database(record: Record, name: str) -> Database:

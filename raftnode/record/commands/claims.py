@@ -21,7 +21,7 @@ from raftnode.record.model import (
     RunEnd,
     claim_key,
 )
-from raftnode.record.ownership import Group, task_named, task_of
+from raftnode.record.ownership import PlacementGroup, task_named, task_of
 
 
 class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
@@ -48,7 +48,7 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
         self._check_announced(record)
         if database.disabled or task.disabled:
             refuse("ClaimRefusedException", f"Task '{self.name}' is disabled.")
-        responsible, rule = Group(record, database).place(task)
+        responsible, rule = PlacementGroup(record, database).place(task)
         if responsible != self.tag:
             refuse(
                 "ClaimRefusedException",

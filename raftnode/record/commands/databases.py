@@ -25,8 +25,8 @@ from raftnode.record.model import (
     IndexDefinition,
     LockMode,
     Record,
-    Stamp,
     Topology,
+    TopologyStamp,
 )
 
 
@@ -60,7 +60,7 @@ class CreateDatabase(Command, frozen=True, kw_only=True, tag="CreateDatabase"):
                 members=nodes,
                 replication_factor=len(nodes),
                 dynamic_nodes_distribution=self.dynamic_nodes_distribution,
-                stamp=Stamp(index=entry.index, term=entry.term),
+                stamp=TopologyStamp(index=entry.index, term=entry.term),
                 nodes_modified_at=self.at,
                 database_topology_id_base64=self.topology_id,
             ),

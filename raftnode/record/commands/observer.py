@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse
 from raftnode.record.commands.claims import void
-from raftnode.record.model import DECISIONS_MAX, Decision, Observer, Record, Stamp, Topology
+from raftnode.record.model import DECISIONS_MAX, Decision, ObserverMemory, Record, Topology, TopologyStamp
 
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
@@ -106,7 +106,7 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     database = record.database(new.database)
     if database is None or database.etag != new.etag:
         return None
-    stamp = Stamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
+    stamp = TopologyStamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
     topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
     folded = fold(database.name)
     deletion = database.deletion_in_progress.update(dict.fromkeys(new.removed, REMOVAL))
@@ -176,6 +176,6 @@ def _with_decisions(record: Record, decide: Decide, entry: Entry, stale: list[st
         )
         for database, message in _said(decide, stale)
     )
-    observer: Observer = record.observer
+    observer: ObserverMemory = record.observer
     kept = (*observer.decisions, *fresh)[-DECISIONS_MAX:]
     return replace(record, observer=replace(observer, decisions=kept))

@@ -28,10 +28,10 @@ from raftnode.record.model import (
     ConnectionString,
     Database,
     EndedRun,
+    KindTraits,
     Progress,
     Record,
     Task,
-    Traits,
     claim_key,
 )
 from raftnode.record.ownership import UPDATE_KIND, task_of
@@ -106,7 +106,7 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
     mentor: str | None = None
     pinned: bool = False
     disabled: bool = False
-    traits: Traits = Traits()
+    traits: KindTraits = KindTraits()
     requires: tuple[str, ...] = ()
     connection_string: str | None = None
     configuration: bytes = b"{}"

@@ -5,12 +5,12 @@ import asyncio
 import msgspec
 from aiohttp import web
 
-from raftnode.documents.store.model import Delete, Document, Put
+from raftnode.documents.store.model import DeleteDocument, Document, PutDocument
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
+from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
 from raftnode.web.views.base import view
 from raftnode.web.views.documents import BatchDelete, BatchDone, BatchPut
@@ -20,7 +20,7 @@ WAIT_FOR_REPLICAS_S_MAX = 50.0
 REPLICAS_POLL_S = 0.01
 
 
-class BatchCommand(Input, frozen=True, kw_only=True):
+class BatchCommandInput(Input, frozen=True, kw_only=True):
     """One command of a batch."""
 
     type: str
@@ -29,10 +29,10 @@ class BatchCommand(Input, frozen=True, kw_only=True):
     document: msgspec.Raw = msgspec.Raw()
 
 
-class Commands(Input, frozen=True, kw_only=True):
+class BatchInput(Input, frozen=True, kw_only=True):
     """A batch: all or nothing."""
 
-    commands: list[BatchCommand]
+    commands: list[BatchCommandInput]
     transaction_mode: str | None = None
 
 
@@ -44,15 +44,15 @@ def routes() -> list[web.RouteDef]:
 async def bulk_docs(request: web.Request) -> web.Response:
     """Puts and deletes in one transaction; answers after the sync, and after as many replicas as were asked for."""
     store = await store_to_write(request)
-    batch = await body_of_documents(request, Commands)
+    batch = await body_of_documents(request, BatchInput)
     if batch.transaction_mode not in (None, "SingleNode"):
         raise not_supported(f"TransactionMode {batch.transaction_mode!r}", "Use a single-node transaction.")
-    parts = request.app[PARTS]
-    limit = parts.settings.documents.batch_operations_max
+    services = request.app[SERVICES]
+    limit = services.settings.documents.batch_operations_max
     if len(batch.commands) > limit:
         raise bad_request(f"{len(batch.commands)} commands; documents.batch_operations_max is {limit}. Send fewer.")
     replicas = _replicas_wanted(request)
-    operations = [_operation(parts, index, command) for index, command in enumerate(batch.commands)]
+    operations = [_operation(services, index, command) for index, command in enumerate(batch.commands)]
     done = await store.batch(operations)
     if replicas:
         await _wait_for_replicas(request, store, replicas)
@@ -60,21 +60,21 @@ async def bulk_docs(request: web.Request) -> web.Response:
     return answer(BatchDone(results=results), status=201)
 
 
-def _operation(parts: Parts, index: int, command: BatchCommand) -> Put | Delete:
+def _operation(services: Services, index: int, command: BatchCommandInput) -> PutDocument | DeleteDocument:
     where = f"Commands[{index}]"
     if command.type == "PUT":
         if not bytes(command.document):
             raise bad_request(f"{where} is a PUT without a Document. Add it.")
-        check_size(parts, bytes(command.document))
-        return Put(id=command.id or "", document=bytes(command.document), expected=command.change_vector)
+        check_size(services, bytes(command.document))
+        return PutDocument(id=command.id or "", document=bytes(command.document), expected=command.change_vector)
     if command.type == "DELETE":
         if not command.id:
             raise bad_request(f"{where} is a DELETE without an Id. Add it.")
-        return Delete(id=command.id, expected=command.change_vector)
+        return DeleteDocument(id=command.id, expected=command.change_vector)
     raise not_supported(f"{where}: the command type {command.type[:40]!r}", "Use PUT or DELETE.")
 
 
-def _result(command: BatchCommand, document: Document | None) -> BatchPut | BatchDelete:
+def _result(command: BatchCommandInput, document: Document | None) -> BatchPut | BatchDelete:
     if command.type == "DELETE":
         vector = document.change_vector if document else None
         return BatchDelete(id=command.id or "", deleted=document is not None, change_vector=vector)
@@ -87,9 +87,9 @@ def _replicas_wanted(request: web.Request) -> int:
     query = Query(request)
     if not query.has("numberOfReplicasToWaitFor"):
         return 0
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     topology = existing_database(request).topology
-    others = len([tag for tag in (*topology.members, *topology.rehabs) if tag != parts.tag])
+    others = len([tag for tag in (*topology.members, *topology.rehabs) if tag != services.tag])
     if (query.text("numberOfReplicasToWaitFor") or "").lower() == "majority":
         return (others + 1) // 2
     wanted = query.integer("numberOfReplicasToWaitFor", low=0, high=100)
@@ -102,28 +102,28 @@ def _replicas_wanted(request: web.Request) -> int:
 
 
 async def _wait_for_replicas(request: web.Request, store: DocumentStore, wanted: int) -> None:
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     query = Query(request)
     timeout_s = min(query.timespan_s("waitForReplicasTimeout", WAIT_FOR_REPLICAS_S), WAIT_FOR_REPLICAS_S_MAX)
     etag, folded = store.last_etag, fold(store.database)
     # The senders show their places and raise no event, so they are looked at again and again.
     try:
         async with asyncio.timeout(timeout_s):
-            while len(_replicated(parts, folded, etag)) < wanted:  # noqa: ASYNC110
+            while len(_replicated(services, folded, etag)) < wanted:  # noqa: ASYNC110
                 await asyncio.sleep(REPLICAS_POLL_S)
     except TimeoutError:
-        reached = _replicated(parts, folded, etag)
+        reached = _replicated(services, folded, etag)
         if len(reached) >= wanted or not query.flag("throwOnTimeoutInWaitForReplicas", True):
             return
         raise ApiError(
             "TimeoutException",
-            f"The documents are written on node {parts.tag}, but within {timeout_s:g} s only {len(reached)} of "
+            f"The documents are written on node {services.tag}, but within {timeout_s:g} s only {len(reached)} of "
             f"{wanted} wanted replicas have them ({', '.join(reached) or 'none'}). They go on being replicated.",
             status=500,
         ) from None
 
 
-def _replicated(parts: Parts, folded: str, etag: int) -> list[str]:
+def _replicated(services: Services, folded: str, etag: int) -> list[str]:
     """The nodes that have taken in this copy's order up to the etag."""
-    copy = parts.databases.status().get(folded)
+    copy = services.databases.status().get(folded)
     return sorted(tag for tag, sent in copy.sent.items() if sent >= etag) if copy else []

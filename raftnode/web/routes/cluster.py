@@ -11,22 +11,22 @@ from aiohttp import web
 from raftnode.consensus.raft import Add, Peer, Remove
 from raftnode.foundation import addresses
 from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
-from raftnode.record.model import ClusterNode, NodeKind, Record, Result
-from raftnode.record.ownership import Group, task_of
-from raftnode.web.bodies import whole
+from raftnode.record.model import ClusterNode, CommandResult, NodeKind, Record
+from raftnode.record.ownership import PlacementGroup, task_of
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_another
-from raftnode.web.parts import PARTS, Parts
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
 from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION
-from raftnode.web.slices import SLICES
+from raftnode.web.services import SERVICES, Services
+from raftnode.web.sliced_json import SLICES
 from raftnode.web.views.cluster import (
-    Applied,
+    AppliedView,
     ClusterChanged,
     ClusterTopology,
     Joined,
-    Leadership,
+    LeaderView,
     NodeInfo,
     cluster_topology,
 )
@@ -38,7 +38,7 @@ DRAIN_S = 30
 WAIT_S_MAX = 60
 
 
-class Joining(Input, frozen=True, kw_only=True):
+class JoinInput(Input, frozen=True, kw_only=True):
     """What a node that joins says of itself."""
 
     tag: str | None = None
@@ -63,17 +63,17 @@ def routes() -> list[web.RouteDef]:
 
 async def node_info(request: web.Request) -> web.Response:
     """Who this node is."""
-    parts = request.app[PARTS]
-    record = parts.replica.record
+    services = request.app[SERVICES]
+    record = services.replica.record
     return answer(
         NodeInfo(
-            node_tag=parts.tag,
+            node_tag=services.tag,
             topology_id=record.cluster_id,
-            server_id=parts.identity.node_id,
-            url=parts.settings.url,
-            cluster_address=parts.settings.cluster_address,
-            current_state=parts.heartbeat.role,
-            server_role=record.nodes[parts.tag].kind if parts.tag in record.nodes else "None",
+            server_id=services.identity.node_id,
+            url=services.settings.url,
+            cluster_address=services.settings.cluster_address,
+            current_state=services.heartbeat.role,
+            server_role=record.nodes[services.tag].kind if services.tag in record.nodes else "None",
             build_version=RAFTNODE_VERSION,
             raven_version=SERVER_VERSION,
         )
@@ -83,20 +83,20 @@ async def node_info(request: web.Request) -> web.Response:
 async def add_node(request: web.Request) -> web.Response:
     """A node joins, as a watcher or as a Promotable, which is promoted once it has caught up: an empty voter would
     make votes wait for it. A repeat by the same node gets the same answer, so that joining may be tried again."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     first = await first_result(request)
     if first is not None:
         return _joined(request, str(first.value), first.index)
     node = await _joining_node(request)
-    if _known(parts.replica.record, node):
-        return _joined(request, node.tag, parts.replica.record.index)
+    if _known(services.replica.record, node):
+        return _joined(request, node.tag, services.replica.record.index)
     peer = Peer(node.tag, node.cluster_address, voter=False, node_id=node.node_id)
     try:
         result = await commit_change(request, (Add(peer), AddNode(node=node)))
     except ApiError:
-        if not _known(parts.replica.record, node):
+        if not _known(services.replica.record, node):
             raise
-        return _joined(request, node.tag, parts.replica.record.index)
+        return _joined(request, node.tag, services.replica.record.index)
     log.info("A node has joined the cluster, as it asked to.", tag=node.tag, url=node.url, kind=node.kind)
     return _joined(request, node.tag, result.index)
 
@@ -104,25 +104,25 @@ async def add_node(request: web.Request) -> web.Response:
 async def remove_node(request: web.Request) -> web.Response:
     """A node leaves the cluster. It is drained first; `force=true` removes it at once, and its tasks then wait until
     its claims are released or void."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     query = Query(request)
     tag, force = query.required("nodeTag"), query.flag("force", False)
 
     async def checked() -> Change:
-        the_node(parts.replica.record, tag)
-        _refuse_last_voter(parts.replica.record, tag, "Watcher")
+        the_node(services.replica.record, tag)
+        _refuse_last_voter(services.replica.record, tag, "Watcher")
         return Remove(tag), RemoveNode(tag=tag)
 
     change = await unless_repeated(request, checked)
-    if isinstance(change, Result):
+    if isinstance(change, CommandResult):
         return _changed(request, change.index)
-    if tag == parts.tag:
+    if tag == services.tag:
         # A node cannot see its own removal.
         return await by_another(request)
     if not force:
         await commit(request, SetDraining(tag=tag, draining=True), part="drain")
         await _drained(request, tag)
-    await _lead_elsewhere(parts, tag)
+    await _lead_elsewhere(services, tag)
     result = await commit_change(request, change)
     log.info("A node was removed from the cluster, as an operator asked.", tag=tag)
     return _changed(request, result.index)
@@ -140,29 +140,29 @@ async def demote(request: web.Request) -> web.Response:
 
 async def reelect(request: web.Request) -> web.Response:
     """The leader hands over to another voter, or to `nodeTag`."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     tag = Query(request).text("nodeTag")
-    if tag is not None and the_node(parts.replica.record, tag).kind != "Member":
+    if tag is not None and the_node(services.replica.record, tag).kind != "Member":
         raise bad_request(f"Node '{tag}' is no voter and cannot lead. Promote it first.")
-    if len([n for n in parts.replica.record.nodes.values() if n.kind == "Member"]) < 2:
+    if len([n for n in services.replica.record.nodes.values() if n.kind == "Member"]) < 2:
         raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
-    await parts.raft.transfer_leadership(tag)
-    return answer(Leadership(leader=parts.raft.status.leader, term=parts.raft.status.term))
+    await services.raft.transfer_leadership(tag)
+    return answer(LeaderView(leader=services.raft.status.leader, term=services.raft.status.term))
 
 
 async def wait_for(request: web.Request) -> web.Response:
     """Answers once this node has applied the index."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     query = Query(request)
     index = query.integer("index")
     timeout_ms = int(min(query.timespan_s("timeout", 15), WAIT_S_MAX) * 1000)
     try:
-        await parts.raft.wait_applied(index, timeout_ms)
+        await services.raft.wait_applied(index, timeout_ms)
     except TimeoutError:
-        applied = parts.raft.status.applied_index
+        applied = services.raft.status.applied_index
         message = f"This node has applied index {applied} and not {index} within {timeout_ms} ms. Try again."
         raise ApiError("TimeoutException", message) from None
-    return answer(Applied(applied_index=parts.raft.status.applied_index))
+    return answer(AppliedView(applied_index=services.raft.status.applied_index))
 
 
 def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
@@ -176,7 +176,7 @@ def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
 
 async def _joining_node(request: web.Request) -> ClusterNode:
     query = Query(request)
-    said = await body(request, Joining) if await whole(request) else Joining()
+    said = await body(request, JoinInput) if await whole(request) else JoinInput()
     url = (said.url or query.text("url") or "").rstrip("/")
     address = said.cluster_address or query.text("clusterAddress") or ""
     node_id = said.node_id or query.text("nodeId") or ""
@@ -184,15 +184,15 @@ async def _joining_node(request: web.Request) -> ClusterNode:
     _check("ClusterAddress", address, addresses.is_address(address), "host:port")
     _check("NodeId", node_id, not node_id or _is_node_id(node_id), "the id in the node's data directory")
     tag = query.text("tag") if said.tag is None else said.tag
-    parts = request.app[PARTS]
-    if url.startswith("https://") != parts.settings.secured:
-        ours = "https" if parts.settings.secured else "http"
+    services = request.app[SERVICES]
+    if url.startswith("https://") != services.settings.secured:
+        ours = "https" if services.settings.secured else "http"
         raise bad_request(f"The joining node's url {url[:80]!r} must begin with {ours}://, as this cluster's do.")
-    if parts.replica.record.cluster_id == "":
+    if services.replica.record.cluster_id == "":
         raise ApiError("NoLeaderException", "This node's cluster is not formed yet. Try again in a moment.")
     watcher = said.watcher or query.flag("watcher", False)
     return ClusterNode(
-        tag=_free_tag(parts.replica.record) if tag is None else tag,
+        tag=_free_tag(services.replica.record) if tag is None else tag,
         url=url,
         cluster_address=address,
         node_id=node_id,
@@ -230,13 +230,13 @@ def _known(record: Record, node: ClusterNode) -> bool:
 
 
 def _joined(request: web.Request, tag: str, index: int) -> web.Response:
-    record = request.app[PARTS].replica.record
+    record = request.app[SERVICES].replica.record
     return answer(
         Joined(
             raft_command_index=index,
             node_tag=tag,
             cluster_id=record.cluster_id,
-            wire_id=request.app[PARTS].wire_id,
+            wire_id=request.app[SERVICES].wire_id,
             timings=record.timings,
             nodes=[node for _, node in sorted(record.nodes.items())],
             topology=_topology(request),
@@ -249,40 +249,40 @@ def _changed(request: web.Request, index: int) -> web.Response:
 
 
 def _topology(request: web.Request) -> ClusterTopology:
-    return cluster_topology(request.app[PARTS].replica.record, request.app[CLUSTER_ETAG].value)
+    return cluster_topology(request.app[SERVICES].replica.record, request.app[CLUSTER_ETAG].value)
 
 
 async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     tag = Query(request).required("nodeTag")
 
     async def checked() -> Change | None:
-        node = the_node(parts.replica.record, tag)
+        node = the_node(services.replica.record, tag)
         if node.kind == kind:
             # This node may only not have heard yet that it is another by now.
-            await parts.raft.wait_applied(await parts.raft.barrier(), APPLY_TIMEOUT_MS)
-            node = the_node(parts.replica.record, tag)
+            await services.raft.wait_applied(await services.raft.barrier(), APPLY_TIMEOUT_MS)
+            node = the_node(services.replica.record, tag)
         if node.kind == kind:
             return None
-        _refuse_last_voter(parts.replica.record, tag, kind)
+        _refuse_last_voter(services.replica.record, tag, kind)
         peer = Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id)
         return Add(peer), SetNodeKind(tag=tag, kind=kind)
 
     change = await unless_repeated(request, checked)
-    index = parts.replica.record.index
-    if isinstance(change, Result):
+    index = services.replica.record.index
+    if isinstance(change, CommandResult):
         index = change.index
     elif change is not None:
         if kind != "Member":
-            await _lead_elsewhere(parts, tag)
+            await _lead_elsewhere(services, tag)
         index = (await commit_change(request, change)).index
     return _changed(request, index)
 
 
-async def _lead_elsewhere(parts: Parts, tag: str) -> None:
+async def _lead_elsewhere(services: Services, tag: str) -> None:
     """A leader can neither remove nor demote itself: another one takes over first."""
-    if parts.raft.status.leader == tag:
-        await parts.raft.transfer_leadership(None)
+    if services.raft.status.leader == tag:
+        await services.raft.transfer_leadership(None)
 
 
 def _refuse_last_voter(record: Record, tag: str, kind: NodeKind) -> None:
@@ -293,16 +293,16 @@ def _refuse_last_voter(record: Record, tag: str, kind: NodeKind) -> None:
 
 async def _drained(request: web.Request, tag: str) -> None:
     """Waits until the node holds only tasks that stay with it however long one waits."""
-    parts, slices = request.app[PARTS], request.app[SLICES]
+    services, slices = request.app[SERVICES], request.app[SLICES]
     try:
         async with asyncio.timeout(DRAIN_S):
             while True:
-                seen = parts.replica.record
+                seen = services.replica.record
                 if await slices.first(_leaving(seen, tag)) is None:
                     return
-                await parts.replica.until(lambda record: record is not seen)  # noqa: B023 (called before it changes)
+                await services.replica.until(lambda record: record is not seen)  # noqa: B023 (called before it changes)
     except TimeoutError:
-        leaving = await slices.all(_leaving(parts.replica.record, tag))
+        leaving = await slices.all(_leaving(services.replica.record, tag))
         held = ", ".join(sorted(key for key in leaving if key is not None)[:10])
         message = (
             f"Node '{tag}' is draining and still holds after {DRAIN_S} s: {held}. Try again, or remove it with "
@@ -313,16 +313,16 @@ async def _drained(request: web.Request, tag: str) -> None:
 
 def _leaving(record: Record, tag: str) -> Iterator[str | None]:
     """The keys of the tasks that the node holds and must hand over, with a None for each claim that is none of them."""
-    groups: dict[str, Group] = {}
+    groups: dict[str, PlacementGroup] = {}
     for key in record.held.values():
         yield key if record.claims[key].tag == tag and _goes(record, key, tag, groups) else None
 
 
-def _goes(record: Record, key: str, tag: str, groups: dict[str, Group]) -> bool:
+def _goes(record: Record, key: str, tag: str, groups: dict[str, PlacementGroup]) -> bool:
     found = task_of(record, key)
     if found is None:
         return True
     database, task = found
     if database.name not in groups:
-        groups[database.name] = Group(record, database)
+        groups[database.name] = PlacementGroup(record, database)
     return groups[database.name].place(task)[0] != tag

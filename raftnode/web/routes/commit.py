@@ -11,14 +11,14 @@ import xxhash
 from aiohttp import web
 
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Remove
-from raftnode.foundation.decoding import UNREADABLE, from_json
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
 from raftnode.foundation.http_client import HttpError, HttpFailed
-from raftnode.record.commands import Command, Entry, Refused
-from raftnode.record.model import Result
-from raftnode.web.bodies import whole
+from raftnode.record.commands import Command, CommandRefused, Entry
+from raftnode.record.model import CommandResult
 from raftnode.web.errors import ApiError, of_result
-from raftnode.web.parts import PARTS, Parts
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, REQUEST_ID, request_id
+from raftnode.web.services import SERVICES, Services
 
 log = structlog.get_logger(__name__)
 
@@ -33,42 +33,42 @@ Change = tuple[Add | Remove, Command]
 
 async def commit(
     request: web.Request, checked: Command | Callable[[], Awaitable[Command]], *, part: str = ""
-) -> Result:
+) -> CommandResult:
     """The result of a command, or of the one that `checked` gives (see `unless_repeated`), once this node has applied
     it too: whoever reads here next sees it.
 
     Works from any node. A repeated raft-request-id takes effect once; `part` tells apart several commands of one
     request. Raises ApiError when the command is refused, Unavailable when the cluster did not answer.
     """
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     command = checked if isinstance(checked, Command) else await unless_repeated(request, checked, part=part)
-    if isinstance(command, Result):
+    if isinstance(command, CommandResult):
         return command
     id, asks = await _identified(request, part)
-    timeout_ms = parts.settings.cluster.proposal_timeout_ms
-    result = await parts.replica.propose(command, timeout_ms=timeout_ms, request_id=id, asked=asks)
-    return await settled(parts, result)
+    timeout_ms = services.settings.cluster.proposal_timeout_ms
+    result = await services.replica.propose(command, timeout_ms=timeout_ms, request_id=id, asked=asks)
+    return await await_applied(services, result)
 
 
-async def commit_change(request: web.Request, change: Change) -> Result:
+async def commit_change(request: web.Request, change: Change) -> CommandResult:
     """Like `commit`, for a change of the cluster's nodes."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     id, asks = await _identified(request, "")
-    return await settled(parts, await parts.replica.change_membership(*change, request_id=id, asked=asks))
+    return await await_applied(services, await services.replica.change_membership(*change, request_id=id, asked=asks))
 
 
 async def commit_each(
     request: web.Request, names: Sequence[str], checked: Callable[[list[str]], list[Command]]
-) -> list[Result]:
+) -> list[CommandResult]:
     """The results of several commands of one request, one for each name. `checked` gives those of the names whose
     command has not taken effect yet; if one of them would be refused, none is proposed."""
-    first: dict[str, Result | None] = {}
+    first: dict[str, CommandResult | None] = {}
 
     async def commands() -> dict[str, Command]:
         first.update({name: await first_result(request, part=name) for name in names})
         new = [name for name in names if first[name] is None]
         made = checked(new) if new else []
-        _rehearse(request, made)
+        _dry_run(request, made)
         return dict(zip(new, made, strict=True))
 
     made = await _as_of_now(request, commands)
@@ -77,40 +77,40 @@ async def commit_each(
 
 async def unless_repeated(
     request: web.Request, checked: Callable[[], Awaitable[Made]], *, part: str = ""
-) -> Made | Result:
+) -> Made | CommandResult:
     """What `checked` makes of a request as things stand. It is not asked about the repeat of a request that took
     effect, as what it looks at may have changed since: a repeat gets the result of the first, whatever that was."""
 
-    async def first_or_checked() -> Made | Result:
+    async def first_or_checked() -> Made | CommandResult:
         return await first_result(request, part=part) or await checked()
 
     return await _as_of_now(request, first_or_checked)
 
 
-async def first_result(request: web.Request, *, part: str = "") -> Result | None:
+async def first_result(request: web.Request, *, part: str = "") -> CommandResult | None:
     """The result of the request of this id if it took effect already, None if it did not. Raises ApiError if that was
     a refusal, or if the id was used for another request."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     id, asks = await _identified(request, part)
-    first = parts.replica.first_result(id, asks) if id else None
-    return None if first is None else await settled(parts, first)
+    first = services.replica.first_result(id, asks) if id else None
+    return None if first is None else await await_applied(services, first)
 
 
 async def _as_of_now(request: web.Request, checked: Callable[[], Awaitable[Made]]) -> Made:
     """What the checks give. A node that lags behind may not know yet that a request is a repeat: before its checks
     refuse one, it hears what was acknowledged anywhere, if there is a leader to tell it."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     try:
         return await checked()
     except ApiError:
-        if request_id(request) is None or parts.heartbeat.role == "Leader" or not await _caught_up(parts):
+        if request_id(request) is None or services.heartbeat.role == "Leader" or not await _caught_up(services):
             raise
     return await checked()
 
 
-async def _caught_up(parts: Parts) -> bool:
+async def _caught_up(services: Services) -> bool:
     try:
-        await parts.raft.wait_applied(await parts.raft.barrier(timeout_ms=CATCH_UP_MS), CATCH_UP_MS)
+        await services.raft.wait_applied(await services.raft.barrier(timeout_ms=CATCH_UP_MS), CATCH_UP_MS)
     except (NotCommitted, OutcomeUnknown, TimeoutError):
         return False
     return True
@@ -126,30 +126,30 @@ async def asked(request: web.Request) -> str:
     """A hash of what the request asks for. Not of the command: that has what this node adds, like the time or a new id.
     How the same JSON is spelled, the order of query values, and the request id do not count."""
     content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
-    with contextlib.suppress(*UNREADABLE):
+    with contextlib.suppress(*DECODE_ERRORS):
         content = msgspec.json.encode(from_json(content), order="sorted") if content else content
     values = sorted((name.lstrip("?").lower(), value) for name, value in request.query.items())
     where = [request.method, request.path.lower(), [pair for pair in values if pair[0] != REQUEST_ID]]
     return xxhash.xxh3_64_hexdigest(msgspec.json.encode([*where, request.headers.get("If-Match")]) + content)
 
 
-def _rehearse(request: web.Request, commands: Iterable[Command]) -> None:
+def _dry_run(request: web.Request, commands: Iterable[Command]) -> None:
     """Refuses the request before any of its commands is proposed, if one would be refused as things stand."""
-    parts = request.app[PARTS]
-    record = parts.replica.record
+    services = request.app[SERVICES]
+    record = services.replica.record
     try:
         for command in commands:
-            record = command.apply(record, Entry(record.index + 1, parts.raft.status.term)).record
-    except Refused as refused:
+            record = command.apply(record, Entry(record.index + 1, services.raft.status.term)).record
+    except CommandRefused as refused:
         raise of_result(refused.error) from None
 
 
-async def settled(parts: Parts, result: Result) -> Result:
+async def await_applied(services: Services, result: CommandResult) -> CommandResult:
     """The result after this node has applied its index; a refusal is raised."""
     if result.error is not None:
         raise of_result(result.error)
     try:
-        await parts.raft.wait_applied(result.index, APPLY_TIMEOUT_MS)
+        await services.raft.wait_applied(result.index, APPLY_TIMEOUT_MS)
     except TimeoutError:
         log.info(
             "A command was answered before this node has applied it, as this node lags behind.", index=result.index
@@ -157,36 +157,36 @@ async def settled(parts: Parts, result: Result) -> Result:
     return result
 
 
-async def wait_on_nodes(parts: Parts, tags: Iterable[str], index: int) -> None:
+async def wait_on_nodes(services: Services, tags: Iterable[str], index: int) -> None:
     """Waits, for a short time, until the other nodes have applied the index too: clients go round all of them."""
-    nodes = parts.replica.record.nodes
-    urls = {tag: nodes[tag].url for tag in tags if tag != parts.tag and tag in nodes}
-    await asyncio.gather(*(_wait_on_node(parts, tag, url, index) for tag, url in urls.items()))
+    nodes = services.replica.record.nodes
+    urls = {tag: nodes[tag].url for tag in tags if tag != services.tag and tag in nodes}
+    await asyncio.gather(*(_wait_on_node(services, tag, url, index) for tag, url in urls.items()))
 
 
-async def _wait_on_node(parts: Parts, tag: str, url: str, index: int) -> None:
+async def _wait_on_node(services: Services, tag: str, url: str, index: int) -> None:
     try:
-        await parts.http.request("GET", f"{url}/rachis/waitfor?index={index}", timeout_s=MEMBERS_TIMEOUT_S)
+        await services.http.request("GET", f"{url}/rachis/waitfor?index={index}", timeout_s=MEMBERS_TIMEOUT_S)
     except HttpError as error:
         log.info("A command was answered before every node has applied it.", tag=tag, index=index, reason=str(error))
 
 
-async def at_leader(request: web.Request) -> web.Response | None:
+async def forward_to_leader(request: web.Request) -> web.Response | None:
     """The leader's answer to this request, or None on the leader itself, which answers it."""
-    parts = request.app[PARTS]
-    leader = parts.raft.status.leader
-    if leader == parts.tag:
+    services = request.app[SERVICES]
+    leader = services.raft.status.leader
+    if leader == services.tag:
         return None
-    node = parts.replica.record.nodes.get(leader) if leader else None
+    node = services.replica.record.nodes.get(leader) if leader else None
     if node is None or FORWARDED in request.headers:
         raise ApiError("NoLeaderException", "No leader is known on this node at the moment. Try again.")
     try:
-        reply = await parts.http.request(
+        reply = await services.http.request(
             request.method,
             f"{node.url}{request.path_qs}",
             body=await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX),
-            headers={FORWARDED: parts.tag},
-            timeout_s=parts.settings.cluster.proposal_timeout_ms / 1000,
+            headers={FORWARDED: services.tag},
+            timeout_s=services.settings.cluster.proposal_timeout_ms / 1000,
         )
     except HttpFailed as failed:
         raise ApiError(failed.type.rpartition(".")[2], failed.message, status=failed.status) from None

@@ -19,14 +19,14 @@ from raftnode.web.views.record import connection_strings
 from tasks.kinds.registry import load
 
 
-class Header(Input, frozen=True, kw_only=True):
+class ConnectionStringHeader(Input, frozen=True, kw_only=True):
     """What every connection string has."""
 
     name: str
     type: str
 
 
-class Raven(Input, frozen=True, kw_only=True):
+class RavenConnectionString(Input, frozen=True, kw_only=True):
     """Another cluster's database."""
 
     database: str
@@ -43,7 +43,7 @@ async def put(request: web.Request) -> web.Response:
     """Adds or replaces a connection string. Tasks that use it start again with it."""
     # All of it is read, unknown fields too, as all of it is kept and shown.
     given = await body(request, Json)
-    header = fitting(given, Header)
+    header = fitting(given, ConnectionStringHeader)
 
     async def checked() -> Command:
         database = existing_database(request)
@@ -96,7 +96,7 @@ def with_secrets(given: Json, stored: bytes | None) -> Json:
     """What an editor sends, who was shown masks, with the secrets that are stored in their places."""
     try:
         kept: Json = masking.unmasked(given, from_json(stored) if stored else None)
-    except masking.NothingStored as error:
+    except masking.NoStoredSecret as error:
         raise bad_request(str(error)) from None
     return kept
 
@@ -111,7 +111,7 @@ def _users(database: Database, name: str) -> list[User]:
 
 async def _check(kind: str, given: Json, database: Database) -> None:
     if kind == "Raven":
-        if not fitting(given, Raven).topology_discovery_urls:
+        if not fitting(given, RavenConnectionString).topology_discovery_urls:
             raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
     elif kind == "Sql":
         await checked_by_kind(lambda: _check_sql(given, database))
@@ -120,7 +120,7 @@ async def _check(kind: str, given: Json, database: Database) -> None:
 
 
 def _check_sql(given: Json, database: Database) -> None:
-    from tasks.sinks.sql import owners as sql_owners  # with the heavy libraries of its kind
+    from tasks.sinks.sql import table_owners as sql_owners  # with the heavy libraries of its kind
 
     load("SqlEtl").parse_connection(given)
     sql_owners.check_connection(given, database)

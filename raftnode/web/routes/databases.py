@@ -17,14 +17,14 @@ from raftnode.record.commands import (
     SetLockMode,
 )
 from raftnode.record.model import LockMode, Record
-from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.parts import PARTS
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.routes.groups import group_answer, the_database
-from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.services import SERVICES
+from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.databases import DatabaseNames, Deleted, StateSet, StatesSet, summary
 from raftnode.web.views.record import database_record
@@ -39,20 +39,20 @@ NOT_AT_CREATION = (
 )  # fmt: skip
 
 
-class NewTopology(Input, frozen=True, kw_only=True):
+class TopologyInput(Input, frozen=True, kw_only=True):
     """The group a creator asks for."""
 
     members: list[str] | None = None
     dynamic_nodes_distribution: bool = False
 
 
-class NewDatabase(Input, frozen=True, kw_only=True):
+class DatabaseInput(Input, frozen=True, kw_only=True):
     """The record a creator sends; what is not taken at creation is refused, not dropped."""
 
     database_name: str | None = None
     disabled: bool = False
     encrypted: bool = False
-    topology: NewTopology | None = None
+    topology: TopologyInput | None = None
     settings: dict[str, str | None] | None = None
     indexes: Json | None = None
     raven_connection_strings: Json | None = None
@@ -63,7 +63,7 @@ class NewDatabase(Input, frozen=True, kw_only=True):
     external_replications: list[object] | None = None
 
 
-class Deletion(Input, frozen=True, kw_only=True):
+class DeletionInput(Input, frozen=True, kw_only=True):
     """Which databases go, from which nodes, and how long the caller waits for it."""
 
     database_names: list[str]
@@ -72,13 +72,13 @@ class Deletion(Input, frozen=True, kw_only=True):
     time_to_wait_for_confirmation: str | None = None
 
 
-class Names(Input, frozen=True, kw_only=True):
+class NamesInput(Input, frozen=True, kw_only=True):
     """Databases by name."""
 
     database_names: list[str]
 
 
-class Lock(Input, frozen=True, kw_only=True):
+class LockInput(Input, frozen=True, kw_only=True):
     """A lock mode for databases."""
 
     database_names: list[str]
@@ -101,7 +101,7 @@ def routes() -> list[web.RouteDef]:
 async def create(request: web.Request) -> web.Response:
     """Creates a database on the named Members, or on `replicationFactor` nodes."""
     query = Query(request)
-    wished = await body(request, NewDatabase) if await whole(request) else NewDatabase()
+    wished = await body(request, DatabaseInput) if await whole(request) else DatabaseInput()
     name = query.text("name") or wished.database_name
     if name is None:
         raise bad_request("The database has no name. Add ?name=... or DatabaseName.")
@@ -111,7 +111,7 @@ async def create(request: web.Request) -> web.Response:
             raise not_supported(f"'{key}' in a new database's record", "Create the database, then put them.")
     if wished.encrypted or wished.disabled:
         raise not_supported("'Encrypted' or 'Disabled' in a new database's record", "Leave both false.")
-    group = wished.topology or NewTopology()
+    group = wished.topology or TopologyInput()
     command = CreateDatabase(
         name=name,
         replication_factor=query.integer("replicationFactor", 1, low=1, high=100),
@@ -128,12 +128,12 @@ async def create(request: web.Request) -> web.Response:
 async def get_record(request: web.Request) -> web.Response:
     """A database's record with its etag."""
     record = database_record(the_database(request, Query(request).required("name")))
-    return await request.app[SLICES].answer(Object(record))
+    return await request.app[SLICES].answer(JsonObject(record))
 
 
 async def delete(request: web.Request) -> web.Response:
     """Deletes databases, or a database's copies on some nodes, and waits for the nodes to confirm."""
-    wished = await body(request, Deletion)
+    wished = await body(request, DeletionInput)
     _check_names(wished.database_names)
     wait_s = CONFIRMATION_S
     if wished.time_to_wait_for_confirmation is not None:
@@ -142,7 +142,7 @@ async def delete(request: web.Request) -> web.Response:
 
     def checked(names: list[str]) -> list[Command]:
         for tag in from_nodes:
-            the_node(request.app[PARTS].replica.record, tag)
+            the_node(request.app[SERVICES].replica.record, tag)
         return [DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=from_nodes) for name in names]
 
     results = await commit_each(request, wished.database_names, checked)
@@ -162,7 +162,7 @@ async def disable(request: web.Request) -> web.Response:
 
 async def set_lock(request: web.Request) -> web.Response:
     """Whether databases may be deleted."""
-    wished = await body(request, Lock)
+    wished = await body(request, LockInput)
     _check_names(wished.database_names)
 
     def checked(names: list[str]) -> list[Command]:
@@ -177,16 +177,16 @@ async def list_databases(request: web.Request) -> web.Response:
     query = Query(request)
     start = query.integer("start", 0)
     size = query.integer("pageSize", PAGE_MAX, high=PAGE_MAX)
-    record = request.app[PARTS].replica.record
+    record = request.app[SERVICES].replica.record
     databases = [database for _, database in sorted(record.databases.items())][start : start + size]
     if query.flag("namesOnly", False):
         return answer(DatabaseNames(databases=[database.name for database in databases]))
-    summaries = Array(summary(record, database) for database in databases)
-    return await request.app[SLICES].answer(Object([("Databases", summaries)]))
+    summaries = JsonArray(summary(record, database) for database in databases)
+    return await request.app[SLICES].answer(JsonObject([("Databases", summaries)]))
 
 
 async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
-    wished = await body(request, Names)
+    wished = await body(request, NamesInput)
     _check_names(wished.database_names)
     status = []
     for name in wished.database_names:
@@ -199,7 +199,7 @@ async def _set_state(request: web.Request, *, disabled: bool) -> web.Response:
 
 
 async def _pending(request: web.Request, names: list[str], wait_s: float) -> list[str]:
-    replica = request.app[PARTS].replica
+    replica = request.app[SERVICES].replica
 
     def waiting(record: Record) -> list[str]:
         found = (record.database(name) for name in names)

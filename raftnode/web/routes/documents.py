@@ -14,13 +14,13 @@ from raftnode.documents.store.model import Document
 from raftnode.documents.store.store import CHECKED_ON_LOOP_BYTES_MAX, DocumentStore
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
-from raftnode.web.bodies import whole
 from raftnode.web.errors import bad_request
-from raftnode.web.parts import PARTS
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import Input, Query, answer, body_of_documents, etag_of
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import check_size, existing_database, store_to_read, store_to_write
 from raftnode.web.views.base import Json
-from raftnode.web.views.documents import CollectionStats, Documents, Stats, Written, size
+from raftnode.web.views.documents import CollectionStats, DatabaseStatistics, DocumentsPage, Written, size
 
 IDS_MAX = 10_000
 PAGE_SIZE = 25
@@ -28,7 +28,7 @@ SCAN_PAGE = 1_000
 RENDERED_ON_LOOP_MAX = 32
 
 
-class Ids(Input, frozen=True, kw_only=True):
+class IdsInput(Input, frozen=True, kw_only=True):
     """Ids that are too long for a query string."""
 
     ids: list[str]
@@ -61,19 +61,19 @@ async def get(request: web.Request) -> web.Response:
     else:
         found = await _by_prefix(store, prefix, query, start, size)
     results = await _rendered(found, metadata_only=query.flag("metadataOnly", False))
-    return answer(Documents(results=results, includes=await _includes(store, query, found)))
+    return answer(DocumentsPage(results=results, includes=await _includes(store, query, found)))
 
 
 async def get_many(request: web.Request) -> web.Response:
     """Documents by ids in the body."""
-    return await _by_ids(request, (await body_of_documents(request, Ids)).ids)
+    return await _by_ids(request, (await body_of_documents(request, IdsInput)).ids)
 
 
 async def put(request: web.Request) -> web.Response:
     """Writes a document; with If-Match only over that change vector."""
     store = await store_to_write(request)
     text = await whole(request)
-    check_size(request.app[PARTS], text)
+    check_size(request.app[SERVICES], text)
     expected = etag_of(request.headers.get("If-Match"))
     stored = await store.put(Query(request).text("id") or "", text, expected=expected)
     return answer(Written(id=stored.id, change_vector=stored.change_vector), status=201)
@@ -102,7 +102,7 @@ async def stats(request: web.Request) -> web.Response:
     store = await store_to_read(request)
     counts = await store.stats()
     return answer(
-        Stats(
+        DatabaseStatistics(
             last_doc_etag=counts.last_etag,
             last_database_etag=counts.last_etag,
             count_of_indexes=len(database.indexes),
@@ -112,7 +112,7 @@ async def stats(request: web.Request) -> web.Response:
             count_of_tombstones=counts.tombstones,
             database_change_vector=counts.database_change_vector,
             database_id=store.database_id,
-            node_tag=request.app[PARTS].tag,
+            node_tag=request.app[SERVICES].tag,
             size_on_disk=size(counts.size_bytes),
             temp_buffers_size_on_disk=size(0),
         )
@@ -141,7 +141,7 @@ async def _by_ids(request: web.Request, ids: Sequence[str]) -> web.Response:
             return web.Response(status=304, headers=headers)
     results = await _rendered(found, metadata_only=query.flag("metadataOnly", False))
     includes = await _includes(store, query, [document for document in found if document])
-    return answer(Documents(results=results, includes=includes), headers=headers)
+    return answer(DocumentsPage(results=results, includes=includes), headers=headers)
 
 
 async def _by_prefix(store: DocumentStore, prefix: str, query: Query, start: int, size: int) -> list[Document]:
@@ -172,7 +172,7 @@ def _wildcards(patterns: str | None) -> Any:
 
 
 def _page(request: web.Request, query: Query) -> tuple[int, int]:
-    limit = request.app[PARTS].settings.documents.page_documents_max
+    limit = request.app[SERVICES].settings.documents.page_documents_max
     return query.integer("start", 0), query.integer("pageSize", min(PAGE_SIZE, limit), high=limit)
 
 

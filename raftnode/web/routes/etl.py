@@ -7,7 +7,7 @@ from aiohttp import web
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
 from raftnode.record.commands import PutTask
-from raftnode.record.model import Database, Result, Task
+from raftnode.record.model import CommandResult, Database, Task
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_one_that_knows
 from raftnode.web.requests import Query, answer, body, etag_of
@@ -17,7 +17,7 @@ from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified
 from raftnode.web.stores import existing_database, store_to_read
 from raftnode.web.views.base import Json
 from raftnode.web.views.tasks import TaskReset
-from tasks.kinds.registry import Definition, parsed
+from tasks.kinds.registry import TaskDefinition, parsed
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ async def put(request: web.Request) -> web.Response:
         return await by_one_that_knows(request, f"{kind}Etl") or await _checked(request, kind, id, given)
 
     command = await unless_repeated(request, checked)
-    if isinstance(command, Result):
+    if isinstance(command, CommandResult):
         return modified(request, command, status=status)
     if not isinstance(command, PutTask):
         return command
@@ -130,7 +130,7 @@ def _etag(request: web.Request) -> int | None:
     return None if etag is None else int(etag)
 
 
-def _check_transforms(definition: Definition, names: list[str]) -> None:
+def _check_transforms(definition: TaskDefinition, names: list[str]) -> None:
     for name in names:
         _check_name(definition.configuration, name)
 

@@ -6,12 +6,12 @@ from aiohttp import web
 
 from raftnode.record.commands import Command, RetryFailed
 from raftnode.record.model import FailedDocument, claim_key
-from raftnode.record.ownership import Group
-from raftnode.web.parts import PARTS
+from raftnode.record.ownership import PlacementGroup
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import commit
 from raftnode.web.routes.runs import gather_runs
 from raftnode.web.routes.tasks import modified, named_task, the_task
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.tasks import FailedDocuments, task_view
 
@@ -28,11 +28,11 @@ def routes() -> list[web.RouteDef]:
 async def failed(request: web.Request) -> web.Response:
     """The documents that the task of that id or name has passed over, oldest first: all that its holder lists, or the
     newest few that every node knows when the holder does not answer (`Unknown` says why)."""
-    record = request.app[PARTS].replica.record
+    record = request.app[SERVICES].replica.record
     database = existing_database(request)
     task = named_task(request, record, database)
     runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
-    shown, run = task_view(record, database, Group(record, database), task, runs.of)
+    shown, run = task_view(record, database, PlacementGroup(record, database), task, runs.of)
     documents: Sequence[FailedDocument] = shown.progress.failures if shown.progress else ()
     if run is not None and run.info is not None:
         documents = run.info.errors or ()

@@ -10,17 +10,17 @@ from raftnode.record.commands import (
     SetDynamicDistribution,
 )
 from raftnode.record.fitness import fittest_first
-from raftnode.record.model import Database, Record, Result
+from raftnode.record.model import CommandResult, Database, Record
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.parts import PARTS
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit, wait_on_nodes
+from raftnode.web.services import SERVICES
 from raftnode.web.views.base import Committed
 from raftnode.web.views.databases import DistributionSet, GroupChanged
 
 
-class Order(Input, frozen=True, kw_only=True):
+class OrderInput(Input, frozen=True, kw_only=True):
     """The Members in the wished order."""
 
     members_order: list[str]
@@ -43,7 +43,7 @@ async def add_node(request: web.Request) -> web.Response:
     name, mentor = query.required("name"), query.text("mentor")
 
     async def checked() -> Command:
-        record, database = request.app[PARTS].replica.record, the_database(request, name)
+        record, database = request.app[SERVICES].replica.record, the_database(request, name)
         tag = query.text("node") or _fittest(record, database)
         the_node(record, tag)
         if mentor is not None:
@@ -59,7 +59,7 @@ async def promote(request: web.Request) -> web.Response:
     name, tag = query.required("name"), query.required("node")
 
     async def checked() -> Command:
-        the_node(request.app[PARTS].replica.record, tag)
+        the_node(request.app[SERVICES].replica.record, tag)
         return PromoteDatabaseNode(name=name, tag=tag)
 
     return await group_answer(request, name, await commit(request, checked), status=200)
@@ -68,7 +68,7 @@ async def promote(request: web.Request) -> web.Response:
 async def reorder(request: web.Request) -> web.Response:
     """Changes the order of the Members."""
     name = Query(request).required("name")
-    order = await body(request, Order)
+    order = await body(request, OrderInput)
     result = await commit(request, ReorderMembers(name=name, members=tuple(order.members_order), fixed=order.fixed))
     return answer(Committed(raft_command_index=result.index))
 
@@ -84,19 +84,19 @@ async def set_dynamic_distribution(request: web.Request) -> web.Response:
 
 def the_database(request: web.Request, name: str) -> Database:
     """The database of that name; answers 404 if there is none."""
-    database = request.app[PARTS].replica.record.database(name)
+    database = request.app[SERVICES].replica.record.database(name)
     if database is None:
         message = f"Database '{name}' does not exist. Create it first, or correct the name."
         raise ApiError("DatabaseDoesNotExistException", message)
     return database
 
 
-async def group_answer(request: web.Request, name: str, result: Result, *, status: int = 201) -> web.Response:
+async def group_answer(request: web.Request, name: str, result: CommandResult, *, status: int = 201) -> web.Response:
     """The answer to a change of a group, once its other nodes know of it too."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     group = [str(tag) for tag in result.value or ()]
-    await wait_on_nodes(parts, group, result.index)
-    record = parts.replica.record
+    await wait_on_nodes(services, group, result.index)
+    record = services.replica.record
     database = record.database(name)
     return answer(
         GroupChanged(

@@ -8,13 +8,13 @@ import msgspec
 from aiohttp import web
 
 from raftnode.documents.errors import DocumentInvalid, StoreError
-from raftnode.documents.store.model import Put
+from raftnode.documents.store.model import PutDocument
 from raftnode.documents.store.store import CHECKED_ON_LOOP_BYTES_MAX, DocumentStore
-from raftnode.foundation.splitter import ItemTooLarge, NotItems, Splitter
-from raftnode.web.bodies import pieces
+from raftnode.foundation.json_splitter import ItemTooLarge, JsonSplitter, NoListOfObjects
 from raftnode.web.errors import ApiError, bad_request, of_store
-from raftnode.web.parts import PARTS, Parts
+from raftnode.web.request_bodies import pieces
 from raftnode.web.requests import answer, not_supported, parse
+from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
 from raftnode.web.views.documents import OperationId
 
@@ -50,7 +50,7 @@ def routes() -> list[web.RouteDef]:
 async def bulk_insert(request: web.Request) -> web.Response:
     """Writes documents as they arrive, from a JSON array or one a line, compressed or not. What stands before a failure
     is written and stays; the answer names the item and how many documents are written."""
-    work = _Import(request.app[PARTS], await store_to_write(request))
+    work = _Import(request.app[SERVICES], await store_to_write(request))
     try:
         try:
             await _read(request, work)
@@ -70,8 +70,8 @@ async def bulk_insert(request: web.Request) -> web.Response:
 async def next_operation_id(request: web.Request) -> web.Response:
     """An id for a bulk insert, unique in the cluster for long enough: the clock's."""
     existing_database(request)
-    parts = request.app[PARTS]
-    return answer(OperationId(id=time.time_ns() // 1_000, node_tag=parts.tag))
+    services = request.app[SERVICES]
+    return answer(OperationId(id=time.time_ns() // 1_000, node_tag=services.tag))
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -90,10 +90,10 @@ class _Item(msgspec.Struct, frozen=True):
 class _Import:
     """The documents of one import on their way to the store. `written` counts those that are there."""
 
-    def __init__(self, parts: Parts, store: DocumentStore) -> None:
+    def __init__(self, services: Services, store: DocumentStore) -> None:
         self.written = 0
-        self._parts, self._store = parts, store
-        self._pending: list[tuple[_Item, Put]] = []
+        self._parts, self._store = services, store
+        self._pending: list[tuple[_Item, PutDocument]] = []
         self._bytes = 0
 
     async def add(self, item: _Item, text: bytes) -> None:
@@ -128,29 +128,29 @@ class _Import:
 
 async def _read(request: web.Request, work: _Import) -> None:
     """Each JSON object of the body, which may be an array, or objects with or without line breaks between them."""
-    splitter = Splitter(request.app[PARTS].settings.documents.document_bytes_max + ITEM_OVERHEAD_BYTES)
+    splitter = JsonSplitter(request.app[SERVICES].settings.documents.document_bytes_max + ITEM_OVERHEAD_BYTES)
     try:
         async for piece in pieces(request, sniffed=True):
             for text in splitter.feed(piece):
                 await work.add(_Item(splitter.items, splitter.line), text)
             await asyncio.sleep(0)
         splitter.end()
-    except NotItems as error:
+    except NoListOfObjects as error:
         raise bad_request(str(error)) from None
     except ItemTooLarge as error:
         raise ApiError("TooLargeException", str(error)) from None
 
 
-def _imported(parts: Parts, text: bytes) -> Put | None:
+def _imported(services: Services, text: bytes) -> PutDocument | None:
     item = parse(text, ImportItem)
     if bytes(item.document) and item.metadata is None:
         if item.type != "PUT":
             raise not_supported(f"the item type {str(item.type)[:40]!r} in an import", "Use PUT.")
-        check_size(parts, bytes(item.document))
-        return Put(id=item.id or "", document=bytes(item.document))
+        check_size(services, bytes(item.document))
+        return PutDocument(id=item.id or "", document=bytes(item.document))
     if item.type == "HeartBeat" and item.metadata is None:
         return None
     if item.metadata is None or not item.metadata.id:
         raise bad_request("A document of the import has no @metadata.@id. Add it, or send {Id, Type, Document}.")
-    check_size(parts, text)
-    return Put(id=item.metadata.id, document=text)
+    check_size(services, text)
+    return PutDocument(id=item.metadata.id, document=text)

@@ -9,7 +9,7 @@ from raftnode.record.commands import Command, DeleteIndex, PutIndex
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.commit import commit, commit_each
-from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import Json
 from raftnode.web.views.definitions import IndexesPut, IndexPut
@@ -17,14 +17,14 @@ from raftnode.web.views.definitions import IndexesPut, IndexPut
 DEFINITIONS_MAX = 256
 
 
-class Definition(Input, frozen=True, kw_only=True):
+class IndexInput(Input, frozen=True, kw_only=True):
     """What is checked of an index definition; the rest is kept as it came."""
 
     name: str
     maps: list[str]
 
 
-class Definitions(Input, frozen=True, kw_only=True):
+class IndexesInput(Input, frozen=True, kw_only=True):
     """The definitions to put, read to the last byte: they are kept and shown as they are."""
 
     indexes: list[Json]
@@ -42,7 +42,7 @@ def routes() -> list[web.RouteDef]:
 
 async def put(request: web.Request) -> web.Response:
     """Adds or replaces index definitions, one command each."""
-    definitions = (await body(request, Definitions)).indexes
+    definitions = (await body(request, IndexesInput)).indexes
     if not 1 <= len(definitions) <= DEFINITIONS_MAX:
         raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
     named = {_name(place, given): given for place, given in enumerate(definitions)}
@@ -67,8 +67,8 @@ async def get(request: web.Request) -> web.Response:
     else:
         message = f"Database '{database.name}' has no index '{name}'. Put it first, or correct the name."
         raise ApiError("IndexDoesNotExistException", message)
-    results = Array(from_python_json(index.definition) for index in found)
-    return await request.app[SLICES].answer(Object([("Results", results)]))
+    results = JsonArray(from_python_json(index.definition) for index in found)
+    return await request.app[SLICES].answer(JsonObject([("Results", results)]))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -84,6 +84,6 @@ async def delete(request: web.Request) -> web.Response:
 
 def _name(place: int, given: Json) -> str:
     try:
-        return msgspec.convert(given, Definition).name
+        return msgspec.convert(given, IndexInput).name
     except msgspec.ValidationError as error:
         raise bad_request(f"'Indexes[{place}]' does not fit: {error}. It needs Name and Maps.") from None

@@ -10,12 +10,12 @@ from raftnode.documents.store import removed as files
 from raftnode.documents.store.folders import file
 from raftnode.foundation import timestamps
 from raftnode.record.commands import CreateDatabase
-from raftnode.record.model import Result
+from raftnode.record.model import CommandResult
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import commit, unless_repeated
 from raftnode.web.routes.groups import group_answer
+from raftnode.web.services import SERVICES, Services
 from raftnode.web.views.databases import RemovedCopies
 
 log = structlog.get_logger(__name__)
@@ -31,31 +31,31 @@ def routes() -> list[web.RouteDef]:
 
 async def list_removed(request: web.Request) -> web.Response:
     """The copies of softly deleted databases on this node, oldest first."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     async with request.app[RESTORING]:
-        found = await _copies(parts)
-    return answer(RemovedCopies(node_tag=parts.tag, removed=found))
+        found = await _copies(services)
+    return answer(RemovedCopies(node_tag=services.tag, removed=found))
 
 
 async def restore(request: web.Request) -> web.Response:
     """A database with the documents of the copy in `folder`, on this node; `name` gives it another name. Its tasks,
     connection strings and indexes were deleted with it."""
-    parts, query = request.app[PARTS], Query(request)
+    services, query = request.app[SERVICES], Query(request)
     wanted, given = query.required("folder"), query.text("name")
 
-    async def checked() -> files.Removed:
-        found = await _copies(parts)
+    async def checked() -> files.RemovedCopy:
+        found = await _copies(services)
         which = next((one for one in found if one.folder == wanted), None)
         if which is None:
             known = ", ".join(one.folder for one in found[-10:]) or "none"
-            message = f"'folder' is {wanted[:80]!r}, which node {parts.tag} does not have. It has: {known}."
+            message = f"'folder' is {wanted[:80]!r}, which node {services.tag} does not have. It has: {known}."
             raise ApiError("CopyDoesNotExistException", message)
-        await _check_free(parts, which, given or which.database)
+        await _check_free(services, which, given or which.database)
         return which
 
     async with request.app[RESTORING]:
         which = await unless_repeated(request, checked)
-        if isinstance(which, Result):
+        if isinstance(which, CommandResult):
             return await group_answer(request, given or wanted.rpartition("-")[0], which)
         name = given or which.database
         result = await _restored(request, which, name)
@@ -63,14 +63,14 @@ async def restore(request: web.Request) -> web.Response:
     return await group_answer(request, name, result)
 
 
-async def _restored(request: web.Request, which: files.Removed, name: str) -> Result:
-    parts = request.app[PARTS]
-    id = files.topology_id(parts.tag, which.folder, name)
+async def _restored(request: web.Request, which: files.RemovedCopy, name: str) -> CommandResult:
+    services = request.app[SERVICES]
+    id = files.topology_id(services.tag, which.folder, name)
     at = timestamps.now()
-    path = file(parts.databases.directory, name, id)
+    path = file(services.databases.directory, name, id)
     await asyncio.to_thread(files.put_back, which, path)
     try:
-        result = await commit(request, CreateDatabase(name=name, nodes=(parts.tag,), topology_id=id, at=at))
+        result = await commit(request, CreateDatabase(name=name, nodes=(services.tag,), topology_id=id, at=at))
     except ApiError:
         # It was refused. Where it is not known whether it was, something else is raised and the file stays.
         await asyncio.to_thread(files.take_back, path)
@@ -79,16 +79,16 @@ async def _restored(request: web.Request, which: files.Removed, name: str) -> Re
     return result
 
 
-async def _check_free(parts: Parts, which: files.Removed, name: str) -> None:
+async def _check_free(services: Services, which: files.RemovedCopy, name: str) -> None:
     """Refuses a name that is taken, and a copy that may yet become a database of another name."""
-    link = await asyncio.to_thread(files.link_of, parts.databases.directory, Path(which.path))
-    if parts.replica.record.database(name) is not None:
-        if link is not None and link.parent == file(parts.databases.directory, name, "").parent:
+    link = await asyncio.to_thread(files.link_of, services.databases.directory, Path(which.path))
+    if services.replica.record.database(name) is not None:
+        if link is not None and link.parent == file(services.databases.directory, name, "").parent:
             await asyncio.to_thread(files.take_back, link)
         # Said before a file is touched; the command would refuse it, too.
         message = f"Database '{name}' exists. Give another name: &name=..."
         raise ApiError("ConcurrencyException", message)
-    if link is not None and link.parent != file(parts.databases.directory, name, "").parent:
+    if link is not None and link.parent != file(services.databases.directory, name, "").parent:
         begun = link.parent.name
         message = (
             f"The copy was to be restored as '{begun}', and how that ended is not known. Restore it under that name: "
@@ -97,7 +97,7 @@ async def _check_free(parts: Parts, which: files.Removed, name: str) -> None:
         raise ApiError("ConcurrencyException", message)
 
 
-async def _copies(parts: Parts) -> list[files.Removed]:
-    directory, databases = parts.databases.directory, parts.replica.record.databases.values()
+async def _copies(services: Services) -> list[files.RemovedCopy]:
+    directory, databases = services.databases.directory, services.replica.record.databases.values()
     live = {file(directory, one.name, one.topology.database_topology_id_base64) for one in databases}
     return await asyncio.to_thread(files.removed, directory, live)

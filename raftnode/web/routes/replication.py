@@ -3,10 +3,10 @@
 from aiohttp import web
 
 from raftnode.documents.replication.sender import BODY_BYTES_MAX, NODE_HEADER, accepted, receive
-from raftnode.web.bodies import whole
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS
+from raftnode.web.request_bodies import whole
 from raftnode.web.requests import Query, answer
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import store_to_read
 
 
@@ -35,11 +35,11 @@ async def post_documents(request: web.Request) -> web.Response:
 
 def _of_this_cluster(request: web.Request) -> None:
     """Refuses who is no node of the cluster as this node knows it. A node that has just joined tries again."""
-    parts, sender = request.app[PARTS], request.headers.get(NODE_HEADER, "")
-    if all(node.node_id != sender for node in parts.replica.record.nodes.values()):
+    services, sender = request.app[SERVICES], request.headers.get(NODE_HEADER, "")
+    if all(node.node_id != sender for node in services.replica.record.nodes.values()):
         who = f"The node with the id '{sender}'" if sender else f"Who sends no {NODE_HEADER}"
         raise ApiError(
             "NodeIdMismatchException",
-            f"{who} is not in the cluster as node {parts.tag} knows it, and replicates nothing into it. A node that "
+            f"{who} is not in the cluster as node {services.tag} knows it, and replicates nothing into it. A node that "
             "was removed, or whose cluster began again without it, joins again with an empty data directory.",
         )

@@ -13,13 +13,13 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from raftnode.foundation.decoding import UNREADABLE, JsonDecoder
-from raftnode.foundation.http_client import Http, HttpError, HttpUnreachable
+from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
+from raftnode.foundation.http_client import HttpClient, HttpError, HttpUnreachable
 from raftnode.record.model import Database, Record, Task, claim_key
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import PAGE_MAX, Query
-from raftnode.web.slices import SLICES, Object
-from raftnode.web.views.runs import Run, RunsPage
+from raftnode.web.services import SERVICES, Services
+from raftnode.web.sliced_json import SLICES, JsonObject
+from raftnode.web.views.runs import RunsPage, RunView
 from raftnode.web.views.runs import run as run_view
 
 ASK_TIMEOUT_S = 0.5
@@ -29,31 +29,31 @@ RUNS_PAGE = 500
 
 
 _page_decoder: JsonDecoder[RunsPage] = JsonDecoder(RunsPage)
-_run_decoder: JsonDecoder[Run] = JsonDecoder(Run)
+_run_decoder: JsonDecoder[RunView] = JsonDecoder(RunView)
 
 
 @dataclass
-class Runs:
+class ClusterRuns:
     """This node's runs; those of others, by node and then by claim key, read when they are asked for; and why a
     node's runs are not known."""
 
-    parts: Parts
+    services: Services
     by_node: dict[str, Mapping[str, msgspec.Raw]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     details: bool = False
 
-    def of(self, key: str, holder: str | None) -> tuple[Run | None, str | None]:
+    def of(self, key: str, holder: str | None) -> tuple[RunView | None, str | None]:
         """The run of a task on its holder, here if it has none, and why it is not known."""
-        if holder is None or holder == self.parts.tag:
-            return run_here(self.parts, key, details=self.details), None
+        if holder is None or holder == self.services.tag:
+            return run_here(self.services, key, details=self.details), None
         run = self.by_node.get(holder, {}).get(key)
         try:
             return None if run is None else _run_decoder.decode(run), self.unknown.get(holder)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             return None, _not_known(holder, error)
 
 
-class Silent:
+class SilentUntil:
     """The nodes that did not answer lately, and until when, in s of the loop's clock, that is believed."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Silent:
         self._until_s[tag] = asyncio.get_running_loop().time() + SILENT_S
 
 
-SILENT = web.AppKey("silent", Silent)
+SILENT = web.AppKey("silent", SilentUntil)
 
 
 def routes() -> list[web.RouteDef]:
@@ -82,41 +82,45 @@ def routes() -> list[web.RouteDef]:
 async def own_runs(request: web.Request) -> web.Response:
     """This node's runs by claim key: the first `take` of those after the key `after`. `Next` is where the following
     page begins, null on the last one. With `key` the one of that task, with all that it has passed over."""
-    parts, query = request.app[PARTS], Query(request)
+    services, query = request.app[SERVICES], Query(request)
     after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
     key = query.text("key")
     if key is not None:
-        run = run_here(parts, key, details=True)
+        run = run_here(services, key, details=True)
         found = [] if run is None else [(key, run)]
         return await request.app[SLICES].answer(
-            Object([("NodeTag", parts.tag), ("Runs", Object(found)), ("Next", None)])
+            JsonObject([("NodeTag", services.tag), ("Runs", JsonObject(found)), ("Next", None)])
         )
-    left = sorted(key for key in parts.supervisor.claim_keys() if key > after)
+    left = sorted(key for key in services.supervisor.claim_keys() if key > after)
     page = left[:take]
-    runs = Object(_runs(parts, page))
+    runs = JsonObject(_runs(services, page))
     next_page = page[-1] if len(left) > take else None
-    return await request.app[SLICES].answer(Object([("NodeTag", parts.tag), ("Runs", runs), ("Next", next_page)]))
+    return await request.app[SLICES].answer(
+        JsonObject([("NodeTag", services.tag), ("Runs", runs), ("Next", next_page)])
+    )
 
 
-async def gather_runs(request: web.Request, tasks: Iterable[tuple[Database, Task]], *, key: str | None = None) -> Runs:
+async def gather_runs(
+    request: web.Request, tasks: Iterable[tuple[Database, Task]], *, key: str | None = None
+) -> ClusterRuns:
     """The runs of these tasks' holders, or the one under `key` with all its details; a holder that does not answer in
     time is named."""
-    parts = request.app[PARTS]
-    runs = Runs(parts, details=key is not None)
-    holders = await request.app[SLICES].all(_holders(parts.replica.record, tasks))
-    others = {tag for tag in holders if tag not in (None, parts.tag)}
+    services = request.app[SERVICES]
+    runs = ClusterRuns(services, details=key is not None)
+    holders = await request.app[SLICES].all(_holders(services.replica.record, tasks))
+    others = {tag for tag in holders if tag not in (None, services.tag)}
     await asyncio.gather(*(_ask(request, tag, key, runs) for tag in sorted(others)))
     return runs
 
 
 async def answers(request: web.Request, tag: str) -> bool:
     """Whether another node answers at all."""
-    parts, silent = request.app[PARTS], request.app[SILENT]
-    node = parts.replica.record.nodes.get(tag)
+    services, silent = request.app[SERVICES], request.app[SILENT]
+    node = services.replica.record.nodes.get(tag)
     if node is None or tag in silent:
         return False
     try:
-        await parts.http.request("GET", f"{node.url}/health/live", timeout_s=ASK_TIMEOUT_S)
+        await services.http.request("GET", f"{node.url}/health/live", timeout_s=ASK_TIMEOUT_S)
     except HttpError:
         silent.missed(tag)
         return False
@@ -124,16 +128,16 @@ async def answers(request: web.Request, tag: str) -> bool:
     return True
 
 
-def run_here(parts: Parts, key: str, *, details: bool = False) -> Run | None:
+def run_here(services: Services, key: str, *, details: bool = False) -> RunView | None:
     """This node's run of the task of that claim key; None if there is none. The documents that it has passed over,
     which may be many, are details."""
-    return run_view(parts.supervisor.status_of(key), details=details)
+    return run_view(services.supervisor.status_of(key), details=details)
 
 
-def _runs(parts: Parts, keys: Iterable[str]) -> Iterator[tuple[str, Run]]:
+def _runs(services: Services, keys: Iterable[str]) -> Iterator[tuple[str, RunView]]:
     """What has ended meanwhile is left out."""
     for key in keys:
-        run = run_here(parts, key)
+        run = run_here(services, key)
         if run is not None:
             yield key, run
 
@@ -144,9 +148,9 @@ def _holders(record: Record, tasks: Iterable[tuple[Database, Task]]) -> Iterator
         yield claim.tag if claim is not None and claim.state == "Held" else None
 
 
-async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> None:
-    parts, silent = request.app[PARTS], request.app[SILENT]
-    node = parts.replica.record.nodes.get(tag)
+async def _ask(request: web.Request, tag: str, key: str | None, runs: ClusterRuns) -> None:
+    services, silent = request.app[SERVICES], request.app[SILENT]
+    node = services.replica.record.nodes.get(tag)
     if node is None:
         runs.unknown[tag] = f"Node {tag} holds the task and is not in the cluster any more."
         return
@@ -156,10 +160,10 @@ async def _ask(request: web.Request, tag: str, key: str | None, runs: Runs) -> N
         return
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            runs.by_node[tag] = await _pages(parts.http, f"{node.url}/status/runs", key)
+            runs.by_node[tag] = await _pages(services.http, f"{node.url}/status/runs", key)
     except (TimeoutError, HttpUnreachable):
         runs.unknown[tag] = missing
-    except (HttpError, *UNREADABLE) as error:
+    except (HttpError, *DECODE_ERRORS) as error:
         runs.unknown[tag] = _not_known(tag, error)
     if tag in runs.unknown:
         silent.missed(tag)
@@ -171,7 +175,7 @@ def _not_known(tag: str, error: Exception) -> str:
     return f"Node {tag} holds the task, and its details are not known here: {error}."
 
 
-async def _pages(http: Http, url: str, key: str | None) -> dict[str, msgspec.Raw]:
+async def _pages(http: HttpClient, url: str, key: str | None) -> dict[str, msgspec.Raw]:
     """All runs of another node, or the one under the key, a page at a time: reading one of any size at once would hold
     the loop."""
     runs: dict[str, msgspec.Raw] = {}

@@ -7,10 +7,10 @@ from aiohttp import web
 
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Raft
-from raftnode.consensus.storage.snapshot import Description, encoded
+from raftnode.consensus.storage.snapshot import SnapshotDescription, encoded
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query
+from raftnode.web.services import SERVICES
 
 
 def routes() -> list[web.RouteDef]:
@@ -21,8 +21,8 @@ def routes() -> list[web.RouteDef]:
 async def save(request: web.Request) -> web.StreamResponse:
     """The record with all that was acknowledged anywhere before the request; with `local=true` what this node has
     applied, which it gives without a leader too."""
-    parts = request.app[PARTS]
-    pieces = await saved(parts.raft, parts.replica, local=Query(request).flag("local", False))
+    services = request.app[SERVICES]
+    pieces = await saved(services.raft, services.replica, local=Query(request).flag("local", False))
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     await response.prepare(request)
     if request.method == "HEAD":
@@ -45,5 +45,5 @@ async def saved(raft: Raft, replica: Replica, *, local: bool) -> Iterator[bytes]
         raise ApiError("NoLeaderException", "This node is in no cluster yet; there is nothing to save.")
     # No await between these: they are of one moment.
     status = raft.status
-    about = Description(status.applied_index, status.applied_term, status.peers, status.applied_index)
+    about = SnapshotDescription(status.applied_index, status.applied_term, status.peers, status.applied_index)
     return encoded(about, replica.dump()())

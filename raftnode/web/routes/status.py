@@ -5,20 +5,20 @@ import shutil
 
 from aiohttp import web
 
-from raftnode.documents.copies import Copy
+from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.foundation.names import fold
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
 from raftnode.record.model import Database, Record, Task, claim_key
-from raftnode.record.ownership import Group, mentor_of, tasks_of
-from raftnode.web.parts import PARTS, Parts
+from raftnode.record.ownership import PlacementGroup, mentor_of, tasks_of
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
-from raftnode.web.routes.runs import Runs, gather_runs, run_here
+from raftnode.web.routes.runs import ClusterRuns, gather_runs, run_here
 from raftnode.web.routes.topology import RAFTNODE_VERSION, SERVER_VERSION
-from raftnode.web.silence import silence
-from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.services import SERVICES, Services
+from raftnode.web.silent_nodes import silence
+from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.views.base import members, view
-from raftnode.web.views.cluster import Quorum, Silence
+from raftnode.web.views.cluster import Quorum, SilentNodes
 from raftnode.web.views.status import (
     BuildVersion,
     ClusterStatus,
@@ -47,30 +47,30 @@ def routes() -> list[web.RouteDef]:
 
 async def status(request: web.Request) -> web.Response:
     """The node, the cluster, and per database its topology and tasks with every reason. `database` narrows it."""
-    parts = request.app[PARTS]
-    record = parts.replica.record
+    services = request.app[SERVICES]
+    record = services.replica.record
     name = Query(request).text("database")
     databases = [d for _, d in sorted(record.databases.items()) if name is None or fold(d.name) == fold(name)]
-    copies = parts.databases.status()
+    copies = services.databases.status()
     tasks = ((database, task) for database in databases for task in tasks_of(record, database))
     runs, known, heard = await asyncio.gather(gather_runs(request, tasks), quorum(request), silence(request))
-    shown = ((d.name, _database(parts, record, d, copies.get(fold(d.name)), runs)) for d in databases)
+    shown = ((d.name, _database(services, record, d, copies.get(fold(d.name)), runs)) for d in databases)
     cluster = _cluster(record, heard, known)
     return await request.app[SLICES].answer(
-        Object([("Node", _node(parts, record)), ("Cluster", cluster), ("Databases", Object(shown))])
+        JsonObject([("Node", _node(services, record)), ("Cluster", cluster), ("Databases", JsonObject(shown))])
     )
 
 
 async def live(request: web.Request) -> web.Response:
     """Always 200: the process answers."""
-    return answer(Live(node_tag=request.app[PARTS].tag))
+    return answer(Live(node_tag=request.app[SERVICES].tag))
 
 
 async def ready(request: web.Request) -> web.Response:
     """200 when this node may serve and run tasks, else 503 with every reason why not."""
-    parts = request.app[PARTS]
-    reasons = not_ready(parts)
-    shown = Ready(ready=not reasons, node_tag=parts.tag, role=parts.heartbeat.role, reasons=reasons)
+    services = request.app[SERVICES]
+    reasons = not_ready(services)
+    shown = Ready(ready=not reasons, node_tag=services.tag, role=services.heartbeat.role, reasons=reasons)
     return answer(shown, status=503 if reasons else 200)
 
 
@@ -85,19 +85,19 @@ async def build_version(request: web.Request) -> web.Response:
     )
 
 
-def not_ready(parts: Parts) -> list[str]:
+def not_ready(services: Services) -> list[str]:
     """Why this node is not ready; empty when it is."""
-    record, heartbeat, raft = parts.replica.record, parts.heartbeat, parts.raft
+    record, heartbeat, raft = services.replica.record, services.heartbeat, services.raft
     reasons = []
     if not record.nodes:
         reasons.append("The node is Passive: it is in no cluster yet.")
-    elif (by := parts.removed_by()) is not None:
+    elif (by := services.removed_by()) is not None:
         reasons.append(
             f"The node was removed from the cluster, as {by} says, and runs nothing. Stop it; to bring it back, empty "
             "its data directory and let it join again."
         )
-    elif parts.tag not in record.nodes:
-        reasons.append(f"The cluster does not know node {parts.tag}: it was removed, or has not joined yet.")
+    elif services.tag not in record.nodes:
+        reasons.append(f"The cluster does not know node {services.tag}: it was removed, or has not joined yet.")
     elif not heartbeat.has_lease():
         why = heartbeat.complaint or "no leader has heard it lately"
         reasons.append(f"The node is {heartbeat.role} and has no lease: {why}.")
@@ -108,8 +108,8 @@ def not_ready(parts: Parts) -> list[str]:
         reasons.append(f"The node takes no part in consensus any more: {status.failure}")
     if status.applied_index < status.commit_index:
         reasons.append(f"The node has applied index {status.applied_index} of {status.commit_index} committed ones.")
-    reasons += _short_of(parts.settings.node.data_dir)
-    faults = {name: copy.error for name, copy in parts.databases.status().items() if copy.error}
+    reasons += _short_of(services.settings.node.data_dir)
+    faults = {name: copy.error for name, copy in services.databases.status().items() if copy.error}
     reasons += [f"Database '{name}' is faulted: {why}" for name, why in sorted(faults.items())]
     return reasons
 
@@ -131,30 +131,30 @@ def _short_of(data_dir: str) -> list[str]:
     return reasons
 
 
-def _node(parts: Parts, record: Record) -> NodeStatus:
-    node = record.nodes.get(parts.tag)
+def _node(services: Services, record: Record) -> NodeStatus:
+    node = record.nodes.get(services.tag)
     return NodeStatus(
-        tag=parts.tag,
-        node_id=parts.identity.node_id,
-        boot=parts.identity.boot,
-        url=parts.settings.url,
-        cluster_address=parts.settings.cluster_address,
+        tag=services.tag,
+        node_id=services.identity.node_id,
+        boot=services.identity.boot,
+        url=services.settings.url,
+        cluster_address=services.settings.cluster_address,
         kind=node.kind if node else None,
-        role=parts.heartbeat.role,
-        leader=parts.heartbeat.leader,
-        term=parts.raft.status.term,
-        has_lease=parts.heartbeat.has_lease(),
-        lease_left_ms=parts.heartbeat.lease_left_ms,
-        session=parts.heartbeat.session,
-        applied_index=parts.raft.status.applied_index,
-        commit_index=parts.raft.status.commit_index,
+        role=services.heartbeat.role,
+        leader=services.heartbeat.leader,
+        term=services.raft.status.term,
+        has_lease=services.heartbeat.has_lease(),
+        lease_left_ms=services.heartbeat.lease_left_ms,
+        session=services.heartbeat.session,
+        applied_index=services.raft.status.applied_index,
+        commit_index=services.raft.status.commit_index,
         draining=node.draining if node else False,
         version=RAFTNODE_VERSION,
-        not_ready=not_ready(parts),
+        not_ready=not_ready(services),
     )
 
 
-def _cluster(record: Record, heard: Silence, known: Quorum) -> ClusterStatus:
+def _cluster(record: Record, heard: SilentNodes, known: Quorum) -> ClusterStatus:
     return ClusterStatus(
         cluster_id=record.cluster_id,
         timings=record.timings,
@@ -166,9 +166,11 @@ def _cluster(record: Record, heard: Silence, known: Quorum) -> ClusterStatus:
     )
 
 
-def _database(parts: Parts, record: Record, database: Database, copy: Copy | None, runs: Runs) -> Object:
+def _database(
+    services: Services, record: Record, database: Database, copy: DatabaseCopy | None, runs: ClusterRuns
+) -> JsonObject:
     topology = database.topology
-    group = Group(record, database)
+    group = PlacementGroup(record, database)
     head = DatabaseHead(
         name=database.name,
         etag=database.etag,
@@ -177,14 +179,14 @@ def _database(parts: Parts, record: Record, database: Database, copy: Copy | Non
         deletion_in_progress=dict(database.deletion_in_progress),
         topology=topology,
         mentors={tag: mentor_of(record, database, tag) for tag in (*topology.promotables, *topology.rehabs)},
-        state_here=topology.state_of(parts.tag),
+        state_here=topology.state_of(services.tag),
         copy=copy,
     )
-    tasks = Array(_task(record, database, group, task, runs) for task in tasks_of(record, database))
-    return Object([*members(head), ("Tasks", tasks)])
+    tasks = JsonArray(_task(record, database, group, task, runs) for task in tasks_of(record, database))
+    return JsonObject([*members(head), ("Tasks", tasks)])
 
 
-def _task(record: Record, database: Database, group: Group, task: Task, runs: Runs) -> TaskStatus:
+def _task(record: Record, database: Database, group: PlacementGroup, task: Task, runs: ClusterRuns) -> TaskStatus:
     shown, _ = task_view(record, database, group, task, runs.of)
     key = claim_key(database.name, task.kind, task.name)
-    return view(TaskStatus, shown, run_here=run_here(runs.parts, key))
+    return view(TaskStatus, shown, run_here=run_here(runs.services, key))

@@ -8,18 +8,18 @@ from aiohttp import web
 
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
-from raftnode.record.model import Database, Record, Result, Task, claim_key
-from raftnode.record.ownership import UPDATE_KIND, Group, responsible_node, task_named
+from raftnode.record.model import CommandResult, Database, Record, Task, claim_key
+from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, responsible_node, task_named
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit
-from raftnode.web.routes.runs import Runs, gather_runs
-from raftnode.web.slices import SLICES, Array, Object
+from raftnode.web.routes.runs import ClusterRuns, gather_runs
+from raftnode.web.services import SERVICES
+from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import view
-from raftnode.web.views.runs import Run
+from raftnode.web.views.runs import RunView
 from raftnode.web.views.tasks import TaskChanged, TaskInfo, TaskView, configuration, no_such_task, task_view
 from tasks.kinds.registry import ConfigurationError
 
@@ -43,12 +43,12 @@ async def list_tasks(request: web.Request) -> web.Response:
     database = existing_database(request)
     tasks = sorted(database.tasks.values(), key=lambda task: task.id)
     runs = await gather_runs(request, ((database, task) for task in tasks))
-    record = request.app[PARTS].replica.record
-    group = Group(record, database)
-    shown = Array(task_info(request, record, database, group, task, runs) for task in tasks)
+    record = request.app[SERVICES].replica.record
+    group = PlacementGroup(record, database)
+    shown = JsonArray(task_info(request, record, database, group, task, runs) for task in tasks)
     subscriptions = len([task for task in tasks if task.kind == "Subscription"])
     return await request.app[SLICES].answer(
-        Object([("OngoingTasks", shown), ("SubscriptionsCount", subscriptions), ("PullReplications", [])])
+        JsonObject([("OngoingTasks", shown), ("SubscriptionsCount", subscriptions), ("PullReplications", [])])
     )
 
 
@@ -57,8 +57,8 @@ async def get_task(request: web.Request) -> web.Response:
     database = existing_database(request)
     task = the_task(database, Query(request))
     runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
-    record = request.app[PARTS].replica.record
-    return answer(task_info(request, record, database, Group(record, database), task, runs))
+    record = request.app[SERVICES].replica.record
+    return answer(task_info(request, record, database, PlacementGroup(record, database), task, runs))
 
 
 async def set_state(request: web.Request) -> web.Response:
@@ -130,7 +130,7 @@ def check_mentor(request: web.Request, database: Database, mentor: str | None, p
     """Refuses a mentor outside the cluster or the group, and a pin without a mentor."""
     group = database.topology.all_nodes
     if mentor is not None:
-        the_node(request.app[PARTS].replica.record, mentor, called="MentorNode")
+        the_node(request.app[SERVICES].replica.record, mentor, called="MentorNode")
     if mentor is not None and mentor not in group:
         raise bad_request(
             f"MentorNode '{mentor}' is not in the group of database '{database.name}'. Choose one of: "
@@ -148,10 +148,12 @@ async def checked_by_kind(check: Callable[[], Checked]) -> Checked:
         raise bad_request(str(error)) from None
 
 
-def modified(request: web.Request, result: Result, *, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+def modified(
+    request: web.Request, result: CommandResult, *, status: int = 200, warnings: Sequence[str] = ()
+) -> web.Response:
     """The answer to a change of a task, whose id is the result's value. `warnings` are of what was done, but may not be
     meant."""
-    record, id = request.app[PARTS].replica.record, int(result.value)
+    record, id = request.app[SERVICES].replica.record, int(result.value)
     database = record.database(request.match_info["database"])
     task = database.tasks.get(id) if database else None
     responsible = responsible_node(record, database, task).node if database and task else None
@@ -160,7 +162,7 @@ def modified(request: web.Request, result: Result, *, status: int = 200, warning
 
 
 def task_info(
-    request: web.Request, record: Record, database: Database, group: Group, task: Task, runs: Runs
+    request: web.Request, record: Record, database: Database, group: PlacementGroup, task: Task, runs: ClusterRuns
 ) -> TaskInfo:
     """RavenDB's task info, with our placement, claim, progress, state and run beside it."""
     shown, run = task_view(record, database, group, task, runs.of)
@@ -169,13 +171,13 @@ def task_info(
         TaskInfo,
         shown,
         error=shown.error or shown.unknown,
-        task_connection_status=_connection_status(request.app[PARTS].tag, shown, run),
+        task_connection_status=_connection_status(request.app[SERVICES].tag, shown, run),
         run=run,
         configuration=configuration(task),
     )
 
 
-def _connection_status(tag: str, shown: TaskView, run: Run | None) -> str:
+def _connection_status(tag: str, shown: TaskView, run: RunView | None) -> str:
     if shown.task_state == "Disabled":
         return "NotActive"
     if shown.placement.node is None:

@@ -8,11 +8,11 @@ from aiohttp import web
 from raftnode.record.commands import Changes
 from raftnode.record.model import NAME_LENGTH_MAX, Database, Record
 from raftnode.web.errors import ApiError, Handler
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, answer, etag_of
-from raftnode.web.silence import silence
+from raftnode.web.services import SERVICES, Services
+from raftnode.web.silent_nodes import silence
 from raftnode.web.views import cluster as views
-from raftnode.web.views.cluster import ClusterView, Connection
+from raftnode.web.views.cluster import ClusterView, PeerConnection
 from raftnode.web.views.databases import ClientConfiguration, DatabaseTopology, MemberAddress
 
 VERSION_HEADER = "Raven-Server-Version"
@@ -54,9 +54,9 @@ def routes() -> list[web.RouteDef]:
 
 async def database_topology(request: web.Request) -> web.Response:
     """The Members of a database's group. Clients write to every node listed, so Rehabs and Promotables are not."""
-    parts = request.app[PARTS]
+    services = request.app[SERVICES]
     name = Query(request).required("name")
-    record = parts.replica.record
+    record = services.replica.record
     database = record.database(name)
     if database is None:
         raise database_missing(name)
@@ -70,19 +70,23 @@ async def database_topology(request: web.Request) -> web.Response:
 
 async def cluster_topology(request: web.Request) -> web.Response:
     """The cluster's nodes, its leader, and this node's role."""
-    parts = request.app[PARTS]
-    record = parts.replica.record
+    services = request.app[SERVICES]
+    record = services.replica.record
     etag = request.app[CLUSTER_ETAG].value
     heard = await silence(request)
     return answer(
         ClusterView(
             topology=views.cluster_topology(record, etag),
             etag=etag,
-            leader=parts.heartbeat.leader,
-            current_state=parts.heartbeat.role,
-            node_tag=parts.tag,
-            current_term=parts.raft.status.term,
-            status={tag: Connection(name=tag, connected=not heard.of(tag)) for tag in record.nodes if tag != parts.tag},
+            leader=services.heartbeat.leader,
+            current_state=services.heartbeat.role,
+            node_tag=services.tag,
+            current_term=services.raft.status.term,
+            status={
+                tag: PeerConnection(name=tag, connected=not heard.of(tag))
+                for tag in record.nodes
+                if tag != services.tag
+            },
         )
     )
 
@@ -90,7 +94,7 @@ async def cluster_topology(request: web.Request) -> web.Response:
 async def client_configuration(request: web.Request) -> web.Response:
     """There is no client configuration in a database record: the answer says so and never asks for a refresh."""
     name = request.match_info["database"]
-    if request.app[PARTS].replica.record.database(name) is None:
+    if request.app[SERVICES].replica.record.database(name) is None:
         raise database_missing(name)
     return answer(ClientConfiguration())
 
@@ -138,8 +142,8 @@ def _current_etag(request: web.Request) -> int | None:
     match = _DATABASE_PATH.match(request.path)
     if match is None:
         return request.app[CLUSTER_ETAG].value
-    parts: Parts = request.app[PARTS]
-    database = parts.replica.record.database(match[1])
+    services: Services = request.app[SERVICES]
+    database = services.replica.record.database(match[1])
     return database_etag(request.app, database) if database else None
 
 

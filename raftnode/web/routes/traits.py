@@ -7,13 +7,13 @@ from aiohttp import web
 
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits
 from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag
-from raftnode.record.whatif import Forecast, Supposition
+from raftnode.record.whatif import Forecast, Scenario
 from raftnode.web.errors import bad_request
-from raftnode.web.parts import PARTS
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit
 from raftnode.web.routes.whatif import forecast
+from raftnode.web.services import SERVICES
 from raftnode.web.views.base import view
 from raftnode.web.views.cluster import NodeChanged, NodeTraits
 
@@ -53,11 +53,11 @@ async def set_traits(request: web.Request) -> web.Response:
     labels = tuple(dict.fromkeys(label for label in given if label)) if query.has("labels") else None
     if weight is None and labels is None:
         raise bad_request("Nothing is to be set. Add &weight=2, &labels=ssd,eu, or both.")
-    supposition = Supposition(
+    scenario = Scenario(
         weights={} if weight is None else {tag: weight},
         labels={} if labels is None else {tag: labels},
     )
-    return await _changed(request, tag, SetNodeTraits(tag=tag, weight=weight, labels=labels), supposition)
+    return await _changed(request, tag, SetNodeTraits(tag=tag, weight=weight, labels=labels), scenario)
 
 
 async def set_flags(request: web.Request) -> web.Response:
@@ -67,12 +67,12 @@ async def set_flags(request: web.Request) -> web.Response:
     tag = query.required("nodeTag")
 
     async def checked() -> Command:
-        the_node(request.app[PARTS].replica.record, tag)
+        the_node(request.app[SERVICES].replica.record, tag)
         return SetNodeFlags(tag=tag, flags=_flags(query))
 
     result = await commit(request, checked)
     log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=_flags(query))
-    node = request.app[PARTS].replica.record.nodes.get(tag)
+    node = request.app[SERVICES].replica.record.nodes.get(tag)
     return answer(NodeChanged(raft_command_index=result.index, node_tag=tag, node=node))
 
 
@@ -91,18 +91,18 @@ def _flags(query: Query) -> tuple[ResourceFlag, ...]:
 
 async def _set_draining(request: web.Request, *, draining: bool) -> web.Response:
     tag = Query(request).required("nodeTag")
-    supposition = Supposition(drained=(tag,)) if draining else Supposition(undrained=(tag,))
-    return await _changed(request, tag, SetDraining(tag=tag, draining=draining), supposition)
+    scenario = Scenario(drained=(tag,)) if draining else Scenario(undrained=(tag,))
+    return await _changed(request, tag, SetDraining(tag=tag, draining=draining), scenario)
 
 
-async def _changed(request: web.Request, tag: str, command: Command, supposition: Supposition) -> web.Response:
-    parts = request.app[PARTS]
+async def _changed(request: web.Request, tag: str, command: Command, scenario: Scenario) -> web.Response:
+    services = request.app[SERVICES]
     expected = Forecast(tasks=0, moves=(), waits=())  # of a repeat: what was to move has moved
 
     async def checked() -> Command:
         nonlocal expected
-        the_node(parts.replica.record, tag)
-        expected = await forecast(parts.replica.record, supposition)
+        the_node(services.replica.record, tag)
+        expected = await forecast(services.replica.record, scenario)
         return command
 
     result = await commit(request, checked)
@@ -113,5 +113,5 @@ async def _changed(request: web.Request, tag: str, command: Command, supposition
         moves=len(expected.moves),
         waits=len(expected.waits),
     )
-    node = parts.replica.record.nodes.get(tag)
+    node = services.replica.record.nodes.get(tag)
     return answer(view(NodeTraits, expected, raft_command_index=result.index, node_tag=tag, node=node))

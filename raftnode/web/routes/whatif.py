@@ -8,19 +8,19 @@ import msgspec
 from aiohttp import web
 
 from observer.rules.decide import after_loss
-from raftnode.record.commands import Refused
+from raftnode.record.commands import CommandRefused
 from raftnode.record.model import DATABASES_MAX, Record
-from raftnode.record.whatif import Forecast, Supposition, what_if
+from raftnode.record.whatif import Forecast, Scenario, what_if
 from raftnode.web.errors import of_result
-from raftnode.web.parts import PARTS
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer, body
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import view
 from raftnode.web.views.cluster import WhatIf
 
 
-class OfDatabases(Supposition, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WhatIfInput(Scenario, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is supposed, and of which databases; of all without a list."""
 
     databases: Annotated[tuple[str, ...], msgspec.Meta(max_length=DATABASES_MAX)] | None = None
@@ -36,9 +36,9 @@ def routes() -> list[web.RouteDef]:
 
 async def of_cluster(request: web.Request) -> web.Response:
     """What would become of the tasks of all databases, or of those that the body names."""
-    supposed = await body(request, OfDatabases)
+    supposed = await body(request, WhatIfInput)
     known, shown = await asyncio.gather(
-        quorum(request), forecast(request.app[PARTS].replica.record, supposed, supposed.databases)
+        quorum(request), forecast(request.app[SERVICES].replica.record, supposed, supposed.databases)
     )
     return answer(view(WhatIf, shown, quorum=known))
 
@@ -46,17 +46,17 @@ async def of_cluster(request: web.Request) -> web.Response:
 async def of_database(request: web.Request) -> web.Response:
     """What would become of the tasks of one database."""
     database = existing_database(request)
-    supposed = await body(request, Supposition)
+    supposed = await body(request, Scenario)
     known, shown = await asyncio.gather(
-        quorum(request), forecast(request.app[PARTS].replica.record, supposed, [database.name])
+        quorum(request), forecast(request.app[SERVICES].replica.record, supposed, [database.name])
     )
     return answer(view(WhatIf, shown, quorum=known))
 
 
-async def forecast(record: Record, supposition: Supposition, databases: Collection[str] | None = None) -> Forecast:
+async def forecast(record: Record, scenario: Scenario, databases: Collection[str] | None = None) -> Forecast:
     """What would move and wait. Off the loop, as there may be many tasks. Raises ApiError for what cannot be
     supposed."""
     try:
-        return await asyncio.to_thread(what_if, record, supposition, databases, after_loss=after_loss)
-    except Refused as refused:
+        return await asyncio.to_thread(what_if, record, scenario, databases, after_loss=after_loss)
+    except CommandRefused as refused:
         raise of_result(refused.error) from None

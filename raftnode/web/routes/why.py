@@ -7,12 +7,12 @@ from aiohttp import web
 from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
 from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key
-from raftnode.record.ownership import Group, Placement, responsible_node
-from raftnode.web.parts import PARTS
+from raftnode.record.ownership import Placement, PlacementGroup, responsible_node
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer
 from raftnode.web.routes.runs import gather_runs
 from raftnode.web.routes.tasks import named_task
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import epoch, view
 from raftnode.web.views.tasks import task_view
@@ -27,7 +27,7 @@ def routes() -> list[web.RouteDef]:
 async def why(request: web.Request) -> web.Response:
     """Everything that says why the task of that id or name is where it is. `type=Update` asks about the update of the
     Promotable of that tag."""
-    record = request.app[PARTS].replica.record
+    record = request.app[SERVICES].replica.record
     database = existing_database(request)
     task = named_task(request, record, database)
     placement = responsible_node(record, database, task)
@@ -35,7 +35,7 @@ async def why(request: web.Request) -> web.Response:
     cause = cause_of(record, database, task, placement.rule, placement.node, claim)
     key = claim_key(database.name, task.kind, task.name)
     known, runs = await asyncio.gather(quorum(request), gather_runs(request, [(database, task)], key=key))
-    shown, _ = task_view(record, database, Group(record, database), task, runs.of)
+    shown, _ = task_view(record, database, PlacementGroup(record, database), task, runs.of)
     return answer(
         view(
             Why,

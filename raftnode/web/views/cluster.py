@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from raftnode.record.model import ClusterNode, Record, Timings
-from raftnode.record.whatif import Fate, Forecast
+from raftnode.record.whatif import Forecast, TaskMove
 from raftnode.web.views.base import Committed, View
 
 
@@ -17,7 +17,7 @@ class Quorum(View, frozen=True, kw_only=True):
     sentence: str | None = None
 
 
-class Silence(View, frozen=True, kw_only=True):
+class SilentNodes(View, frozen=True, kw_only=True):
     """The nodes that the leader does not hear, by tag; null, with a sentence that says why, where that is not known."""
 
     silent: frozenset[str] | None = None
@@ -55,7 +55,7 @@ class ClusterTopology(View, frozen=True, kw_only=True):
     etag: int
 
 
-class Connection(View, frozen=True, kw_only=True):
+class PeerConnection(View, frozen=True, kw_only=True):
     """Whether the leader hears a node."""
 
     name: str
@@ -74,7 +74,7 @@ class ClusterView(View, frozen=True, kw_only=True):
     current_term: int
     node_license_details: Mapping[str, None] = {}
     last_state_change_reason: str = ""
-    status: Mapping[str, Connection]
+    status: Mapping[str, PeerConnection]
 
 
 class ClusterChanged(Committed, frozen=True, kw_only=True):
@@ -94,14 +94,14 @@ class Joined(Committed, frozen=True, kw_only=True):
     topology: ClusterTopology
 
 
-class Leadership(View, frozen=True, kw_only=True):
+class LeaderView(View, frozen=True, kw_only=True):
     """Who leads."""
 
     leader: str | None
     term: int
 
 
-class Applied(View, frozen=True, kw_only=True):
+class AppliedView(View, frozen=True, kw_only=True):
     """How far a node is."""
 
     applied_index: int
@@ -118,8 +118,8 @@ class NodeTraits(NodeChanged, frozen=True, kw_only=True):
     """A node after a change that placement reads, and what becomes of the tasks."""
 
     tasks: int
-    moves: tuple[Fate, ...]
-    waits: tuple[Fate, ...]
+    moves: tuple[TaskMove, ...]
+    waits: tuple[TaskMove, ...]
 
 
 class WhatIf(Forecast, frozen=True, kw_only=True):

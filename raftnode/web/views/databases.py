@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from raftnode.documents.store.removed import Removed
+from raftnode.documents.store.removed import RemovedCopy
 from raftnode.record.model import Database, LockMode, PromotionStatus, Record, Topology
 from raftnode.web.views.base import Committed, View
 
@@ -90,7 +90,7 @@ class RemovedCopies(View, frozen=True, kw_only=True):
     """The copies of softly deleted databases on a node, oldest first."""
 
     node_tag: str
-    removed: list[Removed]
+    removed: list[RemovedCopy]
 
 
 class MemberAddress(View, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import field
 from raftnode.web.views.base import Json, View
 
 
-class Documents(View, frozen=True, kw_only=True):
+class DocumentsPage(View, frozen=True, kw_only=True):
     """Documents in the order they were asked for, null for those that are not there, and others by id that paths in
     them lead to. Their own shapes are their writers'."""
 
@@ -55,7 +55,7 @@ class Size(View, frozen=True, kw_only=True):
     humane_size: str
 
 
-class Stats(View, frozen=True, kw_only=True):
+class DatabaseStatistics(View, frozen=True, kw_only=True):
     """RavenDB's statistics of a copy; zeros for what there is none of here."""
 
     last_doc_etag: int

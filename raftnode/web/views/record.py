@@ -6,7 +6,7 @@ from typing import Any
 from raftnode.foundation import masking
 from raftnode.foundation.decoding import from_python_json
 from raftnode.record.model import ConnectionString, Database, Task
-from raftnode.web.slices import Array, Object
+from raftnode.web.sliced_json import JsonArray, JsonObject
 from raftnode.web.views.base import Json
 from raftnode.web.views.tasks import configuration
 
@@ -23,7 +23,7 @@ def database_record(database: Database) -> Iterator[tuple[str, Any]]:
     yield "LockMode", database.lock_mode
     yield "Topology", database.topology
     yield "Settings", masking.masked(dict(database.settings))
-    yield "Indexes", Object((i.name, from_python_json(i.definition)) for i in database.indexes.values())
+    yield "Indexes", JsonObject((i.name, from_python_json(i.definition)) for i in database.indexes.values())
     yield "AutoIndexes", {}
     yield "PeriodicBackups", []
     yield "ExternalReplications", []
@@ -32,7 +32,7 @@ def database_record(database: Database) -> Iterator[tuple[str, Any]]:
     for task in sorted(database.tasks.values(), key=lambda t: t.id):
         tasks.setdefault(f"{task.kind}s", []).append(task)
     for section, found in tasks.items():
-        yield section, Array(map(configuration, found))
+        yield section, JsonArray(map(configuration, found))
     yield "Etag", database.etag
 
 

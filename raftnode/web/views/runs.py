@@ -11,7 +11,7 @@ from raftnode.web.views.base import epoch as as_text
 from raftnode.web.views.progress import ProgressView, progress
 
 if TYPE_CHECKING:
-    from tasks.runtime.status import Status
+    from tasks.runtime.status import LocalTaskStatus
 
 
 class RunInfo(View, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class RunInfo(View, frozen=True, kw_only=True):
     superseded: int = 0
 
 
-class Run(View, frozen=True, kw_only=True):
+class RunView(View, frozen=True, kw_only=True):
     """What a node says of a task of its own, see `tasks.runtime.status.Status`."""
 
     database: str
@@ -56,13 +56,13 @@ class RunsPage(View, frozen=True, kw_only=True):
     next: str | None = None
 
 
-def run(status: "Status | None", *, details: bool) -> Run | None:
+def run(status: "LocalTaskStatus | None", *, details: bool) -> RunView | None:
     """What a node says of a task of its own. The documents that were passed over, which may be many, are details."""
     if status is None:
         return None
     info = status.info
     return view(
-        Run,
+        RunView,
         status,
         epoch=None if status.epoch is None else as_text(status.epoch),
         progress=None if status.progress is None else progress(status.progress),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from raftnode.documents.copies import Copy
+from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.record.model import ClusterNode, LockMode, Timings, Topology
 from raftnode.web.views.base import View
 from raftnode.web.views.cluster import Quorum
@@ -60,7 +60,7 @@ class DatabaseHead(View, frozen=True, kw_only=True):
     topology: Topology
     mentors: Mapping[str, str | None]
     state_here: str | None
-    copy: Copy | None
+    copy: DatabaseCopy | None
 
 
 class DatabaseStatus(DatabaseHead, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class DatabaseStatus(DatabaseHead, frozen=True, kw_only=True):
     tasks: list[TaskStatus]
 
 
-class Status(View, frozen=True, kw_only=True):
+class StatusView(View, frozen=True, kw_only=True):
     """Everything; databases by name."""
 
     node: NodeStatus

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from raftnode.foundation import masking
 from raftnode.foundation.decoding import from_python_json
 from raftnode.record.model import Database, FailedDocument, Record, Task, claim_key
-from raftnode.record.ownership import Group, Placement, held_back
+from raftnode.record.ownership import Placement, PlacementGroup, held_back
 from raftnode.web.views.base import Committed, Json, View, view
 from raftnode.web.views.base import epoch as as_text
 from raftnode.web.views.databases import NodeId, node_id
 from raftnode.web.views.progress import ProgressView, progress
-from raftnode.web.views.runs import Run
+from raftnode.web.views.runs import RunView
 
-Told = Callable[[str, str | None], tuple[Run | None, str | None]]
+Told = Callable[[str, str | None], tuple[RunView | None, str | None]]
 """What is known of a run by claim key and holder, and why it is not known."""
 
 
@@ -74,14 +74,14 @@ class TaskView(TaskShown, frozen=True, kw_only=True):
 class TaskStatus(TaskView, frozen=True, kw_only=True):
     """A task in a node's status, with its run on that node."""
 
-    run_here: Run | None
+    run_here: RunView | None
 
 
 class TaskInfo(TaskView, frozen=True, kw_only=True):
     """RavenDB's task info, with the run on whatever node."""
 
     task_connection_status: str
-    run: Run | None
+    run: RunView | None
     configuration: Json
 
 
@@ -121,7 +121,9 @@ class FailedDocuments(View, frozen=True, kw_only=True):
     unknown: str | None
 
 
-def task_view(record: Record, database: Database, group: Group, task: Task, told: Told) -> tuple[TaskView, Run | None]:
+def task_view(
+    record: Record, database: Database, group: PlacementGroup, task: Task, told: Told
+) -> tuple[TaskView, RunView | None]:
     """A task, and its run, None if nobody tells. `group` is the database's. The holder tells; what it last told every
     node stands in for it when it does not answer."""
     placed = group.placement(task)
@@ -202,7 +204,7 @@ def _why_held_back(task: Task) -> str | None:
 
 
 def _state(
-    database: Database, task: Task, placed: Placement, holder: str | None, run: Run | None, unknown: str | None
+    database: Database, task: Task, placed: Placement, holder: str | None, run: RunView | None, unknown: str | None
 ) -> str:
     if run is not None:
         return "Error" if run.error and run.state == "Running" else run.state

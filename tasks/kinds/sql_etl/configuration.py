@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
-from raftnode.record.commands.base import Refused, check_labels
+from raftnode.record.commands.base import CommandRefused, check_labels
 from raftnode.record.model import Database
 from raftnode.scripting.javascript import ScriptError
 from tasks.etl.transform import Transform, targets
 from tasks.kinds.registry import ConfigurationError
-from tasks.sinks.sql import connection as sql_connection
+from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql import postgres as sql_postgres
 from tasks.sinks.sql.tables import SqlTable
 
@@ -116,7 +116,7 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
 def _check_requires(labels: tuple[str, ...]) -> None:
     try:
         check_labels(labels)
-    except Refused as refused:
+    except CommandRefused as refused:
         raise ConfigurationError("Requires", refused.error.message) from None
 
 

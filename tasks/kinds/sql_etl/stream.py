@@ -15,14 +15,14 @@ from raftnode.foundation.backoff import backoff
 from raftnode.foundation.names import fold
 from raftnode.record.model import FailedDocument
 from raftnode.scripting.javascript import ScriptError
-from tasks.etl import early as met_early
-from tasks.etl.early import Ranges
-from tasks.etl.failed import Failed
+from tasks.etl import early_versions as met_early
+from tasks.etl.early_versions import Ranges
+from tasks.etl.failed_documents import FailedDocumentList
 from tasks.etl.transform import Transform, targets
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.configuration import TransformConfiguration
 from tasks.runtime.context import RunSettings
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 
 HILO_COLLECTION = "@hilo"
 FAILURES_TOLERATED = 100
@@ -64,7 +64,7 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     ) -> "TransformProgress":
         """The progress once these documents were looked at, of which those failed, in these versions."""
         counted = self.failed - len(self.failures) - len(self.unlisted)
-        passed_over = Failed(self.failures, self.unlisted, counted).after(done, failures)
+        passed_over = FailedDocumentList(self.failures, self.unlisted, counted).after(done, failures)
         known = self.versions | dict(versions)
         listed = [fold(failure.document_id) for failure in passed_over.listed]
         return replace(
@@ -76,7 +76,7 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
         )
 
 
-class Stream:
+class TransformStream:
     """One transform of a run: its script, its place, and how its documents fare."""
 
     def __init__(
@@ -138,7 +138,9 @@ class Stream:
         """Whether the document stands in the transform's collections now."""
         return not document.deleted and self.takes(document.collection)
 
-    def written(self, document: Document, rows: Sequence[tuple[str, Any]], others: Sequence["Stream"]) -> DocumentRows:
+    def written(
+        self, document: Document, rows: Sequence[tuple[str, Any]], others: Sequence["TransformStream"]
+    ) -> DocumentRows:
         """What goes to the sink for a document: these rows, in the place of all that earlier versions of it may have.
 
         A document that has left the collections for those of one of the `others` keeps the rows that this one writes.
@@ -160,7 +162,7 @@ class Stream:
         return list(dict.fromkeys(id for id, collection in document.formerly if self.takes(collection)))
 
     def advanced(
-        self, batch: Batch, documents: Sequence[Document] = (), failures: Sequence[Refusal] = ()
+        self, batch: Batch, documents: Sequence[Document] = (), failures: Sequence[DocumentRefusal] = ()
     ) -> TransformProgress:
         """The progress after the batch, in which these documents were pending and of them those failed."""
         progress = self.tried([document.id for document in documents], failures, documents)
@@ -181,7 +183,11 @@ class Stream:
         )
 
     def set_back(
-        self, batch: Batch, documents: Sequence[Document], streams: Sequence["Stream"], replaced: AbstractSet[str]
+        self,
+        batch: Batch,
+        documents: Sequence[Document],
+        streams: Sequence["TransformStream"],
+        replaced: AbstractSet[str],
     ) -> dict[str, TransformProgress]:
         """The progress, by name, of the transforms that must meet again what they have had and this node lacks.
 
@@ -206,7 +212,7 @@ class Stream:
         return found
 
     def tried(
-        self, done: Iterable[str], failures: Sequence[Refusal], documents: Sequence[Document]
+        self, done: Iterable[str], failures: Sequence[DocumentRefusal], documents: Sequence[Document]
     ) -> TransformProgress:
         """The progress once those of these documents that are `done`, by id, were looked at, of which those failed."""
         name, at = self.transform.name, timestamps.now()
@@ -245,7 +251,7 @@ class Stream:
                 return f"the script loads to '{table}', which its text does not name; name it there (it names: {known})"
         return None
 
-    def verdict(self, accepted: int, failures: Sequence[Refusal], *, final: bool) -> None:
+    def verdict(self, accepted: int, failures: Sequence[DocumentRefusal], *, final: bool) -> None:
         """Raises TransformFailed unless what failed, in this batch and earlier in the run, are single documents."""
         if not failures:
             return

@@ -22,17 +22,17 @@ from raftnode.foundation.names import fold
 from raftnode.record.model import Database, Progress
 from raftnode.record.ownership import task_key
 from raftnode.scripting.javascript import ScriptEnded, ScriptError
-from raftnode.scripting.sandbox import Engines, Sandbox
-from tasks.etl.transform import Loaded
-from tasks.kinds.registry import Definition, TaskFailed
+from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
+from tasks.etl.transform import TransformedDocument
+from tasks.kinds.registry import TaskDefinition, TaskFailed
 from tasks.kinds.sql_etl import configuration as sql_configuration
-from tasks.kinds.sql_etl.stream import Stream, TransformFailed, TransformProgress
+from tasks.kinds.sql_etl.stream import TransformFailed, TransformProgress, TransformStream
 from tasks.runtime.context import TaskContext
-from tasks.sinks.sql import connection as sql_connection
-from tasks.sinks.sql import owners as sql_owners
+from tasks.sinks.sql import connection_string as sql_connection
+from tasks.sinks.sql import table_owners as sql_owners
 from tasks.sinks.sql.fence import FencedTask
 from tasks.sinks.sql.pool import SqlPools
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import NotWritable
 
@@ -56,13 +56,13 @@ class SqlEtlKind:
     name = NAME
     etl_type = "Sql"
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
         etl = sql_configuration.parse(configuration, database)
         sql_owners.check_tables(etl, database)
         sql_owners.check_transforms(etl)
         sql_owners.check_tasks(etl, configuration.get("TaskId") or 0, database)
-        return Definition(
+        return TaskDefinition(
             name=etl.name,
             kind=NAME,
             key=task_key(NAME, etl.name, fold(etl.connection_string_name)),
@@ -100,12 +100,12 @@ class _Runner:
             raise TaskFailed(f"connection string '{context.run.task.connection_string}' is gone; create it again")
         self._target = sql_connection.parse(from_json(context.run.connection))
         limits, processes_max = context.settings.script, context.settings.script_processes_max
-        self._sandbox = Sandbox(context.shared.get(Engines, lambda: Engines(limits, processes_max)))
+        self._sandbox = Sandbox(context.shared.get(ScriptWorkers, lambda: ScriptWorkers(limits, processes_max)))
         self._stored: dict[str, TransformProgress] = {}
         self._replaced = {fold(t.table_name) for t in self._etl.sql_tables if not t.insert_only_mode}
         self._insert_only = {fold(t.table_name) for t in self._etl.sql_tables if t.insert_only_mode}
-        self._all: list[Stream] = []
-        self._streams: list[Stream] = []
+        self._all: list[TransformStream] = []
+        self._streams: list[TransformStream] = []
 
     async def run(self) -> None:
         """Until cancelled or failed."""
@@ -133,7 +133,7 @@ class _Runner:
             self._stored = _progress_decoder.decode(sink.progress)
             id = self._context.documents.database_id
             self._all = [
-                Stream(t, self._stored.get(t.name, TransformProgress()), id, self._insert_only)
+                TransformStream(t, self._stored.get(t.name, TransformProgress()), id, self._insert_only)
                 for t in self._etl.transforms
             ]
             self._streams = [stream for stream in self._all if stream.enabled]
@@ -163,7 +163,7 @@ class _Runner:
             await self._store_place(sink)
         await documents.wait_changed(etag, None if until_s == math.inf else max(0.0, until_s - _now_s()))
 
-    async def _turn(self, sink: SqlSink, stream: Stream) -> bool:
+    async def _turn(self, sink: SqlSink, stream: TransformStream) -> bool:
         """Carry one batch of a transform over, unless it waits to be tried again. A transform that fails as a whole
         waits by itself; raises TransformFailed when none is left that could go on. False: there was nothing to do."""
         if stream.error is not None and _now_s() < stream.retry_at_s:
@@ -192,7 +192,7 @@ class _Runner:
         """Why transforms wait; None when none does."""
         return "; ".join(stream.error for stream in self._streams if stream.error is not None) or None
 
-    async def _advance(self, sink: SqlSink, stream: Stream) -> bool:
+    async def _advance(self, sink: SqlSink, stream: TransformStream) -> bool:
         """Carry one batch over. False: there was nothing to see."""
         documents = self._context.documents
         batch = await documents.after(stream.etag, stream.collections, limit=stream.batch_documents_max)
@@ -211,7 +211,7 @@ class _Runner:
         await self._store(sink, stream, batch, todo, rows, failures)
         return True
 
-    async def _retry(self, sink: SqlSink, stream: Stream) -> None:
+    async def _retry(self, sink: SqlSink, stream: TransformStream) -> None:
         """Try the documents again that the transform has passed over, if that was asked for, until nothing changes."""
         asked = self._context.run.task.retry
         if asked <= stream.progress.retried:
@@ -242,7 +242,7 @@ class _Runner:
             copy_lags=lags,
         )
 
-    async def _retry_some(self, sink: SqlSink, stream: Stream, ids: Sequence[str]) -> None:
+    async def _retry_some(self, sink: SqlSink, stream: TransformStream, ids: Sequence[str]) -> None:
         """At most RETRIED_AT_ONCE documents. What is gone is left out of the list."""
         known = self._context.documents.change_vector
         found = await self._context.documents.get(ids)
@@ -257,7 +257,7 @@ class _Runner:
 
         after = stream.progress
 
-        def progress(refused: Sequence[Refusal]) -> bytes:
+        def progress(refused: Sequence[DocumentRefusal]) -> bytes:
             nonlocal after
             after = stream.tried(done, [*failures, *refused], due)
             return msgspec.json.encode(self._progress() | {stream.transform.name: after})
@@ -269,23 +269,25 @@ class _Runner:
         self._tell()
 
     async def _transformed(
-        self, stream: Stream, documents: Sequence[Document]
-    ) -> tuple[list[DocumentRows], list[Refusal]]:
+        self, stream: TransformStream, documents: Sequence[Document]
+    ) -> tuple[list[DocumentRows], list[DocumentRefusal]]:
         """What goes to the sink, a deletion without rows, and which documents the script failed on."""
         live = [d for d in documents if stream.has(d)]
         loaded = iter(await self._loaded(stream, live, []) if live else [])
         rows, failures = [], []
         for document in documents:
-            result = next(loaded) if stream.has(document) else Loaded()
+            result = next(loaded) if stream.has(document) else TransformedDocument()
             loads = [(fold(table), row) for table, row in result.rows]
             reason = result.error or stream.misplaced(loads)
             if reason is not None:
-                failures.append(Refusal(document.id, reason))
+                failures.append(DocumentRefusal(document.id, reason))
             else:
                 rows.append(stream.written(document, loads, self._all))
         return rows, failures
 
-    async def _loaded(self, stream: Stream, documents: Sequence[Document], poisonous: list[str]) -> list[Loaded]:
+    async def _loaded(
+        self, stream: TransformStream, documents: Sequence[Document], poisonous: list[str]
+    ) -> list[TransformedDocument]:
         """The script's answers. A batch on which it exceeds a limit is halved until the document stands alone."""
         self._context.check()
         try:
@@ -295,7 +297,7 @@ class _Runner:
                 poisonous.append(documents[0].id)
                 if len(poisonous) > POISONOUS_MAX:
                     raise _TooManyPoisonous from None
-                return [Loaded(error=str(error))]
+                return [TransformedDocument(error=str(error))]
         middle = len(documents) // 2
         first = await self._loaded(stream, documents[:middle], poisonous)
         return first + await self._loaded(stream, documents[middle:], poisonous)
@@ -303,23 +305,23 @@ class _Runner:
     async def _store(
         self,
         sink: SqlSink,
-        stream: Stream,
+        stream: TransformStream,
         batch: Batch,
         documents: Sequence[Document],
         rows: Sequence[DocumentRows],
-        failures: list[Refusal],
+        failures: list[DocumentRefusal],
     ) -> None:
         set_back, before = stream.set_back(batch, documents, self._all, self._replaced), self._progress()
         for other in self._all:
             other.progress = set_back.get(other.transform.name, other.progress)
         name, after = stream.transform.name, stream.progress
 
-        def progress(refused: Sequence[Refusal]) -> bytes:
+        def progress(refused: Sequence[DocumentRefusal]) -> bytes:
             nonlocal after
             after = stream.advanced(batch, documents, [*failures, *refused])
             return msgspec.json.encode(self._progress() | {name: after})
 
-        def verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+        def verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
             stream.verdict(accepted, [*failures, *refusals], final=final)
 
         try:
@@ -391,5 +393,5 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _no_verdict(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+def _no_verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Nothing is written, so nothing is refused."""

@@ -18,8 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raftnode.foundation import timestamps
-from tasks.kinds.registry import Superseded
-from tasks.sinks.sql import engine as sql_engine
+from tasks.kinds.registry import RunSuperseded
+from tasks.sinks.sql import connections as sql_engine
 
 FENCE = sa.Table(
     "raftnode_tasks",
@@ -39,7 +39,7 @@ CREATING = 0x7261_6674  # "raft"
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
-class StaleEpoch(Superseded):
+class StaleEpoch(RunSuperseded):
     """A newer run of the task has reached the sink: this one must do nothing more."""
 
 

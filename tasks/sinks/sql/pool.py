@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from raftnode.foundation.broadcast import Broadcast
 from tasks.kinds.registry import TaskFailed
 from tasks.runtime.context import SqlLimits
-from tasks.sinks.sql import engine as sql_engine
-from tasks.sinks.sql.connection import SqlConnection
+from tasks.sinks.sql import connections as sql_engine
+from tasks.sinks.sql.connection_string import SqlConnection
 
 log = structlog.get_logger(__name__)
 

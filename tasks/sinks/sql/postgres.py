@@ -45,7 +45,7 @@ SELECT DISTINCT conrelid, confrelid FROM pg_constraint WHERE contype = 'f' AND c
 _DEFERRABLE = "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgdeferrable)"
 
 
-class Type(msgspec.Struct, frozen=True):
+class PostgresType(msgspec.Struct, frozen=True):
     """A row of pg_type."""
 
     oid: int
@@ -80,7 +80,7 @@ def relations(connection: sa.Connection, schema: str | None) -> dict[str, int]:
 
 def columns(connection: sa.Connection, oid: int) -> list[Column]:
     """The columns of a table."""
-    types = {row[0]: Type(*map(_plain, row)) for row in connection.exec_driver_sql(_TYPES, (oid,))}
+    types = {row[0]: PostgresType(*map(_plain, row)) for row in connection.exec_driver_sql(_TYPES, (oid,))}
     found = []
     for row in connection.exec_driver_sql(_COLUMNS, (oid,)):
         base = _base(types, row.atttypid)
@@ -103,13 +103,13 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _base(types: Mapping[int, Type], oid: int) -> Type:
+def _base(types: Mapping[int, PostgresType], oid: int) -> PostgresType:
     """The type below all domains. Values go to it; the assignment to the column then checks the domain."""
     found = types[oid]
     return _base(types, found.base) if found.kind == "d" else found
 
 
-def _parameter(types: Mapping[int, Type], base: Type) -> str:
+def _parameter(types: Mapping[int, PostgresType], base: PostgresType) -> str:
     text = "CAST({} AS text)"
     element = _base(types, base.element) if base.is_array else base
     if element.name == "money":  # money reads text by the server's locale, and numeric by none
@@ -118,7 +118,7 @@ def _parameter(types: Mapping[int, Type], base: Type) -> str:
     return text if base.category == "S" else f"CAST({text} AS {base.shown.replace('{', '{{').replace('}', '}}')})"
 
 
-def _converter(types: Mapping[int, Type], base: Type) -> Converter:
+def _converter(types: Mapping[int, PostgresType], base: PostgresType) -> Converter:
     if base.is_array:
         element = _base(types, base.element)
         nested = element.name not in ("json", "jsonb")

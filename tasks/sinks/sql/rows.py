@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tasks.sinks.sql import engine as sql_engine
-from tasks.sinks.sql.tables import NotWritable, Schema, Target
+from tasks.sinks.sql import connections as sql_engine
+from tasks.sinks.sql.tables import NotWritable, TargetSchema, TargetTable
 from tasks.sinks.sql.types import DoesNotFit
 
 DELETE_IDS_MAX = 500
@@ -37,17 +37,17 @@ class DocumentRows(msgspec.Struct, frozen=True):
     kept: Set[str] = frozenset()
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class DocumentRefusal(msgspec.Struct, frozen=True):
     """A document that the database refused by itself, and why."""
 
     id: str
     reason: str
 
 
-class Verdict(Protocol):
+class RefusalCheck(Protocol):
     """Whose fault refusals are: raises TaskFailed when they are the task's and not single documents'."""
 
-    def __call__(self, accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+    def __call__(self, accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
         """Called when documents have been refused, and with `final` at the end of the batch."""
 
 
@@ -55,7 +55,7 @@ class _Document(msgspec.Struct, frozen=True, eq=False):
     """A document with its rows as its tables take them."""
 
     of: DocumentRows
-    rows: Sequence[tuple[Target, dict[str, Any]]]
+    rows: Sequence[tuple[TargetTable, dict[str, Any]]]
 
 
 _Step = Callable[[Sequence[_Document]], Awaitable[None]]
@@ -63,22 +63,22 @@ _Failed = tuple[_Document, str]
 """A document and the reason."""
 
 
-class Writing:
+class BatchWrite:
     """One batch in one transaction. `read_schema` reads the tables again: nothing is refused by what they once were."""
 
     def __init__(
         self,
         connection: AsyncConnection,
-        schema: Schema,
-        read_schema: Callable[[], Awaitable[Schema]],
-        verdict: Verdict,
+        schema: TargetSchema,
+        read_schema: Callable[[], Awaitable[TargetSchema]],
+        verdict: RefusalCheck,
         check: Callable[[], None],
     ) -> None:
         self._connection, self._verdict, self._check = connection, verdict, check
         self._read_schema = read_schema
         self.schema = schema
         self.accepted = 0
-        self.refused: list[Refusal] = []
+        self.refused: list[DocumentRefusal] = []
 
     async def write(self, documents: Sequence[DocumentRows]) -> None:
         """Raises NotWritable, faults of the target as SQLAlchemyError, and what the verdict raises."""
@@ -106,7 +106,7 @@ class Writing:
             try:
                 left.append(await self._converted(n, document))
             except DoesNotFit as error:
-                self.refused.append(Refusal(document.id, str(error)))
+                self.refused.append(DocumentRefusal(document.id, str(error)))
         refused: list[_Failed] = []
         while left:
             failed, done = await self._applied(left)
@@ -266,5 +266,5 @@ def _without(documents: Sequence[_Document], failed: Sequence[_Failed]) -> list[
     return [document for document in documents if id(document) not in gone]
 
 
-def _refusals(failed: Sequence[_Failed]) -> list[Refusal]:
-    return [Refusal(document.of.id, reason) for document, reason in failed]
+def _refusals(failed: Sequence[_Failed]) -> list[DocumentRefusal]:
+    return [DocumentRefusal(document.of.id, reason) for document, reason in failed]

@@ -13,11 +13,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tasks.kinds.registry import TaskFailed
-from tasks.sinks.sql import engine as sql_engine
+from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.fence import Fence, FencedTask
 from tasks.sinks.sql.pool import Pooled, SqlPool
-from tasks.sinks.sql.rows import DocumentRows, Refusal, Verdict, Writing
-from tasks.sinks.sql.tables import NotWritable, Schema, SqlTable, reflect
+from tasks.sinks.sql.rows import BatchWrite, DocumentRefusal, DocumentRows, RefusalCheck
+from tasks.sinks.sql.tables import NotWritable, SqlTable, TargetSchema, reflect
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class SqlSink:
         # PostgreSQL keeps ASCII of it, and a database of another encoding than UTF-8 may refuse the rest.
         self._application = application.encode("ascii", "replace").decode()
         self._aborted = False
-        self._schema = Schema()
+        self._schema = TargetSchema()
         self.progress = b"{}"
 
     @classmethod
@@ -71,8 +71,11 @@ class SqlSink:
         return sink
 
     async def write(
-        self, documents: Sequence[DocumentRows], progress: Callable[[Sequence[Refusal]], bytes], verdict: Verdict
-    ) -> list[Refusal]:
+        self,
+        documents: Sequence[DocumentRows],
+        progress: Callable[[Sequence[DocumentRefusal]], bytes],
+        verdict: RefusalCheck,
+    ) -> list[DocumentRefusal]:
         """Replace the rows of these documents and store the progress, in one transaction.
 
         `progress` is called with the refused documents. Returns the documents that the database refused by
@@ -103,11 +106,11 @@ class SqlSink:
         self,
         connection: AsyncConnection,
         documents: Sequence[DocumentRows],
-        progress: Callable[[Sequence[Refusal]], bytes],
-        verdict: Verdict,
-    ) -> list[Refusal]:
+        progress: Callable[[Sequence[DocumentRefusal]], bytes],
+        verdict: RefusalCheck,
+    ) -> list[DocumentRefusal]:
         async with self._transaction(connection):
-            writing = Writing(connection, self._schema, lambda: self._read_schema(connection), verdict, self._check)
+            writing = BatchWrite(connection, self._schema, lambda: self._read_schema(connection), verdict, self._check)
             try:
                 await writing.write(documents)
             except SQLAlchemyError as error:
@@ -198,5 +201,5 @@ class SqlSink:
             self.progress = await self._fence.progress(connection)
             self._schema = await self._read_schema(connection)
 
-    async def _read_schema(self, connection: AsyncConnection) -> Schema:
+    async def _read_schema(self, connection: AsyncConnection) -> TargetSchema:
         return await connection.run_sync(reflect, self._tables)

@@ -30,7 +30,7 @@ class NotWritable(TaskFailed):
     missing, or the target refuses the statement. Transforms that write other tables can go on."""
 
 
-class Target:
+class TargetTable:
     """A table as it is in the database. `rank` is 0 for a table that refers to no other of the task's, above that of
     all it refers to otherwise."""
 
@@ -99,11 +99,11 @@ class Target:
         return found
 
 
-class Schema(msgspec.Struct, frozen=True):
+class TargetSchema(msgspec.Struct, frozen=True):
     """The targets by folded table name, and the reasons why others cannot be any. `deferrable`: some constraints may
     be checked as late as at the commit."""
 
-    targets: Mapping[str, Target] = {}
+    targets: Mapping[str, TargetTable] = {}
     missing: Mapping[str, str] = {}
     deferrable: bool = False
 
@@ -114,10 +114,10 @@ class Schema(msgspec.Struct, frozen=True):
                 raise NotWritable(self.missing[table])
 
 
-def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
+def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> TargetSchema:
     """The tables as they are now."""
     postgres = connection.dialect.name == "postgresql"
-    targets, missing, oids = dict[str, Target](), dict[str, str](), dict[str, Any]()
+    targets, missing, oids = dict[str, TargetTable](), dict[str, str](), dict[str, Any]()
     for definition in tables:
         schema, _, name = definition.table_name.rpartition(".")
         known: Mapping[str, Any] = (
@@ -141,16 +141,16 @@ def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> Schema:
             else sql_sqlite.columns(connection, schema or None, found)
         )
         try:
-            targets[folded] = Target(definition, found, columns, connection.dialect)
+            targets[folded] = TargetTable(definition, found, columns, connection.dialect)
         except NotWritable as error:
             missing[folded] = str(error)
         oids[folded] = known[found]
     if postgres:
         _rank(targets, oids, sql_postgres.references(connection))
-    return Schema(targets, missing, postgres and sql_postgres.has_deferrable(connection))
+    return TargetSchema(targets, missing, postgres and sql_postgres.has_deferrable(connection))
 
 
-def _rank(targets: Mapping[str, Target], oids: Mapping[str, int], references: Iterable[tuple[int, int]]) -> None:
+def _rank(targets: Mapping[str, TargetTable], oids: Mapping[str, int], references: Iterable[tuple[int, int]]) -> None:
     """Tables that refer to others come after them; in a circle they stay as they are."""
     by_oid = {oids[name]: target for name, target in targets.items()}
     edges = [(by_oid[a], by_oid[b]) for a, b in references if a in by_oid and b in by_oid]

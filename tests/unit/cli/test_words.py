@@ -14,7 +14,7 @@ from raftnode.cli.status_events import events
 from raftnode.cli.tables import counted, epoch, moment
 from raftnode.record.model import GENERATION_STRIDE, Topology
 from raftnode.web.views.cluster import Quorum
-from raftnode.web.views.status import ClusterStatus, DatabaseStatus, NodeStatus, NodeView, Status
+from raftnode.web.views.status import ClusterStatus, DatabaseStatus, NodeStatus, NodeView, StatusView
 from raftnode.web.views.tasks import PlacementView, TaskStatus
 
 
@@ -41,7 +41,7 @@ def task_with(*, node: str | None = "A", rule: str = "Hash", **shown: Any) -> Ta
     return replace(task, **shown)
 
 
-def status_with(task: TaskStatus) -> Status:
+def status_with(task: TaskStatus) -> StatusView:
     node = NodeStatus(
         tag="A", node_id="", boot=1, url="", cluster_address="", kind="Member", role="Leader", leader="A", term=1,
         has_lease=True, lease_left_ms=None, session=1, applied_index=1, commit_index=1, draining=False, version="",
@@ -55,7 +55,7 @@ def status_with(task: TaskStatus) -> Status:
         name="shop", etag=1, disabled=False, lock_mode="Unlock", deletion_in_progress={},
         topology=Topology(members=("A",)), mentors={}, state_here="Member", copy=None, tasks=[task],
     )  # fmt: skip
-    return Status(node=node, cluster=cluster, databases={"shop": shop})
+    return StatusView(node=node, cluster=cluster, databases={"shop": shop})
 
 
 def test_what_was_not_there_before_is_not_spoken_of() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.cluster.identity import FILE, LOCK, IdentityError, claim_directory, note_superseded, note_took_part
+from raftnode.cluster.identity import FILE, LOCK, IdentityError, claim_directory, note_superseded, record_took_part
 
 
 def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_torn_write_leaves_the_old_count(tmp_path: Path) -> None:
 def test_that_a_directory_has_held_a_log_is_remembered(tmp_path: Path) -> None:
     first = claim_directory(tmp_path, "A")
     assert not first.took_part
-    note_took_part(tmp_path, first)
+    record_took_part(tmp_path, first)
     first.release()
     for boot in (2, 3):
         again = claim_directory(tmp_path, "A")
-        note_took_part(tmp_path, again)
+        record_took_part(tmp_path, again)
         assert (again.took_part, again.boot, again.node_id) == (True, boot, first.node_id)
         again.release()
 
@@ -153,7 +153,7 @@ def test_a_directory_in_use_is_refused_when_its_lock_was_deleted(tmp_path: Path)
 
 
 def test_a_directory_that_the_cluster_has_gone_past_is_not_started_again(tmp_path: Path) -> None:
-    note_took_part(tmp_path, mine := claim_directory(tmp_path, "A"))
+    record_took_part(tmp_path, mine := claim_directory(tmp_path, "A"))
     note_superseded(tmp_path, mine)
     mine.release()
     for _ in range(3):

@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from raftnode.cluster.join import JoinRefused, join
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ async def test_another_service_at_the_address_is_named_at_once(answer: str) -> N
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
-        async with Http() as http:
+        async with HttpClient() as http:
             with pytest.raises(JoinRefused, match="answers, but not as a node of a cluster does"):
                 await join(http, url, tag="B", node_id="b" * 32, url="http://b:1", address="b:2", watcher=False)
     finally:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from config import Settings
-from raftnode.cluster import bootstrap as formation
+from raftnode.cluster import bootstrap as bootstrap
 from raftnode.cluster import recovery
 from raftnode.cluster.recovery import INDEX_GAP, RecoveryRefused
 from raftnode.consensus.storage import offline
 from raftnode.consensus.storage.snapshot import SnapshotStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from tests.unit.web.conftest import running, settings_in
 
 
@@ -101,13 +101,13 @@ async def test_a_restore_that_fails_leaves_an_empty_directory_and_may_be_repeate
     file, fresh = tmp_path / "file", settings_in(tmp_path / "fresh", node__tag="N")
     async with running(settings_in(tmp_path / "data")) as client:
         assert (await client.put("/admin/databases?name=Shop", {})).status == 201
-        async with Http() as http:
+        async with HttpClient() as http:
             file.write_bytes((await http.request("GET", f"{client.url}/admin/cluster/snapshot")).body)
 
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formation, "store", full)
+    monkeypatch.setattr(bootstrap, "store", full)
     with pytest.raises(RecoveryRefused, match="No space left on device"):
         recovery.restore(fresh, file)
     assert list((tmp_path / "fresh").iterdir()) == []

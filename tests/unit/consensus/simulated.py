@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from raftnode.consensus.engine import Engine, Refused, Surroundings, open_storage
+from raftnode.consensus.engine import Engine, EngineEnvironment, RequestRefused, open_storage
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig
 
 NS_PER_MS = 1_000_000
@@ -82,10 +82,10 @@ class VirtualClock:
     def __init__(self) -> None:
         self.now_ns = 1_000_000_000
 
-    def hold_ns(self) -> int:
+    def elapsed_upper_ns(self) -> int:
         return self.now_ns
 
-    judge_ns = hold_ns
+    elapsed_lower_ns = elapsed_upper_ns
 
     def wall_ms(self) -> int:
         return self.now_ns // NS_PER_MS
@@ -129,7 +129,7 @@ class SimulatedNode:
         self.world = world
         self.tag = tag
         self.disk = MemoryDisk()
-        self.alive = self.kicked = False
+        self.alive = self.tick_scheduled = False
         self.outside: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self.failures: list[ConsensusFailed] = []
         self.wipes: list[str] = []
@@ -141,7 +141,7 @@ class SimulatedNode:
         storage = open_storage(self.disk, world.config, world.peers)
         if storage.description is not None:
             self.machine.restore(storage.snapshots.chunks())
-        around = Surroundings(self.machine, world.config, world.clock, world.chance, self, self.offload, self)
+        around = EngineEnvironment(self.machine, world.config, world.clock, world.chance, self, self.offload, self)
         self.engine = Engine(self.tag, world.peers, storage, empty, around)
         self.alive = True
 
@@ -177,8 +177,8 @@ class SimulatedNode:
 
     # the engine's events
 
-    def kick(self) -> None:
-        self.kicked = True
+    def schedule_tick(self) -> None:
+        self.tick_scheduled = True
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         self.world.note_applied(self, index, term)
@@ -299,7 +299,7 @@ class World:
         """Appends on a leader and notes that somebody waits for the answer."""
         try:
             index, term = node.engine.propose(command)
-        except Refused:
+        except RequestRefused:
             return False
         self.pending[node.tag, index, term] = command
         return True

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raftnode.cluster.replica import Replica
-from raftnode.consensus.engine.members import Members, Refused, after, encode
+from raftnode.consensus.engine.members import Members, RequestRefused, after, encode
 from raftnode.consensus.raft import Add, NotCommitted, Peer, Remove
 from tests.unit.consensus.cluster import Node, eventually, running, until
 
@@ -32,7 +32,7 @@ def test_the_newest_membership_in_the_log_counts_and_truncation_brings_the_older
 def test_a_change_that_changes_nothing_or_leaves_no_voter_is_refused() -> None:
     peers = (Peer("A", "a:1"), Peer("B", "b:1", voter=False))
     for change in (Remove("A"), Remove("X"), Add(Peer("A", "a:1")), Add(Peer("A", "a:1", voter=False))):
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             after(peers, change)
     assert after(peers, Add(Peer("C", "c:1"))) == (*peers, Peer("C", "c:1"))
 

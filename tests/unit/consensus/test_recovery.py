@@ -52,8 +52,8 @@ def test_until_it_has_recovered_it_votes_for_nobody_even_after_a_restart() -> No
             liar.engine.receive(other.tag, messages.encode(message))
             liar.engine.tick()
         answers = [messages.decode(raw) for raw in world.queues[liar.tag, other.tag]]
-        assert not any(isinstance(answer, messages.Voted) for answer in answers)
-        assert not any(isinstance(answer, messages.PreVoted) and answer.granted for answer in answers)
+        assert not any(isinstance(answer, messages.VoteGranted) for answer in answers)
+        assert not any(isinstance(answer, messages.PreVoteGranted) and answer.granted for answer in answers)
         assert liar.engine.status.role == "Follower"
         liar.crash()
         liar.start()

@@ -99,7 +99,7 @@ def test_the_status_is_published_by_whatever_changes_it(seed: int, monkeypatch: 
         leader.engine.step_down(leader.engine.status.term + 1)
         leader = world.leader()
         world.settle()
-        leader.engine.hand_over(None)
+        leader.engine.transfer_leadership(None)
         while leader.engine.status.leads:
             world.round()
     leader = world.leader()

@@ -179,12 +179,12 @@ def test_trap_08_a_stalled_follower_still_takes_the_leadership_that_is_handed_to
     world = World("ABC")
     leader = world.leader()
     world.settle()
-    heir = follower_of(world, leader)
-    leader.engine.hand_over(heir.tag)
-    world.deliver(leader.tag, heir.tag)
+    transfer_target = follower_of(world, leader)
+    leader.engine.transfer_leadership(transfer_target.tag)
+    world.deliver(leader.tag, transfer_target.tag)
     world.clock.pass_ms(world.config.election_min_ms * 0.9)
-    heir.engine.tick()
-    assert heir.engine.status.term > leader.engine.status.term, (
+    transfer_target.engine.tick()
+    assert transfer_target.engine.status.term > leader.engine.status.term, (
         "it must stand at once, and not wait for its own timeout"
     )
-    world.run_until(lambda: heir.engine.status.role == "Leader")
+    world.run_until(lambda: transfer_target.engine.status.role == "Leader")

@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from raftnode.consensus import messages
-from raftnode.consensus.engine.screen import AdoptTerm, Drop, Extend, Follow, Reply, View, screen
-from raftnode.consensus.messages import Append, Appended, Piece, Pulse
+from raftnode.consensus.engine.message_filter import (
+    AdoptTerm,
+    AppendToLog,
+    Drop,
+    FilterView,
+    FollowLeader,
+    Reply,
+    filter_message,
+)
+from raftnode.consensus.messages import AppendEntries, AppendResponse, SnapshotChunk, SnapshotHeartbeat
 from raftnode.consensus.model import StorageDamaged
 from tests.unit.consensus.engine.logs import TermsLog
 from tests.unit.consensus.simulated import World
@@ -53,9 +61,9 @@ print(acknowledged.count(0), len(again.values))
 """
 
 
-def as_append(raw: bytes) -> Append | None:
+def as_append(raw: bytes) -> AppendEntries | None:
     message = messages.decode(raw)
-    return message if isinstance(message, Append) and message.entries else None
+    return message if isinstance(message, AppendEntries) and message.entries else None
 
 
 def test_trap_01_an_overlapping_append_removes_nothing_that_was_acknowledged() -> None:
@@ -140,7 +148,8 @@ def test_trap_03_nothing_is_answered_before_it_is_on_the_disk() -> None:
     follower.engine.tick()
     answers = [messages.decode(raw) for raw in world.queues[follower.tag, leader.tag]]
     assert any(
-        isinstance(m, Appended) and m.success and m.next_index == leader.engine.status.last_index + 1 for m in answers
+        isinstance(m, AppendResponse) and m.success and m.next_index == leader.engine.status.last_index + 1
+        for m in answers
     )
     assert any(b"precious" in file.durable for file in follower.disk.files.values())
     assert any(b"precious" in file.durable for file in leader.disk.files.values())
@@ -191,37 +200,41 @@ def test_trap_10_a_follower_that_is_a_little_behind_needs_no_snapshot() -> None:
     while follower.engine.status.last_index < leader.engine.status.last_index:
         world.round()
         kinds += [messages.decode(raw) for raw in world.queues[leader.tag, follower.tag]]
-    assert not any(isinstance(message, Piece) for message in kinds)
+    assert not any(isinstance(message, SnapshotChunk) for message in kinds)
     world.settle()
 
 
-def view(terms: list[int], commit_index: int, *, term: int = 3, is_leader: bool = False) -> View:
+def view(terms: list[int], commit_index: int, *, term: int = 3, is_leader: bool = False) -> FilterView:
     voters = frozenset("ABC")
-    return View("A", term, is_leader, TermsLog(terms), commit_index, voters, voters - {"A"})
+    return FilterView("A", term, is_leader, TermsLog(terms), commit_index, voters, voters - {"A"})
 
 
 def test_trap_13_an_answer_to_an_earlier_leadership_counts_for_nothing() -> None:
     leading = view([0, 1, 3], 2, term=3, is_leader=True)
-    stale = Appended(2, next_index=4, success=True, reset=False, stream=0)
-    assert isinstance(screen("B", stale, leading)[0], Drop)
-    newer = Appended(4, next_index=4, success=True, reset=False, stream=0)
-    assert screen("B", newer, leading) == [AdoptTerm(4)]
+    stale = AppendResponse(2, next_index=4, success=True, reset=False, stream=0)
+    assert isinstance(filter_message("B", stale, leading)[0], Drop)
+    newer = AppendResponse(4, next_index=4, success=True, reset=False, stream=0)
+    assert filter_message("B", newer, leading) == [AdoptTerm(4)]
 
 
 def test_trap_13_a_deposed_leader_is_told_so() -> None:
-    old = Append(2, 3, 2, (), commit_index=3, stream=0)
-    (reply,) = screen("B", old, view([0, 1, 2], 2, term=3))
+    old = AppendEntries(2, 3, 2, (), commit_index=3, stream=0)
+    (reply,) = filter_message("B", old, view([0, 1, 2], 2, term=3))
     assert isinstance(reply, Reply)
-    assert isinstance(reply.message, Appended)
+    assert isinstance(reply.message, AppendResponse)
     assert (reply.message.term, reply.message.success) == (3, False)
 
 
-@pytest.mark.parametrize("message", [Pulse(3), Append(3, 9, 3, (), 9, 0), Append(3, 3, 3, (), 9, 0)])
-def test_trap_13_a_commit_index_counts_only_as_far_as_the_log_is_verified(message: Pulse | Append) -> None:
+@pytest.mark.parametrize(
+    "message", [SnapshotHeartbeat(3), AppendEntries(3, 9, 3, (), 9, 0), AppendEntries(3, 3, 3, (), 9, 0)]
+)
+def test_trap_13_a_commit_index_counts_only_as_far_as_the_log_is_verified(
+    message: SnapshotHeartbeat | AppendEntries,
+) -> None:
     divergent = view([0, 1, 2, 2, 2], 2)
-    for action in screen("B", message, divergent):
-        assert not isinstance(action, Extend)
-        if isinstance(action, Follow):
+    for action in filter_message("B", message, divergent):
+        assert not isinstance(action, AppendToLog)
+        if isinstance(action, FollowLeader):
             assert action.commit_index <= 2
 
 

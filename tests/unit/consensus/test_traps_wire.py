@@ -14,7 +14,7 @@ import pysyncobj.syncobj
 import pytest
 
 import raftnode.consensus
-from raftnode.consensus.engine import Refused, patches
+from raftnode.consensus.engine import RequestRefused, patches
 from raftnode.consensus.model import Add, Peer, Remove
 from tests.unit.consensus.cluster import running
 from tests.unit.consensus.simulated import World
@@ -110,7 +110,7 @@ def test_trap_11_a_second_membership_change_waits_for_the_first() -> None:
     leader = world.leader()
     world.settle()
     leader.engine.propose_change(Add(Peer("D", "d:1", voter=False)), b"add D")
-    with pytest.raises(Refused, match="one membership change at a time"):
+    with pytest.raises(RequestRefused, match="one membership change at a time"):
         leader.engine.propose_change(Add(Peer("E", "e:1", voter=False)), b"add E")
     world.run_until(lambda: leader.engine.applied_members[0] > 0)
     leader.engine.propose_change(Add(Peer("E", "e:1", voter=False)), b"add E")
@@ -122,7 +122,7 @@ def test_trap_11_nothing_changes_before_the_leaders_own_entry_is_applied() -> No
     world = World("ABC")
     world.run_until(lambda: any(node.engine.status.role == "LeaderElect" for node in world.alive))
     elect = next(node for node in world.alive if node.engine.status.role == "LeaderElect")
-    with pytest.raises(Refused, match="not confirmed"):
+    with pytest.raises(RequestRefused, match="not confirmed"):
         elect.engine.propose_change(Remove("C" if elect.tag != "C" else "B"), b"too early")
 
 
@@ -132,7 +132,7 @@ def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
     world.settle()
     for tag, reason in (("X", "not connected"), ("D", "not connected")):
         world.disconnect_all("D")
-        with pytest.raises(Refused, match=reason):
+        with pytest.raises(RequestRefused, match=reason):
             leader.engine.propose_change(Add(Peer(tag, "d:1")), b"too early")
     world.connect_all()
     world.settle()
@@ -149,7 +149,7 @@ def test_trap_11_a_leader_does_not_remove_itself() -> None:
     world = World("ABC")
     leader = world.leader()
     for change in (Remove(leader.tag), Add(Peer(leader.tag, "x:1", voter=False))):
-        with pytest.raises(Refused, match="transfer the leadership first"):
+        with pytest.raises(RequestRefused, match="transfer the leadership first"):
             leader.engine.propose_change(change, b"")
 
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from raftnode.documents.replication.sender import accepted, decode, receive
-from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 
 Opener = Callable[..., Awaitable[DocumentStore]]
@@ -33,10 +33,10 @@ async def store(opened: Opener) -> DocumentStore:
     return await opened()
 
 
-async def stretch_of(source: DocumentStore, after_etag: int, *, limit: int = 1000) -> Stretch:
+async def stretch_of(source: DocumentStore, after_etag: int, *, limit: int = 1000) -> ReplicationBatch:
     """What the source would send from there on, without looking at what the other side has."""
     batch = await source.after(after_etag, limit=limit, bytes_max=1 << 30)
-    return Stretch(
+    return ReplicationBatch(
         source=source.database_id,
         after_etag=after_etag,
         last_etag=batch.last_etag,
@@ -68,7 +68,7 @@ class Receiver:
         self.store = store
         self.url = ""
         self.broken = ""
-        self.batches: list[Stretch] = []
+        self.batches: list[ReplicationBatch] = []
 
     @property
     def documents(self) -> list[Document]:

@@ -10,13 +10,13 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from raftnode.documents.copies import Copy
+from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.documents.databases import Databases, destinations
 from raftnode.documents.errors import StoreClosed, StoreDamaged
-from raftnode.documents.store.cleaning import Passed, passed
+from raftnode.documents.store.cleaning import ConsumedUpTo, passed
 from raftnode.documents.store.folders import folder
-from raftnode.documents.store.model import Delete, Document, Put
-from raftnode.foundation.http_client import Http
+from raftnode.documents.store.model import DeleteDocument, Document, PutDocument
+from raftnode.foundation.http_client import HttpClient
 from raftnode.record.commands.base import Changes
 from raftnode.record.model import ClusterNode, Database, Progress, Record, Task, Topology
 from tests.unit.documents.conftest import Opener, receiving, until
@@ -38,7 +38,7 @@ def database(
 class Cluster:
     """The record, and what of it the node's copies are told."""
 
-    def __init__(self, directory: Path, http: Http, clean_s: float = 60.0) -> None:
+    def __init__(self, directory: Path, http: HttpClient, clean_s: float = 60.0) -> None:
         self.record = Record()
         self.deleted: list[str] = []
         self.directory = directory
@@ -64,7 +64,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with Http() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
         yield cluster
 
 
@@ -216,7 +216,7 @@ async def test_only_a_copy_that_has_moved_is_looked_at_again(cluster: Cluster, m
     shown: list[str] = []
     look = cluster.databases._copies._look
 
-    def looked(folded: str, held: Database) -> Copy | None:
+    def looked(folded: str, held: Database) -> DatabaseCopy | None:
         shown.append(folded)
         return look(folded, held)
 
@@ -234,14 +234,14 @@ async def test_only_a_copy_that_has_moved_is_looked_at_again(cluster: Cluster, m
 
 
 async def test_a_database_in_which_nothing_has_happened_is_not_cleaned_again(tmp_path: Path) -> None:
-    async with Http() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
         cluster.set(database())
         store = await cluster.databases.store("Northwind")
-        await store.batch([Put(id=id, document={}) for id in "abb"])
+        await store.batch([PutDocument(id=id, document={}) for id in "abb"])
         purged: list[int] = []
         purge = store.purge_tombstones
 
-        async def counted(passed: Passed) -> int:
+        async def counted(passed: ConsumedUpTo) -> int:
             purged.append(store.last_etag)
             return await purge(passed)
 
@@ -257,18 +257,22 @@ async def test_a_database_in_which_nothing_has_happened_is_not_cleaned_again(tmp
 
 
 async def test_a_database_without_anything_to_forget_is_not_cleaned(tmp_path: Path, opened: Opener) -> None:
-    async with Http() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
         cluster.set(database(), database("Other", id="t2"))
         store, other = await cluster.databases.store("Northwind"), await cluster.databases.store("Other")
         await store.put("a", {})
-        await other.batch([Put(id="a", document={}), Delete(id="a")])
+        await other.batch([PutDocument(id="a", document={}), DeleteDocument(id="a")])
         await until(lambda: cluster.databases._open["other"].cleaned is not None)
         assert cluster.databases._open["northwind"].cleaned is None
 
 
 async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:
     b = await opened("B")
-    async with Http() as http, receiving(b) as rb, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+    async with (
+        HttpClient() as http,
+        receiving(b) as rb,
+        running(Cluster(tmp_path / "databases", http, 0.01)) as cluster,
+    ):
         task = Task(id=1, name="etl", kind="SqlEtl", key=1)
         shared: dict[str, Any] = {"members": ("A", "B"), "tasks": Map({1: task})}
         cluster.set(database(**shared), urls={"B": rb.url})
@@ -299,7 +303,7 @@ def test_members_and_rehabs_send_to_each_other_and_a_promotable_to_nobody() -> N
 def test_how_far_everybody_is_needs_word_of_every_node() -> None:
     group = database(members=("A", "B"), rehabs=("C",))
     assert passed(group, "A", "x" * 22, {"B": 7}) is None
-    assert passed(group, "A", "x" * 22, {"B": 7, "C": 5}) == Passed(5)
+    assert passed(group, "A", "x" * 22, {"B": 7, "C": 5}) == ConsumedUpTo(5)
     assert passed(database(promotables=("D",)), "A", "x" * 22, {}) is None
     alone = passed(database(), "A", "x" * 22, {})
     assert alone is not None
@@ -315,7 +319,7 @@ def test_a_tombstone_waits_for_every_task() -> None:
     assert everybody is not None
     assert everybody.tasks == ((4, "A:9-" + "x" * 22), (0, ""))
     assert not everybody.frees(_tombstone(3))
-    one = Passed(10, everybody.tasks[:1])
+    one = ConsumedUpTo(10, everybody.tasks[:1])
     assert one.frees(_tombstone(4, written=10)), "passed in this node's order"
     assert one.frees(_tombstone(8)), "passed in another node's order"
     assert not one.frees(_tombstone(8, written=10))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from raftnode.foundation import background
-from raftnode.foundation.background import Ended, kept, set_or_after, watched
+from raftnode.foundation.background import TaskEnded, kept, set_or_after, watched
 
 ROOT = Path(__file__).resolve().parents[3]
 AWAITED_OR_SAID_WHERE_MADE = {
     "raftnode/cluster/announce.py",
     "raftnode/scripting/sandbox.py",
-    "tasks/runtime/offspring.py",
+    "tasks/runtime/subprocesses.py",
     "tasks/sinks/sql/pool.py",
     "tasks/sinks/sql/sink.py",
 }
@@ -32,7 +32,7 @@ async def _stray() -> None:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize(("work", "kind"), [(_failing, RuntimeError), (_ending, Ended), (_stray, Ended)])
+@pytest.mark.parametrize(("work", "kind"), [(_failing, RuntimeError), (_ending, TaskEnded), (_stray, TaskEnded)])
 async def test_whoever_is_responsible_is_told_of_an_end(work: object, kind: type[Exception]) -> None:
     told: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
     watched(work(), "part", told.set_result)  # type: ignore[operator]

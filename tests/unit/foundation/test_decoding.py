@@ -12,11 +12,11 @@ import pytest
 
 from raftnode.consensus import messages, proposals
 from raftnode.consensus.transport import connection
-from raftnode.consensus.transport import handshake as hello
+from raftnode.consensus.transport import handshake as handshake
 from raftnode.foundation import decoding
 from raftnode.foundation.decoding import (
+    DECODE_ERRORS,
     DEPTH_MAX,
-    UNREADABLE,
     JsonDecoder,
     MsgpackDecoder,
     TooDeep,
@@ -32,7 +32,7 @@ from raftnode.record import commands
 DEEP = b"\x91" * 3000 + b"\xc0"
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "frame": connection._decoder.decode,
-    "greeting": hello.decode,
+    "greeting": handshake.decode,
     "raft": messages.decode,
     "proposal": proposals._decoder.decode,
     "beat": heartbeat._decoder.decode,
@@ -54,7 +54,7 @@ GARBAGE = {
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_garbage_is_unreadable_and_nothing_else(decoder: str, garbage: str) -> None:
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(DECODE_ERRORS):
         DECODERS[decoder](GARBAGE[garbage])
 
 
@@ -83,7 +83,7 @@ def test_msgpack_is_read_to_its_greatest_depth_and_not_beyond(decode: Callable[[
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 5000 + "}" * 5000, "[" * 400 + "]" * 300])
 def test_json_that_does_not_balance_makes_no_decoder_go_deep(text: str) -> None:
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(DECODE_ERRORS):
         from_json(text)
 
 

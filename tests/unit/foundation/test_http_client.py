@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from raftnode.foundation import http_client as module
-from raftnode.foundation.http_client import Http, HttpFailed, HttpUnreachable
+from raftnode.foundation.http_client import HttpClient, HttpFailed, HttpUnreachable
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -60,7 +60,7 @@ async def url() -> AsyncIterator[str]:
 
 
 async def test_json_bodies_and_headers_are_sent(url: str) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         answer = await http.request("POST", f"{url}/echo", json={"a": 1}, headers={"X-A": "b"})
         assert answer.status == 200
         assert answer.json() == {"method": "POST", "body": '{"a":1}', "header": "b"}
@@ -69,7 +69,7 @@ async def test_json_bodies_and_headers_are_sent(url: str) -> None:
 
 
 async def test_an_error_in_ravendbs_shape_is_told_as_it_is(url: str) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         with pytest.raises(HttpFailed) as caught:
             await http.request("GET", f"{url}/raven")
         assert (caught.value.status, caught.value.type, caught.value.message) == (409, "ConcurrencyException", "no")
@@ -78,7 +78,7 @@ async def test_an_error_in_ravendbs_shape_is_told_as_it_is(url: str) -> None:
 
 
 async def test_no_answer_is_told_apart_from_an_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         with pytest.raises(HttpUnreachable, match=r"did not answer within 0\.05 s"):
             await http.request("GET", f"{url}/never", timeout_s=0.05)
         with pytest.raises(HttpUnreachable, match="cannot be reached"):

@@ -14,7 +14,7 @@ GATHERED = {("_said", "of")}
 PASSED_ON = {
     ("observer/observer.py", "said.message"),
     ("raftnode/web/routes/etl.py", "warning"),
-    ("tasks/runtime/said.py", "event"),
+    ("tasks/runtime/decision_log.py", "event"),
 }
 """Events that were made elsewhere: the observer's decisions, warnings of an answer, what Said.of was given."""
 

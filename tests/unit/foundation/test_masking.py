@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.foundation.masking import MASK, NothingStored, in_text, masked, unmasked
+from raftnode.foundation.masking import MASK, NoStoredSecret, in_text, masked, unmasked
 
 SECRET = "s3cr;et"
 STRINGS = [
@@ -47,7 +47,7 @@ def test_a_mask_where_nothing_is_stored_is_refused() -> None:
         ({"Settings": {"AwsSecretKey": MASK}}, {"Settings": {}}),
     ]
     for edited, stored in cases:
-        with pytest.raises(NothingStored, match="Give the secret itself"):
+        with pytest.raises(NoStoredSecret, match="Give the secret itself"):
             unmasked(edited, stored)
 
 

@@ -10,7 +10,7 @@ from raftnode.lease import (
     FOREVER_NS,
     Beat,
     Incarnation,
-    Lease,
+    LeaseState,
     StepDown,
     beats,
     checked,
@@ -45,11 +45,13 @@ VOID_WAIT_MS = 4930
 OTHERS = ("B", "C", "D", "E")
 
 
-def led(lease: Lease, ms: float, *args: object, role: str = "Leader", **given: object) -> tuple[Lease, StepDown | None]:
+def led(
+    lease: LeaseState, ms: float, *args: object, role: str = "Leader", **given: object
+) -> tuple[LeaseState, StepDown | None]:
     return checked(lease, view(role, **given), at(ms))  # type: ignore[arg-type]
 
 
-def echo_to(lease: Lease, tag: str, ms: float, role: str = "Leader", **given: Any) -> object:
+def echo_to(lease: LeaseState, tag: str, ms: float, role: str = "Leader", **given: Any) -> object:
     return beats(lease, view(role, **given), at(ms))[tag].echo
 
 
@@ -209,7 +211,7 @@ def test_before_the_cluster_is_formed_a_leader_gathers_answers_and_judges_nothin
 # ---- silence and echo
 
 
-def through(lease: Lease, first_ms: int, last_ms: int, *tags: str, **given: Any) -> Lease:
+def through(lease: LeaseState, first_ms: int, last_ms: int, *tags: str, **given: Any) -> LeaseState:
     """The leader with answers of those nodes every 200 ms."""
     for ms in range(first_ms, last_ms + 1, 200):
         lease = answered(lease, ms, *tags, **given)

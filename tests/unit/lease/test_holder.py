@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.lease import FOREVER_NS, Lease, checked, has_lease, new_lease, on_beat, role_of
+from raftnode.lease import FOREVER_NS, LeaseState, checked, has_lease, new_lease, on_beat, role_of
 from raftnode.record.model import Timings
 from tests.unit.lease.world import BOOT, MS, NONCE, TIMINGS, at, beat, follower, node, own, theirs, view
 
@@ -151,7 +151,7 @@ def test_a_lease_without_end_does_not_survive_into_a_role_that_did_not_grant_it(
 
 @given(data=st.data())
 def test_a_lease_never_exceeds_the_newest_echoed_stamp_of_ones_own_by_more_than_l(data: st.DataObject) -> None:
-    lease: Lease = new_lease("A", BOOT, NONCE)
+    lease: LeaseState = new_lease("A", BOOT, NONCE)
     newest_ns, now_ms, sessions = None, 0, [0]
     for _ in range(data.draw(st.integers(1, 30))):
         now_ms += data.draw(st.integers(0, 2500))

@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from raftnode.lease import Beat, Incarnation, Lease, Now, Report, Stamp, View, checked, new_lease, on_beat, on_report
+from raftnode.lease import (
+    Beat,
+    Incarnation,
+    LeaseState,
+    Now,
+    RaftView,
+    Report,
+    Stamp,
+    checked,
+    new_lease,
+    on_beat,
+    on_report,
+)
 from raftnode.record.model import Timings
 
 MS = 1_000_000
@@ -18,7 +30,7 @@ def at(ms: float, wall_ms: int | None = None) -> Now:
     return Now(int(ms * MS), int(ms * MS), int(ms) if wall_ms is None else wall_ms)
 
 
-def view(role: Any = "Follower", term: int = 1, voters: Any = FIVE, **given: Any) -> View:
+def view(role: Any = "Follower", term: int = 1, voters: Any = FIVE, **given: Any) -> RaftView:
     settings: dict[str, Any] = {
         "peers": frozenset(voters) - {"A"},
         "applied_index": 10,
@@ -26,10 +38,10 @@ def view(role: Any = "Follower", term: int = 1, voters: Any = FIVE, **given: Any
         "timings": TIMINGS,
         "incarnations": dict.fromkeys("BCDEFW", FIRST),
     }
-    return View(role=role, term=term, voters=frozenset(voters), **settings | given)
+    return RaftView(role=role, term=term, voters=frozenset(voters), **settings | given)
 
 
-def node() -> Lease:
+def node() -> LeaseState:
     """Node A, just started."""
     return new_lease("A", BOOT, NONCE)
 
@@ -58,20 +70,20 @@ def report(sent_ms: float, echo: Stamp | None = None, term: int = 1, **given: An
     return Report(term=term, echo=echo, **settings | given)
 
 
-def follower(echo_ms: float = 0, now_ms: float = 100) -> Lease:
+def follower(echo_ms: float = 0, now_ms: float = 100) -> LeaseState:
     """Node A with a lease from an echo of its stamp at `echo_ms`."""
     return on_beat(node(), beat(own(echo_ms)), view(), at(now_ms))[0]
 
 
-def elected(now_ms: float = 0, role: Any = "Leader", votes: dict[str, int] | None = None, **given: Any) -> Lease:
+def elected(now_ms: float = 0, role: Any = "Leader", votes: dict[str, int] | None = None, **given: Any) -> LeaseState:
     """Node A as the leader of term 1, elected by B and C whose vote requests left at 0 ms."""
     given = {"votes": {"B": 0, "C": 0} if votes is None else votes} | given
     return checked(node(), view(role, **given), at(now_ms))[0]
 
 
 def answered(
-    lease: Lease, ms: float, *tags: str, role: Any = "Leader", leader_applied: int | None = None, **given: Any
-) -> Lease:
+    lease: LeaseState, ms: float, *tags: str, role: Any = "Leader", leader_applied: int | None = None, **given: Any
+) -> LeaseState:
     """The leader after those nodes have answered at once to beats sent at `ms`; it has itself applied everything
     unless told otherwise."""
     looked: dict[str, Any] = {

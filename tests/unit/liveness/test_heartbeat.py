@@ -26,10 +26,10 @@ class Clocks:
     def __init__(self) -> None:
         self.ms = 0.0
 
-    def hold_ns(self) -> int:
+    def elapsed_upper_ns(self) -> int:
         return int(self.ms * MS)
 
-    judge_ns = hold_ns
+    elapsed_lower_ns = elapsed_upper_ns
 
     def wall_ms(self) -> int:
         return int(self.ms)
@@ -97,7 +97,7 @@ class Cluster:
         )
 
     def elect(self, tag: str, term: int = 1) -> None:
-        now_ns = self.clocks.hold_ns()
+        now_ns = self.clocks.elapsed_upper_ns()
         for other in self.rafts.values():
             other.now(term=term, leader=tag)
         self.rafts[tag].votes = dict.fromkeys(self.rafts, now_ns)
@@ -456,7 +456,7 @@ def test_a_process_that_the_record_does_not_have_is_neither_heard_nor_shown() ->
     leader, others = cluster.nodes["A"], {("B", "A"), ("A", "B")}
     cluster.cut = others
     for boot, nonce in ((1, 999), (2, 999)):
-        stamp = Stamp(boot, nonce, cluster.clocks.hold_ns())
+        stamp = Stamp(boot, nonce, cluster.clocks.elapsed_upper_ns())
         said = Report(term=1, stamp=stamp, echo=None, has_lease=True, applied_index=77)
         cluster.wires["A"].handler("B", msgspec.msgpack.encode(said))
     assert leader.reports["B"].last.applied_index != 77

@@ -19,7 +19,7 @@ from raftnode.liveness.kill_timer import KillTimer, Watchdog
 MS = 1_000_000
 clock = SystemClock()
 watchdog = Watchdog(KillTimer(), clock)
-def lease(ms, stop=50): watchdog.lease_until(clock.hold_ns() + ms * MS, stop * MS)
+def lease(ms, stop=50): watchdog.lease_until(clock.elapsed_upper_ns() + ms * MS, stop * MS)
 def say(word): print(word, flush=True)
 """
 

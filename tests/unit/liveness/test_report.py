@@ -7,7 +7,7 @@ import pytest
 import structlog.testing
 
 from raftnode.lease import Report, Stamp
-from raftnode.liveness.report import CopyReport, HeardReports, NodeReport
+from raftnode.liveness.report import CopyReport, NodeReport, ReceivedReports
 
 COPY = CopyReport(status="Loaded", documents=3, last_etag=7, change_vector="A:7-AAAAAAAAAAAAAAAAAAAAAA", sent={"B": 7})
 TOLD = NodeReport(node_id="id-B", flags=("HighDirtyMemory",), databases={"Northwind": COPY})
@@ -22,7 +22,7 @@ def encoded(value: Any) -> bytes:
 
 
 def test_a_report_comes_back_as_it_was_made() -> None:
-    reports = HeardReports()
+    reports = ReceivedReports()
     reports.hear("B", report(encoded(TOLD)), 9)
     assert (reports["B"].node, reports["B"].heard_ns, reports["B"].samples) == (TOLD, 9, 1)
 
@@ -41,7 +41,7 @@ def test_a_report_of_another_version_is_read_as_far_as_it_is_known() -> None:
         },
         "kinds": ["SqlEtl"],
     }  # fmt: skip
-    reports = HeardReports()
+    reports = ReceivedReports()
     reports.hear("B", report(encoded(wire)), 0)
     assert reports["B"].node == NodeReport(
         node_id="id-B",
@@ -51,7 +51,7 @@ def test_a_report_of_another_version_is_read_as_far_as_it_is_known() -> None:
 
 
 def test_an_answer_without_a_payload_keeps_what_was_told_and_takes_the_rest() -> None:
-    reports = HeardReports()
+    reports = ReceivedReports()
     reports.hear("B", report(), 0)
     assert (reports["B"].node, reports["B"].samples) == (None, 0)
     reports.hear("B", report(encoded(TOLD)), 1)
@@ -74,7 +74,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_a_report_that_cannot_be_read_is_complained_of_once_and_the_last_one_stands(garbage: bytes) -> None:
-    reports = HeardReports()
+    reports = ReceivedReports()
     with structlog.testing.capture_logs() as logs:
         reports.hear("B", report(garbage), 0)
         reports.hear("B", report(encoded(TOLD)), 1)
@@ -86,7 +86,7 @@ def test_a_report_that_cannot_be_read_is_complained_of_once_and_the_last_one_sta
 
 
 def test_what_was_heard_goes_with_the_node_and_with_the_leadership() -> None:
-    reports = HeardReports()
+    reports = ReceivedReports()
     for tag in "BCD":
         reports.hear(tag, report(), 0)
     reports.keep({"B", "C"})

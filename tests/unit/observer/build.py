@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from observer.rules.decide import Verdict, decide
-from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, Holder, Limits, NodeFacts
+from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
 from tests.unit.record.build import NONCE, Cluster
@@ -15,7 +15,7 @@ NOW_MS = 10_000_000
 NOW_NS = 1_000_000 * NS_PER_MS
 R_MS = 750
 STABLE_MS = 5_000
-LIMITS = Limits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
+LIMITS = ObserverLimits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
 FOLDED = "northwind"
 
 
@@ -64,7 +64,7 @@ def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
         "silence_ms": R_MS,
         "limits": LIMITS,
         "nodes": known,
-        "over": frozenset(Holder(node.tag, 1, NONCE) for node in known.values() if node.silent),
+        "over": frozenset(ClaimHolder(node.tag, 1, NONCE) for node in known.values() if node.silent),
     }
     return Facts(**(defaults | fields))
 
@@ -92,7 +92,7 @@ def commit(cluster: Cluster, seen: Facts) -> Verdict:
             topologies=verdict.topologies,
             voids=verdict.voids,
             graces=verdict.graces,
-            decisions=tuple((said.database, said.message) for said in verdict.said),
+            decisions=tuple((sentences.database, sentences.message) for sentences in verdict.sentences),
         )
     )
     return verdict
@@ -106,4 +106,4 @@ def topology_after(cluster: Cluster, seen: Facts) -> Topology:
 
 def sentences(verdict: Verdict) -> str:
     """All that was said."""
-    return "\n".join(said.message for said in verdict.said)
+    return "\n".join(sentences.message for sentences in verdict.sentences)

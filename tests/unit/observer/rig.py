@@ -5,7 +5,7 @@ from typing import Any
 
 from observer.health import Health
 from observer.observer import Observer
-from observer.rules.facts import Limits
+from observer.rules.facts import ObserverLimits
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import NotCommitted, Proposed
 from raftnode.liveness.heartbeat import Heartbeat
@@ -18,7 +18,7 @@ from tests.unit.liveness.test_heartbeat import TIMINGS, Cluster
 
 PERIOD_MS = 200
 STABLE_MS = 5_000
-LIMITS = Limits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
+LIMITS = ObserverLimits(stabilization_ms=STABLE_MS, rotate_ms=5_000, replace_ms=900_000, distance_max=1_000)
 R_MS = TIMINGS.time_before_moving_to_rehab_ms
 ELECTED_MS = 1_700_000_000_000
 
@@ -138,5 +138,5 @@ class Rig:
         return database
 
     @property
-    def said(self) -> list[str]:
+    def sentences(self) -> list[str]:
         return [decision.message for decision in self.replica.record.observer.decisions]

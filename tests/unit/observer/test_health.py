@@ -3,7 +3,7 @@
 import structlog.testing
 from msgspec.structs import replace
 
-from observer.rules.facts import Facts, Holder, NodeFacts
+from observer.rules.facts import ClaimHolder, Facts, NodeFacts
 from raftnode.record.commands.claims import ClaimTask
 from raftnode.record.commands.cluster import RemoveNode
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
@@ -143,7 +143,7 @@ def test_a_removed_node_that_holds_a_claim_is_watched_until_it_is_silent() -> No
     for raft in rig.wires.rafts.values():
         raft.consist_of("ACD")
     rig.cut("B")
-    holder = Holder("B", 1, ord("B"))
+    holder = ClaimHolder("B", 1, ord("B"))
     seen = pass_ms(rig, R_MS - 500)
     assert (seen.nodes["B"].silent, seen.holders, seen.over) == (False, {holder}, set())
     seen = pass_ms(rig, 1000)

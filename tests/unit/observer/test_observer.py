@@ -24,7 +24,7 @@ from tests.unit.observer.rig import PERIOD_MS, R_MS, STABLE_MS, Rig
 VOID_WAIT_MS = 5500
 
 
-async def settled() -> Rig:
+async def await_applied() -> Rig:
     rig = Rig()
     await rig.go(VOID_WAIT_MS)
     return rig
@@ -51,7 +51,7 @@ def claim_state(rig: Rig) -> str:
 
 
 async def test_a_node_that_is_cut_off_is_demoted_and_its_claim_void_as_soon_as_it_is_silent() -> None:
-    rig = await settled()
+    rig = await await_applied()
     epoch = hold(rig)
     rig.cut("B")
     await rig.go(R_MS - 200)
@@ -59,13 +59,13 @@ async def test_a_node_that_is_cut_off_is_demoted_and_its_claim_void_as_soon_as_i
     await rig.go(300)
     assert (rig.database.topology.members, rig.database.topology.rehabs) == (("A", "C"), ("B",))
     assert claim_state(rig) == "Void"
-    assert rig.said[0].startswith("B was moved to Rehab: B has not been heard for 40")
-    assert rig.said[1].startswith(f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 40")
+    assert rig.sentences[0].startswith("B was moved to Rehab: B has not been heard for 40")
+    assert rig.sentences[1].startswith(f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 40")
     assert rig.log.appended == 5, "form, create, put, claim, and one decision"
 
 
 async def test_a_node_that_is_back_is_promoted_after_the_hold_down() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.cut("B")
     await rig.go(R_MS + 200)
     rig.cut()
@@ -73,11 +73,11 @@ async def test_a_node_that_is_back_is_promoted_after_the_hold_down() -> None:
     assert rig.database.topology.rehabs == ("B",)
     await rig.go(1000)
     assert set(rig.database.topology.members) == {"A", "B", "C"}
-    assert "B was promoted to Member: it has caught up" in rig.said[-1]
+    assert "B was promoted to Member: it has caught up" in rig.sentences[-1]
 
 
 async def test_a_promotable_is_promoted_once_its_mentor_has_filled_it() -> None:
-    rig = await settled()
+    rig = await await_applied()
     for tag in "ABC":
         rig.reports_of(tag, sent={"D": 0}, last_etag=7)
     rig.do(AddDatabaseNode(name="Northwind", tag="D"))
@@ -100,7 +100,7 @@ async def test_a_follower_decides_nothing() -> None:
 
 
 async def test_a_leader_that_wakes_late_steps_down_before_it_decides_by_what_it_last_heard() -> None:
-    rig = await settled()
+    rig = await await_applied()
     hold(rig)
     appended = rig.log.appended
     rig.wires.clocks.ms += 10 * R_MS
@@ -116,7 +116,7 @@ async def test_a_node_before_forming_decides_nothing() -> None:
 
 
 async def test_a_new_leader_waits_before_it_demotes_or_voids_and_then_does_it_by_itself() -> None:
-    rig = await settled()
+    rig = await await_applied()
     hold(rig)
     rig.lead("C", term=2)
     rig.cut("B")
@@ -128,7 +128,7 @@ async def test_a_new_leader_waits_before_it_demotes_or_voids_and_then_does_it_by
 
 
 async def test_a_decision_of_another_term_is_refused_and_made_anew() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.cut("B")
     rig.log.term = 9
     with structlog.testing.capture_logs() as logs:
@@ -141,21 +141,21 @@ async def test_a_decision_of_another_term_is_refused_and_made_anew() -> None:
 
 
 async def test_a_decision_that_was_not_committed_is_made_anew() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.cut("B")
     rig.log.refuses = "the queue is full"
     with structlog.testing.capture_logs() as logs:
         await rig.go(R_MS + 200)
     assert any(log.get("reason") == "the queue is full" for log in logs)
-    assert rig.said == []
+    assert rig.sentences == []
     rig.log.refuses = ""
     await rig.go(200)
     assert rig.database.topology.rehabs == ("B",)
-    assert len(rig.said) == 1
+    assert len(rig.sentences) == 1
 
 
 async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.cut("B")
     decide = rig.replica.decide
 
@@ -168,11 +168,11 @@ async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
     with structlog.testing.capture_logs() as logs:
         await rig.go(R_MS + 200)
     assert rig.database.topology.rehabs == ("B",)
-    assert [said.partition(":")[0] for said in rig.said] == [
+    assert [sentences.partition(":")[0] for sentences in rig.sentences] == [
         "The topology was not changed, reason ConcurrencyException",
         "B was moved to Rehab",
     ]
-    assert "It was to be: B was moved to Rehab" in rig.said[0]
+    assert "It was to be: B was moved to Rehab" in rig.sentences[0]
     events = [log["event"].partition(":")[0] for log in logs]
     assert [event for event in events if event.startswith(("A topology", "B was moved"))] == [
         "A topology was not changed",
@@ -181,7 +181,7 @@ async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
 
 
 async def test_a_suspended_observer_neither_demotes_nor_voids_until_it_is_resumed() -> None:
-    rig = await settled()
+    rig = await await_applied()
     hold(rig)
     rig.do(SuspendObserver(suspended=True))
     rig.cut("B")
@@ -201,7 +201,7 @@ async def test_what_cannot_be_helped_is_said_once_and_again_when_it_comes_back()
     for tag in "ABC":
         rig.reports_of(tag, status="Faulted")
     await rig.go(4 * R_MS)
-    alerts = [said for said in rig.said if "unreachable" in said]
+    alerts = [sentences for sentences in rig.sentences if "unreachable" in sentences]
     assert len(alerts) == 1
     for tag in "ABC":
         rig.reports_of(tag)
@@ -209,11 +209,11 @@ async def test_what_cannot_be_helped_is_said_once_and_again_when_it_comes_back()
     for tag in "ABC":
         rig.reports_of(tag, status="Faulted")
     await rig.go(2 * R_MS)
-    assert len([said for said in rig.said if "unreachable" in said]) == 2
+    assert len([sentences for sentences in rig.sentences if "unreachable" in sentences]) == 2
 
 
 async def test_every_decision_is_logged_once_and_a_quiet_turn_says_so_in_the_debug_log() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.cut("B")
     with structlog.testing.capture_logs() as logs:
         await rig.go(R_MS + 2000)
@@ -225,12 +225,12 @@ async def test_every_decision_is_logged_once_and_a_quiet_turn_says_so_in_the_deb
 
 
 async def test_it_sleeps_until_a_node_would_be_silent_and_polls_when_that_moment_is_past() -> None:
-    rig = await settled()
+    rig = await await_applied()
     assert await rig.observer.turn() == PERIOD_MS
     rig.cut("B")
     await rig.go(R_MS - 100)
     pause_ms = await rig.observer.turn()
-    heard_ms_ago = (rig.wires.clocks.judge_ns() - rig.wires.nodes["A"].reports["B"].heard_ns) // 1_000_000
+    heard_ms_ago = (rig.wires.clocks.elapsed_lower_ns() - rig.wires.nodes["A"].reports["B"].heard_ns) // 1_000_000
     assert R_MS - heard_ms_ago <= pause_ms <= R_MS - heard_ms_ago + 1
     rig.lead("C", term=2)
     rig.cut("B")
@@ -249,7 +249,7 @@ async def turned(rig: Rig) -> None:
 
 
 async def test_the_loop_turns_wakes_on_a_change_of_role_and_can_be_cancelled() -> None:
-    rig = await settled()
+    rig = await await_applied()
     rig.wires.clocks.ms += 1
     loop = asyncio.create_task(rig.observer.run())
     await turned(rig)
@@ -263,7 +263,7 @@ async def test_the_loop_turns_wakes_on_a_change_of_role_and_can_be_cancelled() -
 
 
 async def test_an_error_in_a_turn_does_not_end_the_loop() -> None:
-    rig = await settled()
+    rig = await await_applied()
     broken = rig.health.facts
     failed = asyncio.Event()
 

@@ -19,7 +19,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.commands.base import Entry
 from raftnode.record.machine import Applied, apply
-from raftnode.record.model import Claim, ClusterNode, Database, Record, Result, Task, Timings, claim_key
+from raftnode.record.model import Claim, ClusterNode, CommandResult, Database, Record, Task, Timings, claim_key
 from raftnode.record.ownership import Placement, responsible_node, task_key
 
 TIMINGS = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
@@ -122,7 +122,7 @@ class Cluster:
         """A connection string of that name is put."""
         self.do(PutConnectionString(database=database, name=name, type=type, configuration=b"{}"))
 
-    def announce(self, tag: str, **fields: Any) -> Result:
+    def announce(self, tag: str, **fields: Any) -> CommandResult:
         """The node says who it is."""
         known = self.record.nodes[tag]
         defaults: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 
 from raftnode.record import commands, model, progress
 from raftnode.record.commands import AnyCommand, decode
-from raftnode.record.model import Value, dec_hook, enc_hook
+from raftnode.record.model import RecordValue, dec_hook, enc_hook
 
 COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "AddDatabaseNode": ({"name": "n", "tag": "A"}, {"mentor": None}),
@@ -146,7 +146,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """By tag: the fields that each command must have, and the others with their defaults."""
 
-VALUES: dict[type[Value], tuple[dict[str, Any], dict[str, Any]]] = {
+VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
     model.Timings: ({"HeartbeatMs": 1, "LeaseMs": 1, "TaskStopTimeoutMs": 1, "TimeBeforeMovingToRehabMs": 1}, {}),
     model.ClusterNode: (
         {"Tag": "A", "Url": "u", "ClusterAddress": "c"},
@@ -163,7 +163,7 @@ VALUES: dict[type[Value], tuple[dict[str, Any], dict[str, Any]]] = {
             "Flags": (),
         },
     ),
-    model.Stamp: ({}, {"Index": 0, "Term": 0, "LeadersTicks": 0}),
+    model.TopologyStamp: ({}, {"Index": 0, "Term": 0, "LeadersTicks": 0}),
     model.Topology: (
         {},
         {
@@ -184,7 +184,7 @@ VALUES: dict[type[Value], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     model.ConnectionString: ({"Name": "n", "Type": "t", "Configuration": b"{}"}, {"Etag": 0}),
     model.IndexDefinition: ({"Name": "n", "Definition": b"{}"}, {"Etag": 0}),
-    model.Traits: ({}, {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0}),
+    model.KindTraits: ({}, {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0}),
     model.Task: (
         {"Id": 1, "Name": "n", "Kind": "k", "Key": 1},
         {
@@ -254,9 +254,12 @@ VALUES: dict[type[Value], tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     model.Decision: ({"Index": 1, "Iteration": 1, "At": "a", "Database": "d", "Message": "m"}, {"Term": 0}),
-    model.Observer: ({}, {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}}),
-    model.Error: ({"Type": "t", "Message": "m"}, {}),
-    model.Result: ({"Index": 1}, {"Error": None, "Value": None, "Asked": ""}),
+    model.ObserverMemory: (
+        {},
+        {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}},
+    ),
+    model.CommandError: ({"Type": "t", "Message": "m"}, {}),
+    model.CommandResult: ({"Index": 1}, {"Error": None, "Value": None, "Asked": ""}),
     model.Record: (
         {},
         {
@@ -326,11 +329,11 @@ def test_a_command_keeps_its_tag_its_fields_and_their_defaults(tag: str) -> None
 
 def test_every_command_and_every_value_has_its_row() -> None:
     assert {kind.__struct_config__.tag for kind in get_args(AnyCommand)} == set(COMMANDS)
-    assert {kind for kind in Value.__subclasses__() if kind.__module__ == model.__name__} == set(VALUES)
+    assert {kind for kind in RecordValue.__subclasses__() if kind.__module__ == model.__name__} == set(VALUES)
 
 
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
-def test_a_value_keeps_its_fields_and_their_defaults(kind: type[Value]) -> None:
+def test_a_value_keeps_its_fields_and_their_defaults(kind: type[RecordValue]) -> None:
     required, defaults = VALUES[kind]
     value = msgspec.msgpack.decode(msgspec.msgpack.encode(required), type=kind, dec_hook=dec_hook)
     assert plain(value) == required | defaults

@@ -24,10 +24,10 @@ from raftnode.record.model import (
     COMMAND_BYTES_MAX,
     REQUEST_ID_LENGTH_MAX,
     SCHEMA_VERSION,
-    Error,
+    CommandError,
+    CommandResult,
     PromotionStatus,
     Record,
-    Result,
     Topology,
     dec_hook,
     enc_hook,
@@ -92,8 +92,8 @@ def test_a_command_at_a_limit_is_applied_and_one_beyond_it_is_answered_with_the_
     )
 
 
-def refusal(index: int, kind: str, message: str) -> Result:
-    return Result(index=index, error=Error(type=kind, message=message))
+def refusal(index: int, kind: str, message: str) -> CommandResult:
+    return CommandResult(index=index, error=CommandError(type=kind, message=message))
 
 
 @pytest.mark.parametrize("behind", [0, 1])

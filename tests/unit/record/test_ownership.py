@@ -14,11 +14,11 @@ from raftnode.record.commands import (
     SetTaskPin,
 )
 from raftnode.record.commands.observer import Decide, GraceEnd
-from raftnode.record.model import Traits, claim_key
+from raftnode.record.model import KindTraits, claim_key
 from raftnode.record.ownership import (
     UPDATE_KIND,
-    Group,
     Placement,
+    PlacementGroup,
     mentor_of,
     responsible_node,
     score,
@@ -27,7 +27,7 @@ from raftnode.record.ownership import (
 )
 from tests.unit.record.build import KIND, Cluster, node
 
-STICKY = Traits(sticky=True, grace_min=30)
+STICKY = KindTraits(sticky=True, grace_min=30)
 
 
 def three() -> Cluster:
@@ -264,7 +264,7 @@ def test_equal_scores_go_to_the_first_tag() -> None:
 
 def test_resource_heavy_task_leaves_out_the_preferred_node_if_another_is_eligible() -> None:
     cluster = three()
-    heavy = Traits(resource_heavy=True)
+    heavy = KindTraits(resource_heavy=True)
     for i in range(20):
         cluster.task(f"t{i}", traits=heavy)
     assert {cluster.placed(f"t{i}").node for i in range(20)} == {"B", "C"}
@@ -355,12 +355,12 @@ def test_the_tasks_of_a_database_are_the_ongoing_ones_and_the_updates() -> None:
 
 def test_a_group_answers_about_any_number_of_tasks_as_if_asked_about_each_alone() -> None:
     cluster = three()
-    kinds = [Traits(), Traits(resource_heavy=True), STICKY]
+    kinds = [KindTraits(), KindTraits(resource_heavy=True), STICKY]
     tasks = [
         cluster.task(f"t{i}", key=i, traits=kinds[i % 3], requires=("ssd",) if i % 4 == 0 else ()) for i in range(40)
     ]
     cluster.do(SetNodeTraits(tag="B", weight=2, labels=("ssd",)))
-    group = Group(cluster.record, cluster.database())
+    group = PlacementGroup(cluster.record, cluster.database())
     alone = [responsible_node(cluster.record, cluster.database(), task) for task in tasks]
     assert [group.place(task) for task in tasks] == [(placed.node, placed.rule) for placed in alone]
     assert [group.rank(task) for task in tasks] == [placed.ranking for placed in alone]

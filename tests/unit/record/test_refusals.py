@@ -37,7 +37,7 @@ from raftnode.record.commands import (
     encode,
 )
 from raftnode.record.machine import Applied, apply
-from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, Error, Record, Result
+from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, CommandError, CommandResult, Record
 from tests.unit.record.build import KIND, Cluster, node
 
 LONG = "x" * (NAME_LENGTH_MAX + 1)
@@ -272,6 +272,6 @@ def test_a_refusal_names_what_is_wrong_and_the_remedy_and_changes_nothing(
     entry = Entry(world().index + 1, 1)
     assert apply(world(), entry, encode(command)) == Applied(
         record=replace(world(), index=entry.index),
-        result=Result(index=entry.index, error=Error(type=kind, message=message)),
+        result=CommandResult(index=entry.index, error=CommandError(type=kind, message=message)),
         changes=Changes(),
     )

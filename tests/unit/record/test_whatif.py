@@ -16,10 +16,10 @@ from raftnode.record.commands import (
     SetNodeTraits,
     SuspendObserver,
 )
-from raftnode.record.commands.base import Refused
-from raftnode.record.model import Traits, to_json
+from raftnode.record.commands.base import CommandRefused
+from raftnode.record.model import KindTraits, to_json
 from raftnode.record.ownership import UPDATE_KIND
-from raftnode.record.whatif import Forecast, NewNode, Supposition, what_if
+from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
 from tests.unit.record.build import KIND, Cluster
 
 NAMES = tuple(f"t{i}" for i in range(30))
@@ -36,7 +36,7 @@ def three() -> Cluster:
 
 def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
     before = cluster.record
-    forecast = what_if(before, Supposition(**fields), databases or None, after_loss=after_loss)
+    forecast = what_if(before, Scenario(**fields), databases or None, after_loss=after_loss)
     assert cluster.record is before
     return forecast
 
@@ -106,7 +106,7 @@ def test_a_mentored_task_moves_from_its_lost_mentor() -> None:
 
 def test_a_sticky_task_waits_for_its_last_holder_within_its_grace() -> None:
     cluster = three()
-    cluster.task("backup", traits=Traits(sticky=True, grace_min=30))
+    cluster.task("backup", traits=KindTraits(sticky=True, grace_min=30))
     holder = cluster.placed("backup").node or ""
     epoch = cluster.do(cluster.claim(holder, "backup"))
     cluster.do(ReleaseTask(key="northwind/SqlEtl/backup", epoch=epoch))
@@ -139,7 +139,7 @@ def test_an_undrained_node_takes_its_tasks_back() -> None:
 
 def test_a_drained_node_that_is_lost_stays_a_member_as_the_observer_leaves_it() -> None:
     cluster = three()
-    cluster.task("backup", traits=Traits(sticky=True, grace_min=30))
+    cluster.task("backup", traits=KindTraits(sticky=True, grace_min=30))
     holder = cluster.placed("backup").node or ""
     cluster.do(cluster.claim(holder, "backup"))
     cluster.do(SetDraining(tag=holder, draining=True))
@@ -217,7 +217,7 @@ def test_a_node_is_added_only_where_it_is_not_yet() -> None:
     cluster.create("B", "D", name="Leaving")
     cluster.do(DeleteDatabase(name="Leaving", from_nodes=("D",)))
     assert suppose(cluster, added=(NewNode(tag="D"),)).moves
-    with pytest.raises(Refused, match="'Added': Node 'D' holds database 'other' already"):
+    with pytest.raises(CommandRefused, match="'Added': Node 'D' holds database 'other' already"):
         suppose(cluster, "Other", added=(NewNode(tag="D"),))
 
 
@@ -237,11 +237,11 @@ def test_a_node_is_added_only_where_it_is_not_yet() -> None:
     ],
 )
 def test_what_cannot_be_supposed_is_refused_by_field(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CommandRefused) as refused:
         suppose(three(), **fields)
     assert says in refused.value.error.message
 
 
 def test_an_unknown_database_is_refused() -> None:
-    with pytest.raises(Refused, match="Database 'Nope' does not exist"):
+    with pytest.raises(CommandRefused, match="Database 'Nope' does not exist"):
         suppose(three(), "Nope")

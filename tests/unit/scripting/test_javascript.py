@@ -15,7 +15,7 @@ import pytest
 
 from raftnode.scripting import javascript
 from raftnode.scripting.javascript import Program, SandboxFailed, Script, ScriptEnded, ScriptError, ScriptLimits, check
-from raftnode.scripting.sandbox import Engines, Sandbox
+from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
 from raftnode.scripting.worker import ENGINES_MAX
 
 LIMITS = ScriptLimits(time_ms_max=1_000, memory_bytes_max=48 << 20, result_bytes_max=1 << 20)
@@ -27,7 +27,7 @@ def program(text: str, name: str = "test") -> Program:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    engines = Engines(LIMITS, 1)
+    engines = ScriptWorkers(LIMITS, 1)
     yield Sandbox(engines)
     await engines.close()
 
@@ -231,7 +231,7 @@ async def test_a_process_that_no_task_uses_is_ended(sandbox: Sandbox, monkeypatc
 
 
 async def test_nothing_that_a_script_leaves_behind_reaches_another_task_in_the_same_process() -> None:
-    engines = Engines(LIMITS, 1)
+    engines = ScriptWorkers(LIMITS, 1)
     one, other = Sandbox(engines), Sandbox(engines)
     leave = "(globalThis.left = 1, Array.prototype.map = () => 'bent', Object.prototype.toJSON = () => 7, x => 1)"
     await run(one, leave)
@@ -245,7 +245,7 @@ async def test_nothing_that_a_script_leaves_behind_reaches_another_task_in_the_s
 
 
 async def test_tasks_share_no_more_processes_than_allowed_and_take_turns() -> None:
-    engines = Engines(LIMITS, 2)
+    engines = ScriptWorkers(LIMITS, 2)
     ended: list[int] = []
 
     async def task(number: int, script: str) -> None:
@@ -265,7 +265,7 @@ async def test_tasks_share_no_more_processes_than_allowed_and_take_turns() -> No
 
 
 async def test_a_process_that_has_to_be_ended_costs_the_other_tasks_nothing() -> None:
-    engines = Engines(ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20), 1)
+    engines = ScriptWorkers(ScriptLimits(time_ms_max=20_000, memory_bytes_max=48 << 20), 1)
     greedy, good = Sandbox(engines), Sandbox(engines)
     assert await run(good, "x => 1") == 1
     with pytest.raises(ScriptEnded, match="memory"):
@@ -276,7 +276,7 @@ async def test_a_process_that_has_to_be_ended_costs_the_other_tasks_nothing() ->
 
 
 async def test_more_tasks_than_a_process_has_engines_for_are_served_all_the_same() -> None:
-    engines = Engines(LIMITS, 1)
+    engines = ScriptWorkers(LIMITS, 1)
     sandboxes = [Sandbox(engines) for _ in range(ENGINES_MAX + 5)]
     for _ in range(2):
         assert [await run(s, f"x => {n}") for n, s in enumerate(sandboxes)] == list(range(len(sandboxes)))

@@ -15,16 +15,16 @@ from immutables import Map
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from raftnode.documents.change_vector import dominates
-from raftnode.documents.replication.sender import Destination, Replication, accepted, receive
-from raftnode.documents.store.model import Put
+from raftnode.documents.replication.sender import Destination, DocumentSender, accepted, receive
+from raftnode.documents.store.model import PutDocument
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
 from raftnode.scripting.javascript import ScriptLimits
-from tasks.runtime.context import Info, Run, RunSettings, TaskContext
-from tasks.runtime.run_journal import Pulse, RunJournal
-from tasks.runtime.shared import Shared
-from tasks.sinks.sql import connection as sql_connection
+from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
+from tasks.runtime.run_journal import FreezeDetector, RunJournal
+from tasks.runtime.shared_resources import SharedResources
+from tasks.sinks.sql import connection_string as sql_connection
 from tests import postgres
 
 NORTHWIND = Path(__file__).parents[3] / "raftnode" / "demo" / "northwind.jsonl"
@@ -122,7 +122,7 @@ class Bench:
         self.store, self.target = store, target
         self.journal = RunJournal(directory, "A")
         self.owned = True
-        self.shared = Shared()
+        self.shared = SharedResources()
         self.saved: list[Progress] = []
 
     def context(self, task: Task, epoch: int, generation: int = 1, **settings: Any) -> TaskContext:
@@ -141,11 +141,11 @@ class Bench:
             run,
             self.store,
             settings=RunSettings(**limits),
-            info=Info(),
+            info=RunFigures(),
             owned=lambda: self.owned,
             save=self._save,
             journal=self.journal,
-            pulse=Pulse(),
+            pulse=FreezeDetector(),
             shared=self.shared,
         )
 
@@ -175,7 +175,7 @@ async def until(condition: Callable[[], bool], body: "asyncio.Task[None] | None"
 
 
 async def put_all(store: DocumentStore, documents: Sequence[Mapping[str, Any]]) -> None:
-    operations = [Put(id=d["@metadata"]["@id"], document=dict(d)) for d in documents]
+    operations = [PutDocument(id=d["@metadata"]["@id"], document=dict(d)) for d in documents]
     await store.batch(operations)
 
 
@@ -208,8 +208,8 @@ async def receiving(store: DocumentStore) -> AsyncIterator[str]:
 
 async def replicate(source: DocumentStore, target: DocumentStore) -> None:
     """Bring the target to all that the source knows."""
-    async with receiving(target) as url, Http() as http:
-        sender = asyncio.create_task(Replication(source, Destination("X", url, "Northwind"), http).run())
+    async with receiving(target) as url, HttpClient() as http:
+        sender = asyncio.create_task(DocumentSender(source, Destination("X", url, "Northwind"), http).run())
         await until(lambda: dominates(target.change_vector, source.change_vector), sender)
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)

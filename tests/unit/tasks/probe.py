@@ -6,7 +6,7 @@ from typing import Any
 
 from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
-from tasks.kinds.registry import Definition
+from tasks.kinds.registry import TaskDefinition
 from tasks.runtime.context import TaskContext
 
 
@@ -31,10 +31,10 @@ class ProbeKind:
         self.behave: Callable[[TaskContext], Awaitable[None]] = until_cancelled
         self.live: dict[str, int] = {}
 
-    def parse(self, configuration: Mapping[str, Any], database: Database) -> Definition:
+    def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`."""
         name = str(configuration["Name"])
-        return Definition(name=name, kind=self.name, key=task_key(self.name, name), configuration=b"{}")
+        return TaskDefinition(name=name, kind=self.name, key=task_key(self.name, name), configuration=b"{}")
 
     def parse_connection(self, configuration: Mapping[str, Any]) -> None:
         """See `TaskKind.parse_connection`."""

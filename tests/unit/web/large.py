@@ -29,7 +29,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.machine import apply
 from raftnode.record.model import ClusterNode, Record, Task
-from raftnode.record.ownership import Group, task_key
+from raftnode.record.ownership import PlacementGroup, task_key
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running
 
@@ -104,7 +104,7 @@ def _task(log: Log, database: str, name: str, mentor: str | None = None) -> Task
     task = found.task_named(name) if found else None
     assert found is not None
     assert task is not None
-    tag = Group(log.record, found).place(task)[0]
+    tag = PlacementGroup(log.record, found).place(task)[0]
     assert tag is not None
     log.do(ClaimTask(database=database, kind=KIND, name=name, tag=tag, node_id=tag, boot=0, session=1))
     return task

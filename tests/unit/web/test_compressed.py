@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from raftnode.web import bodies
-from tests.unit.foundation.test_inflate import compressed
+from raftnode.web import request_bodies
+from tests.unit.foundation.test_decompression import compressed
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 
@@ -109,7 +109,7 @@ async def test_a_bomb_of_an_import_ends_at_the_size_of_an_item(tmp_path: Path) -
 
 
 async def test_no_handler_reads_a_body_past_the_decompression() -> None:
-    for file in Path(bodies.__file__).parent.rglob("*.py"):
+    for file in Path(request_bodies.__file__).parent.rglob("*.py"):
         if file.name != "bodies.py":
             text = file.read_text()
             assert "request.read(" not in text, file

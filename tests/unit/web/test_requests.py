@@ -10,8 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 import config
 from raftnode.web.app import admission
 from raftnode.web.errors import ApiError
-from raftnode.web.parts import PARTS, Parts
 from raftnode.web.requests import Query, etag_of, timespan_s
+from raftnode.web.services import SERVICES, Services
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_etags_lose_their_quotes(header: str | None, etag: str | None) -> None:
 async def _asked_from(peer: str, allowed: str) -> Any:
     settings = config.load(None, {}, {"security.unsecured_access_allowed": allowed})
     app = web.Application()
-    app[PARTS] = cast(Parts, mock.Mock(settings=settings))
+    app[SERVICES] = cast(Services, mock.Mock(settings=settings))
     transport = mock.Mock()
     transport.get_extra_info = lambda name, default=None: (peer, 1234) if name == "peername" else default
     request = make_mocked_request("GET", "/status", app=app, transport=transport)

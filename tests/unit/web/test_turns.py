@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from raftnode.web.routes import cluster
-from raftnode.web.slices import SLICE_S, Array, Object, Slices
+from raftnode.web.sliced_json import SLICE_S, JsonArray, JsonObject, LoopSlices
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import settings_in
 from tests.unit.web.large import BESIDE, TASKS, WAITING, large_node, turns
@@ -108,7 +108,7 @@ def busy(items: int) -> Iterator[int]:
 
 
 async def test_slices_of_many_requests_take_turns_and_leave_the_loop_one_between() -> None:
-    slices, order = Slices(), list[str]()
+    slices, order = LoopSlices(), list[str]()
 
     async def others() -> None:
         for _ in itertools.count():
@@ -131,9 +131,11 @@ async def test_slices_of_many_requests_take_turns_and_leave_the_loop_one_between
 
 
 async def test_an_answer_in_slices_is_the_same_json() -> None:
-    list_of_all = Array([1, "é", Array([None])])
-    value = Object([("Empty", Array([])), ("None", Object([])), ("List", list_of_all), ('"', Object([("a", {})]))])
-    response = await Slices().answer(value)
+    list_of_all = JsonArray([1, "é", JsonArray([None])])
+    value = JsonObject(
+        [("Empty", JsonArray([])), ("None", JsonObject([])), ("List", list_of_all), ('"', JsonObject([("a", {})]))]
+    )
+    response = await LoopSlices().answer(value)
     assert response.content_type == "application/json"
     body = b"".join([chunk async for chunk in response.body._value])  # type: ignore[union-attr]
     assert json.loads(body) == {"Empty": [], "None": {}, "List": [1, "é", [None]], '"': {"a": {}}}

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftnode.consensus import messages
-from raftnode.consensus.messages import Appended
+from raftnode.consensus.messages import AppendResponse
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import encode, scan
 from tests.unit.consensus.simulated import MemoryDisk, World
@@ -200,7 +200,7 @@ def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as
 
     monkeypatch.setattr(a.disk, "open", full)
     (other, _) = (node for node in world.nodes.values() if node is not a)
-    newer = Appended(term + 1, next_index=1, success=False, reset=False, stream=0)
+    newer = AppendResponse(term + 1, next_index=1, success=False, reset=False, stream=0)
     a.engine.receive(other.tag, messages.encode(newer))
     assert isinstance(a.engine.status.failure, JournalFailed)
     assert (a.engine.status.role, a.engine.status.leader, a.engine.status.elected_ns) == ("Follower", None, None)
@@ -258,13 +258,13 @@ def test_a_lost_snapshot_refuses_the_start() -> None:
 
 def test_a_vote_is_durable_when_it_is_stored_and_a_damaged_commit_hint_is_no_matter() -> None:
     disk = MemoryDisk()
-    files = SmallFiles(disk, HERE)
-    assert files.load_vote(first_start=True) == Vote()
-    files.store_vote(Vote(7, "B"))
+    files = HardStateFiles(disk, HERE)
+    assert files.load_vote(first_start=True) == HardState()
+    files.store_vote(HardState(7, "B"))
     files.store_commit(12)
     disk.files[HERE / "commit"].sync()
     disk.crash(Random(0))
-    assert files.load_vote(first_start=False) == Vote(7, "B")
+    assert files.load_vote(first_start=False) == HardState(7, "B")
     assert files.load_commit() == 12
     disk.files[HERE / "commit"].data[0] ^= 1
     assert files.load_commit() == 0

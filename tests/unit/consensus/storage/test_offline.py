@@ -11,7 +11,7 @@ from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, encode
 from raftnode.consensus.model import Peer, RaftConfig, StorageDamaged
 from raftnode.consensus.storage import offline
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.storage.hard_state import SmallFiles, Vote
+from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.offline import LastEntry
 from raftnode.consensus.storage.snapshot import WRITING, SnapshotStore
@@ -41,11 +41,11 @@ class Machine:
         pass
 
 
-def stopped(directory: Path, *, vote: Vote = Vote(term=3)) -> Path:  # noqa: B008
+def stopped(directory: Path, *, vote: HardState = HardState(term=3)) -> Path:  # noqa: B008
     """The directory of a node that knows that entry 3 of 5 was committed."""
     directory.mkdir()
     disk = SystemDisk()
-    files = SmallFiles(disk, directory)
+    files = HardStateFiles(disk, directory)
     files.store_vote(vote)
     files.load_peers(PEERS)
     files.store_commit(3)
@@ -112,7 +112,7 @@ def test_a_crash_right_after_it_is_in_place_leaves_the_new_beginning(
 
 
 def test_a_survivor_that_lost_what_it_had_acknowledged_is_refused(tmp_path: Path) -> None:
-    directory = stopped(tmp_path / "raft", vote=Vote(term=3, recover_to=9))
+    directory = stopped(tmp_path / "raft", vote=HardState(term=3, recover_to=9))
     with pytest.raises(StorageDamaged, match="Recover another survivor"):
         offline.replay(directory, Machine())
 

@@ -17,7 +17,15 @@ import trustme
 from raftnode.consensus.transport import handshake as greeting
 from raftnode.consensus.transport.connection import framed
 from raftnode.consensus.transport.entrance import GUESTS_MAX
-from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Announced, Door, Guard, Hello, NodeIdentity, judge
+from raftnode.consensus.transport.handshake import (
+    PROTOCOL_VERSION,
+    AnnouncedProcess,
+    Handshake,
+    HandshakeContext,
+    NodeIdentity,
+    PeerPolicy,
+    judge,
+)
 from raftnode.consensus.transport.links import Links, TransportConfig
 from raftnode.consensus.transport.tls import Tls, load_tls
 from raftnode.consensus.transport.transport import Transport
@@ -34,7 +42,9 @@ def identity(tag: str, **changes: Any) -> NodeIdentity:
 class End:
     """One transport and what it heard."""
 
-    def __init__(self, who: NodeIdentity, tls: Tls | None = None, guard: Guard = Guard(), **limits: Any) -> None:  # noqa: B008
+    def __init__(
+        self, who: NodeIdentity, tls: Tls | None = None, guard: PeerPolicy = PeerPolicy(), **limits: Any
+    ) -> None:  # noqa: B008
         self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard)
         self.tag = who.tag
         self.heard: list[tuple[str, bytes]] = []
@@ -176,7 +186,7 @@ async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting()
         asked.append(host)
         return False
 
-    a, b = End(identity("A")), End(identity("B"), guard=Guard(admits=admits))
+    a, b = End(identity("A")), End(identity("B"), guard=PeerPolicy(admits=admits))
     async with ends(a, b):
         reader, writer = await asyncio.open_connection(*b.address.split(":"))
         assert await reader.read() == b"" or reader.at_eof()
@@ -190,7 +200,7 @@ async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting()
 async def test_the_former_node_of_a_tag_is_refused_for_good_and_the_new_one_is_let_in() -> None:
     """Also when nobody has met the new one, and when the former one was connected before this node knew better."""
     ids = {"B": "node-B"}
-    a = End(identity("A"), guard=Guard(node_id_of=lambda tag: ids.get(tag, "")))
+    a = End(identity("A"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
     former, new = End(identity("B")), End(identity("B", node_id="second"))
     async with ends(a, former, new):
         former.knows(a, index=5)
@@ -207,7 +217,7 @@ async def test_the_former_node_of_a_tag_is_refused_for_good_and_the_new_one_is_l
 @pytest.mark.parametrize("index", [0, 5], ids=["it has applied nothing yet", "both lost what they had applied"])
 async def test_a_node_that_joined_outlives_the_refusal_of_one_that_has_yet_to_hear_of_it(index: int) -> None:
     ids = {"B": "node-B"}
-    behind = End(identity("C"), guard=Guard(node_id_of=lambda tag: ids.get(tag, "")))
+    behind = End(identity("C"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
     new = End(identity("B", node_id="second"))
     async with ends(behind, new):
         behind.knows(new, index=5)
@@ -242,32 +252,32 @@ async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -
     ],
 )
 def test_whoever_is_not_exactly_who_he_should_be_is_refused_with_the_reason(changes: dict[str, Any], code: str) -> None:
-    met = Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4)
-    own = Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
+    met = Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4)
+    own = Handshake(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
     fields = {name: getattr(met, name) for name in met.__struct_fields__}
-    door = Door(own, {"B": met}, {"B"}, announced=Announced("node-B", 3, 7))
-    assert judge(met, door) is None
-    assert judge(Hello(**(fields | {"boot": 4, "nonce": 99})), door) is None
-    refusal = judge(Hello(**(fields | changes)), door)
+    context = HandshakeContext(own, {"B": met}, {"B"}, announced=AnnouncedProcess("node-B", 3, 7))
+    assert judge(met, context) is None
+    assert judge(Handshake(**(fields | {"boot": 4, "nonce": 99})), context) is None
+    refusal = judge(Handshake(**(fields | changes)), context)
     assert refusal is not None
     assert (refusal.code, refusal.membership_index) == (code, 4)
     assert refusal.text.endswith(".")
 
 
 def test_an_unknown_node_is_let_in_if_it_knows_a_newer_membership() -> None:
-    own = Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
-    assert judge(Hello(PROTOCOL_VERSION, "c", "F", "node-F", 1, 1, 5), Door(own, {}, {"B"})) is None
+    own = Handshake(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4)
+    assert judge(Handshake(PROTOCOL_VERSION, "c", "F", "node-F", 1, 1, 5), HandshakeContext(own, {}, {"B"})) is None
 
 
 def test_a_node_that_is_behind_lets_in_whoever_took_a_tag_by_a_membership_it_has_yet_to_learn_of() -> None:
     """It may be the leader, from whom alone this node can learn (found by simulation)."""
     own, former = (
-        Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
-        Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 3, 4),
+        Handshake(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
+        Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 3, 3, 4),
     )
-    door = Door(own, {"B": former}, {"B"}, node_id="node-B")
-    assert judge(Hello(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 5), door) is None
-    refusal = judge(Hello(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 4), door)
+    context = HandshakeContext(own, {"B": former}, {"B"}, node_id="node-B")
+    assert judge(Handshake(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 5), context) is None
+    refusal = judge(Handshake(PROTOCOL_VERSION, "c", "B", "another", 1, 1, 4), context)
     assert refusal is not None
     assert refusal.code == "node"
 
@@ -291,22 +301,24 @@ def test_of_two_processes_of_a_node_the_record_decides_and_until_it_does_the_one
     changes: dict[str, Any], announced: tuple[str, int, int] | None, code: str | None
 ) -> None:
     own, met = (
-        Hello(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
-        Hello(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4),
+        Handshake(PROTOCOL_VERSION, "c", "A", "node-A", 1, 1, 4),
+        Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 3, 7, 4),
     )
-    speaker = Hello(**({name: getattr(met, name) for name in met.__struct_fields__} | changes))
-    door = Door(own, {"B": met}, {"B"}, announced=Announced(*announced) if announced else None, connected={"B"})
-    refusal = judge(speaker, door)
+    speaker = Handshake(**({name: getattr(met, name) for name in met.__struct_fields__} | changes))
+    context = HandshakeContext(
+        own, {"B": met}, {"B"}, announced=AnnouncedProcess(*announced) if announced else None, connected={"B"}
+    )
+    refusal = judge(speaker, context)
     assert (refusal and refusal.code) == code
-    gone = judge(speaker, replace(door, connected=()))
+    gone = judge(speaker, replace(context, connected=()))
     assert (gone and gone.code) == (code if code == "incarnation" else None), (
         "whoever is not there any more does not count"
     )
 
 
 async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_record_knows_the_first() -> None:
-    announced: dict[str, Announced] = {}
-    a = End(identity("A"), guard=Guard(announced=announced.get))
+    announced: dict[str, AnnouncedProcess] = {}
+    a = End(identity("A"), guard=PeerPolicy(announced=announced.get))
     b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
     async with ends(a, b, copy):
         a.knows(b)
@@ -315,7 +327,7 @@ async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_recor
         copy.knows(a)
         await until(lambda: "has yet to hear which of the two" in copy.transport.complaint("A"))
         assert (a.impostors, copy.impostors) == ([], [])
-        announced["B"] = Announced("node-B", 2, 1)
+        announced["B"] = AnnouncedProcess("node-B", 2, 1)
         await until(lambda: a.impostors != [] and copy.impostors != [])
         assert "this one is start 2 of the same: the directory was copied" in copy.impostors[0][1]
         assert a.is_up(b)
@@ -323,14 +335,14 @@ async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_recor
 
 async def test_a_process_that_the_record_has_gone_past_is_let_go_and_told() -> None:
     """Also one that was let in before: each node may have met another of the two."""
-    announced: dict[str, Announced] = {}
-    a = End(identity("A"), guard=Guard(announced=announced.get))
+    announced: dict[str, AnnouncedProcess] = {}
+    a = End(identity("A"), guard=PeerPolicy(announced=announced.get))
     b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
     async with ends(a, b, copy):
         a.knows(copy)
         copy.knows(a)
         await until(lambda: a.is_up(copy))
-        announced["B"] = Announced("node-B", 2, 1)
+        announced["B"] = AnnouncedProcess("node-B", 2, 1)
         a.transport.check_announced()
         b.knows(a)
         await until(lambda: copy.impostors != [])
@@ -339,15 +351,20 @@ async def test_a_process_that_the_record_has_gone_past_is_let_go_and_told() -> N
 
 
 async def test_a_process_that_finds_another_one_in_its_own_record_says_so() -> None:
-    announced: dict[str, Announced] = {}
-    b = End(identity("B", boot=2), guard=Guard(announced=announced.get))
+    announced: dict[str, AnnouncedProcess] = {}
+    b = End(identity("B", boot=2), guard=PeerPolicy(announced=announced.get))
     async with ends(b):
-        for known in (None, Announced("node-B", 1, 9), Announced("node-B", 2, 1), Announced("another", 7, 7)):
+        for known in (
+            None,
+            AnnouncedProcess("node-B", 1, 9),
+            AnnouncedProcess("node-B", 2, 1),
+            AnnouncedProcess("another", 7, 7),
+        ):
             if known is not None:
                 announced["B"] = known
             b.transport.check_announced()
         assert b.impostors == []
-        announced["B"] = Announced("node-B", 3, 4)
+        announced["B"] = AnnouncedProcess("node-B", 3, 4)
         b.transport.check_announced()
         assert [(tag, "since start 3" in text) for tag, text in b.impostors] == [("B", True)]
 
@@ -387,7 +404,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
         stalled, _ = await loop.sock_accept(listener)
         stalled.setblocking(False)
         await loop.sock_recv(stalled, 10_000)
-        frame = greeting.encode(Hello(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
+        frame = greeting.encode(Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
         await loop.sock_sendall(stalled, framed(frame))
         await until(lambda: a.transport.connected_tags() == {"B"})
         for _ in range(1_000):
@@ -436,7 +453,7 @@ async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
 async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection as a node of that tag that has applied the membership of that index."""
     reader, writer = await asyncio.open_connection("127.0.0.1", end.transport.port)
-    writer.write(framed(greeting.encode(Hello(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
+    writer.write(framed(greeting.encode(Handshake(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
     return reader, writer
 
 

@@ -11,25 +11,25 @@ import pytest
 
 from raftnode.documents.errors import ReplicationRefused
 from raftnode.documents.replication import sender as replication
-from raftnode.documents.replication.sender import Destination, Replication, decode, encode
-from raftnode.documents.store.model import Stretch
+from raftnode.documents.replication.sender import Destination, DocumentSender, decode, encode
+from raftnode.documents.store.model import ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from tests.unit.documents.conftest import Opener, Receiver, content, receiving, stretch_of, until
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[Http]:
-    async with Http() as client:
+async def http() -> AsyncIterator[HttpClient]:
+    async with HttpClient() as client:
         yield client
 
 
 @asynccontextmanager
 async def sending(
-    source: DocumentStore, to: Receiver, http: Http, documents_max: int = 1024
-) -> AsyncIterator[Replication]:
+    source: DocumentStore, to: Receiver, http: HttpClient, documents_max: int = 1024
+) -> AsyncIterator[DocumentSender]:
     destination = Destination(to.store.tag, to.url, "North wind")
-    sender = Replication(source, destination, http, batch_documents_max=documents_max, heard=source.heard_of)
+    sender = DocumentSender(source, destination, http, batch_documents_max=documents_max, heard=source.heard_of)
     task = asyncio.create_task(sender.run())
     try:
         yield sender
@@ -40,7 +40,7 @@ async def sending(
 
 
 async def test_documents_and_deletions_arrive_and_a_new_sender_goes_on_where_the_last_one_ended(
-    opened: Opener, http: Http
+    opened: Opener, http: HttpClient
 ) -> None:
     a, b = await opened("A"), await opened("B")
     for n in range(25):
@@ -59,7 +59,7 @@ async def test_documents_and_deletions_arrive_and_a_new_sender_goes_on_where_the
 
 
 async def test_a_sender_that_has_nothing_to_tell_does_not_wake(
-    opened: Opener, http: Http, monkeypatch: pytest.MonkeyPatch
+    opened: Opener, http: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await opened("A"), await opened("B")
     waits: list[float | None] = []
@@ -76,7 +76,7 @@ async def test_a_sender_that_has_nothing_to_tell_does_not_wake(
         await until(lambda: b.last_etag == 1 and waits[-1:] == [None])
 
 
-async def test_three_nodes_come_to_the_same_and_nobody_is_sent_its_own(opened: Opener, http: Http) -> None:
+async def test_three_nodes_come_to_the_same_and_nobody_is_sent_its_own(opened: Opener, http: HttpClient) -> None:
     stores = [await opened(tag) for tag in "ABC"]
     async with AsyncExitStack() as stack:
         receivers = [await stack.enter_async_context(receiving(store)) for store in stores]
@@ -97,7 +97,9 @@ async def test_three_nodes_come_to_the_same_and_nobody_is_sent_its_own(opened: O
             assert not [d.id for d in receiver.documents if d.id.startswith(f"{store.tag}/")]
 
 
-async def test_what_all_have_heard_is_not_relayed(opened: Opener, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_all_have_heard_is_not_relayed(
+    opened: Opener, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replication, "RELAY_DELAY_S", 1.0)
     stores = [await opened(tag) for tag in "ABC"]
     async with AsyncExitStack() as stack:
@@ -114,7 +116,7 @@ async def test_what_all_have_heard_is_not_relayed(opened: Opener, http: Http, mo
         assert [[d.id for d in receiver.documents] for receiver in receivers] == [[], ["x"], ["x"]]
 
 
-async def test_with_the_way_between_two_cut_the_third_relays(opened: Opener, http: Http) -> None:
+async def test_with_the_way_between_two_cut_the_third_relays(opened: Opener, http: HttpClient) -> None:
     a, b, c = [await opened(tag) for tag in "ABC"]
     async with receiving(b) as rb, receiving(c) as rc, sending(a, rb, http), sending(b, rc, http):
         put = await a.put("x", {})
@@ -122,7 +124,7 @@ async def test_with_the_way_between_two_cut_the_third_relays(opened: Opener, htt
         assert await content(c) == await content(a)
 
 
-async def test_a_destination_that_fails_is_shown_and_tried_again(opened: Opener, http: Http) -> None:
+async def test_a_destination_that_fails_is_shown_and_tried_again(opened: Opener, http: HttpClient) -> None:
     a, b = await opened("A"), await opened("B")
     async with receiving(b) as receiver:
         receiver.broken = '{"Type": "Raven.Client.Exceptions.Sleepy", "Message": "not today"}'
@@ -135,14 +137,14 @@ async def test_a_destination_that_fails_is_shown_and_tried_again(opened: Opener,
             await until(lambda: sender.status.last_sent_etag == 1)
             assert sender.status.error == ""
         url = receiver.url
-    gone = Replication(a, Destination("B", url, "x"), http)
+    gone = DocumentSender(a, Destination("B", url, "x"), http)
     task = asyncio.create_task(gone.run())
     await until(lambda: "cannot be reached" in gone.status.error)
     task.cancel()
     await asyncio.wait([task])
 
 
-async def test_a_destination_made_anew_is_filled_anew(opened: Opener, http: Http) -> None:
+async def test_a_destination_made_anew_is_filled_anew(opened: Opener, http: HttpClient) -> None:
     a, b = await opened("A"), await opened("B")
     async with receiving(b) as receiver, sending(a, receiver, http) as sender:
         await a.put("x", {})
@@ -153,7 +155,7 @@ async def test_a_destination_made_anew_is_filled_anew(opened: Opener, http: Http
         assert await content(anew) == await content(a)
 
 
-async def test_replicating_to_oneself_and_from_an_older_copy_is_told(opened: Opener, http: Http) -> None:
+async def test_replicating_to_oneself_and_from_an_older_copy_is_told(opened: Opener, http: HttpClient) -> None:
     a, b = await opened("A"), await opened("B")
     async with receiving(a) as receiver, sending(a, receiver, http) as sender:
         await until(lambda: "this very database" in sender.status.error)
@@ -165,7 +167,7 @@ async def test_replicating_to_oneself_and_from_an_older_copy_is_told(opened: Ope
 
 
 async def test_an_answer_that_is_none_of_ours_is_told(
-    opened: Opener, http: Http, monkeypatch: pytest.MonkeyPatch
+    opened: Opener, http: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = await opened("A"), await opened("B")
     async with receiving(b) as receiver:
@@ -179,7 +181,7 @@ async def test_an_answer_that_is_none_of_ours_is_told(
                 await until(lambda: "cannot be read" in sender.status.error)
 
 
-async def test_a_store_that_is_closed_under_its_sender_is_told(opened: Opener, http: Http) -> None:
+async def test_a_store_that_is_closed_under_its_sender_is_told(opened: Opener, http: HttpClient) -> None:
     a, b = await opened("A"), await opened("B")
     async with receiving(b) as receiver, sending(a, receiver, http) as sender:
         await until(lambda: sender.status.at)
@@ -190,9 +192,9 @@ async def test_a_store_that_is_closed_under_its_sender_is_told(opened: Opener, h
 @pytest.mark.parametrize("text", ["short", "long " * 10_000])
 async def test_a_batch_travels_unchanged_and_large_ones_are_compressed(store: DocumentStore, text: str) -> None:
     await store.put("x", {"text": text})
-    stretch = await stretch_of(store, 0)
-    payload = encode(stretch)
-    assert decode(payload) == stretch
+    replication_batch = await stretch_of(store, 0)
+    payload = encode(replication_batch)
+    assert decode(payload) == replication_batch
     assert (len(payload) < len(text)) == (text != "short")
 
 
@@ -211,7 +213,7 @@ def _packed(**change: object) -> bytes:
         b"\x00\xc1",
         b"\x00" + msgpack.packb({"source": 1}),
         b"\x01not deflated",
-        encode(Stretch("s" * 22, 0, 1, "", ()))[:-2],
+        encode(ReplicationBatch("s" * 22, 0, 1, "", ()))[:-2],
         _packed(source="short"),
         _packed(knowledge="?"),
         _packed(after_etag=2),
@@ -227,11 +229,11 @@ def test_a_batch_that_is_none_is_refused(payload: bytes) -> None:
 
 
 def test_a_good_batch_is_taken() -> None:
-    assert decode(_packed()) == Stretch("s" * 22, 0, 1, "", ())
+    assert decode(_packed()) == ReplicationBatch("s" * 22, 0, 1, "", ())
 
 
 def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = encode(Stretch("s" * 22, 0, 1, "", (), "x" * 1_000_000))
+    bomb = encode(ReplicationBatch("s" * 22, 0, 1, "", (), "x" * 1_000_000))
     monkeypatch.setattr(replication, "BODY_BYTES_MAX", 1000)
     with pytest.raises(ReplicationRefused, match="more than 1000 bytes"):
         decode(bomb)

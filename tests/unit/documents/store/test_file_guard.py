@@ -8,9 +8,9 @@ import pytest
 from immutables import Map
 
 from raftnode.documents.errors import StoreDamaged
-from raftnode.documents.store.model import Put
+from raftnode.documents.store.model import PutDocument
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from tests.unit.documents.conftest import until
 from tests.unit.documents.test_databases import Cluster, database, loaded, running
 
@@ -19,7 +19,7 @@ PAGE_BYTES = 4096
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with Http() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
         cluster.set(database(), database("Other"))
         await until(lambda: loaded(cluster) == ["northwind", "other"])
         yield cluster
@@ -98,12 +98,12 @@ async def test_damage_that_a_read_meets_makes_the_copy_faulted(cluster: Cluster)
         await cluster.databases.store("Northwind")
 
 
-def _puts(n: int) -> list[Put]:
-    return [Put(id=f"d/{n}", document={"text": "x" * 500})]
+def _puts(n: int) -> list[PutDocument]:
+    return [PutDocument(id=f"d/{n}", document={"text": "x" * 500})]
 
 
 async def test_a_file_that_is_gone_at_the_start_is_not_taken_for_a_new_database(tmp_path: Path) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         async with running(Cluster(tmp_path, http)) as before:
             before.set(database())
             await (await before.databases.store("Northwind")).put("x", {})

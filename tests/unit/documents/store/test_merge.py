@@ -6,8 +6,8 @@ import pytest
 from raftnode.documents import change_vector as cv
 from raftnode.documents.errors import ReplicationRefused
 from raftnode.documents.store import writes
-from raftnode.documents.store.cleaning import Passed
-from raftnode.documents.store.model import Document, Stretch
+from raftnode.documents.store.cleaning import ConsumedUpTo
+from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 from tests.unit.documents.conftest import Opener, content, exchange, stretch_of
 
@@ -19,13 +19,13 @@ async def test_what_one_writes_the_other_holds_and_a_repeat_changes_nothing(open
     await a.put("x", {"n": 1}, collection="Orders")
     await a.put("y", {"n": 2})
     await a.delete("y")
-    stretch = await stretch_of(a, 0)
-    assert await b.merge(stretch) == 3
+    replication_batch = await stretch_of(a, 0)
+    assert await b.merge(replication_batch) == 3
     assert await content(b) == await content(a)
     assert b.change_vector == a.change_vector
     assert await b.accepted_from(a.database_id) == 3
     before = await b.stats()
-    assert await b.merge(stretch) == 3
+    assert await b.merge(replication_batch) == 3
     assert await b.stats() == before
 
 
@@ -97,10 +97,10 @@ async def test_a_deletion_reaches_the_others_and_does_not_come_back_when_its_tom
     await b.delete("x")
     await exchange(a, b)
     assert await a.get(["x"]) == [None]
-    assert await a.purge_tombstones(Passed(EVERYBODY)) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     assert (await a.stats()).tombstones == 0
     await a.merge(await stretch_of(b, 0))
-    assert await b.purge_tombstones(Passed(EVERYBODY)) == 1
+    assert await b.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     await b.merge(late)
     assert await content(b) == {}
 
@@ -111,7 +111,7 @@ async def test_a_document_made_again_beats_the_tombstone_that_another_node_still
     await a.delete("x")
     await exchange(a, b)
     tombstone = (await stretch_of(b, 0)).documents[0]
-    assert await a.purge_tombstones(Passed(EVERYBODY)) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     a._writer._clock = lambda: 0  # A's wall clock goes back to 1970.
     again = await a.put("x", {"n": 2})
     assert again.last_modified > tombstone.last_modified
@@ -125,7 +125,7 @@ async def test_a_node_filled_without_a_tombstone_still_beats_it(opened: Opener) 
     await a.put("x", {"n": 1})
     await a.delete("x")
     await exchange(a, b)
-    assert await a.purge_tombstones(Passed(EVERYBODY)) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     await c.merge(await stretch_of(a, 0))
     c._writer._clock = lambda: 0
     again = await c.put("x", {"n": 2})
@@ -145,7 +145,7 @@ async def test_a_tombstone_that_came_ahead_of_its_place_stays_until_it_is_counte
     ahead = await stretch_of(a, 0, limit=1)
     assert ahead.documents[0].deleted
     await c.merge(msgspec.structs.replace(ahead, last_etag=1, knowledge=cv.dot("A", 1, a.database_id)))
-    assert await c.purge_tombstones(Passed(EVERYBODY)) == 0, "nothing else keeps the second version out"
+    assert await c.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 0, "nothing else keeps the second version out"
     await c.merge(late)
     assert await c.get(["x"]) == [None]
 
@@ -155,12 +155,12 @@ async def test_tombstones_wait_for_everybody(opened: Opener) -> None:
     for n in range(3):
         await a.put(f"d/{n}", {})
         await a.delete(f"d/{n}")
-    assert await a.purge_tombstones(Passed(1)) == 0
-    assert await a.purge_tombstones(Passed(2)) == 1
-    assert await a.purge_tombstones(Passed(6, ((0, ""),))) == 0
-    assert await a.purge_tombstones(Passed(6, ((4, ""),))) == 1
-    assert await a.purge_tombstones(Passed(6, ((4, ""), (0, a.change_vector)))) == 0
-    assert await a.purge_tombstones(Passed(6, ((0, a.change_vector),))) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(1)) == 0
+    assert await a.purge_tombstones(ConsumedUpTo(2)) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(6, ((0, ""),))) == 0
+    assert await a.purge_tombstones(ConsumedUpTo(6, ((4, ""),))) == 1
+    assert await a.purge_tombstones(ConsumedUpTo(6, ((4, ""), (0, a.change_vector)))) == 0
+    assert await a.purge_tombstones(ConsumedUpTo(6, ((0, a.change_vector),))) == 1
     assert (await a.stats()).tombstones == 0
     assert (await a.put("e", {})).etag == 7
 
@@ -172,11 +172,11 @@ async def test_the_log_of_old_places_is_thinned(opened: Opener, monkeypatch: pyt
         await a.put("hot", {"n": n})
         await a.put(f"d/{n}", {})
     assert [d.id for d in (await a.after(0, limit=1, bytes_max=1)).items] == ["hot"]
-    await a.purge_tombstones(Passed(40))
+    await a.purge_tombstones(ConsumedUpTo(40))
     assert [d.id for d in (await a.after(0, limit=1, bytes_max=1)).items] == ["hot"], "not worth it yet"
     for n in range(40):
         await a.put("hot", {"n": n})
-    await a.purge_tombstones(Passed(80))
+    await a.purge_tombstones(ConsumedUpTo(80))
     first = await a.after(0, limit=1, bytes_max=1)
     assert [d.id for d in first.items] == ["d/0"]
     assert first.change_vector == "", "what stood before is not known any more"
@@ -218,7 +218,7 @@ async def test_a_batch_is_limited_by_documents_and_bytes_and_collections(store: 
 
 async def test_a_database_does_not_take_in_itself(store: DocumentStore) -> None:
     with pytest.raises(ReplicationRefused, match="cannot replicate to itself"):
-        await store.merge(Stretch(store.database_id, 0, 1, "", ()))
+        await store.merge(ReplicationBatch(store.database_id, 0, 1, "", ()))
 
 
 @pytest.mark.parametrize("in_knowledge", [True, False])
@@ -226,9 +226,11 @@ async def test_a_file_that_was_replaced_by_an_older_copy_is_found_out(opened: Op
     a, b = await opened("A"), await opened("B")
     lost = cv.dot("A", 900, a.database_id)
     item = Document("x", "@empty", b"{}", 1, lost, "2026-01-01T00:00:00.0000000Z", origin=lost)
-    stretch = Stretch(b.database_id, 0, 1, lost if in_knowledge else "", () if in_knowledge else (item,))
+    replication_batch = ReplicationBatch(
+        b.database_id, 0, 1, lost if in_knowledge else "", () if in_knowledge else (item,)
+    )
     with pytest.raises(ReplicationRefused, match="replaced by an older copy"):
-        await a.merge(stretch)
+        await a.merge(replication_batch)
     assert await a.accepted_from(b.database_id) == 0
 
 
@@ -242,8 +244,8 @@ async def test_a_malformed_document_is_refused_and_the_whole_batch_with_it(
     a, b = await opened("A"), await opened("B")
     await a.put("x", {})
     await a.put("y", {})
-    stretch = await stretch_of(a, 0)
-    bad = msgspec.structs.replace(stretch.documents[1], **change)
+    replication_batch = await stretch_of(a, 0)
+    bad = msgspec.structs.replace(replication_batch.documents[1], **change)
     with pytest.raises(ReplicationRefused, match="malformed"):
-        await b.merge(msgspec.structs.replace(stretch, documents=(stretch.documents[0], bad)))
+        await b.merge(msgspec.structs.replace(replication_batch, documents=(replication_batch.documents[0], bad)))
     assert await content(b) == {}

@@ -7,7 +7,7 @@ import pytest
 
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, StoreBusy, StoreClosed, StoreFailed
 from raftnode.documents.store import body, commit, writes
-from raftnode.documents.store.model import Delete, Put
+from raftnode.documents.store.model import DeleteDocument, PutDocument
 from raftnode.documents.store.store import DocumentStore
 from tests.unit.documents.conftest import Opener
 
@@ -138,10 +138,18 @@ async def test_the_expected_change_vector_is_checked(store: DocumentStore) -> No
 async def test_a_batch_is_all_or_nothing(store: DocumentStore) -> None:
     await store.put("kept", {})
     with pytest.raises(ConcurrencyViolation):
-        await store.batch([Put(id="a", document={}), Delete(id="kept"), Put(id="b", document={}, expected="A:1-x")])
+        await store.batch(
+            [
+                PutDocument(id="a", document={}),
+                DeleteDocument(id="kept"),
+                PutDocument(id="b", document={}, expected="A:1-x"),
+            ]
+        )
     stats = await store.stats()
     assert (stats.documents, stats.tombstones, stats.last_etag) == (1, 0, 1)
-    results = await store.batch([Put(id="a", document={}), Delete(id="kept"), Delete(id="never")])
+    results = await store.batch(
+        [PutDocument(id="a", document={}), DeleteDocument(id="kept"), DeleteDocument(id="never")]
+    )
     assert [result and result.deleted for result in results] == [False, True, None]
 
 

@@ -119,7 +119,7 @@ def test_a_suspended_observer_decides_nothing() -> None:
     cluster.do(cluster.claim("B", "t"))
     cluster.do(SuspendObserver(suspended=True))
     verdict = decide(cluster.record, facts(silent("B"), C))
-    assert (verdict.topologies, verdict.voids, verdict.said) == ((), (), ())
+    assert (verdict.topologies, verdict.voids, verdict.sentences) == ((), (), ())
 
 
 def test_a_member_that_is_short_of_a_resource_moves_to_rehab_and_is_back_when_it_is_not() -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from observer.rules.decide import decide
 from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, SetTaskState
-from raftnode.record.model import Traits
+from raftnode.record.model import KindTraits
 from raftnode.record.ownership import task_key
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, sentences, silent, well
 from tests.unit.record.build import KIND, Cluster
@@ -19,7 +19,7 @@ def sticky(grace_min: int = 30) -> Cluster:
     """B holds a task that stays with its holder; another one is held by A, a third by nobody."""
     cluster = group("A", "B", "C")
     for name, mentor in (("backup", "B"), ("other", "A"), ("new", None)):
-        traits = Traits(sticky=True, grace_min=grace_min)
+        traits = KindTraits(sticky=True, grace_min=grace_min)
         cluster.task(name, mentor=mentor, traits=traits)
         if mentor is not None:
             cluster.do(cluster.claim(mentor, name))
@@ -39,7 +39,7 @@ def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
     assert cluster.placed("backup").rule == "StickyHolder"
     almost = decide(cluster.record, seen(silent("B"), later_ms=30 * MIN_MS - 1))
     assert almost.graces == ()
-    [waits] = [said for said in almost.said if said.key]
+    [waits] = [sentences for sentences in almost.sentences if sentences.key]
     assert waits.message == f"{KIND} 'backup' stays with B in Rehab for 30 min before another node takes it."
     verdict = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
     ended = f"{KIND} 'backup' leaves B, which has been in Rehab for 1800000 ms (grace 1800000 ms)."

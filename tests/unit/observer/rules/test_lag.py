@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from observer.rules.decide import decide
 from observer.rules.facts import DatabaseReport, Facts, NodeFacts
-from raftnode.record.model import Stamp
+from raftnode.record.model import TopologyStamp
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, R_MS, commit, facts, group, report, sentences, well
 
 ONE = replace(LIMITS, distance_max=1)
@@ -67,9 +67,9 @@ def test_of_members_that_all_lack_something_the_foremost_stays() -> None:
 def test_nothing_is_judged_before_the_leader_and_the_topology_have_stood_for_a_while() -> None:
     a = node("A", 2, B=0, C=0)
     assert not decide(group().record, apart(a, B, C, void_allowed=False)).topologies
-    young = group(stamp=Stamp(leaders_ticks=NOW_MS - R_MS + 1))
+    young = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - R_MS + 1))
     assert not decide(young.record, apart(a, B, C)).topologies
-    old = group(stamp=Stamp(leaders_ticks=NOW_MS - R_MS))
+    old = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - R_MS))
     assert decide(old.record, apart(a, B, C)).topologies
 
 

@@ -6,7 +6,7 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
-from observer.rules.case import Case
+from observer.rules.database_view import DatabaseView
 from observer.rules.decide import decide
 from observer.rules.facts import NS_PER_MS, Facts, NodeFacts
 from observer.rules.promote import HOLD_DOWN_MS_MAX, hold_down_ms, readiness_of
@@ -49,7 +49,7 @@ def around(*nodes: NodeFacts, **fields: Any) -> Facts:
 
 
 def verdict_on(cluster: Cluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
-    readiness = readiness_of(Case(record=cluster.record, database=cluster.database(), facts=seen), tag)
+    readiness = readiness_of(DatabaseView(record=cluster.record, database=cluster.database(), facts=seen), tag)
     return readiness.ready, readiness.status
 
 
@@ -97,8 +97,8 @@ def test_one_node_is_promoted_an_iteration_and_promotables_come_first() -> None:
 )
 def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[int, ...], wait_ms: int) -> None:
     cluster = rehab(*demoted_ago_ms)
-    case = Case(record=cluster.record, database=cluster.database(), facts=around())
-    assert hold_down_ms(case, "B")[0] == wait_ms
+    view = DatabaseView(record=cluster.record, database=cluster.database(), facts=around())
+    assert hold_down_ms(view, "B")[0] == wait_ms
     assert verdict_on(cluster, around(well("B", good_ms=wait_ms - 1))) == (False, "Ok")
     assert verdict_on(cluster, around(well("B", good_ms=wait_ms))) == (True, "Ok")
 
@@ -225,8 +225,8 @@ def test_a_node_that_comes_and_goes_waits_longer_each_time() -> None:
     for _ in range(4):
         commit(cluster, around(silent("B"), now_ms=now_ms))
         assert cluster.database().topology.rehabs == ("B",)
-        case = Case(record=cluster.record, database=cluster.database(), facts=around(now_ms=now_ms))
-        waits.append(hold_down_ms(case, "B")[0])
+        view = DatabaseView(record=cluster.record, database=cluster.database(), facts=around(now_ms=now_ms))
+        waits.append(hold_down_ms(view, "B")[0])
         now_ms += waits[-1]
         assert not decide(cluster.record, around(well("B", good_ms=waits[-1] - 1), now_ms=now_ms)).topologies
         commit(cluster, around(well("B", good_ms=waits[-1]), now_ms=now_ms))

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from observer.rules.decide import decide
-from observer.rules.facts import Facts, Holder
+from observer.rules.facts import ClaimHolder, Facts
 from raftnode.record.commands import (
     AddNode,
     ConfirmDeletion,
@@ -72,14 +72,14 @@ def test_claims_of_a_removed_node_are_void_once_it_is_silent_and_not_before() ->
     assert epochs(cluster, facts(C)) == [], "nothing is known of it"
 
 
-FORMER = frozenset({Holder("B", 1, NONCE)})
+FORMER = frozenset({ClaimHolder("B", 1, NONCE)})
 
 
 def test_claims_of_a_nodes_former_process_are_void_once_that_is_over_though_the_node_is_heard() -> None:
     cluster, epoch = held()
     assert cluster.announce("B", boot=2, nonce=8).error is None
     assert epochs(cluster, facts(well("B"), C)) == []
-    assert epochs(cluster, facts(well("B"), C, over=frozenset({Holder("B", 2, 8)}))) == [], "of that process alone"
+    assert epochs(cluster, facts(well("B"), C, over=frozenset({ClaimHolder("B", 2, 8)}))) == [], "of that process alone"
     verdict = commit(cluster, facts(well("B"), C, over=FORMER))
     assert [end.epoch for end in verdict.voids] == [epoch]
     assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(verdict)
@@ -136,7 +136,7 @@ def test_claims_of_disabled_and_deleted_databases_are_void_too() -> None:
         cluster.do(ConfirmDeletion(name="Northwind", tag=tag))
     verdict = decide(cluster.record, facts(silent("B"), C))
     assert [end.epoch for end in verdict.voids] == [epoch]
-    assert verdict.said[0].database == "northwind"
+    assert verdict.sentences[0].database == "northwind"
 
 
 def test_claims_of_dead_members_are_void_though_nobody_is_demoted() -> None:
@@ -155,10 +155,10 @@ def test_many_voids_of_one_node_are_one_sentence() -> None:
         cluster.do(cluster.claim("B", f"t{i:02}"))
     verdict = decide(cluster.record, facts(silent("B"), C))
     assert len(verdict.voids) == 13
-    (said,) = [s for s in verdict.said if "void" in s.message]
-    assert "t00" in said.message
-    assert "t09" in said.message
-    assert "and 3 more; B has not" in said.message
+    (sentences,) = [s for s in verdict.sentences if "void" in s.message]
+    assert "t00" in sentences.message
+    assert "t09" in sentences.message
+    assert "and 3 more; B has not" in sentences.message
 
 
 def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> None:

@@ -11,13 +11,13 @@ from msgspec.structs import replace
 
 from raftnode.documents.store.model import Document
 from raftnode.scripting.javascript import ScriptEnded, ScriptError, ScriptLimits
-from raftnode.scripting.sandbox import Engines, Sandbox
-from tasks.etl.transform import Loaded, Transform, targets
+from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
+from tasks.etl.transform import Transform, TransformedDocument, targets
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    engines = Engines(ScriptLimits(time_ms_max=1_000), 1)
+    engines = ScriptWorkers(ScriptLimits(time_ms_max=1_000), 1)
     yield Sandbox(engines)
     await engines.close()
 
@@ -33,7 +33,7 @@ def document(id: str = "orders/1-A", **fields: Any) -> Document:
     )
 
 
-async def run(sandbox: Sandbox, script: str, *documents: Document) -> list[Loaded]:
+async def run(sandbox: Sandbox, script: str, *documents: Document) -> list[TransformedDocument]:
     return await Transform("My orders", script).apply(sandbox, documents or [document()])
 
 
@@ -52,7 +52,7 @@ async def test_a_document_becomes_rows_of_several_tables(sandbox: Sandbox) -> No
     """
     order = document(Company="c", Lines=[{"Product": "p1"}, {"Product": "p2"}])
     assert await run(sandbox, script, order) == [
-        Loaded(
+        TransformedDocument(
             rows=[
                 ("Orders", {"Company": "c", "Count": 2}),
                 ("Lines", {"Order": "orders/1-A", "Product": "p1"}),
@@ -124,7 +124,7 @@ async def test_a_document_whose_script_throws_fails_alone(sandbox: Sandbox, scri
     good, bad = await run(
         sandbox, f"if (this.good) loadToT({{x: 1}}); else {{ {script} }}", document(good=1), document()
     )
-    assert good == Loaded(rows=[("T", {"x": 1})])
+    assert good == TransformedDocument(rows=[("T", {"x": 1})])
     assert bad.rows == []
     assert error in str(bad.error)
 
@@ -133,7 +133,7 @@ async def test_the_transforms_of_one_sandbox_do_not_get_in_each_others_way(sandb
     first, second = Transform("first", "loadToT({n: 1, id: id(this)})"), Transform("second", "loadToU({n: 2})")
     for _ in range(2):
         for transform, row in ((first, ("T", {"n": 1, "id": "a/1"})), (second, ("U", {"n": 2}))):
-            assert await transform.apply(sandbox, [document("a/1")]) == [Loaded(rows=[row])]
+            assert await transform.apply(sandbox, [document("a/1")]) == [TransformedDocument(rows=[row])]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ async def test_a_script_that_bends_the_language_harms_itself_at_most(sandbox: Sa
         (loaded,) = await transform.apply(sandbox, [document()])
         assert loaded.rows == [("T", {"a": 1})] or "cannot be read" in str(loaded.error)
     await sandbox.close()
-    assert await run(sandbox, "loadToT({a: 1})") == [Loaded(rows=[("T", {"a": 1})])]
+    assert await run(sandbox, "loadToT({a: 1})") == [TransformedDocument(rows=[("T", {"a": 1})])]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_the_same_document_gives_the_same_rows_whatever_came_before(sandbo
 )
 async def test_a_number_keeps_its_digits(sandbox: Sandbox, number: str, script: str, loaded: Any) -> None:
     (result,) = await run(sandbox, script, replace(document(), body=b'{"v": %s, "t": "\\"1e400"}' % number.encode()))
-    assert result == Loaded(rows=[("T", {"v": loaded})])
+    assert result == TransformedDocument(rows=[("T", {"v": loaded})])
     assert type(result.rows[0][1]["v"]) is type(loaded)
 
 

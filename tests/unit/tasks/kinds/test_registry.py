@@ -8,7 +8,7 @@ import pytest
 from raftnode.record.model import Database, Topology
 from raftnode.record.ownership import task_key
 from tasks.kinds import registry as kinds
-from tasks.kinds.registry import ConfigurationError, Definition, known, loaded, parsed
+from tasks.kinds.registry import ConfigurationError, TaskDefinition, known, loaded, parsed
 
 DATABASE = Database(name="Northwind", etag=1, topology=Topology(members=("A",)))
 
@@ -23,7 +23,7 @@ class Careless:
         if configuration.get("Odd"):
             return {"Name": "x"}
         name = configuration["Name"]
-        return Definition(name=name, kind="Careless", key=task_key("Careless", name), configuration=b"{}")
+        return TaskDefinition(name=name, kind="Careless", key=task_key("Careless", name), configuration=b"{}")
 
 
 KIND = Careless()

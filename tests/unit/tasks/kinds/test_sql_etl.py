@@ -14,11 +14,11 @@ import structlog
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from raftnode.documents.store.model import Delete, Put
+from raftnode.documents.store.model import DeleteDocument, PutDocument
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Task
 from raftnode.scripting.javascript import ScriptLimits
-from tasks.etl import failed
+from tasks.etl import failed_documents
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl import task as sql_etl
 from tasks.kinds.sql_etl.task import KIND
@@ -138,8 +138,8 @@ async def test_changes_and_deletions_follow_while_it_runs(bench: Bench, tables: 
 LEAVING = "loadToOrders({Company: this.Company})"
 
 
-def order(id: str, company: str, collection: str = "Orders") -> Put:
-    return Put(id=id, document={"Company": company}, collection=collection)
+def order(id: str, company: str, collection: str = "Orders") -> PutDocument:
+    return PutDocument(id=id, document={"Company": company}, collection=collection)
 
 
 async def test_a_document_that_comes_back_in_another_collection_before_it_was_seen_to_go_loses_its_rows(
@@ -147,7 +147,7 @@ async def test_a_document_that_comes_back_in_another_collection_before_it_was_se
 ) -> None:
     await bench.store.batch([order("o/1", "a"), order("o/2", "b")])
     await carried(bench, task(tables, LEAVING), 10, 2)
-    await bench.store.batch([Delete(id="o/1"), order("o/1", "c", "Archive")])
+    await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "c", "Archive")])
     await carried(bench, task(tables, LEAVING), 11, 3)
     assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/2", "b")]
 
@@ -159,7 +159,7 @@ async def test_a_document_that_comes_back_under_another_spelling_of_its_id_repla
     context = bench.context(task(tables, LEAVING), 10)
     async with running(context) as body:
         await until(lambda: context.info.processed == 1, body)
-        await bench.store.batch([Delete(id="o/1"), order("o/1", "b")])
+        await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "b")])
         await until(lambda: context.info.processed == 2, body)
         assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "b")]
         await bench.store.delete("O/1")
@@ -173,7 +173,7 @@ async def test_a_holder_that_never_saw_a_document_in_the_collection_still_sees_t
 ) -> None:
     await bench.store.batch([order("O/1", "a")])
     await carried(bench, task(tables, LEAVING), 10, 1)
-    await bench.store.batch([Delete(id="O/1"), order("o/1", "c", "Archive")])
+    await bench.store.batch([DeleteDocument(id="O/1"), order("o/1", "c", "Archive")])
     other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
     try:
         await replicate(bench.store, other)
@@ -204,7 +204,7 @@ async def test_a_document_that_goes_over_to_another_transform_of_the_table_keeps
     both = one_table()
     await bench.store.batch([order("o/1", "")])
     await carried(bench, task(tables, "", *both), 10, 1)
-    await bench.store.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+    await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "", "Archive")])
     await carried(bench, task(tables, "", *both), 11, 3)
     assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Archive")]
 
@@ -214,7 +214,7 @@ async def test_a_document_keeps_the_rows_of_a_transform_that_is_off_and_has_had_
     bench: Bench, tables: SqlTarget
 ) -> None:
     await bench.store.batch([order("o/1", "", "Archive")])
-    await bench.store.batch([Delete(id="o/1"), order("o/1", "")])
+    await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "")])
     await carried(bench, task(tables, "", *one_table(off="Archive")), 10, 1)
     await carried(bench, task(tables, "", *one_table(off="Orders")), 11, 2)
     assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == [("o/1", "Orders")]
@@ -226,7 +226,7 @@ async def test_a_document_loses_the_rows_of_a_transform_that_it_has_left_for_one
 ) -> None:
     await bench.store.batch([order("o/1", "")])
     await carried(bench, task(tables, "", *one_table(off="Archive")), 10, 1)
-    await bench.store.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+    await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "", "Archive")])
     await carried(bench, task(tables, "", *one_table(off="Archive")), 11, 2)
     assert await tables.rows('SELECT "Id", "Company" FROM "Orders"') == []
     await carried(bench, task(tables, "", *one_table()), 12, 3)
@@ -242,7 +242,7 @@ async def test_an_older_version_from_a_node_that_lags_does_not_stay_in_a_table_o
     try:
         await first.batch([order("o/1", "")])
         await replicate(first, other)
-        await first.batch([Delete(id="o/1"), order("o/1", "", "Archive")])
+        await first.batch([DeleteDocument(id="o/1"), order("o/1", "", "Archive")])
         await carried(bench, task(tables, "", *one_table(off="Orders")), 10, 1)
         bench.store = other
         await carried(bench, task(tables, "", *one_table()), 11, 2)
@@ -511,7 +511,7 @@ async def test_a_missing_table_holds_up_the_transforms_that_write_it_until_it_is
         await until(lambda: context.info.processed == 2, body)
         await tables.execute(*drop)
         if there != "nothing":
-            await bench.store.batch([order("b/2", "", "Bad") if there == "a document" else Delete(id="b/1")])
+            await bench.store.batch([order("b/2", "", "Bad") if there == "a document" else DeleteDocument(id="b/1")])
             await until(lambda: context.info.error is not None, body)
             assert reason in (context.info.error or "")
         await bench.store.batch([order("g/2", "", "Good")])
@@ -668,7 +668,7 @@ async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone
         moved = bench.context(task(tables, script), 11)
         async with running(moved) as body:
             await until(lambda: [e.document_id for e in moved.info.errors] == ["o/0", "o/1", "o/2"], body)
-            await other.batch([order("O/0", "7"), Delete(id="o/1"), order("o/2", "words")])
+            await other.batch([order("O/0", "7"), DeleteDocument(id="o/1"), order("o/2", "words")])
             await until(lambda: moved.info.processed == 8, body)
     finally:
         await other.close()
@@ -686,9 +686,9 @@ async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Be
         '"Freight" int CHECK ("Freight" > 0))'
     )
     definition = task(tables, "loadToOrders({Company: this.Company, Freight: this.Freight})")
-    puts = [Put(id=f"o/{n}", document={"Company": "c" if n else None, "Freight": n}, collection="Orders")
+    puts = [PutDocument(id=f"o/{n}", document={"Company": "c" if n else None, "Freight": n}, collection="Orders")
             for n in range(6)]  # fmt: skip
-    good = Put(id="a", document={"Company": "d", "Freight": 1}, collection="Orders")
+    good = PutDocument(id="a", document={"Company": "d", "Freight": 1}, collection="Orders")
     await bench.store.batch([good, *puts, order("o/9", "")])
     first = await carried(bench, definition, 10, 8)
     assert first.info.failed == 7
@@ -709,7 +709,7 @@ async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: 
     definition = inserted_only(task(tables, "loadToOrderLines({Quantity: this.Company})"))
     await bench.store.batch([order("o/1", "text"), order("o/2", "1"), order("o/3", "words"), order("o/4", "more")])
     await carried(bench, definition, 10, 4)
-    await bench.store.batch([order("o/1", "5"), Delete(id="o/4")])
+    await bench.store.batch([order("o/1", "5"), DeleteDocument(id="o/4")])
     again = await carried(bench, replace(definition, retry=100), 11, 6)
     assert [e.document_id for e in again.info.errors] == ["o/3"]
     assert await tables.rows('SELECT "OrderId", "Quantity" FROM "OrderLines" ORDER BY 1') == [("o/1", 5), ("o/2", 1)]
@@ -757,7 +757,7 @@ async def test_a_version_that_is_met_where_an_earlier_one_stood_is_inserted_once
 async def test_more_failed_documents_than_are_listed_are_counted_once_and_tried_again(
     bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failed, "LISTED_MAX", 4)
+    monkeypatch.setattr(failed_documents, "LISTED_MAX", 4)
     definition = task(tables, "loadToOrders({Freight: this.Company})")
     await bench.store.batch([order(f"o/{n}", "text" if n % 2 else "1") for n in range(20)])
     first = await carried(bench, definition, 10, 20)

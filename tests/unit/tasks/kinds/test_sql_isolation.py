@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.kinds.registry import TaskFailed
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import NotWritable, SqlTable
 from tests.unit.tasks.conftest import SqlTarget
@@ -24,7 +24,7 @@ def in_table(table: str, id: str, **values: Any) -> DocumentRows:
     return DocumentRows(id, (table,), [(table, values)])
 
 
-def fair(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+def fair(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Every refusal is the document's own fault."""
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.documents.replication.sender import Replication
+from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.http_client import Http
+from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import Task
 from tasks.kinds import registry as kinds
 from tasks.kinds.registry import ConfigurationError, TaskFailed
 from tasks.kinds.update import KIND
-from tasks.runtime.context import Info, NotOwned, Run, RunSettings, TaskContext
-from tasks.runtime.run_journal import Pulse, RunJournal
+from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext
+from tasks.runtime.run_journal import FreezeDetector, RunJournal
 from tests.unit.tasks.conftest import northwind, put_all, receiving, until
 
 
@@ -38,9 +38,9 @@ async def promotable(tmp_path: Path) -> AsyncIterator[Promotable]:
 class Mentor:
     """The body's surroundings."""
 
-    def __init__(self, store: DocumentStore, directory: Path, http: Http, url: str | None) -> None:
+    def __init__(self, store: DocumentStore, directory: Path, http: HttpClient, url: str | None) -> None:
         self.owned = True
-        self.senders: list[tuple[str, Replication | None]] = []
+        self.senders: list[tuple[str, DocumentSender | None]] = []
         run = Run(
             database="Northwind",
             task=Task(id=0, name="C", kind="Update", key=1),
@@ -54,11 +54,11 @@ class Mentor:
             run,
             store,
             settings=RunSettings(batch_documents_max=100),
-            info=Info(),
+            info=RunFigures(),
             owned=lambda: self.owned,
             save=lambda run, progress: asyncio.get_running_loop().create_future(),
             journal=RunJournal(directory, "A"),
-            pulse=Pulse(),
+            pulse=FreezeDetector(),
             http=http,
             node_url=lambda tag: url if tag == "C" else None,
             sending=lambda tag, sender: self.senders.append((tag, sender)),
@@ -69,7 +69,7 @@ async def test_a_promotable_is_filled_followed_and_its_sender_is_shown(
     store: DocumentStore, promotable: Promotable, tmp_path: Path
 ) -> None:
     await put_all(store, northwind())
-    async with Http() as http:
+    async with HttpClient() as http:
         mentor = Mentor(store, tmp_path, http, promotable.url)
         body = asyncio.create_task(KIND.run(mentor.context))
         await until(lambda: promotable.store.change_vector == store.change_vector, body)
@@ -87,7 +87,7 @@ async def test_a_promotable_is_filled_followed_and_its_sender_is_shown(
 async def test_a_mentor_that_has_lost_its_lease_sends_nothing_more(
     store: DocumentStore, promotable: Promotable, tmp_path: Path
 ) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         mentor = Mentor(store, tmp_path, http, promotable.url)
         body = asyncio.create_task(KIND.run(mentor.context))
         await put_all(store, northwind("Orders")[:1])
@@ -100,7 +100,7 @@ async def test_a_mentor_that_has_lost_its_lease_sends_nothing_more(
 
 
 async def test_a_promotable_outside_the_cluster_is_a_task_error(store: DocumentStore, tmp_path: Path) -> None:
-    async with Http() as http:
+    async with HttpClient() as http:
         mentor = Mentor(store, tmp_path, http, None)
         with pytest.raises(TaskFailed, match="node C is not in the cluster"):
             await KIND.run(mentor.context)

@@ -6,11 +6,11 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode.record.commands import DeleteTask, PutTask, SetTaskPin, SetTaskState
-from raftnode.record.model import Database, Record, Traits
+from raftnode.record.model import Database, KindTraits, Record
 from raftnode.record.ownership import task_key
 from tasks.runtime import assignments
-from tasks.runtime.assignments import WantedHere
-from tasks.runtime.plan import Own, wanted_here
+from tasks.runtime.assignments import Assignments
+from tasks.runtime.plan import Own, assignments_of_node
 from tests.unit.record.build import KIND, Cluster
 
 OWN = Own("A", "id-A", 1)
@@ -22,11 +22,11 @@ def test_what_is_remembered_is_what_placement_says(seed: int) -> None:
     cluster = Cluster("A", "B")
     cluster.create("A", "B")
     cluster.connection("Warehouse")
-    wanted = WantedHere(OWN)
+    assigned = Assignments(OWN)
     for _ in range(150):
         _happen(cluster, chance)
         if chance.random() < 0.7:
-            assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+            assert assigned(cluster.record) == assignments_of_node(cluster.record, OWN)
 
 
 def _happen(cluster: Cluster, chance: random.Random) -> None:
@@ -34,7 +34,7 @@ def _happen(cluster: Cluster, chance: random.Random) -> None:
     task = chance.choice(tasks) if tasks else None
     name = f"t{chance.randrange(8)}"
     mentor = chance.choice([None, "A", "B"])
-    traits = Traits(sticky=chance.random() < 0.3)
+    traits = KindTraits(sticky=chance.random() < 0.3)
     put = PutTask(
         database="Northwind", name=name, kind=KIND, key=task_key(KIND, name), mentor=mentor, traits=traits,
         connection_string=chance.choice([None, "Warehouse"]),
@@ -71,15 +71,15 @@ def test_a_change_elsewhere_gives_the_very_same_mapping() -> None:
     cluster = Cluster("A", "B")
     cluster.create("A", "B")
     cluster.task("mine", mentor="A")
-    wanted = WantedHere(OWN)
-    before = wanted(cluster.record)
+    assigned = Assignments(OWN)
+    before = assigned(cluster.record)
     cluster.task("theirs", mentor="B")
     cluster.create("B", name="Other")
-    assert wanted(cluster.record) is not None
+    assert assigned(cluster.record) is not None
     cluster.claim("B", "theirs")
-    after = wanted(cluster.record)
+    after = assigned(cluster.record)
     cluster.do(cluster.claim("A", "mine"))
-    assert wanted(cluster.record) is after
+    assert assigned(cluster.record) is after
     assert before.keys() == after.keys()
 
 
@@ -87,8 +87,8 @@ def test_a_change_of_one_database_evaluates_no_other(monkeypatch: pytest.MonkeyP
     cluster = Cluster("A", "B")
     for name in ("Northwind", "Other", "Third"):
         cluster.create("A", "B", name=name)
-    wanted = WantedHere(OWN)
-    wanted(cluster.record)
+    assigned = Assignments(OWN)
+    assigned(cluster.record)
     evaluated: list[str] = []
     evaluate = assignments._shared
 
@@ -98,12 +98,12 @@ def test_a_change_of_one_database_evaluates_no_other(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(assignments, "_shared", shared)
     cluster.task("mine", mentor="A")
-    assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+    assert assigned(cluster.record) == assignments_of_node(cluster.record, OWN)
     cluster.do(cluster.claim("A", "mine"))
-    wanted(cluster.record)
+    assigned(cluster.record)
     assert evaluated == ["Northwind"], "a claim concerns nobody while the history decides nothing"
     cluster.record = replace(cluster.record, highly_available_tasks=False)
-    wanted(cluster.record)
+    assigned(cluster.record)
     assert sorted(evaluated[1:]) == ["Northwind", "Other", "Third"]
 
 
@@ -111,13 +111,13 @@ def test_databases_that_are_gone_are_forgotten_also_when_as_many_have_come() -> 
     cluster = Cluster("A", "B")
     cluster.create("A", "B")
     cluster.task("mine", mentor="A")
-    wanted = WantedHere(OWN)
-    assert len(wanted(cluster.record)) == 1
+    assigned = Assignments(OWN)
+    assert len(assigned(cluster.record)) == 1
     databases = cluster.record.databases
     (folded,) = databases
     cluster.record = replace(
         cluster.record, databases=databases.delete(folded).set("new", replace(databases[folded], name="New"))
     )
-    assert wanted(cluster.record) == wanted_here(cluster.record, OWN)
+    assert assigned(cluster.record) == assignments_of_node(cluster.record, OWN)
     cluster.record = replace(cluster.record, databases=databases.delete(folded))
-    assert wanted(cluster.record) == {}
+    assert assigned(cluster.record) == {}

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from raftnode.record.commands import BlameTask
-from tasks.runtime.blame import Blame, Blameless, blame_in
+from tasks.runtime.blame import Blame, NoBlame, blame_in
 from tests.unit.tasks.conftest import until
 
 PROCESS = """
@@ -154,7 +154,7 @@ async def test_a_body_that_holds_the_loop_and_lets_it_go_is_named_in_the_log(
 
 async def test_a_disk_that_takes_no_file_costs_the_name_and_not_the_node(tmp_path: Path) -> None:
     blame = blame_in(tmp_path / "gone")
-    assert type(blame) is Blameless
+    assert type(blame) is NoBlame
     blame.beat(1)
     blame.rest()
     assert not blame.accuses("k")

@@ -20,7 +20,19 @@ from raftnode.record.commands import (
     VoidClaim,
 )
 from raftnode.record.ownership import UPDATE_KIND, task_key
-from tasks.runtime.plan import Action, Body, Claiming, Forget, Own, Release, Start, Stop, Wait, plan, wanted_here
+from tasks.runtime.plan import (
+    Action,
+    Forget,
+    Own,
+    OwnRun,
+    ProposeClaim,
+    Release,
+    Start,
+    Stop,
+    Wait,
+    assignments_of_node,
+    plan,
+)
 from tests.unit.record.build import KIND, NONCE, Cluster
 
 A = Own("A", "id-A", 1, NONCE)
@@ -41,10 +53,10 @@ def granted(cluster: Cluster, session: int = 1) -> int:
     return epoch
 
 
-def body(cluster: Cluster, epoch: int, state: str = "Running", **how: object) -> dict[str, Body]:
-    fingerprint = wanted_here(cluster.record, A)[KEY].fingerprint
+def body(cluster: Cluster, epoch: int, state: str = "Running", **how: object) -> dict[str, OwnRun]:
+    fingerprint = assignments_of_node(cluster.record, A)[KEY].fingerprint
     fields = {"epoch": epoch, "session": 1, "fingerprint": fingerprint, "state": state} | how
-    return {KEY: Body(**fields)}  # type: ignore[arg-type]
+    return {KEY: OwnRun(**fields)}  # type: ignore[arg-type]
 
 
 def one(actions: list[Action]) -> Action:
@@ -54,7 +66,7 @@ def one(actions: list[Action]) -> Action:
 
 def test_a_task_is_claimed_by_its_responsible_node_in_its_present_session(cluster: Cluster) -> None:
     action = one(plan(cluster.record, A, 3, {}))
-    assert isinstance(action, Claiming)
+    assert isinstance(action, ProposeClaim)
     assert (action.key, action.session) == (KEY, 3)
     assert plan(cluster.record, Own("B", "id-B", 1), 3, {}) == []
 
@@ -73,7 +85,7 @@ def test_a_grant_of_the_present_session_starts_a_body(cluster: Cluster) -> None:
 
 def test_a_grant_of_an_older_session_starts_nothing_and_is_claimed_again(cluster: Cluster) -> None:
     granted(cluster)
-    assert isinstance(one(plan(cluster.record, A, 2, {})), Claiming)
+    assert isinstance(one(plan(cluster.record, A, 2, {})), ProposeClaim)
 
 
 @pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1)])
@@ -164,11 +176,11 @@ def test_an_edit_restarts_the_body_under_a_new_claim(cluster: Cluster, what: str
     else:
         cluster.do(PutConnectionString(database="Northwind", name="Warehouse", type="Sql", configuration=b'{"x":1}'))
     assert one(plan(cluster.record, A, 1, running)) == Stop(KEY, "the task or its connection string was edited")
-    ended = {KEY: Body(epoch, 1, running[KEY].fingerprint, "Ended")}
+    ended = {KEY: OwnRun(epoch, 1, running[KEY].fingerprint, "Ended")}
     assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Release(KEY, epoch, "the body has ended")
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
     assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Forget(KEY)
-    assert isinstance(one(plan(cluster.record, A, 1, {}, spent={epoch})), Claiming)
+    assert isinstance(one(plan(cluster.record, A, 1, {}, spent={epoch})), ProposeClaim)
 
 
 def test_a_pin_alone_restarts_nothing(cluster: Cluster) -> None:
@@ -211,13 +223,13 @@ def test_a_renamed_task_waits_for_the_body_under_its_old_name(cluster: Cluster) 
     assert isinstance(stop, Stop)
     assert isinstance(wait, Wait)
     assert wait.key == f"northwind/{KIND}/bills"
-    ended = {KEY: Body(epoch, 1, running[KEY].fingerprint, "Ended")}
+    ended = {KEY: OwnRun(epoch, 1, running[KEY].fingerprint, "Ended")}
     release, _ = plan(cluster.record, A, 1, ended, spent={epoch})
     assert release == Release(KEY, epoch, "the body has ended")
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
     forget, claim = plan(cluster.record, A, 1, ended, spent={epoch})
     assert forget == Forget(KEY)
-    assert isinstance(claim, Claiming)
+    assert isinstance(claim, ProposeClaim)
 
 
 def test_a_claim_whose_body_stands_under_the_old_name_is_released_only_when_that_body_has_ended(
@@ -231,8 +243,8 @@ def test_a_claim_whose_body_stands_under_the_old_name_is_released_only_when_that
         held=cluster.record.held.set(epoch, bills),
     )
     ended = body(cluster, epoch, "Ended")
-    assert plan(record, A, 1, ended, wanted={}) == [Release(KEY, epoch, "the body has ended")]
-    assert plan(record, A, 1, {}, wanted={}) == [
+    assert plan(record, A, 1, ended, assigned={}) == [Release(KEY, epoch, "the body has ended")]
+    assert plan(record, A, 1, {}, assigned={}) == [
         Release(bills, epoch, "this node is not responsible, and no body of this epoch runs")
     ]
 
@@ -242,11 +254,11 @@ def test_a_promotable_s_update_is_a_task_of_its_mentor(cluster: Cluster) -> None
     three.create("A", "B")
     three.do(AddDatabaseNode(name="Northwind", tag="C", mentor="A"))
     action = one(plan(three.record, A, 1, {}))
-    assert isinstance(action, Claiming)
+    assert isinstance(action, ProposeClaim)
     assert action.key == f"northwind/{UPDATE_KIND}/c"
     epoch = three.do(replace(three.claim("A", "C"), kind=UPDATE_KIND))
-    fingerprint = wanted_here(three.record, A)[action.key].fingerprint
-    running = {action.key: Body(epoch, 1, fingerprint, "Running")}
+    fingerprint = assignments_of_node(three.record, A)[action.key].fingerprint
+    running = {action.key: OwnRun(epoch, 1, fingerprint, "Running")}
     three.do(PromoteDatabaseNode(name="Northwind", tag="C"))
     assert one(plan(three.record, A, 1, running)) == Stop(
         action.key, "this node is not responsible any more: the update is over"

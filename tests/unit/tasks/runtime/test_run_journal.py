@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.runtime.run_journal import Pulse, RunJournal, machine_ns
+from tasks.runtime.run_journal import FreezeDetector, RunJournal, machine_ns
 
 
 def test_lines_are_there_for_other_processes_at_once_and_the_file_stays_within_its_bound(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_journal_that_cannot_begin_a_new_file_goes_on_in_the_old_one(tmp_path:
 
 def test_a_gap_without_processor_time_is_a_freeze_and_one_with_it_is_work() -> None:
     now_ns = used_ns = 0
-    pulse = Pulse(clock=lambda: now_ns, used=lambda: used_ns)
+    pulse = FreezeDetector(clock=lambda: now_ns, used=lambda: used_ns)
     now_ns = 5_000_000_000
     assert pulse.frozen_within(1_000_000_000, 6_000_000_000) == [(1_000_000_000, 5_000_000_000)]
     now_ns, used_ns = 9_000_000_000, 2_000_000_000
@@ -80,7 +80,7 @@ def test_a_gap_without_processor_time_is_a_freeze_and_one_with_it_is_work() -> N
 def test_a_process_that_was_stopped_by_a_signal_says_so() -> None:
     code = (
         "import sys\n"
-        "from tasks.runtime.run_journal import Pulse, machine_ns\n"
+        "from tasks.runtime.run_journal import FreezeDetector, machine_ns\n"
         "pulse, since = Pulse(), machine_ns()\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"

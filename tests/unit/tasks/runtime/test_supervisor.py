@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from raftnode.documents.replication.sender import Replication
+from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.commands import (
     Changes,
@@ -27,14 +27,14 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import Progress, Record, Result, Traits, to_json
+from raftnode.record.model import CommandResult, KindTraits, Progress, Record, to_json
 from raftnode.record.ownership import task_key
 from tasks.kinds import registry as kinds
-from tasks.kinds.registry import Superseded, TaskFailed
+from tasks.kinds.registry import RunSuperseded, TaskFailed
 from tasks.runtime import plan
+from tasks.runtime.claim_proposals import AT_ONCE_MAX
 from tasks.runtime.context import NotOwned, RunSettings, TaskContext
 from tasks.runtime.plan import Own
-from tasks.runtime.proposals import AT_ONCE_MAX
 from tasks.runtime.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
 from tests.unit.record.build import NONCE, Cluster
@@ -61,14 +61,14 @@ class LogOfOne:
     def record(self) -> Record:
         return self.cluster.record
 
-    async def propose(self, command: Command) -> Result:
+    async def propose(self, command: Command) -> CommandResult:
         await asyncio.sleep(0)
         if not self.reachable:
             raise Unreachable("no leader is known")
         self.proposed.append(command)
         return self.apply(command)
 
-    def apply(self, command: Command) -> Result:
+    def apply(self, command: Command) -> CommandResult:
         applied = self.cluster.apply(command)
         for listener in self.listeners:
             listener(self.record, applied.changes)
@@ -107,7 +107,7 @@ class Databases:
     async def store(self, name: str) -> DocumentStore:
         return self._store
 
-    def sends(self, folded: str, tag: str, sender: Replication | None) -> None:
+    def sends(self, folded: str, tag: str, sender: DocumentSender | None) -> None:
         raise AssertionError("only a mentor sends")
 
 
@@ -196,7 +196,7 @@ async def test_the_end_of_one_body_is_no_reason_to_look_at_the_others(
         looked: list[str] = []
         action = plan.action
 
-        def noted(sight: plan.Sight, key: str, *rest: Any) -> plan.Action | None:
+        def noted(sight: plan.PlanInput, key: str, *rest: Any) -> plan.Action | None:
             looked.append(key)
             return action(sight, key, *rest)
 
@@ -247,7 +247,7 @@ async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> No
     under_way, answers = 0, asyncio.Event()
     propose = node.log.propose
 
-    async def slow(command: Command) -> Result:
+    async def slow(command: Command) -> CommandResult:
         nonlocal under_way
         under_way += 1
         await answers.wait()
@@ -267,7 +267,7 @@ async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> No
 
 async def test_bodies_that_tolerate_partitions_do_not_count_for_the_kill_timer(node: Node) -> None:
     async with node.running():
-        node.task(traits=Traits(partition_tolerant=True))
+        node.task(traits=KindTraits(partition_tolerant=True))
         node.task("strict")
         await until(lambda: len(PROBE.live) == 2)
         node.lease.lapse()
@@ -579,7 +579,7 @@ async def test_a_kind_that_is_not_here_is_an_error_of_its_task_alone(node: Node)
 async def test_a_run_that_is_superseded_at_its_sink_ends_and_only_a_new_claim_goes_on(node: Node) -> None:
     async def superseded_once(context: TaskContext) -> None:
         if len(PROBE.events) == 1:
-            raise Superseded("a newer run has reached the target")
+            raise RunSuperseded("a newer run has reached the target")
         await asyncio.Event().wait()
 
     PROBE.behave = superseded_once
@@ -591,7 +591,7 @@ async def test_a_run_that_is_superseded_at_its_sink_ends_and_only_a_new_claim_go
 
 async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_time_and_says_so(node: Node) -> None:
     async def refused(context: TaskContext) -> None:
-        raise Superseded("a newer run has reached the target")
+        raise RunSuperseded("a newer run has reached the target")
 
     PROBE.behave = refused
     with structlog.testing.capture_logs() as logs:
@@ -659,7 +659,7 @@ async def test_checkpoints_of_many_runs_go_together_and_survive_a_lost_leader(no
 
 async def test_a_partition_tolerant_body_goes_on_without_a_lease(node: Node) -> None:
     async with node.running():
-        node.task(traits=Traits(partition_tolerant=True))
+        node.task(traits=KindTraits(partition_tolerant=True))
         node.task("strict")
         await until(lambda: len(PROBE.live) == 2)
         node.lease.lapse()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.tables import SqlTable
 from tests.unit.tasks.conftest import SqlTarget
 from tests.unit.tasks.sinks.sql.test_sink import sink
@@ -159,7 +159,7 @@ STRICT: Cases = {
 }
 
 
-def fair(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+def fair(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Every refusal is the document's own fault."""
 
 

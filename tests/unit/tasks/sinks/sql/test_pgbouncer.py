@@ -17,10 +17,10 @@ from raftnode.record.model import Task
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import SqlLimits
-from tasks.sinks.sql.connection import parse
+from tasks.sinks.sql.connection_string import parse
 from tasks.sinks.sql.fence import FencedTask, StaleEpoch
 from tasks.sinks.sql.pool import SqlPool
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import SqlTable
 from tests.pgbouncer import Mode, pgbouncer
@@ -54,7 +54,7 @@ def row(id: str, n: Any = 1, company: str = "c") -> DocumentRows:
     return DocumentRows(id, ("orders",), [("orders", {"Company": company, "Lines": [n, {"a": n}], "N": n})])
 
 
-def fair(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+def fair(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Every refusal is the document's own fault."""
 
 

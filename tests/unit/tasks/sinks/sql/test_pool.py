@@ -13,7 +13,7 @@ from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import SqlLimits
 from tasks.sinks.sql import pool as sql_pool
-from tasks.sinks.sql.connection import parse
+from tasks.sinks.sql.connection_string import parse
 from tasks.sinks.sql.pool import SqlPool, SqlPools
 from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
 

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from tasks.kinds.registry import TaskFailed
 from tasks.runtime.context import SqlLimits
-from tasks.sinks.sql import engine as sql_engine
+from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.fence import FENCE, FencedTask, StaleEpoch
 from tasks.sinks.sql.pool import SqlPool
-from tasks.sinks.sql.rows import DocumentRows, Refusal
+from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import NotWritable, SqlTable
 from tests.unit.tasks.conftest import SqlTarget, until
@@ -84,11 +84,11 @@ def gone(id: str) -> DocumentRows:
     return DocumentRows(id, ("orders", "lines"))
 
 
-def fair(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+def fair(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Every refusal is the document's own fault."""
 
 
-async def write(opened: SqlSink, *documents: DocumentRows, progress: bytes = b"{}") -> list[Refusal]:
+async def write(opened: SqlSink, *documents: DocumentRows, progress: bytes = b"{}") -> list[DocumentRefusal]:
     return await opened.write(documents, lambda refused: progress, fair)
 
 
@@ -222,7 +222,7 @@ async def test_a_constraint_that_is_checked_at_commit_refuses_its_document_only(
 
 
 async def test_the_verdict_that_everything_fails_undoes_the_batch(tables: SqlTarget) -> None:
-    def harsh(accepted: int, refusals: Sequence[Refusal], *, final: bool) -> None:
+    def harsh(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
         if final and refusals:
             raise TaskFailed(f"{accepted} accepted, {len(refusals)} refused")
 
@@ -259,7 +259,7 @@ async def test_a_table_that_is_dropped_while_the_sink_is_open_is_the_target_s_fa
 
 @pytest.mark.postgres
 async def test_a_dead_target_is_a_failure_that_shows_no_password() -> None:
-    from tasks.sinks.sql import connection as sql_connection
+    from tasks.sinks.sql import connection_string as sql_connection
 
     dead = sql_connection.parse(
         {
