@@ -118,7 +118,7 @@ class Observer:
         self._iteration += 1
         facts = self._health.facts(record, timings, self._limits)
         verdict = decide(record, facts, self._rest)
-        self._rest = at_rest(record, facts, (sentences.database for sentences in verdict.sentences), self._rest)
+        self._rest = at_rest(record, facts, (sentence.database for sentence in verdict.sentences), self._rest)
         fresh = replace(
             verdict, sentences=tuple(s for s in verdict.sentences if s.key is None or _keyed(s) not in self._standing)
         )
@@ -141,7 +141,7 @@ class Observer:
             topologies=verdict.topologies,
             voids=verdict.voids,
             graces=verdict.graces,
-            decisions=tuple((sentences.database, sentences.message) for sentences in verdict.sentences),
+            decisions=tuple((sentence.database, sentence.message) for sentence in verdict.sentences),
         )
 
     async def _propose(self, command: Decide, verdict: Verdict) -> bool:
@@ -161,8 +161,8 @@ class Observer:
             _log.warning(
                 "A topology was not changed: its record was edited meanwhile. It is decided again.", database=database
             )
-        for sentences in (sentences for sentences in verdict.sentences if sentences.database not in stale):
-            _log.info(sentences.message, database=sentences.database, iteration=command.iteration, term=command.term)
+        for sentence in (sentence for sentence in verdict.sentences if sentence.database not in stale):
+            _log.info(sentence.message, database=sentence.database, iteration=command.iteration, term=command.term)
         return not stale
 
     def _nothing(self, record: Record, facts: Facts) -> None:
@@ -213,9 +213,9 @@ def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
     return pause_ms
 
 
-def _keyed(sentences: Sentence) -> Sentence:
-    return Sentence(sentences.database, "", sentences.key)
+def _keyed(sentence: Sentence) -> Sentence:
+    return Sentence(sentence.database, "", sentence.key)
 
 
 def _standing(verdict: Verdict) -> frozenset[Sentence]:
-    return frozenset(_keyed(sentences) for sentences in verdict.sentences if sentences.key is not None)
+    return frozenset(_keyed(sentence) for sentence in verdict.sentences if sentence.key is not None)

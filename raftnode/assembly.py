@@ -120,8 +120,8 @@ class _Reported:
 
 
 class Assembly(Generic[AnyTransport, AnyDatabases]):
-    """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `announcer`, which ends
-    once the record knows this process."""
+    """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `announcer`, which
+    ends once the record knows this process."""
 
     def __init__(
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None

@@ -51,8 +51,8 @@ class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CopyState(msgspec.Struct, frozen=True):
-    """Whether a copy is well, and since which moment it is so without interruption (lower-bound reading); and since which
-    sample its node is a Member, None if it was none in the newest."""
+    """Whether a copy is well, and since which moment it is so without interruption (lower-bound reading); and since
+    which sample its node is a Member, None if it was none in the newest."""
 
     well: bool
     since_ns: int

@@ -127,7 +127,7 @@ class Raft:
         return self._engine.status if self._engine else self._first_status
 
     def votes_granted(self, term: int) -> dict[str, int]:
-        """Who voted for this node in `term`, itself included, with the reading of `Clock.elapsed_upper_ns` when the vote was
+        """Who voted for this node in `term`, itself included, with `Clock.elapsed_upper_ns` as it was when the vote was
         asked for: no voter granted before that moment. Empty for a term in which this node did not stand."""
         return self._engine.votes_granted(term) if self._engine else {}
 

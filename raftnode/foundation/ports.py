@@ -57,8 +57,8 @@ class SystemClock:
 
     CLOCK_BOOTTIME goes on while the machine is suspended but is slewed by time synchronisation;
     CLOCK_MONOTONIC_RAW is never slewed but stands still in a suspend. Each reading adds the larger of the
-    two steps since the reading before to `elapsed_upper_ns` and the smaller one to `elapsed_lower_ns`, so both bounds hold
-    over every span and not only since the start.
+    two steps since the reading before to `elapsed_upper_ns` and the smaller one to `elapsed_lower_ns`, so both bounds
+    hold over every span and not only since the start.
     """
 
     def __init__(self) -> None:

@@ -49,8 +49,8 @@ class PeerState(msgspec.Struct, frozen=True, kw_only=True):
 class Authority(msgspec.Struct, frozen=True, kw_only=True):
     """One leadership. `elected_ns` is a lower-bound reading; `void_wait_ns` and the peers' silence never shrink,
     so that new, shorter timings do not cut short what older ones have granted. `members` are the nodes of the
-    last view; `peers` also holds those that have left, for their silence. `stalled_since_ns` is the upper-bound reading at
-    which its own apply stopped, `applied_index` where."""
+    last view; `peers` also holds those that have left, for their silence. `stalled_since_ns` is the upper-bound reading
+    at which its own apply stopped, `applied_index` where."""
 
     tag: str
     term: int

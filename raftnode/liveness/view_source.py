@@ -1,4 +1,4 @@
-"""What the rules of the lease read of Raft and the record, made anew only where something has changed."""
+"""What the rules of the lease read of Raft and the record, made again only where something has changed."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -25,8 +25,8 @@ class RaftPort(Protocol):
 
 
 class ViewSource:
-    """Gives the `RaftView` of any moment. `timings` and `nodes` give the record's; `nodes` and the members that Raft names
-    are the same objects as long as nothing has changed in them."""
+    """Gives the `RaftView` of any moment. `timings` and `nodes` give the record's; `nodes` and the members that Raft
+    names are the same objects as long as nothing has changed in them."""
 
     def __init__(
         self, raft: RaftPort, timings: Callable[[], Timings | None], nodes: Callable[[], Mapping[str, ClusterNode]]

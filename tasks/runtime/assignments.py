@@ -27,7 +27,7 @@ class _KnownDatabase(NamedTuple):
 
 
 class Assignments:
-    """`plan.assignments_of_node`, evaluated again only for tasks of which something that placement reads has changed."""
+    """`plan.assignments_of_node`, worked out again only for tasks for which what placement reads has changed."""
 
     def __init__(self, own: Own) -> None:
         self._own = own

@@ -1,5 +1,6 @@
 """The process between a node and a command that a task's body has started: when the node ends, however it ends, so does
-the command with everything that it has started itself. Started by `tasks.runtime.subprocesses`; imports nothing of ours.
+the command with everything that it has started itself. Started by `tasks.runtime.subprocesses`; imports nothing of
+ours.
 
 Where the system allows it the command runs in a process namespace: its first process dies with this one, this one with
 the node, and the kernel then ends all the others at once, whatever they have done to hide. Elsewhere this process

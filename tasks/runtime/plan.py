@@ -126,8 +126,8 @@ def plan(
 ) -> list[Action]:
     """The next actions, at most one for each task: `action` asked about every key that may need one.
 
-    `bodies` are the runs of this process by claim key; `assigned` is `assignments_of_node(record, own)`, which the caller may
-    have remembered.
+    `bodies` are the runs of this process by claim key; `assigned` is `assignments_of_node(record, own)`, which the
+    caller may have remembered.
     """
     assigned = assignments_of_node(record, own) if assigned is None else assigned
     plan_input = PlanInput(record, own, session, claiming, spent, {body.epoch for body in bodies.values()})

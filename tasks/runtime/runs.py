@@ -82,7 +82,7 @@ class OwnRuns:
         return ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made)
 
     def forget(self, key: str, *, assigned: bool) -> None:
-        """The record knows that the run has ended. What it has shown of itself is kept for the next one if `assigned`."""
+        """The record knows that the run has ended. What it has shown of itself is kept for the next if `assigned`."""
         epoch = self.bodies.forget(key).run.epoch
         if epoch not in self._replica.record.held:
             self.spent.discard(epoch)

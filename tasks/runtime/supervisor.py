@@ -1,8 +1,8 @@
 """Carries out `plan`: claims, starts, stops and releases what this node runs.
 
 Everything goes one way: the record and the lease say what has changed (`DueTasks`), `plan.action` decides about one
-task after the other, and `Claims` and `OwnRuns` do what was decided. What comes of that is news again. Decisions are taken
-in `_turn` alone, which never waits; what waits (proposals, bodies) are tasks of one group.
+task after the other, and `Claims` and `OwnRuns` do what was decided. What comes of that is news again. Decisions are
+taken in `_turn` alone, which never waits; what waits (proposals, bodies) are tasks of one group.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """A randomised model of a cluster that runs one task under the real lease: small Raft, bad network, bad
 clocks.
 
-Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as `raftnode.foundation.clock_margins` allows.
-Raft is reduced to terms, votes and whole logs; claims, sessions and voids follow the rules of the record.
+Time goes in steps of 10 ms of true time; the nodes' clocks run as far apart as `raftnode.foundation.clock_margins`
+allows. Raft is reduced to terms, votes and whole logs; claims, sessions and voids follow the rules of the record.
 Bodies stop as late as they may. The things checked are that no two bodies exist at once and that no claim is
 void while its body lives, whatever the network, pauses, crashes and elections do.
 

@@ -92,7 +92,7 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
         assert gone == set(new.demoted)
         assert gone <= set(after.rehabs)
         assert len(set(after.members) - set(before.members)) <= 1
-        assert any(sentences.database == new.database and sentences.key is None for sentences in verdict.sentences)
+        assert any(sentence.database == new.database and sentence.key is None for sentence in verdict.sentences)
     for end in verdict.voids:
         claim = record.claims[end.key]
         assert (claim.state, claim.epoch) == ("Held", end.epoch)

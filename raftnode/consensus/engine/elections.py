@@ -121,5 +121,5 @@ class Elections:
         self.elected_ns = self._clock.elapsed_upper_ns()
 
     def votes_granted(self, term: int) -> dict[str, int]:
-        """Who voted for this node in `term`, and the reading of `Clock.elapsed_upper_ns` when the vote was asked for."""
+        """Who voted for this node in `term`, with `Clock.elapsed_upper_ns` as it was when the vote was asked for."""
         return dict(self._votes) if term == self._votes_term else {}

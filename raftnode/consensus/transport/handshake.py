@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from raftnode.foundation.decoding import MsgpackDecoder
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised with the record's schema version too: nodes that apply commands differently must not talk."""
 HELLO_BYTES_MAX = 4096
 
@@ -18,7 +18,7 @@ Tag = Annotated[str, Meta(pattern=r"^[A-Z]{1,4}\Z")]
 Code = Literal["version", "cluster", "tag", "certificate", "node", "incarnation", "undecided", "unknown"]
 
 
-class Handshake(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Handshake(msgspec.Struct, frozen=True, array_like=True, tag="Hello"):
     """Who is speaking: which cluster, which node, which incarnation of it, and the log index of the newest membership
     it has applied (0: it has none)."""
 
@@ -48,7 +48,7 @@ class NodeIdentity:
         )
 
 
-class HandshakeRefusal(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class HandshakeRefusal(msgspec.Struct, frozen=True, array_like=True, tag="Refusal"):
     """Why the speaker is not let in, and by which membership."""
 
     code: Code
@@ -110,8 +110,8 @@ def judge(handshake: Handshake, context: HandshakeContext) -> HandshakeRefusal |
     if handshake.cluster != own.cluster:
         return refuse(
             "cluster",
-            f"This is cluster {own.cluster}, not {handshake.cluster}: correct the addresses of one. A node whose cluster "
-            "began again without it joins again with an empty data directory.",
+            f"This is cluster {own.cluster}, not {handshake.cluster}: correct the addresses of one. A node whose "
+            "cluster began again without it joins again with an empty data directory.",
         )
     if handshake.tag == own.tag:
         return refuse("tag", f"This node is {own.tag} itself: every node needs a tag of its own.")
@@ -131,8 +131,8 @@ def judge(handshake: Handshake, context: HandshakeContext) -> HandshakeRefusal |
             return None
         return refuse(
             "node",
-            f"{handshake.tag} was node {met.node_id} and now claims to be {handshake.node_id}: a node with a new directory "
-            f"needs a new tag, or must be removed first.",
+            f"{handshake.tag} was node {met.node_id} and now claims to be {handshake.node_id}: a node with a new "
+            f"directory needs a new tag, or must be removed first.",
         )
     text = superseded(handshake, context.announced)
     if text is not None:
@@ -169,8 +169,8 @@ def superseded(handshake: Handshake, announced: AnnouncedProcess | None) -> str 
         return None
     return (
         f"Another process runs as {handshake.tag} since start {announced.boot} of its data directory, and this one is "
-        f"start {handshake.boot} of the same: the directory was copied, or is an old copy, or its lock was deleted. Stop "
-        f"this one; a copy may join under a new tag, with an empty directory."
+        f"start {handshake.boot} of the same: the directory was copied, or is an old copy, or its lock was deleted. "
+        f"Stop this one; a copy may join under a new tag, with an empty directory."
     )
 
 

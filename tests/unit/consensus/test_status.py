@@ -15,7 +15,7 @@ CALLS = (
     "connected",
     "propose",
     "propose_no_op",
-    "hand_over",
+    "transfer_leadership",
     "step_down",
     "snapshot",
     "fail",

@@ -10,13 +10,13 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 LOGS = {"log", "_log"}
 THIS_NODE = "node"
 """Who writes: bound to every line by raftnode.foundation.logs. Another node that a line is about stands in tag."""
-GATHERED = {("_said", "of")}
+GATHERED = {("_decisions", "of")}
 PASSED_ON = {
-    ("observer/observer.py", "said.message"),
+    ("observer/observer.py", "sentence.message"),
     ("raftnode/web/routes/etl.py", "warning"),
     ("tasks/runtime/decision_log.py", "event"),
 }
-"""Events that were made elsewhere: the observer's decisions, warnings of an answer, what Said.of was given."""
+"""Events that were made elsewhere: the observer's decisions, warnings of an answer, what DecisionLog.of was given."""
 
 
 def calls(text: str) -> list[ast.Call]:

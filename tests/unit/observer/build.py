@@ -92,7 +92,7 @@ def commit(cluster: Cluster, seen: Facts) -> Verdict:
             topologies=verdict.topologies,
             voids=verdict.voids,
             graces=verdict.graces,
-            decisions=tuple((sentences.database, sentences.message) for sentences in verdict.sentences),
+            decisions=tuple((sentence.database, sentence.message) for sentence in verdict.sentences),
         )
     )
     return verdict
@@ -106,4 +106,4 @@ def topology_after(cluster: Cluster, seen: Facts) -> Topology:
 
 def sentences(verdict: Verdict) -> str:
     """All that was said."""
-    return "\n".join(sentences.message for sentences in verdict.sentences)
+    return "\n".join(sentence.message for sentence in verdict.sentences)

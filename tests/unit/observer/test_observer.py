@@ -168,7 +168,7 @@ async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
     with structlog.testing.capture_logs() as logs:
         await rig.go(R_MS + 200)
     assert rig.database.topology.rehabs == ("B",)
-    assert [sentences.partition(":")[0] for sentences in rig.sentences] == [
+    assert [sentence.partition(":")[0] for sentence in rig.sentences] == [
         "The topology was not changed, reason ConcurrencyException",
         "B was moved to Rehab",
     ]
@@ -201,7 +201,7 @@ async def test_what_cannot_be_helped_is_said_once_and_again_when_it_comes_back()
     for tag in "ABC":
         rig.reports_of(tag, status="Faulted")
     await rig.go(4 * R_MS)
-    alerts = [sentences for sentences in rig.sentences if "unreachable" in sentences]
+    alerts = [sentence for sentence in rig.sentences if "unreachable" in sentence]
     assert len(alerts) == 1
     for tag in "ABC":
         rig.reports_of(tag)
@@ -209,7 +209,7 @@ async def test_what_cannot_be_helped_is_said_once_and_again_when_it_comes_back()
     for tag in "ABC":
         rig.reports_of(tag, status="Faulted")
     await rig.go(2 * R_MS)
-    assert len([sentences for sentences in rig.sentences if "unreachable" in sentences]) == 2
+    assert len([sentence for sentence in rig.sentences if "unreachable" in sentence]) == 2
 
 
 async def test_every_decision_is_logged_once_and_a_quiet_turn_says_so_in_the_debug_log() -> None:

@@ -43,9 +43,9 @@ class End:
     """One transport and what it heard."""
 
     def __init__(
-        self, who: NodeIdentity, tls: Tls | None = None, guard: PeerPolicy = PeerPolicy(), **limits: Any
-    ) -> None:  # noqa: B008
-        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard)
+        self, who: NodeIdentity, tls: Tls | None = None, guard: PeerPolicy | None = None, **limits: Any
+    ) -> None:
+        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard or PeerPolicy())
         self.tag = who.tag
         self.heard: list[tuple[str, bytes]] = []
         self.links: list[tuple[str, bool]] = []

@@ -71,7 +71,7 @@ class Watched:
         quiet = all_rest(rest, self.record, facts) and rest.claims is self.record.claims
         verdict = decide(self.record, facts, self.rest)
         assert verdict == decide(self.record, facts)
-        self.rest = at_rest(self.record, facts, (sentences.database for sentences in verdict.sentences), self.rest)
+        self.rest = at_rest(self.record, facts, (sentence.database for sentence in verdict.sentences), self.rest)
         return quiet
 
 

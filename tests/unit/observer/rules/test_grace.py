@@ -39,7 +39,7 @@ def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
     assert cluster.placed("backup").rule == "StickyHolder"
     almost = decide(cluster.record, seen(silent("B"), later_ms=30 * MIN_MS - 1))
     assert almost.graces == ()
-    [waits] = [sentences for sentences in almost.sentences if sentences.key]
+    [waits] = [sentence for sentence in almost.sentences if sentence.key]
     assert waits.message == f"{KIND} 'backup' stays with B in Rehab for 30 min before another node takes it."
     verdict = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
     ended = f"{KIND} 'backup' leaves B, which has been in Rehab for 1800000 ms (grace 1800000 ms)."

@@ -40,7 +40,7 @@ def test_a_dead_or_faulted_rehab_cannot_take_over() -> None:
     verdict = commit(cluster, seen)
     assert cluster.database().topology.members == ("A",)
     assert "nobody healthy can take over" in sentences(verdict)
-    assert {sentences.key for sentences in verdict.sentences} == {"unreachable A", None}
+    assert {sentence.key for sentence in verdict.sentences} == {"unreachable A", None}
 
 
 def test_a_promotable_takes_over_only_if_there_are_no_members_at_all() -> None:

@@ -184,7 +184,7 @@ def test_with_no_member_alive_nobody_is_added() -> None:
     dead = [silent(tag) for tag in "ABC"]
     commit(cluster, all_well(*dead))
     verdict = decide(cluster.record, all_well(*dead, now_ms=NOW_MS + LONG_MS))
-    assert not any("added" in sentences.message for sentences in verdict.sentences)
+    assert not any("added" in sentence.message for sentence in verdict.sentences)
 
 
 def replaced() -> Cluster:

@@ -155,10 +155,10 @@ def test_many_voids_of_one_node_are_one_sentence() -> None:
         cluster.do(cluster.claim("B", f"t{i:02}"))
     verdict = decide(cluster.record, facts(silent("B"), C))
     assert len(verdict.voids) == 13
-    (sentences,) = [s for s in verdict.sentences if "void" in s.message]
-    assert "t00" in sentences.message
-    assert "t09" in sentences.message
-    assert "and 3 more; B has not" in sentences.message
+    (sentence,) = [s for s in verdict.sentences if "void" in s.message]
+    assert "t00" in sentence.message
+    assert "t09" in sentence.message
+    assert "and 3 more; B has not" in sentence.message
 
 
 def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> None:

@@ -81,7 +81,7 @@ def test_a_process_that_was_stopped_by_a_signal_says_so() -> None:
     code = (
         "import sys\n"
         "from tasks.runtime.run_journal import FreezeDetector, machine_ns\n"
-        "pulse, since = Pulse(), machine_ns()\n"
+        "pulse, since = FreezeDetector(), machine_ns()\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "print(pulse.frozen_within(since, machine_ns()) != [])\n"
