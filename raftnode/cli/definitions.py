@@ -12,7 +12,7 @@ from raftnode.cli.tables import counted, print_table
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
 from raftnode.web.views.base import Json
-from raftnode.web.views.tasks import FailedDocuments, TaskChanged, TaskInfo, TaskList
+from raftnode.web.views.tasks import FailedDocuments, TaskChanged, TaskInfo, TaskList, TaskStatus
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
 IN_DATABASE = click.option("--database", metavar="NAME", help="The task's database, if its name is not unique.")
@@ -144,10 +144,7 @@ async def reset(session: Session, task: str, database: str | None, yes: bool) ->
 async def delete(session: Session, task: str, database: str | None, yes: bool) -> None:
     """Delete a task with its progress."""
     ask(f"Delete task {task} with its progress?", yes=yes)
-    name, found = await find_task(session, task, database)
-    query = urlencode({"id": found.task_id, "type": found.task_type})
-    answer = await session.call("DELETE", f"/databases/{quote(name)}/admin/tasks?{query}", Json)
-    session.show(answer, f"Task {found.task_name} is deleted.")
+    await delete_task(session, *await find_task(session, task, database))
 
 
 @task_group.command()
@@ -193,6 +190,13 @@ def _show_failed(answer: FailedDocuments) -> None:
             f"Not listed: {answer.unlisted:,} more. `raftnode task retry {name}` tries the newest 5,000 of them a "
             f"transform as well; `raftnode task reset {name}` carries everything again."
         )
+
+
+async def delete_task(session: Session, database: str, task: TaskStatus) -> None:
+    """Deletes a task that was found, and says so."""
+    query = urlencode({"id": task.task_id, "type": task.task_type})
+    answer = await session.call("DELETE", f"/databases/{quote(database, safe='')}/admin/tasks?{query}", Json)
+    session.show(answer, f"Task {task.task_name} is deleted.")
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:

@@ -7,7 +7,7 @@ import click
 from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
-from raftnode.cli.definitions import IN_DATABASE, etl
+from raftnode.cli.definitions import IN_DATABASE, delete_task, etl
 from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.names import fold
@@ -65,10 +65,7 @@ async def show_etl(session: Session, task: str, database: str | None) -> None:
 async def delete_etl(session: Session, task: str, database: str | None, yes: bool) -> None:
     """Delete an ETL task with its progress; the same as `raftnode task delete`."""
     ask(f"Delete task {task} with its progress?", yes=yes)
-    name, found = await _etl(session, task, database)
-    query = urlencode({"id": found.task_id, "type": found.task_type})
-    answer = await session.call("DELETE", f"/databases/{quote(name, safe='')}/admin/tasks?{query}", Json)
-    session.show(answer, f"Task {found.task_name} is deleted.")
+    await delete_task(session, *await _etl(session, task, database))
 
 
 async def _etl(session: Session, task: str, database: str | None) -> tuple[str, TaskStatus]:

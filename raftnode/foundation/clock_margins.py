@@ -1,7 +1,9 @@
-"""How far the clocks of two nodes may be apart, and what that adds to every span that one of them judges about another.
+"""How far the clocks of two nodes may drift apart, and what that adds to every time that one node waits for another.
 
-The one place for these numbers: the settings are checked with them, the lease is computed with them, and the model and
-the simulator run clocks that are as far apart as they allow. docs/guarantees.md carries the proof.
+The clocks of two machines never run equally fast. A node that waits until another one's lease has ended must wait
+longer, by its own clock, than the lease lasts by the other's. These are the only numbers for that: the settings are
+checked with them, the lease is computed with them, and the model and the simulator run clocks that drift as far as they
+allow. docs/guarantees.md has the proof.
 """
 
 RATES_APART_PERCENT = 5

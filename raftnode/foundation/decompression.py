@@ -1,8 +1,8 @@
-"""Compressed bytes that arrive bit by bit, decompressed in small pieces: gzip, deflate and Zstandard.
+"""Decompression of a stream that arrives in pieces: gzip, deflate and Zstandard.
 
-A few bytes can decompress to gigabytes. So no step gives more than PIECE_BYTES_MAX, whoever reads the pieces counts
-them, and no frame may ask for more memory than WINDOW_LOG_MAX. A stream that was cut off says so at its end: else an
-import would lose its last documents without a word.
+A few bytes can decompress to gigabytes. So a step gives at most PIECE_BYTES_MAX bytes, and whoever reads the pieces
+counts them; and a frame that asks for a window above WINDOW_LOG_MAX, which is memory, is refused. A stream that was cut
+off raises at its end: an import would lose its last documents without a word otherwise.
 """
 
 import sys

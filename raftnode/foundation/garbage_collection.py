@@ -1,9 +1,9 @@
-"""When the interpreter's collector looks for garbage that refers to itself, and at how much of the memory.
+"""When the interpreter collects cyclic garbage, so that a collection never holds the event loop for long.
 
-A collection holds the event loop for as long as it looks at objects: with 5,000 tasks all of them take a third of a
-second, enough to lose a lease, or to be ended for stopping too slowly. So what has lived for long is set aside
-(`gc.freeze`) and only what came since is looked at; that takes milliseconds. What is set aside is looked at once an
-hour, or when it has doubled, just after the lease was renewed. Young objects are collected as they come.
+A full collection goes through every object of the process. With 5,000 tasks that takes a third of a second, enough to
+lose the lease, or to be killed for stopping too slowly. So objects that have lived for long are set aside
+(`gc.freeze`), and a collection goes through the others only; that takes milliseconds. A full collection comes once an
+hour, or when what is set aside has doubled, and just after the lease was renewed. Young objects are collected as usual.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ RENEWAL_WAIT_S = 2.0
 
 
 class GarbageCollector:
-    """The collector of this process. `lease_left_ms` is what is left of the lease: None without an end, 0 without one.
+    """Decides when this process collects. `lease_left_ms` gives what is left of the lease in ms: None if it never ends,
+    0 if there is none.
 
     `run` must be running, once all that stays has been made. `set_aside` is how many objects are, at most, and
     `full_at` how many may be before all are looked at.

@@ -1,5 +1,8 @@
-"""Cutting a stream into JSON objects, for imports of any length: one a line, or an array, with or without a byte order
-mark."""
+"""Splits a stream of bytes into the JSON objects that it is made of, without parsing them and without holding more than
+one of them in memory.
+
+For imports of any length. The objects stand one a line or in one array, with or without a byte order mark.
+"""
 
 import re
 from collections.abc import Iterator
@@ -19,8 +22,11 @@ class ItemTooLarge(Exception):
 
 
 class JsonSplitter:
-    """Cuts a stream into its outermost JSON objects without parsing them; every byte is looked at once. `items` is how
-    many there were up to now, `line` the line on which the newest one begins; both count from 1."""
+    """Feed it chunks of any size, and call `end` after the last one. It follows braces outside of strings, so that what
+    it gives need not be valid JSON; each byte is looked at once.
+
+    `items` is how many objects have begun up to now, `line` the line on which the newest one does, from 1.
+    """
 
     def __init__(self, item_bytes_max: int) -> None:
         self._item_bytes_max = item_bytes_max

@@ -1,9 +1,12 @@
-"""Modules of users whose names ours have, too: config, tasks and observer.
+"""Keeps our top-level packages apart from modules of users that have the same name: config, tasks and observer.
 
-A user's config.py may stand before ours on Python's path, and theirs is no less right than ours. So ours are always
-found in the directory of this package, whatever the path says, and what a user's code imports by one of these names
-is theirs, where there is one. In this process theirs is known as `theirs_config`: `sys.modules` has room for one of
-each name.
+The code of a plug-in, or the directory in which a node is started, may have a config.py of its own, and Python knows a
+module by its name alone: `import config` would give one of the two to everybody. So `install` changes two things in
+this process:
+
+- ours are found in the directory of this package, whatever stands before it on `sys.path`;
+- an `import` of one of these names, written in code that is not ours, gives the user's module if there is one. In
+  `sys.modules` it is `theirs_config`, `theirs_tasks` or `theirs_observer`.
 """
 
 import builtins

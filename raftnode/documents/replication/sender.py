@@ -124,25 +124,42 @@ class DocumentSender:
             await asyncio.sleep(backoff(failures, BACKOFF_MIN_S, BACKOFF_MAX_S, random))
 
     async def _session(self) -> None:
+        """Sends from where the other side is until something fails. Never returns.
+
+        `etag` is how far this store's order was read: the other side has all that stands up to there. `told` is how
+        far it knows that: its accepted etag. The two differ while what was read held nothing new to it.
+        `untold_since` is when it began not to know something, its place in this order or what this store knows; None
+        when it knows all.
+        """
         clock = asyncio.get_running_loop().time
         self._ahead.clear()
         etag = told = await self._handshake()
         untold_since: float | None = None
         while True:
+            # Taken before the read: what the store learns during it must end the wait at the end of the loop.
             seen = self._store.change_vector
             batch = await self._store.after(etag, limit=self._limit, bytes_max=self._bytes_max)
             new = self._new(batch)
+            # Only writes of other nodes, and they are the newest: the node where they were made is about to send them
+            # itself. While there is more to read, or a write of this node is among them, nothing is won by waiting.
             if new and batch.end and not any(self._written_here(item) for item in new):
                 await asyncio.sleep(RELAY_DELAY_S)
+                # Asked for its change vector alone. Its accepted etag is `told`, as only this sender moves it.
                 await self._handshake()
                 new = self._new(batch)
+            # Without anything new the place is told all the same, late and rarely: only by that the other side's change
+            # vector grows, by which the observer judges it, and the next session need not read all of it again.
             due = untold_since is not None and clock() >= untold_since + TELL_DELAY_S
             if new or due or batch.last_etag - told >= QUIET_ETAGS_MAX:
+                # From `told` on and not from `etag`: the other side refuses a stretch that leaves a gap. What lies
+                # between and is not sent, it has.
                 await self._send(told, batch, new)
                 self._remember_ahead(batch, new)
                 told = batch.last_etag
             etag = batch.last_etag
             self._passed(etag, len(new))
+            # Told the place is not enough: the answer must also count all that this store knew there. After a send that
+            # did not achieve it, it is told again after the next delay.
             if etag == told and change_vector.dominates(self._theirs.change_vector, batch.change_vector):
                 untold_since = None
             elif untold_since is None or due:

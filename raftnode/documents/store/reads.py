@@ -79,13 +79,16 @@ def after(
         taken: dict[int, None] = {}
         reached, size, scanned, full = etag, 0, 0, False
         for place, doc, collection, bytes_, formerly in places:
+            # A document has a place for each of its versions and is handed out once, at the first of them.
             if doc not in taken and _among(wanted, collection, formerly):
                 if len(taken) >= limit or (taken and size + bytes_ > bytes_max):
-                    full = True
+                    full = True  # this place belongs to the next batch: `reached` must stay below it
                     break
                 taken[doc] = None
                 size += bytes_
             reached, scanned = place, scanned + 1
+        # At the end the place is the last etag that was given, even if the log has forgotten it, as it was that of a
+        # tombstone which is purged: a reader would never seem to have caught up otherwise.
         end = not full and scanned < SCAN_ROWS_MAX
         reached = max(reached, state.last_etag) if end else reached
         items = [

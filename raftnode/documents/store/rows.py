@@ -102,6 +102,7 @@ def collections(connection: sqlite3.Connection) -> dict[str, int]:
     found = {}
     for name, n in counts(connection).items():
         if n and name.startswith(_COLLECTION):
+            # NOCASE knows the capitals of ASCII alone; a name with others is given folded.
             [(spelled,)] = connection.execute(
                 "SELECT collection FROM documents WHERE collection = ? COLLATE NOCASE AND deleted = 0 "
                 "ORDER BY etag DESC LIMIT 1",

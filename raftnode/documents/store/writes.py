@@ -111,9 +111,11 @@ class Writer:
         if replication_batch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
         self._check_counted(replication_batch.knowledge)
+        # Once for all of them, as merging a document adds nothing to what is known of others' writes.
         held = self.database_change_vector
         for item in replication_batch.documents:
             self._merge_one(item, held)
+        # Last, so that the knowledge is noted with an etag at which all of the stretch has its place (rule 2).
         self._learn(replication_batch.knowledge)
         self._purged_until(replication_batch.purged_last_modified)
         if replication_batch.last_etag > accepted:
@@ -207,8 +209,11 @@ class Writer:
         if cv.dominates(held, item.change_vector):
             return
         row = rows.find(self._connection, fold(item.id))
+        # The row may count writes that the store as a whole does not know yet: those of this document are here all the
+        # same. Of both together, as the vector of a resolved conflict counts writes of either kind.
         if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
             return
+        # A place in this store's order, as for a write of its own: others read it here, too (rule 1).
         etag = self.state.last_etag + 1
         self.state = msgspec.structs.replace(self.state, last_etag=etag)
         if row is None or cv.dominates(item.change_vector, row.change_vector):
@@ -221,7 +226,8 @@ class Writer:
         winner, loser = sorted((row, item), key=_precedence, reverse=True)
         vector = cv.merge(row.change_vector, item.change_vector)
         if loser.origin != winner.origin:
-            # The resolution is a write of its own: a task may have carried both versions over, the loser last.
+            # The resolution is a write of its own: a task may have carried both versions over, the loser last. Where
+            # both are the same content it is none, or two nodes would answer each other's resolutions for ever.
             vector = cv.merge(vector, cv.dot(self.tag, etag, self.database_id))
             self.state = msgspec.structs.replace(self.state, own_etag=etag)
             rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
