@@ -1,5 +1,6 @@
 """`raftnode etl`, `connection-string`, `task` and `pin`: defining tasks and where their data goes."""
 
+import json
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -29,12 +30,18 @@ def etl() -> None:
 @talks
 async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     """Add an ETL task, or edit the one of the same name, from RavenDB's JSON (- reads standard input)."""
-    definition = _definition(file)
+    await put_definition(session, _definition(file), database, "etl")
+
+
+async def put_definition(session: Session, definition: Json, database: str, route: str) -> None:
+    """Add a task, or edit the one of the same name, and say who is responsible for it."""
     listed = await session.call("GET", f"/databases/{quote(database)}/tasks", TaskList)
     name = str(definition.get("Name", ""))
     known = next((task for task in listed.shown.ongoing_tasks if fold(task.task_name) == fold(name)), None)
     query = "" if known is None else f"?id={known.task_id}"
-    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/etl{query}", TaskChanged, json=definition)
+    answer = await session.call(
+        "PUT", f"/databases/{quote(database)}/admin/{route}{query}", TaskChanged, json=definition
+    )
     done = "added" if known is None else "edited"
     said = [f"Task {name} is {done}; {answer.shown.responsible_node or 'nobody'} is responsible for it."]
     warnings = [f"Warning: {warning}" for warning in answer.shown.warnings]
@@ -101,7 +108,40 @@ async def delete_connection_string(session: Session, name: str, kind: str, datab
 
 @click.group("task")
 def task_group() -> None:
-    """One task: enable, disable, reset, delete, failed, retry."""
+    """One task: put, show, enable, disable, reset, delete, failed, retry."""
+
+
+@task_group.command("put")
+@click.argument("file", type=click.File("rb"))
+@DATABASE
+@talks
+async def put_task(session: Session, file: BinaryIO, database: str) -> None:
+    """Add a task of any kind, its TaskType, or edit the one of the same name, from JSON (- reads standard input)."""
+    await put_definition(session, _definition(file), database, "tasks")
+
+
+@task_group.command("show")
+@click.argument("task")
+@IN_DATABASE
+@talks
+async def show_task(session: Session, task: str, database: str | None) -> None:
+    """Print a task's definition, as `task put` takes it."""
+    name, found = await find_task(session, task, database)
+    show_definition(session, {"TaskType": found.task_type} | await stored_definition(session, name, found))
+
+
+async def stored_definition(session: Session, database: str, found: TaskStatus) -> Json:
+    """The task's configuration without its id."""
+    query = urlencode({"key": found.task_id, "type": found.task_type})
+    answer = await session.call("GET", f"/databases/{quote(database, safe='')}/task?{query}", TaskInfo)
+    return {key: value for key, value in answer.shown.configuration.items() if key != "TaskId"}
+
+
+def show_definition(session: Session, definition: Json) -> None:
+    """Print a definition as JSON, in one line for --json."""
+    session.show(
+        Answer(definition, definition), lambda given: click.echo(json.dumps(given, indent=2, ensure_ascii=False))
+    )
 
 
 @task_group.command()

@@ -1,13 +1,12 @@
 """`raftnode etl list`, `show` and `delete`; `put` stands with the other definitions."""
 
-import json
 from urllib.parse import quote, urlencode
 
 import click
 from rich.markup import escape
 
 from raftnode.cli.asking import ask, asks
-from raftnode.cli.definitions import IN_DATABASE, delete_task, etl
+from raftnode.cli.definitions import IN_DATABASE, delete_task, etl, show_definition, stored_definition
 from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talks
 from raftnode.cli.tables import print_table
 from raftnode.foundation.names import fold
@@ -50,11 +49,8 @@ async def list_etls(session: Session, database: str | None) -> None:
 async def show_etl(session: Session, task: str, database: str | None) -> None:
     """Print an ETL task's definition in RavenDB's JSON, as `etl put` takes it."""
     name, found = await _etl(session, task, database)
-    query = urlencode({"key": found.task_id, "type": found.task_type})
-    stored = (await session.call("GET", f"/databases/{quote(name, safe='')}/task?{query}", TaskInfo)).shown
-    shown = {"EtlType": found.task_type.removesuffix(SUFFIX)} | stored.configuration
-    del shown["TaskId"]
-    session.show(Answer(shown, shown), lambda given: click.echo(json.dumps(given, indent=2, ensure_ascii=False)))
+    kind = found.task_type.removesuffix(SUFFIX)
+    show_definition(session, {"EtlType": kind} | await stored_definition(session, name, found))
 
 
 @etl.command("delete")

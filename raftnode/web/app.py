@@ -25,6 +25,7 @@ from raftnode.web.routes import (
     runs,
     snapshots,
     status,
+    task_definitions,
     tasks,
     topology,
     traits,
@@ -36,7 +37,7 @@ from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
-    removed, replication, runs, silent_nodes, snapshots, status, tasks, topology, traits, whatif, why,
+    removed, replication, runs, silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

@@ -7,11 +7,12 @@ defined or run here.
 from collections.abc import Coroutine, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 import structlog
 
+from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.module_isolation import theirs
 from raftnode.foundation.names import fold
 from raftnode.record.model import Database, KindTraits
@@ -24,6 +25,13 @@ log = structlog.get_logger(__name__)
 GROUP = "raftnode.tasks"
 BUILT_IN = {"update": "tasks.kinds.update:KIND"}
 """Kinds that are no ongoing tasks of users, beside those of the entry points."""
+SECTIONS = {
+    "RavenEtl": "RavenEtls",
+    "SqlEtl": "SqlEtls",
+    "Backup": "PeriodicBackups",
+    "Replication": "ExternalReplications",
+}
+"""RavenDB's sections of the database record by TaskType, there even when they are empty."""
 
 
 class ConfigurationError(ValueError):
@@ -59,20 +67,26 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskKind(Protocol):
-    """What a kind provides. `name` is RavenDB's task type ("SqlEtl"), `etl_type` its EtlType, None for other tasks."""
+    """What a kind provides. `name` is the TaskType of its tasks ("SqlEtl"): any name of letters and digits."""
 
     name: str
-    etl_type: str | None
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """Validate RavenDB's configuration JSON at the door. Raises ConfigurationError."""
 
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """Validate the JSON of a connection string of this kind. Raises ConfigurationError."""
-
     def run(self, context: "TaskContext") -> Coroutine[Any, Any, None]:
         """The body: runs until cancelled, and ends with all its threads and subprocesses gone. After an error it is
         called again a while later."""
+
+
+@runtime_checkable
+class TakesConnections(Protocol):
+    """What a kind provides besides, if its tasks use connection strings of a type that is the kind's own ("Sql")."""
+
+    connection_type: str
+
+    def parse_connection(self, configuration: Mapping[str, Any], database: Database) -> None:
+        """Validate the JSON of a connection string at the door. Raises ConfigurationError."""
 
 
 @cache
@@ -83,8 +97,12 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 def kinds() -> tuple[str, ...]:
     """The names of all kinds this node can run, sorted. Imports none: `sql_etl` is the entry point of "SqlEtl"."""
-    names = (point.name.split("_") for point in _entry_points().values())
-    return tuple(sorted("".join(part.capitalize() for part in name) for name in names))
+    return tuple(sorted(_spelt(point) for point in _entry_points().values()))
+
+
+def section(kind: str) -> str:
+    """The field of the database record that lists the tasks of that kind."""
+    return SECTIONS.get(kind, f"{kind}s")
 
 
 def load(name: str) -> TaskKind:
@@ -127,7 +145,10 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
         raise ConfigurationError(
             "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.Definition"
         )
-    return definition
+    if not _is_object(definition.configuration):
+        raise ConfigurationError("TaskType", f"{name}.parse gave a configuration that is no JSON object")
+    # As nodes tell it of themselves, by which placement finds who can run it.
+    return msgspec.structs.replace(definition, kind=_spelt(_entry_points()[_plain(name)]))
 
 
 def described(error: Exception) -> str:
@@ -152,6 +173,18 @@ _LOADED: dict[str, TaskKind] = {}
 def loaded(name: str) -> TaskKind | None:
     """The kind of that name if it has been imported here before, so that nobody needs to wait for that."""
     return _LOADED.get(_plain(name))
+
+
+def _is_object(configuration: bytes) -> bool:
+    try:
+        return isinstance(from_python_json(configuration), dict)
+    except ValueError:
+        return False
+
+
+def _spelt(point: EntryPoint) -> str:
+    """The name of the kind under that entry point."""
+    return "".join(part.capitalize() for part in point.name.split("_"))
 
 
 def _plain(name: str) -> str:

@@ -21,15 +21,10 @@ class UpdateKind:
     """The kind "Update". Its tasks come from the topology; nobody defines them."""
 
     name = UPDATE_KIND
-    etl_type = None
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. Always refused."""
         raise ConfigurationError("TaskType", "an update follows from a Promotable; add a node to the database instead")
-
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """See `TaskKind.parse_connection`. Always refused."""
-        raise ConfigurationError("Type", "an update takes no connection string")
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

@@ -23,16 +23,12 @@ class Instants:
     """See `tasks.kinds.registry.TaskKind`. The configuration names the `File`."""
 
     name = NAME
-    etl_type = "Instants"
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         name = str(configuration["Name"])
         return TaskDefinition(
             name=name, kind=NAME, key=task_key(NAME, name), configuration=json.dumps(dict(configuration)).encode()
         )
-
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """It needs none."""
 
     async def run(self, context: TaskContext) -> None:
         run = context.run

@@ -40,7 +40,6 @@ SEEN = {
 
 class Kind:
     name = "Probe"
-    etl_type = "Probe"
 
     def parse(self, configuration, database):
         child = "import config; print(config.WHOSE)"

@@ -33,6 +33,9 @@ async def test_any_node_takes_a_task_of_a_kind_that_another_has_and_the_others_s
             return await cluster.holder(DATABASE, "t") == "A"
 
         await cluster.wait_until(held, "A to run the task")
+        other = {"TaskType": "HostileEtl", "Name": "other"}
+        answer = await cluster.call("PUT", f"/databases/{DATABASE}/admin/tasks", other, "B")
+        assert answer["ResponsibleNode"] == "A"
         with pytest.raises(HttpFailed, match=r"KeyError: 'Name'\. Is that field missing"):
             await cluster.call("PUT", f"/databases/{DATABASE}/admin/etl", {"EtlType": "Hostile"}, "B")
         with pytest.raises(HttpFailed, match=r"no node of the cluster has the task kind 'NoneSuchEtl'.*pip install"):

@@ -19,7 +19,6 @@ class Hostile:
     shell's `Command`)."""
 
     name = NAME
-    etl_type = "Hostile"
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         name = str(configuration["Name"])
@@ -31,9 +30,6 @@ class Hostile:
             mentor=configuration.get("MentorNode"),
             traits=KindTraits(partition_tolerant=bool(configuration.get("Tolerant"))),
         )
-
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """It needs none."""
 
     async def run(self, context: TaskContext) -> None:
         configuration = json.loads(context.run.task.configuration)

@@ -56,13 +56,9 @@ class SimSteps:
     """See `tasks.kinds.registry.TaskKind`."""
 
     name = NAME
-    etl_type = None
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         raise NotImplementedError("operators of the simulated world write their commands themselves")
-
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        raise NotImplementedError("a simulated sink needs no connection string")
 
     async def run(self, context: TaskContext) -> None:
         process = PROCESS.get()

@@ -16,7 +16,7 @@ from raftnode.web.stores import existing_database
 from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.definitions import User
 from raftnode.web.views.record import connection_strings
-from tasks.kinds.registry import load
+from tasks.kinds import connection_types
 
 
 class ConnectionStringHeader(Input, frozen=True, kw_only=True):
@@ -24,13 +24,6 @@ class ConnectionStringHeader(Input, frozen=True, kw_only=True):
 
     name: str
     type: str
-
-
-class RavenConnectionString(Input, frozen=True, kw_only=True):
-    """Another cluster's database."""
-
-    database: str
-    topology_discovery_urls: list[str]
 
 
 def routes() -> list[web.RouteDef]:
@@ -65,7 +58,7 @@ async def get(request: web.Request) -> web.Response:
     shown = connection_strings(database)
     for group, strings in shown.items():
         for key in list(strings):
-            wrong_type = kind is not None and fold(group) != fold(f"{kind}ConnectionStrings")
+            wrong_type = kind is not None and fold(group) != fold(connection_types.section(kind))
             if wrong_type or (name is not None and fold(key) != fold(name)):
                 del strings[key]
             else:
@@ -109,18 +102,8 @@ def _users(database: Database, name: str) -> list[User]:
     ]
 
 
-async def _check(kind: str, given: Json, database: Database) -> None:
-    if kind == "Raven":
-        if not fitting(given, RavenConnectionString).topology_discovery_urls:
-            raise bad_request("'TopologyDiscoveryUrls' is empty. Name at least one node of the other cluster.")
-    elif kind == "Sql":
-        await checked_by_kind(lambda: _check_sql(given, database))
-    else:
-        raise not_supported(f"'Type' {kind[:40]!r} of a connection string", "Use Sql or Raven.")
-
-
-def _check_sql(given: Json, database: Database) -> None:
-    from tasks.sinks.sql import table_owners as sql_owners  # with the heavy libraries of its kind
-
-    load("SqlEtl").parse_connection(given)
-    sql_owners.check_connection(given, database)
+async def _check(type: str, given: Json, database: Database) -> None:
+    try:
+        await checked_by_kind(lambda: connection_types.check(type, given, database))
+    except connection_types.UnknownConnectionType as error:
+        raise not_supported(f"'Type' {type[:40]!r} of a connection string", str(error)) from None

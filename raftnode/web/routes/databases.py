@@ -19,7 +19,7 @@ from raftnode.record.commands import (
 from raftnode.record.model import LockMode, Record
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.request_bodies import whole
-from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, not_supported, timespan_s
+from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, fitting, not_supported, timespan_s
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.routes.groups import group_answer, the_database
@@ -28,15 +28,13 @@ from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.databases import DatabaseNames, Deleted, StateSet, StatesSet, summary
 from raftnode.web.views.record import database_record
+from tasks.kinds import connection_types, registry
 
 NAMES_MAX = 100
 CONFIRMATION_S = 15.0
 CONFIRMATION_S_MAX = 50.0
 
-NOT_AT_CREATION = (
-    "indexes", "raven_connection_strings", "sql_connection_strings", "raven_etls", "sql_etls",
-    "periodic_backups", "external_replications",
-)  # fmt: skip
+NOT_AT_CREATION = ("Indexes", *map(connection_types.section, connection_types.TYPES), *registry.SECTIONS.values())
 
 
 class TopologyInput(Input, frozen=True, kw_only=True):
@@ -54,13 +52,6 @@ class DatabaseInput(Input, frozen=True, kw_only=True):
     encrypted: bool = False
     topology: TopologyInput | None = None
     settings: dict[str, str | None] | None = None
-    indexes: Json | None = None
-    raven_connection_strings: Json | None = None
-    sql_connection_strings: Json | None = None
-    raven_etls: list[object] | None = None
-    sql_etls: list[object] | None = None
-    periodic_backups: list[object] | None = None
-    external_replications: list[object] | None = None
 
 
 class DeletionInput(Input, frozen=True, kw_only=True):
@@ -101,13 +92,13 @@ def routes() -> list[web.RouteDef]:
 async def create(request: web.Request) -> web.Response:
     """Creates a database on the named Members, or on `replicationFactor` nodes."""
     query = Query(request)
-    wished = await body(request, DatabaseInput) if await whole(request) else DatabaseInput()
+    given = await body(request, Json) if await whole(request) else {}
+    wished = fitting(given, DatabaseInput)
     name = query.text("name") or wished.database_name
     if name is None:
         raise bad_request("The database has no name. Add ?name=... or DatabaseName.")
-    for field in NOT_AT_CREATION:
-        if getattr(wished, field):
-            key = "".join(word.capitalize() for word in field.split("_"))
+    for key in NOT_AT_CREATION:
+        if given.get(key):
             raise not_supported(f"'{key}' in a new database's record", "Create the database, then put them.")
     if wished.encrypted or wished.disabled:
         raise not_supported("'Encrypted' or 'Disabled' in a new database's record", "Leave both false.")

@@ -1,25 +1,12 @@
-"""ETL tasks: putting and resetting them. Their kind validates the configuration here, at the door."""
+"""RavenDB's routes of ETL tasks, which are tasks like all others."""
 
-import msgspec
-import structlog
 from aiohttp import web
 
-from raftnode.foundation.decoding import from_json
-from raftnode.foundation.names import fold
-from raftnode.record.commands import PutTask
-from raftnode.record.model import CommandResult, Database, Task
+from raftnode.record.model import Database, Task
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.forwarding import by_one_that_knows
-from raftnode.web.requests import Query, answer, body, etag_of
-from raftnode.web.routes.commit import commit, unless_repeated
-from raftnode.web.routes.connection_strings import with_secrets
-from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified
-from raftnode.web.stores import existing_database, store_to_read
+from raftnode.web.requests import Query, body
+from raftnode.web.routes.task_definitions import check_transform, put_task, reset_task
 from raftnode.web.views.base import Json
-from raftnode.web.views.tasks import TaskReset
-from tasks.kinds.registry import TaskDefinition, parsed
-
-log = structlog.get_logger(__name__)
 
 
 def routes() -> list[web.RouteDef]:
@@ -29,119 +16,26 @@ def routes() -> list[web.RouteDef]:
 
 
 async def put(request: web.Request) -> web.Response:
-    """Adds an ETL, or edits the one of `id`. `reset` (a transform's name, may be repeated) starts it again."""
+    """Adds an ETL of RavenDB's `EtlType`, or edits the one of `id`: a task of the kind that ends in Etl."""
     given = await body(request, Json)
     kind = given.get("EtlType")
     if not isinstance(kind, str) or not kind:
         raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
-    id = Query(request).integer("id", _task_id(given))
-    status = 201 if id == 0 else 200
-
-    async def checked() -> PutTask | web.Response:
-        return await by_one_that_knows(request, f"{kind}Etl") or await _checked(request, kind, id, given)
-
-    command = await unless_repeated(request, checked)
-    if isinstance(command, CommandResult):
-        return modified(request, command, status=status)
-    if not isinstance(command, PutTask):
-        return command
-    result = await commit(request, command)
-    return modified(request, result, status=status, warnings=await _unknown_collections(request, command))
-
-
-async def _checked(request: web.Request, kind: str, id: int, given: Json) -> PutTask:
-    """The command of an ETL that its kind has found good."""
-    query, database = Query(request), existing_database(request)
-    present = database.tasks.get(id)
-    given = with_secrets(given, present.configuration if present else None)
-    given = _with_what_stands(given, present)
-    definition = await checked_by_kind(lambda: parsed(f"{kind}Etl", given | {"TaskId": id}, database))
-    check_mentor(request, database, definition.mentor, definition.pinned)
-    _check_transforms(definition, query.all("reset"))
-    return PutTask(
-        database=database.name,
-        id=id,
-        etag=_etag(request),
-        reset=bool(query.all("reset")),
-        **msgspec.structs.asdict(definition),
-    )
+    return await put_task(request, f"{kind}Etl", given)
 
 
 async def reset(request: web.Request) -> web.Response:
     """Forgets an ETL's progress: it starts again from the first document."""
     name, transform = Query(request).required("configurationName"), Query(request).text("transformationName")
 
-    async def checked() -> PutTask:
-        database = existing_database(request)
+    def named(database: Database) -> Task:
         task = database.task_named(name)
         if task is None:
             known = ", ".join(sorted(t.name for t in database.tasks.values())[:10]) or "none"
             message = f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}."
             raise ApiError("TaskDoesNotExistException", message)
-        _check_transform(task, transform)
-        return _again(database, task)
+        if transform is not None:
+            check_transform(task.configuration, transform)
+        return task
 
-    result = await commit(request, checked)
-    return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))
-
-
-async def _unknown_collections(request: web.Request, definition: PutTask) -> list[str]:
-    """A sentence for each collection that has no document here: it may be misspelt, or come later."""
-    transforms = from_json(definition.configuration).get("Transforms") or []
-    named = {str(name) for transform in transforms for name in transform.get("Collections") or []}
-    try:
-        known = (await (await store_to_read(request)).stats()).collections
-    except ApiError:  # this node has no copy to look into
-        return []
-    missing = sorted(named - {name for name in named if fold(name) in {fold(one) for one in known}})
-    shown = ", ".join(sorted(name for name in known if not name.startswith("@"))[:20]) or "none"
-    found = [f"Collection '{name}' of task '{definition.name}' has no documents. Known: {shown}." for name in missing]
-    for warning in found:
-        log.warning(warning, database=request.match_info["database"])
-    return found
-
-
-def _again(database: Database, task: Task) -> PutTask:
-    fields = {f: getattr(task, f) for f in PutTask.__struct_fields__ if f in Task.__struct_fields__}
-    return PutTask(database=database.name, reset=True, **fields)
-
-
-def _with_what_stands(given: Json, present: Task | None) -> Json:
-    """An edit that does not speak of a pin, or of being disabled, leaves it: both are set by commands of their own."""
-    if present is None:
-        return given
-    stands: Json = {"Disabled": present.disabled}
-    if "MentorNode" not in given and "PinToMentorNode" not in given:
-        stands |= {"MentorNode": present.mentor, "PinToMentorNode": present.pinned}
-    return stands | given
-
-
-def _task_id(given: Json) -> int:
-    id = given.get("TaskId") or 0
-    if isinstance(id, bool) or not isinstance(id, int) or id < 0:
-        raise bad_request(f"'TaskId' is {str(id)[:40]!r}; it must be a whole number, 0 for a new task.")
-    return id
-
-
-def _etag(request: web.Request) -> int | None:
-    etag = etag_of(request.headers.get("If-Match"))
-    if etag is not None and not (etag.isascii() and etag.isdigit() and len(etag) < 19):
-        raise bad_request(f"If-Match is {etag[:40]!r}; it must be the task's Etag.")
-    return None if etag is None else int(etag)
-
-
-def _check_transforms(definition: TaskDefinition, names: list[str]) -> None:
-    for name in names:
-        _check_name(definition.configuration, name)
-
-
-def _check_transform(task: Task, name: str | None) -> None:
-    if name is not None:
-        _check_name(task.configuration, name)
-
-
-def _check_name(configuration: bytes, name: str) -> None:
-    transforms = from_json(configuration).get("Transforms") or []
-    known = [str(transform.get("Name")) for transform in transforms]
-    if fold(name) not in (fold(one) for one in known):
-        raise bad_request(f"There is no transform '{name}'. The task has: {', '.join(known) or 'none'}.")
+    return await reset_task(request, named)

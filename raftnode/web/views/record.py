@@ -9,8 +9,7 @@ from raftnode.record.model import ConnectionString, Database, Task
 from raftnode.web.sliced_json import JsonArray, JsonObject
 from raftnode.web.views.base import Json
 from raftnode.web.views.tasks import configuration
-
-CONNECTION_STRING_TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
+from tasks.kinds import connection_types, registry
 
 
 def database_record(database: Database) -> Iterator[tuple[str, Any]]:
@@ -25,12 +24,10 @@ def database_record(database: Database) -> Iterator[tuple[str, Any]]:
     yield "Settings", masking.masked(dict(database.settings))
     yield "Indexes", JsonObject((i.name, from_python_json(i.definition)) for i in database.indexes.values())
     yield "AutoIndexes", {}
-    yield "PeriodicBackups", []
-    yield "ExternalReplications", []
     yield from connection_strings(database).items()
-    tasks: dict[str, list[Task]] = {"RavenEtls": [], "SqlEtls": []}
+    tasks: dict[str, list[Task]] = {name: [] for name in registry.SECTIONS.values()}
     for task in sorted(database.tasks.values(), key=lambda t: t.id):
-        tasks.setdefault(f"{task.kind}s", []).append(task)
+        tasks.setdefault(registry.section(task.kind), []).append(task)
     for section, found in tasks.items():
         yield section, JsonArray(map(configuration, found))
     yield "Etag", database.etag
@@ -38,9 +35,9 @@ def database_record(database: Database) -> Iterator[tuple[str, Any]]:
 
 def connection_strings(database: Database) -> dict[str, dict[str, Json]]:
     """Connection strings by type, then by name, each type present even when empty."""
-    groups: dict[str, dict[str, Json]] = {f"{t}ConnectionStrings": {} for t in CONNECTION_STRING_TYPES}
+    groups: dict[str, dict[str, Json]] = {connection_types.section(type): {} for type in connection_types.TYPES}
     for string in sorted(database.connection_strings.values(), key=lambda s: s.name):
-        groups.setdefault(f"{string.type}ConnectionStrings", {})[string.name] = connection_string(string)
+        groups.setdefault(connection_types.section(string.type), {})[string.name] = connection_string(string)
     return groups
 
 

@@ -1,6 +1,6 @@
 """Ongoing tasks: who is responsible and why, who holds them, how they fare. Every answer shows the same placement."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from raftnode.foundation import masking
 from raftnode.foundation.decoding import from_python_json
@@ -168,11 +168,16 @@ def placement(placed: Placement) -> PlacementView:
 
 def task_state(task: Task) -> str:
     """RavenDB's TaskState: a task with some transforms disabled is partially enabled."""
-    transforms = from_python_json(task.configuration).get("Transforms") or []
-    disabled = [bool(t.get("Disabled")) for t in transforms if isinstance(t, Mapping)]
+    disabled = [bool(transform.get("Disabled")) for transform in transforms(task.configuration)]
     if task.disabled or (disabled and all(disabled)):
         return "Disabled"
     return "PartiallyEnabled" if any(disabled) else "Enabled"
+
+
+def transforms(configuration: bytes) -> list[Json]:
+    """The transforms of a task whose kind has some; none of another's."""
+    given = from_python_json(configuration).get("Transforms")
+    return [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
 
 
 def configuration(task: Task) -> Json:

@@ -54,7 +54,7 @@ class SqlEtlKind:
     """The kind "SqlEtl"."""
 
     name = NAME
-    etl_type = "Sql"
+    connection_type = "Sql"
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
@@ -74,9 +74,10 @@ class SqlEtlKind:
             connection_string=etl.connection_string_name,
         )
 
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """See `TaskKind.parse_connection`."""
+    def parse_connection(self, configuration: Mapping[str, Any], database: Database) -> None:
+        """See `TakesConnections.parse_connection`."""
         sql_connection.check_path(sql_connection.parse(configuration))
+        sql_owners.check_connection(configuration, database)
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

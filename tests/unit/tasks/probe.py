@@ -19,7 +19,6 @@ class ProbeKind:
     """The kind "Probe". `behave` is its body; `events` are what has happened, in order."""
 
     name = "Probe"
-    etl_type = None
 
     def __init__(self) -> None:
         self.reset()
@@ -35,9 +34,6 @@ class ProbeKind:
         """See `TaskKind.parse`."""
         name = str(configuration["Name"])
         return TaskDefinition(name=name, kind=self.name, key=task_key(self.name, name), configuration=b"{}")
-
-    def parse_connection(self, configuration: Mapping[str, Any]) -> None:
-        """See `TaskKind.parse_connection`."""
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

@@ -71,6 +71,7 @@ _ETL = {
     "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id", "InsertOnlyMode": False}],
     "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
 }
+_TASK = {"TaskType": "SqlEtl"} | {key: value for key, value in _ETL.items() if key != "EtlType"}
 _SUPPOSED: dict[str, Any] = {"Lost": [], "Added": [], "Drained": [], "Undrained": [], "Weights": {}, "Labels": {}}
 _NAMES = {"DatabaseNames": ["Shop"]}
 _INDEX = {"Indexes": [{"Name": "i", "Maps": ["from o in docs.Orders select new { o.Company }"]}]}
@@ -138,6 +139,8 @@ ROUTES = (
     Route("GET", f"{DB}/indexes", {"name": "text"}),
     Route("DELETE", f"{DB}/indexes", {"name": "text"}),
     Route("PUT", f"{DB}/admin/etl", body=_ETL, names=("Name", "Requires"), blank=("Name", "MentorNode")),
+    Route("PUT", f"{DB}/admin/tasks", body=_TASK, names=("Name", "Requires"), blank=("Name", "MentorNode")),
+    Route("POST", f"{DB}/admin/tasks/reset", {"key": "task"}),
     Route("POST", f"{DB}/admin/etl", {"configurationName": "name", "transformationName": "text"}),
     Route("GET", f"{DB}/tasks"),
     Route("GET", f"{DB}/task", {"key": "task"}, extra="type=SqlEtl"),

@@ -103,6 +103,8 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", f"{DB}/tasks/pinned/failed", None),
     ("POST", f"{DB}/admin/tasks/retry?taskName=orders", None),
     ("POST", f"{DB}/admin/etl?configurationName=orders", None),
+    ("POST", f"{DB}/admin/tasks/reset?taskName=orders", None),
+    ("PUT", f"{DB}/admin/tasks?id=999", {"TaskType": "SqlEtl"} | ETL),
     ("POST", f"{DB}/admin/tasks/pin?taskName=orders&node=A", None),
     ("POST", f"{DB}/admin/tasks/state?taskName=pinned&disable=true", None),
     ("GET", f"{DB}/task?taskName=pinned", None),

@@ -17,7 +17,6 @@ class Careless:
     """A kind that trusts its input."""
 
     name = "Careless"
-    etl_type = None
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> Any:
         if configuration.get("Odd"):

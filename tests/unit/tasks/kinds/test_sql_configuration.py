@@ -132,10 +132,10 @@ def test_what_is_wrong_is_named_with_the_remedy(
     assert caught.value.field == field
 
 
-def test_a_connection_string_is_checked_at_the_door(sqlite_target: SqlTarget) -> None:
-    KIND.parse_connection(sqlite_target.configuration)
+def test_a_connection_string_is_checked_at_the_door(sqlite_target: SqlTarget, record: Database) -> None:
+    KIND.parse_connection(sqlite_target.configuration, record)
     with pytest.raises(ConfigurationError, match="FactoryName"):
-        KIND.parse_connection(sqlite_target.configuration | {"FactoryName": "dBase"})
+        KIND.parse_connection(sqlite_target.configuration | {"FactoryName": "dBase"}, record)
 
 
 def test_the_kind_is_found_by_either_spelling() -> None:

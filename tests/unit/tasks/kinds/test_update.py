@@ -111,5 +111,3 @@ def test_nobody_defines_an_update() -> None:
     assert kind.name == "Update"
     with pytest.raises(ConfigurationError, match="add a node to the database instead"):
         kind.parse({}, None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="takes no connection string"):
-        kind.parse_connection({})

@@ -1,0 +1,62 @@
+"""Which connection strings there are: RavenDB's types, and those that kinds of tasks bring along."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from raftnode.record.model import Database
+from tasks.kinds.registry import ConfigurationError, TakesConnections, kinds, load
+
+TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
+"""RavenDB's own: each has a section of the database record, there even when it is empty."""
+
+
+class UnknownConnectionType(Exception):
+    """No kind of this node takes connection strings of that type. The message says which there are."""
+
+
+class RavenConnectionString(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """Another cluster's database."""
+
+    database: str
+    topology_discovery_urls: list[str]
+
+
+def section(type: str) -> str:
+    """The field of the database record that lists the connection strings of that type."""
+    return f"{type}ConnectionStrings"
+
+
+def check(type: str, configuration: Mapping[str, Any], database: Database) -> None:
+    """Validate the JSON of a connection string at the door. Imports the kinds that could take it. Raises
+    UnknownConnectionType or ConfigurationError."""
+    if type == "Raven":
+        _check_raven(configuration)
+    else:
+        _taker(type).parse_connection(configuration, database)
+
+
+def _taker(type: str) -> TakesConnections:
+    """The kind that takes connection strings of that type. One that is named after it is looked at first."""
+    known, failed = {"Raven"}, None
+    for name in sorted(kinds(), key=lambda name: (not name.startswith(type), name)):
+        try:
+            kind = load(name)
+        except ConfigurationError as error:
+            failed = failed or error
+            continue
+        if isinstance(kind, TakesConnections):
+            if kind.connection_type == type:
+                return kind
+            known.add(kind.connection_type)
+    raise failed or UnknownConnectionType(f"This node has {', '.join(sorted(known))}. Use one of them.")
+
+
+def _check_raven(configuration: Mapping[str, Any]) -> None:
+    try:
+        raven = msgspec.convert(configuration, RavenConnectionString)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError("Raven", f"the connection string does not fit: {error}. Correct that field") from None
+    if not raven.topology_discovery_urls:
+        raise ConfigurationError("TopologyDiscoveryUrls", "is empty; name at least one node of the other cluster")
