@@ -1,6 +1,6 @@
 """`raftnode etl list`, `show` and `delete`; `put` stands with the other definitions."""
 
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import click
 from rich.markup import escape
