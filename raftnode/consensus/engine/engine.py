@@ -214,10 +214,6 @@ class Engine:
             known = {peer.tag: peer for peer in self._bootstrap} | known
         return tuple(known[tag] for tag in sorted(known) if tag != self.tag)
 
-    def match_index(self, tag: str) -> int:
-        """How far a follower's log is known to equal this leader's."""
-        return self._core.match_index(tag)
-
     def votes_granted(self, term: int) -> dict[str, int]:
         """See `Elections.votes_granted`."""
         return self._elections.votes_granted(term)

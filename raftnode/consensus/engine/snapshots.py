@@ -77,6 +77,7 @@ class Snapshots:
         self._mark = journal.appended_bytes - (journal.bytes_after(base) if len(journal) else 0)
         self._sending: dict[str, OutgoingSnapshot] = {}
         self._receiving: IncomingSnapshot | None = None
+        self._times_forgotten = 0
         self.writing = False
         self.installing = False
 
@@ -101,11 +102,14 @@ class Snapshots:
         description = SnapshotDescription(applied_index, term, peers, peers_index)
         mark = self._journal.appended_bytes - self._journal.bytes_after(applied_index)
         chunks = self._machine.dump()
+        times_forgotten = self._times_forgotten
         self.writing = True
 
         def done(outcome: Any) -> None:
             self.writing = False
-            if isinstance(outcome, BaseException):
+            if times_forgotten != self._times_forgotten:
+                log.info("The snapshot is not kept, as its state was thrown away meanwhile.", index=applied_index)
+            elif isinstance(outcome, BaseException):
                 log.error("The snapshot could not be written; it is tried again later.", reason=repr(outcome))
                 self._mark = self._journal.appended_bytes - self._config.snapshot_bytes_min // 2
             elif applied_index > self.index:
@@ -222,7 +226,8 @@ class Snapshots:
             self._receiving = None
 
     def forget(self) -> None:
-        """Throws this node's snapshot away."""
+        """Throws this node's snapshot away, and the one that is being written."""
+        self._times_forgotten += 1
         self._drop_receiving()
         self.finish_all()
         self._store.remove()

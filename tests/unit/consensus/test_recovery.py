@@ -36,6 +36,29 @@ def test_a_contradicted_node_starts_over_and_ends_equal() -> None:
     assert leader.failures == liar.failures == []
 
 
+def test_a_snapshot_that_was_being_written_goes_with_the_state_that_is_in_it() -> None:
+    world = World("ABC")
+    leader, liar = corrupted(world)
+    liar.engine.snapshot()
+    assert liar.outside, "it is being written, in another thread"
+    world.propose(leader, b"one more")
+    world.connect_all()
+    while not liar.wipes:
+        world.clock.pass_ms(10)
+        leader.engine.tick()
+        world.deliver(liar.tag, leader.tag)
+        world.deliver(leader.tag, liar.tag)
+        liar.engine.tick()
+    liar.run_outside()
+    assert liar.engine.status.snapshot_index == 0
+    world.settle()
+    liar.crash()
+    liar.start()
+    world.connect_all()
+    world.settle()
+    assert liar.machine.commands == leader.machine.commands
+
+
 def test_until_it_has_recovered_it_votes_for_nobody_even_after_a_restart() -> None:
     world = World("ABC")
     leader, liar = corrupted(world)

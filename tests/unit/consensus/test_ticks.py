@@ -42,7 +42,7 @@ def test_a_quiet_clusters_heartbeats_and_their_answers_cost_nobody_a_tick() -> N
         assert react(world) == 0
     assert leader.engine.status.role == "Leader", "the answers were heard"
     followers = [node for node in world.alive if node is not leader]
-    assert all(leader.engine.match_index(node.tag) == leader.engine.status.last_index for node in followers)
+    assert all(leader.engine._core.match_index(node.tag) == leader.engine.status.last_index for node in followers)
 
 
 def test_a_command_is_committed_and_applied_everywhere_without_a_timer() -> None:
