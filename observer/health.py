@@ -1,6 +1,6 @@
 """How the nodes are, as this leader sees them: their reports, and since when each is heard and each copy is well.
 
-Silence comes from the lease alone (`Heartbeat.is_silent`), so that what is void and what has a lease can never be
+Silence comes from the lease alone (`Heartbeat.judgement`), so that what is void and what has a lease can never be
 judged by two clocks. Everything here is forgotten when the leadership ends: it is rebuilt from the reports, and a new
 leader counts every span from its own election.
 """

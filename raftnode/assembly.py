@@ -121,13 +121,18 @@ class _Reported:
 
 class Assembly(Generic[AnyTransport, AnyDatabases]):
     """The parts of one process. Start the transport and `raft` first, then run all of `loops` and `announcer`, which
-    ends once the record knows this process."""
+    ends once the record knows this process. To stop, await `supervisor.stop` while everything else still runs, as it
+    proposes releases, then end the loops, `raft` and the transport.
+
+    Nothing is started here. A part is built after those it calls; what calls back is connected last.
+    """
 
     def __init__(
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
     ) -> None:
         self._setup, self._ports = setup, ports
         self._reported = _Reported({}, NodeReport(node_id=setup.node_id))
+        # The record first: the transport asks it who may have a tag, the databases what there should be.
         self.replica = replica or Replica()
         self.transport = ports.transport(self.replica)
         self.databases = ports.databases(lambda: self.replica.record, self._confirm_deletion)
@@ -137,7 +142,8 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self._connect()
 
     def loops(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
-        """What must run until the process ends, each with its name."""
+        """What must run until the process ends, each with its name. The heartbeat comes first and ends last: a
+        supervisor that runs without it would have a lease that nobody renews or ends."""
         return (
             ("heartbeat", self.heartbeat.run()),
             ("databases", self.databases.run()),
@@ -220,14 +226,17 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         )
 
     def _connect(self) -> None:
+        """Who is told of what. Listeners to the record are called in this order in each tick."""
         self.transport.on_impostor.append(self._impostor)
         self.transport.on_removed.append(self._removed)
         self.raft.on_fatal.append(self._no_consensus)
+        # The databases before the supervisor: a body that starts in this tick asks for a copy that this tick has made.
         self.replica.subscribe(self.databases.changed)
         self.replica.subscribe(self.supervisor.on_tick)
         # A node that leaves and joins again between two beats must be seen to leave.
         self.replica.subscribe(lambda record, changes: self.heartbeat.check() if changes.cluster else None)
         self.replica.subscribe(lambda record, changes: self.transport.check_announced() if changes.cluster else None)
+        # A session that has ended stops its bodies in the same turn of the loop, whatever noticed it.
         self.heartbeat.subscribe(self.supervisor.on_lease)
 
     def _report(self) -> NodeReport:

@@ -99,12 +99,14 @@ class Node:
                 f"This process may open {descriptors_max()} files at once; a node needs {DESCRIPTORS_MIN}, and nine "
                 "more for each database. Raise the limit (ulimit -n, or LimitNOFILE= in the service's unit)."
             )
+        # The lock on the directory is taken first and given back last: no second process may open any file in it.
         identity = claim_directory(self._data_dir, self.tag)
         stack.callback(identity.release)
         node_tls, http_tls = self._tls()
         self.http = await stack.enter_async_context(
             HttpClient(tls=http_tls.client if http_tls else None, node_id=identity.node_id)
         )
+        # Both ports are taken now and answer later, as other programs may have them.
         self.server = HttpServer(self.settings, tls=http_tls.server if http_tls else None)
         stack.push_async_callback(self.server.stop)
         await self.server.bind()
@@ -231,16 +233,26 @@ class Node:
         )
 
     async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Services) -> None:
+        """Starts what was built, from the wire upwards; the stack stops it from the top downwards:
+
+        1. The tasks stop and their claims are released, which takes everything below, and HTTP still answers.
+        2. HTTP finishes its answers and closes.
+        3. The loops end, the heartbeat last.
+        4. Raft closes its files, then the transport its connections.
+        """
         await self.assembly.transport.start()
         stack.push_async_callback(self.assembly.transport.stop)
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
+        # Now that it has a log: a later start that finds none knows that it was lost, and this node's votes with it.
         await asyncio.to_thread(record_took_part, self._data_dir, identity)
         for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
+        # Not before the record has been read and the loops run: whoever is answered is answered by a node that works.
         await self.server.start(parts)
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)
+        # The node announces itself last, with an address at which it answers by now.
         self._run(stack, "forming", self.assembly.announcer.run(), may_end=True)
         self._run(stack, "garbage collection", GarbageCollector(lambda: self.assembly.heartbeat.lease_left_ms).run())
 
