@@ -11,7 +11,7 @@ from tests.simulation.node import ProcessClock
 from tests.simulation.world import World
 
 ROOT = Path(assembly.__file__).parents[1]
-PARTS = {"Forming", "Health", "Heartbeat", "Observer", "Raft", "Supervisor", "Watchdog"}
+PARTS = {"Announcer", "Health", "Heartbeat", "Observer", "Raft", "Supervisor", "Watchdog"}
 
 
 def makes(file: Path) -> set[str]:
