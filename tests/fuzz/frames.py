@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from raftnode.consensus import messages, proposals
-from raftnode.consensus.messages import AnyMessage, AppendEntries, SnapshotChunk, SnapshotHeartbeat, TimeoutNow
+from raftnode.consensus import proposals
+from raftnode.consensus.engine import messages
+from raftnode.consensus.engine.messages import AnyMessage, AppendEntries, SnapshotChunk, SnapshotHeartbeat, TimeoutNow
 from raftnode.consensus.model import Peer
 from raftnode.consensus.transport import handshake as handshake
 from raftnode.consensus.transport.connection import HEADER, framed

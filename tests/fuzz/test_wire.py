@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from raftnode.cli.local_cluster import memory_pss_bytes
-from raftnode.consensus import messages
+from raftnode.consensus.engine import messages
 from raftnode.consensus.transport.connection import HEADER, framed
 from raftnode.consensus.transport.raft_channel import RAFT_CHANNEL
 from tests.fuzz.frames import Frames

@@ -14,7 +14,7 @@ from raftnode.consensus.engine.message_filter import (
     ResetFromLeader,
     filter_message,
 )
-from raftnode.consensus.messages import AppendEntries, AppendResponse, SnapshotHeartbeat, WireEntry
+from raftnode.consensus.engine.messages import AppendEntries, AppendResponse, SnapshotHeartbeat, WireEntry
 
 TERM = 9
 

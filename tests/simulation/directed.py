@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from raftnode.consensus.engine.members import REGULAR
-from raftnode.consensus.messages import TimeoutNow, encode
+from raftnode.consensus.engine.messages import TimeoutNow, encode
 from raftnode.record.commands import Decide, decode
 from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.node import Machine

@@ -8,8 +8,8 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport as PackageTransport
 
 from raftnode.consensus.engine import patches
+from raftnode.consensus.engine.messages import AnyMessage, RequestVote, TimeoutNow, VoteGranted
 from raftnode.consensus.engine.package_log import PackageLog
-from raftnode.consensus.messages import AnyMessage, RequestVote, TimeoutNow, VoteGranted
 from raftnode.consensus.model import RaftConfig
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import Entry

@@ -4,7 +4,7 @@ process itself was asleep."""
 from collections.abc import Callable
 
 from raftnode.consensus.engine.core import Core
-from raftnode.consensus.messages import AnyMessage, PreVote
+from raftnode.consensus.engine.messages import AnyMessage, PreVote
 from raftnode.consensus.model import RaftConfig
 from raftnode.foundation.ports import Clock, Random
 

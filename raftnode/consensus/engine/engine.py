@@ -11,22 +11,21 @@ from typing import Any
 import msgspec
 import structlog
 
-from raftnode.consensus import messages
 from raftnode.consensus.engine import members as membership
-from raftnode.consensus.engine import patches
+from raftnode.consensus.engine import messages, patches
 from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.engine.core import CANDIDATE, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.environment import EngineEnvironment
 from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, RequestRefused
+from raftnode.consensus.engine.messages import AnyMessage
 from raftnode.consensus.engine.parts import EngineParts
 from raftnode.consensus.engine.receiving import Receiver
 from raftnode.consensus.engine.replication import Replication
 from raftnode.consensus.engine.resync import Resync
 from raftnode.consensus.engine.snapshots import Snapshots
 from raftnode.consensus.engine.storage import Storage
-from raftnode.consensus.messages import AnyMessage
 from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
 from raftnode.consensus.storage.hard_state import VOTE
 from raftnode.consensus.storage.segment import Entry

@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
-from raftnode.consensus.messages import (
+from raftnode.consensus.engine.messages import (
     AnyMessage,
     AppendEntries,
     AppendResponse,

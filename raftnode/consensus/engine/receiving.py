@@ -5,14 +5,13 @@ from typing import assert_never
 
 import structlog
 
-from raftnode.consensus import messages
-from raftnode.consensus.engine import message_filter, patches
+from raftnode.consensus.engine import message_filter, messages, patches
 from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.core import CANDIDATE
 from raftnode.consensus.engine.members import MEMBERSHIP
+from raftnode.consensus.engine.messages import AnyMessage
 from raftnode.consensus.engine.parts import EngineParts
 from raftnode.consensus.engine.resync import Resync
-from raftnode.consensus.messages import AnyMessage
 
 log = structlog.get_logger(__name__)
 

@@ -2,10 +2,16 @@
 
 from typing import Protocol
 
-from raftnode.consensus import messages
+from raftnode.consensus.engine import messages
 from raftnode.consensus.engine.core import Core
+from raftnode.consensus.engine.messages import (
+    AnyMessage,
+    AppendEntries,
+    AppendResponse,
+    SnapshotChunkAck,
+    SnapshotHeartbeat,
+)
 from raftnode.consensus.engine.snapshots import Snapshots
-from raftnode.consensus.messages import AnyMessage, AppendEntries, AppendResponse, SnapshotChunkAck, SnapshotHeartbeat
 from raftnode.consensus.storage.journal import Journal
 
 BATCH_BYTES_MAX = 1024 * 1024

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
-from raftnode.consensus import messages
+from raftnode.consensus.engine import messages
 from raftnode.consensus.engine.applying import Applier
 from raftnode.consensus.engine.environment import EngineEvents
 from raftnode.consensus.engine.members import NO_OP

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import structlog
 
 from raftnode.consensus.engine.members import Members
-from raftnode.consensus.messages import SNAPSHOT_CHUNK_BYTES_MAX, AnyMessage, SnapshotChunk, SnapshotChunkAck
+from raftnode.consensus.engine.messages import SNAPSHOT_CHUNK_BYTES_MAX, AnyMessage, SnapshotChunk, SnapshotChunkAck
 from raftnode.consensus.model import RaftConfig, StateMachine
 from raftnode.consensus.storage.disk import File
 from raftnode.consensus.storage.journal import Journal

@@ -1,8 +1,8 @@
 """A node whose committed entries the leader contradicts throws everything away, and votes for nobody until it has it
 all again."""
 
-from raftnode.consensus import messages
-from raftnode.consensus.messages import PreVote, RequestVote
+from raftnode.consensus.engine import messages
+from raftnode.consensus.engine.messages import PreVote, RequestVote
 from tests.unit.consensus.simulated import SimulatedNode, World
 
 

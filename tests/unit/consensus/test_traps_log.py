@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raftnode.consensus import messages
+from raftnode.consensus.engine import messages
 from raftnode.consensus.engine.message_filter import (
     AdoptTerm,
     AppendToLog,
@@ -19,7 +19,7 @@ from raftnode.consensus.engine.message_filter import (
     Reply,
     filter_message,
 )
-from raftnode.consensus.messages import AppendEntries, AppendResponse, SnapshotChunk, SnapshotHeartbeat
+from raftnode.consensus.engine.messages import AppendEntries, AppendResponse, SnapshotChunk, SnapshotHeartbeat
 from raftnode.consensus.model import StorageDamaged
 from tests.unit.consensus.engine.logs import TermsLog
 from tests.unit.consensus.simulated import World

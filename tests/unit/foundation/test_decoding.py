@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftnode.consensus import messages, proposals
+from raftnode.consensus import proposals
+from raftnode.consensus.engine import messages
 from raftnode.consensus.transport import connection
 from raftnode.consensus.transport import handshake as handshake
 from raftnode.foundation import decoding

@@ -1,6 +1,6 @@
 """Logs of which only the terms matter."""
 
-from raftnode.consensus.messages import WireEntry
+from raftnode.consensus.engine.messages import WireEntry
 
 
 class TermsLog:

@@ -27,7 +27,7 @@ from raftnode.consensus.engine.message_filter import (
     TakeChunk,
     filter_message,
 )
-from raftnode.consensus.messages import (
+from raftnode.consensus.engine.messages import (
     AnyMessage,
     AppendEntries,
     AppendResponse,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftnode.consensus import messages
-from raftnode.consensus.messages import AppendResponse
+from raftnode.consensus.engine import messages
+from raftnode.consensus.engine.messages import AppendResponse
 from raftnode.consensus.model import JournalFailed, Peer, StorageDamaged
 from raftnode.consensus.storage.disk import SystemDisk
 from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
