@@ -15,7 +15,8 @@ import structlog
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.module_isolation import theirs
 from raftnode.foundation.names import fold
-from raftnode.record.model import Database, KindTraits
+from raftnode.record.definition import TaskDefinition as TaskDefinition
+from raftnode.record.model import Database
 
 if TYPE_CHECKING:
     from tasks.runtime.context import TaskContext
@@ -48,22 +49,6 @@ class TaskFailed(Exception):
 
 class RunSuperseded(TaskFailed):
     """A newer run of the task has reached the sink: this one ends, and only a new claim may go on."""
-
-
-class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as its kind has accepted it: the header that placement reads, and the configuration as JSON. The fields
-    are those of the `PutTask` command."""
-
-    name: str
-    kind: str
-    key: int
-    configuration: bytes
-    mentor: str | None = None
-    pinned: bool = False
-    disabled: bool = False
-    traits: KindTraits = KindTraits()
-    requires: tuple[str, ...] = ()
-    connection_string: str | None = None
 
 
 class TaskKind(Protocol):

@@ -19,6 +19,7 @@ from raftnode.record.commands.base import (
     the_database,
     with_database,
 )
+from raftnode.record.definition import TaskDefinition
 from raftnode.record.model import (
     CONNECTION_STRINGS_MAX,
     GENERATION_STRIDE,
@@ -28,7 +29,6 @@ from raftnode.record.model import (
     ConnectionString,
     Database,
     EndedRun,
-    KindTraits,
     Progress,
     Record,
     Task,
@@ -92,24 +92,14 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
         return with_database(record, replace(database, connection_strings=strings), entry)
 
 
-class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
+class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask"):
     """A task is added (`id` 0; its id becomes the log index) or edited (its id stays).
 
     `etag`, if given, is the one the editor has read. `reset` forgets the progress.
     """
 
     database: str
-    name: str
-    kind: str
-    key: int
     id: int = 0
-    mentor: str | None = None
-    pinned: bool = False
-    disabled: bool = False
-    traits: KindTraits = KindTraits()
-    requires: tuple[str, ...] = ()
-    connection_string: str | None = None
-    configuration: bytes = b"{}"
     etag: int | None = None
     reset: bool = False
 
@@ -130,17 +120,8 @@ class PutTask(Command, frozen=True, kw_only=True, tag="PutTask"):
         if used is not None and fold(used) not in database.connection_strings:
             refuse("BadRequestException", f"Connection string '{used}' does not exist. Create it first.")
         task = Task(
+            **{field: getattr(self, field) for field in TaskDefinition.__struct_fields__},
             id=present.id if present else entry.index,
-            name=self.name,
-            kind=self.kind,
-            key=self.key,
-            mentor=self.mentor,
-            pinned=self.pinned,
-            disabled=self.disabled,
-            traits=self.traits,
-            requires=self.requires,
-            connection_string=used,
-            configuration=self.configuration,
             etag=entry.index,
             placement_index=entry.index,
             retry=present.retry if present else 0,

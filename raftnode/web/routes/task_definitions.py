@@ -8,6 +8,7 @@ from aiohttp import web
 
 from raftnode.foundation.names import fold
 from raftnode.record.commands import PutTask
+from raftnode.record.definition import TaskDefinition
 from raftnode.record.model import CommandResult, Database, Task
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_one_that_knows
@@ -68,8 +69,8 @@ async def reset_task(request: web.Request, find: Callable[[Database], Task]) -> 
     async def checked() -> PutTask:
         database = existing_database(request)
         task = find(database)
-        fields = {f: getattr(task, f) for f in PutTask.__struct_fields__ if f in Task.__struct_fields__}
-        return PutTask(database=database.name, reset=True, **fields)
+        definition = {field: getattr(task, field) for field in TaskDefinition.__struct_fields__}
+        return PutTask(database=database.name, id=task.id, etag=task.etag, reset=True, **definition)
 
     result = await commit(request, checked)
     return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))

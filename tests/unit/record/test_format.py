@@ -11,6 +11,7 @@ import pytest
 
 from raftnode.record import commands, model, progress
 from raftnode.record.commands import AnyCommand, decode
+from raftnode.record.definition import TaskDefinition
 from raftnode.record.model import RecordValue, dec_hook, enc_hook
 
 COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -337,6 +338,12 @@ def test_a_value_keeps_its_fields_and_their_defaults(kind: type[RecordValue]) ->
     required, defaults = VALUES[kind]
     value = msgspec.msgpack.decode(msgspec.msgpack.encode(required), type=kind, dec_hook=dec_hook)
     assert plain(value) == required | defaults
+
+
+def test_a_task_has_every_field_of_its_definition() -> None:
+    had = {field.name: field for field in msgspec.structs.fields(model.Task)}
+    for field in msgspec.structs.fields(TaskDefinition):
+        assert (had[field.name].type, had[field.name].default) == (field.type, field.default), field.name
 
 
 def test_limits_are_the_same_in_every_version() -> None:
