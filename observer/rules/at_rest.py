@@ -46,10 +46,14 @@ def rests(rest: AtRest, facts: Facts, folded: str, database: Database) -> bool:
     kept = rest.databases.get(folded)
     if kept is None or kept[0] is not database:
         return False
-    return all(
-        _both(facts.nodes[tag], folded) is report and _copy_is_well(facts.nodes[tag], folded)
-        for tag, report in zip(database.topology.members, kept[1], strict=False)
-    )
+    # Asked about a thousand databases whenever one changes.
+    for tag, report in zip(database.topology.members, kept[1], strict=False):
+        seen = facts.nodes[tag]
+        if seen.current.get(folded) is not report or seen.previous.get(folded) is not report:
+            return False
+        if not _copy_is_well(seen, folded):
+            return False
+    return True
 
 
 def all_rest(rest: AtRest, record: Record, facts: Facts) -> bool:
@@ -69,9 +73,9 @@ def at_rest(record: Record, facts: Facts, concerned: Iterable[str], before: AtRe
         return before
     busy = frozenset(concerned)
     databases = {
-        folded: before.databases[folded] if rests(before, facts, folded, database) else (database, reports)
+        folded: kept
         for folded, database in record.databases.items()
-        if database.name not in busy and (reports := _reports(facts, folded, database)) is not None
+        if database.name not in busy and (kept := _kept(before, facts, folded, database)) is not None
     }
     whole = len(databases) == len(record.databases)
     return AtRest(
@@ -80,6 +84,14 @@ def at_rest(record: Record, facts: Facts, concerned: Iterable[str], before: AtRe
         claims=record.claims if not any(started_again(record, holder) for holder in facts.holders) else None,
         read=VerdictInputs(record.databases, _samples(facts)) if whole else None,
     )
+
+
+def _kept(before: AtRest, facts: Facts, folded: str, database: Database) -> tuple[Database, Reports] | None:
+    """What is remembered of a database at rest; None of one that is not. One that was stays so while it is the same."""
+    if rests(before, facts, folded, database):
+        return before.databases[folded]
+    reports = _reports(facts, folded, database)
+    return None if reports is None else (database, reports)
 
 
 def calm(record: Record, facts: Facts) -> bool:

@@ -59,9 +59,8 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
     topologies, sentences = [], []
     rest = resting(record, facts, before)
     quiet = all_rest(rest, record, facts)
-    for folded, database in () if quiet or suspended else sorted(record.databases.items()):
-        if rests(rest, facts, folded, database):
-            continue
+    busy = (item for item in record.databases.items() if not rests(rest, facts, *item))
+    for _, database in () if quiet or suspended else sorted(busy):
         change, alerts = _topology(DatabaseView(record=record, database=database, facts=facts))
         sentences += [Sentence(database.name, alert.why, alert.key) for alert in alerts]
         if change is not None:

@@ -2,13 +2,15 @@
 
 import random
 
+import pytest
 from msgspec.structs import replace
 
+from observer.rules import at_rest as rules
 from observer.rules.at_rest import RESTLESS, AtRest, all_rest, at_rest, resting, rests
 from observer.rules.decide import decide
 from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts, holder_of
 from raftnode.record.commands import SuspendObserver
-from raftnode.record.model import Record
+from raftnode.record.model import Database, Record
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, NOW_NS, R_MS, group, report
 from tests.unit.record.build import Cluster
 
@@ -109,7 +111,7 @@ def test_another_report_is_looked_at_until_both_samples_are_it() -> None:
     assert watched.look()
 
 
-def test_other_databases_rest_while_one_is_busy() -> None:
+def test_other_databases_rest_while_one_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = group()
     cluster.create("A", "B", "C", name="Other")
     watched = Watched(cluster)
@@ -121,7 +123,16 @@ def test_other_databases_rest_while_one_is_busy() -> None:
     watched.look()
     busy = {FOLDED: report(last_etag=12), "other": other["A"]}
     watched.change("A", previous=watched.nodes["A"].current, current=busy)
+    examined: list[str] = []
+    examine = rules._reports
+
+    def reports(facts: Facts, folded: str, database: Database) -> rules.Reports | None:
+        examined.append(folded)
+        return examine(facts, folded, database)
+
+    monkeypatch.setattr(rules, "_reports", reports)
     assert not watched.look()
+    assert examined == [FOLDED], "of thousands at rest only that is asked whether they still are"
     facts, databases = watched.facts(), watched.record.databases
     assert rests(watched.rest, facts, "other", databases["other"])
     assert not rests(watched.rest, facts, FOLDED, databases[FOLDED])
