@@ -169,7 +169,7 @@ def role_of(lease: LeaseState, view: RaftView) -> Role:
         return "Passive"
     if not lease.holder.held:
         return "Candidate"
-    return "Follower" if view.role == "Candidate" or lease.authority is None else view.role
+    return "Follower" if lease.authority is None else view.role
 
 
 def is_silent(lease: LeaseState, tag: str, now: Now) -> bool:

@@ -40,7 +40,7 @@ def lapsed(holder: LeaseHolder, now: Now, timings: Timings | None) -> LeaseHolde
     A wall clock ahead of the elapsed time by more than L/4 means that the machine stood still without the
     clocks noticing: the lease ends, and stamps taken before that moment never count again.
     """
-    if holder.held and now.elapsed_upper_ns >= holder.until_ns:
+    if now.elapsed_upper_ns >= holder.until_ns:
         holder = replace(holder, held=False)
     offset_ns = now.wall_ms * NS_PER_MS - now.elapsed_upper_ns
     if timings and _wall_ran_ahead(holder, offset_ns, timings):
@@ -49,9 +49,8 @@ def lapsed(holder: LeaseHolder, now: Now, timings: Timings | None) -> LeaseHolde
 
 
 def _wall_ran_ahead(holder: LeaseHolder, offset_ns: int, timings: Timings) -> bool:
-    if holder.wall_offset_ns is None or holder.until_ns == FOREVER_NS:
-        return False
-    return offset_ns - holder.wall_offset_ns > lease_ns(timings) // 4
+    known_ns = holder.wall_offset_ns
+    return known_ns is not None and holder.until_ns != FOREVER_NS and offset_ns - known_ns > lease_ns(timings) // 4
 
 
 def renewed(holder: LeaseHolder, until_ns: int, now: Now) -> LeaseHolder:

@@ -73,7 +73,8 @@ def _scope(scope: tuple[str, ...], node: ast.AST) -> tuple[str, ...]:
 
 
 def _fixed(parent: ast.AST, child: ast.AST) -> bool:
-    """Whether it has no say in what the program does: imports, docstrings, words of a sentence, aliases of types."""
+    """Whether it has no say in what the program does: imports, docstrings, words of a sentence, aliases of types,
+    the names that a module offers."""
     if isinstance(child, ast.Import | ast.ImportFrom):
         return True
     if isinstance(parent, ast.JoinedStr):
@@ -81,7 +82,7 @@ def _fixed(parent: ast.AST, child: ast.AST) -> bool:
     if isinstance(parent, ast.ClassDef) and isinstance(child, ast.keyword):
         return child.arg in STRUCT_OPTIONS
     if isinstance(parent, ast.Module) and isinstance(child, ast.Assign):
-        return _alias(child.value)
+        return _alias(child.value) or ast.unparse(child.targets[0]) == "__all__"
     return isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
 
 
@@ -189,12 +190,15 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
             yield _with(node, func=ast.Name("all" if name == "any" else "any", ast.Load()))
         case ast.Call(func=ast.Attribute(attr="lower" | "upper" | "strip", value=text), args=[], keywords=[]):
             yield text
-        case ast.Call(args=[first, second]) if not isinstance(first, ast.Starred) and not isinstance(
-            second, ast.Starred
-        ):
+        case ast.Call(args=[first, second]) if _exchangeable(first, second):
             yield _with(node, args=[second, first])
     for rest in _shorter(node.keywords):
         yield _with(node, keywords=rest)
+
+
+def _exchangeable(first: ast.expr, second: ast.expr) -> bool:
+    starred = isinstance(first, ast.Starred) or isinstance(second, ast.Starred)
+    return not starred and ast.dump(first) != ast.dump(second)
 
 
 def _shorter(items: list[Item]) -> Iterator[list[Item]]:

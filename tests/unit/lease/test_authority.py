@@ -5,12 +5,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from immutables import Map
 
 from raftnode.lease import (
     FOREVER_NS,
+    Authority,
     Beat,
     Incarnation,
     LeaseState,
+    PeerState,
     StepDown,
     beats,
     checked,
@@ -43,6 +46,7 @@ from tests.unit.lease.world import (
 
 VOID_WAIT_MS = 4930
 OTHERS = ("B", "C", "D", "E")
+SHORT = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
 
 
 def led(
@@ -61,6 +65,48 @@ def test_a_granted_vote_counts_as_the_echo_of_the_vote_request() -> None:
     assert role_of(lease, view("Leader")) == "Leader"
 
 
+def test_a_leadership_begins_with_its_votes_and_nothing_else() -> None:
+    formed = view("Leader", term=4, voters="ABC", votes={"A": 0, "B": 0}, applied_index=8, commit_index=9)
+    voted = PeerState(silent_from_ns=4000 * MS, echo_ns=0)
+    assert checked(node(), formed, at(0))[0].authority == Authority(
+        tag="A",
+        term=4,
+        elected_ns=0,
+        voters=frozenset("ABC"),
+        applied_index=8,
+        peers=Map({"B": voted, "C": PeerState(silent_from_ns=4000 * MS)}),
+        members=frozenset("BC"),
+        void_wait_ns=VOID_WAIT_MS * MS,
+        silence_ns=4000 * MS,
+        stalled_since_ns=0,
+    )
+    unformed = view("Leader", voters="AB", votes={"B": 0}, timings=None)
+    assert checked(node(), unformed, at(0))[0].authority == Authority(
+        tag="A",
+        term=1,
+        elected_ns=0,
+        voters=frozenset("AB"),
+        applied_index=10,
+        peers=Map({"B": PeerState(silent_from_ns=0, echo_ns=0)}),
+        members=frozenset("B"),
+        void_wait_ns=0,
+        silence_ns=0,
+        stalled_since_ns=None,
+    )
+
+
+@pytest.mark.parametrize("role", ["Follower", "Candidate"])
+def test_a_deposed_leader_has_no_authority_and_judges_nobody(role: str) -> None:
+    lease = through(elected(), 0, 6000, "B", "C")
+    assert silent_tags(lease, view("Leader"), at(6000)) == {"D", "E"}
+    deposed, down = led(lease, 6000, role=role, term=2)
+    assert (deposed.authority, down) == (None, None)
+    assert silent_tags(deposed, view(role, term=2), at(6000)) == frozenset()
+    assert not is_over(deposed, "D", Incarnation(1, 5), at(6000))
+    assert beats(deposed, view(role, term=2), at(6000)) == {}
+    assert deposed.holder == lease.holder, "its lease runs out by itself"
+
+
 def test_a_vote_stamp_from_the_future_or_from_before_a_stand_still_does_not_count() -> None:
     _, down = checked(node(), view("Leader", votes={"B": 0, "C": 301 * MS}), at(300))
     assert down is not None
@@ -68,6 +114,14 @@ def test_a_vote_stamp_from_the_future_or_from_before_a_stand_still_does_not_coun
     lease, _ = checked(lease, view(), at(200, wall_ms=5000))
     _, down = checked(lease, view("Leader", votes={"B": 199 * MS, "C": 199 * MS}), at(300, wall_ms=5100))
     assert down is not None
+
+
+def test_an_older_echo_does_not_shorten_authority() -> None:
+    lease = elected()
+    for sent_ms, echo_ms in ((500, 400), (600, 300)):
+        for tag in "BC":
+            lease, _ = on_report(lease, tag, report(sent_ms, own(echo_ms)), view("Leader"), at(sent_ms))
+    assert led(lease, 700)[0].holder.until_ns == 2200 * MS
 
 
 def test_authority_is_what_a_majority_of_voters_echoed_plus_l() -> None:
@@ -199,6 +253,12 @@ def test_a_new_term_is_a_new_leadership() -> None:
     assert lease.holder.until_ns == 2700 * MS
 
 
+def test_before_the_cluster_is_formed_a_missing_lease_is_held_against_nobody() -> None:
+    lease, _ = checked(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
+    lease = through(lease, 0, 9000, *OTHERS, timings=None, has_lease=False)
+    assert echo_to(lease, "B", 9000, timings=None) == theirs(9000)
+
+
 def test_before_the_cluster_is_formed_a_leader_gathers_answers_and_judges_nothing() -> None:
     lease, down = checked(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
     lease = answered(lease, 9000, *OTHERS, timings=None)
@@ -226,6 +286,14 @@ def test_nobody_is_silent_before_the_wait_after_the_election_is_over() -> None:
     lease = through(elected(), 0, 5000, "B", "C")
     assert silent_tags(lease, view("Leader"), at(VOID_WAIT_MS - 1)) == frozenset()
     assert silent_tags(lease, view("Leader"), at(VOID_WAIT_MS)) == {"D", "E"}
+
+
+def test_shorter_timings_do_not_shorten_the_wait_after_the_election() -> None:
+    """A leader of before granted by the longer ones."""
+    lease = through(elected(), 0, 1000, *OTHERS)
+    lease, _ = led(lease, 1100, timings=SHORT)
+    assert not is_silent(lease, "X", at(VOID_WAIT_MS - 1))
+    assert is_silent(lease, "X", at(VOID_WAIT_MS))
 
 
 def test_silence_counts_from_the_newest_accepted_stamp() -> None:
@@ -292,10 +360,9 @@ def test_what_a_tag_echoed_before_it_left_gives_no_authority_and_its_silence_beg
 
 
 def test_shorter_timings_do_not_cut_short_what_longer_ones_granted() -> None:
-    short = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
     lease = through(elected(), 0, 6000, *OTHERS)
-    lease, _ = led(lease, 6001, timings=short)
-    lease = answered(lease, 6002, "E", timings=short)
+    lease, _ = led(lease, 6001, timings=SHORT)
+    lease = answered(lease, 6002, "E", timings=SHORT)
     assert not is_silent(lease, "E", at(10_001))
     assert is_silent(lease, "E", at(10_002))
 
@@ -323,13 +390,38 @@ def test_of_a_node_only_the_process_that_the_record_has_is_echoed() -> None:
     assert echo_to(after, "B", 1000, incarnations=third) == later
 
 
+def test_a_node_that_the_record_does_not_have_counts_as_a_voter_from_its_first_start_on() -> None:
+    lease = elected()
+    for tag in OTHERS:
+        lease, _ = on_report(lease, tag, report(900, own(900)), view("Leader", incarnations={}), at(1000))
+    assert led(lease, 1000)[0].holder.until_ns == 2700 * MS
+
+
+def test_a_node_that_this_leader_has_not_met_is_echoed_nothing() -> None:
+    seven = view("Leader", peers=frozenset("BCDEF"))
+    assert beats(elected(), seven, at(10))["F"] == Beat(term=1, stamp=own(10), echo=None, timings=TIMINGS)
+
+
 def test_a_node_that_was_started_again_counts_as_a_voter_before_it_has_announced_itself() -> None:
     """Or nobody could lead for long after all were started again: an announcement needs a leader."""
-    lease = elected()
+    lease = through(elected(), 0, 800, *OTHERS)
     for tag in OTHERS:
         lease, _ = on_report(lease, tag, report(0, own(900), stamp=theirs(1, boot=2)), view("Leader"), at(1000))
     assert led(lease, 1000)[0].holder.until_ns == 2700 * MS
-    assert echo_to(lease, "B", 1000) is None
+    assert echo_to(lease, "B", 1000) == theirs(800)
+
+
+def test_what_the_former_process_of_a_voter_echoed_counts_on() -> None:
+    lease = through(elected(), 0, 1000, "B", "C")
+    said, new = report(0, stamp=theirs(1, boot=2, nonce=6)), view("Leader", incarnations=started(B=(2, 6)))
+    lease, _ = on_report(lease, "B", said, new, at(1100))
+    assert led(lease, 1200)[0].holder.until_ns == 2800 * MS
+
+
+def test_a_voter_that_is_no_peer_has_echoed_nothing() -> None:
+    known = view("Leader", voters="ABC", peers=frozenset("B"), votes={"B": 0})
+    lease, down = checked(node(), known, at(10))
+    assert (lease.holder.until_ns, down) == (1800 * MS, None)
 
 
 def test_each_process_of_a_node_is_silent_for_itself() -> None:
@@ -364,6 +456,7 @@ def test_what_was_before_this_process_on_its_own_node_is_over_after_the_wait_and
     assert not is_over(lease, "A", former, at(VOID_WAIT_MS - 1))
     assert is_over(lease, "A", former, at(VOID_WAIT_MS))
     assert not is_over(lease, "A", Incarnation(BOOT, NONCE), at(10**6))
+    assert is_over(lease, "E", Incarnation(BOOT, NONCE), at(10**6)), "the same numbers on another node"
 
 
 def test_how_far_a_former_process_had_come_says_nothing_of_the_next() -> None:
@@ -408,6 +501,14 @@ def test_a_node_that_takes_no_lease_for_r_falls_silent_and_gets_another_chance_l
     assert echo_to(lease, "B", 12_000) == theirs(12_000), "the chance lasts for R"
     lease = answered(lease, 12_200, "B", has_lease=True)
     assert not is_silent(lease, "B", at(16_199))
+
+
+def test_r_without_a_lease_counts_from_the_first_report_that_says_so() -> None:
+    lease = through(elected(), 0, 1000, *OTHERS)
+    lease = through(lease, 1200, 5000, *OTHERS, has_lease=False)
+    assert echo_to(lease, "B", 5000) == theirs(5000)
+    lease = answered(lease, 5200, "B", has_lease=False)
+    assert echo_to(lease, "B", 5200) == theirs(5000)
 
 
 def test_a_leader_that_is_not_yet_established_does_not_hold_a_missing_lease_against_a_node() -> None:

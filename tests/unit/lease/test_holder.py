@@ -4,15 +4,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.lease import FOREVER_NS, LeaseState, checked, has_lease, new_lease, on_beat, role_of
+from raftnode.lease import FOREVER_NS, LeaseHolder, LeaseState, Stamp, checked, has_lease, new_lease, on_beat, role_of
 from raftnode.record.model import Timings
 from tests.unit.lease.world import BOOT, MS, NONCE, TIMINGS, at, beat, follower, node, own, theirs, view
 
 
 def test_a_node_that_has_just_started_has_no_lease_and_no_session() -> None:
     lease = node()
+    holder = LeaseHolder(
+        boot=BOOT,
+        nonce=NONCE,
+        held=False,
+        until_ns=0,
+        session=0,
+        stamps_from_ns=0,
+        wall_offset_ns=None,
+        complaint="",
+    )
+    assert lease == LeaseState(tag="A", holder=holder, authority=None)
     assert not has_lease(lease, TIMINGS, at(0))
-    assert lease.holder.session == 0
     assert role_of(lease, view()) == "Candidate"
     assert role_of(lease, view(timings=None)) == "Passive"
 
@@ -24,6 +34,13 @@ def test_the_lease_counts_from_the_nodes_own_echoed_stamp_and_not_from_the_beat(
     assert has_lease(lease, TIMINGS, at(1899))
     assert not has_lease(lease, TIMINGS, at(1900))
     assert role_of(lease, view()) == "Follower"
+
+
+def test_an_echo_that_is_as_old_as_a_lease_is_long_grants_none() -> None:
+    lease, report, _ = on_beat(node(), beat(own(200)), view(), at(2000))
+    assert (lease.holder.held, lease.holder.session, report.has_lease) == (False, 0, False)
+    lease, report, _ = on_beat(node(), beat(own(200)), view(), at(1999))
+    assert (lease.holder.held, lease.holder.session, report.has_lease) == (True, 1, True)
 
 
 def test_an_older_echo_does_not_shorten_the_lease() -> None:
@@ -39,6 +56,7 @@ def test_an_older_echo_does_not_shorten_the_lease() -> None:
         ("another process of the same start", own(100).__class__(BOOT, NONCE + 1, 100)),
         ("a stamp this clock has not yet reached", own(501)),
         ("a stamp older than L", own(-1300)),
+        ("a stamp from before this process counts", own(-1)),
     ],
 )
 def test_an_echo_that_is_not_a_recent_stamp_of_this_process_grants_nothing(name: str, echo: object) -> None:
@@ -72,6 +90,7 @@ def test_timings_that_differ_from_the_leaders_grant_nothing_and_are_said() -> No
     mended = on_beat(lease, beat(own(0)), view(), at(110))[0]
     assert mended.holder.held
     assert mended.holder.complaint == ""
+    assert on_beat(lease, beat(own(0), timings=None), view(), at(110))[0].holder.complaint == ""
 
 
 @pytest.mark.parametrize(("leaders", "own_timings"), [(None, TIMINGS), (TIMINGS, None), (None, None)])
@@ -109,12 +128,33 @@ def test_a_wall_clock_that_runs_ahead_ends_the_session_and_disowns_older_stamps(
     still, _ = checked(lease, view(), at(200, wall_ms=200 + 450))
     assert still.holder.held, "a quarter of L is forgiven"
     lease, _ = checked(lease, view(), at(200, wall_ms=200 + 451))
-    assert not lease.holder.held
+    assert lease.holder == LeaseHolder(
+        boot=BOOT,
+        nonce=NONCE,
+        held=False,
+        until_ns=0,
+        session=1,
+        stamps_from_ns=200 * MS,
+        wall_offset_ns=451 * MS,
+    )
     stale = on_beat(lease, beat(own(199)), view(), at(210, wall_ms=661))[0]
     assert not stale.holder.held
     fresh = on_beat(lease, beat(own(205)), view(), at(220, wall_ms=671))[0]
     assert fresh.holder.held
     assert fresh.holder.session == 2
+
+
+def test_a_stamp_of_the_moment_in_which_a_stand_still_was_noticed_counts_and_none_before_it() -> None:
+    lease, _ = checked(follower(0, 100), view(), at(200, wall_ms=2000))
+    for stamp, held in ((Stamp(BOOT, NONCE, 200 * MS - 1), False), (Stamp(BOOT, NONCE, 200 * MS), True)):
+        assert on_beat(lease, beat(stamp), view(), at(200, wall_ms=2000))[0].holder.held == held
+
+
+def test_a_lease_that_a_stand_still_ended_does_not_come_back_with_a_shorter_one() -> None:
+    short = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
+    lease, _ = checked(follower(0, 100), view(), at(200, wall_ms=2000))
+    lease = on_beat(lease, beat(own(210), timings=short), view(timings=short), at(220, wall_ms=2020))[0]
+    assert (lease.holder.held, lease.holder.until_ns) == (True, 660 * MS)
 
 
 def test_a_question_from_a_thread_sees_the_wall_clock_too_and_changes_nothing() -> None:
@@ -140,6 +180,29 @@ def test_the_lease_of_a_single_node_never_ends_whatever_the_wall_clock_says() ->
     assert lease.holder.until_ns == FOREVER_NS
     lease, down = checked(lease, alone, at(10**9, wall_ms=10**12))
     assert (lease.holder.session, down) == (1, None)
+
+
+@pytest.mark.parametrize("role", ["Candidate", "LeaderElect", "Leader"])
+def test_the_session_of_a_single_voter_goes_on_through_its_own_terms(role: str) -> None:
+    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
+    lease, down = checked(lease, view(role, term=2, voters="A"), at(10**6))
+    assert (lease.holder.held, lease.holder.until_ns, lease.holder.session, down) == (True, FOREVER_NS, 1, None)
+
+
+def test_whoever_leads_others_in_a_new_term_does_not_do_so_in_the_session_of_its_lease_without_end() -> None:
+    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
+    lease, _ = checked(lease, view("Leader", term=2, voters="AB", votes={"B": 5 * MS}), at(10))
+    assert (lease.holder.held, lease.holder.until_ns, lease.holder.session) == (True, 1805 * MS, 2)
+
+
+def test_nothing_is_left_of_a_lease_without_end_once_others_vote() -> None:
+    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
+    lease, down = checked(lease, view("Follower", voters="AB"), at(10))
+    holder = LeaseHolder(boot=BOOT, nonce=NONCE, held=False, until_ns=0, session=1, wall_offset_ns=0)
+    assert (lease, down) == (LeaseState(tag="A", holder=holder), None)
+    lease, _ = checked(lease, view("Follower", voters="AB"), at(20, wall_ms=2000))
+    stale = on_beat(lease, beat(own(19)), view(voters="AB"), at(30, wall_ms=2010))[0]
+    assert not stale.holder.held, "a stand-still disowns older stamps again"
 
 
 @pytest.mark.parametrize("role", ["Follower", "LeaderElect"])
