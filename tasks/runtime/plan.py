@@ -29,7 +29,7 @@ class Own(msgspec.Struct, frozen=True):
     tag: str
     node_id: str
     boot: int
-    nonce: int = 0
+    nonce: int
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -141,8 +141,7 @@ def action(plan_input: PlanInput, key: str, body: OwnRun | None, assignment: Ass
     key and the one of the body's epoch: whoever asks again when one of these has changed misses nothing."""
     record, own, session = plan_input.record, plan_input.own, plan_input.session
     if body is not None:
-        about = _about_body(record, own, session, key, body, assignment)
-        return about[0] if about else None
+        return _about_body(record, own, session, key, body, assignment)
     if key in plan_input.claiming:
         return None
     if assignment is not None:
@@ -164,30 +163,28 @@ def held_here(record: Record, own: Own) -> list[str]:
 
 def _about_body(
     record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
-) -> list[Action]:
-    held = _holds(record.claims.get(key), own, body.epoch)
+) -> Action | None:
     if body.state == "Ended":
         # The claim of a renamed task stands under another key; only the epoch tells.
-        if held or _holds(record.claims.get(record.held.get(body.epoch, "")), own, body.epoch):
-            return [Release(key, body.epoch, "the body has ended")]
-        return [Forget(key)]
+        holder = record.claims.get(record.held.get(body.epoch, ""))
+        return Release(key, body.epoch, "the body has ended") if _holds(holder, own, body.epoch) else Forget(key)
     if body.state == "Stopping":
-        return []
-    reason = _why_stop(record, own, session, key, body, assignment, held)
-    return [Stop(key, reason)] if reason else []
+        return None
+    reason = _why_stop(record, own, session, key, body, assignment)
+    return Stop(key, reason) if reason else None
 
 
 def _why_stop(
-    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None, held: bool
+    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
 ) -> str | None:
-    if not held:
-        claim = record.claims.get(key)
+    claim = record.claims.get(key)
+    if not _holds(claim, own, body.epoch):
         state = f"is {claim.state.lower()} by {claim.tag}'s epoch {claim.epoch}" if claim else "is gone"
         return f"epoch {body.epoch} is over: the claim {state}"
     if session != body.session and not body.partition_tolerant:
         return "the lease has ended" if session is None else f"session {body.session} has ended"
     if assignment is None:
-        return f"this node is not responsible any more: {why_not(record, own, key)}"
+        return f"this node is not responsible any more: {why_not(record, key)}"
     if assignment.fingerprint != body.fingerprint:
         return "the task or its connection string was edited"
     return None
@@ -237,9 +234,9 @@ def assignment_of_task(group: PlacementGroup, database: Database, task: Task, ow
     return Assignment(database.name, task, _fingerprint(database, task))
 
 
-def why_not(record: Record, own: Own, key: str) -> str:
+def why_not(record: Record, key: str) -> str:
     """Why a task of that key is not this node's."""
-    folded = key.split("/", 1)[0]
+    folded = key.split("/")[0]
     database = record.databases.get(folded)
     if database is None:
         return f"database '{folded}' is gone"
@@ -247,7 +244,7 @@ def why_not(record: Record, own: Own, key: str) -> str:
         return f"database '{folded}' is disabled"
     found = task_of(record, key)
     if found is None:
-        return "the update is over" if key.split("/", 2)[1] == UPDATE_KIND else "the task is gone"
+        return "the update is over" if key.split("/")[1] == UPDATE_KIND else "the task is gone"
     _, task = found
     if task.disabled:
         return "the task is disabled"

@@ -362,6 +362,6 @@ def test_wanted_names_only_the_tasks_of_this_node() -> None:
     cluster.create(*TAGS)
     for n in range(20):
         cluster.task(f"t{n}")
-    shares = [assignments_of_node(cluster.record, Own(tag, f"id-{tag}", 1)).keys() for tag in TAGS]
+    shares = [assignments_of_node(cluster.record, Own(tag, f"id-{tag}", 1, 0)).keys() for tag in TAGS]
     assert all(shares)
     assert sum(len(share) for share in shares) == len(set().union(*shares)) == 20

@@ -51,9 +51,9 @@ def claim_outlives_its_session(patch: Patch) -> None:
 
     def about_body(
         record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
-    ) -> list[plan.Action]:
+    ) -> plan.Action | None:
         if body.state == "Ended" and want is not None and session not in (None, body.session):
-            return [plan.Forget(key)]
+            return plan.Forget(key)
         return original(record, own, session, key, body, want)
 
     patch.setattr(plan, "_about_body", about_body)
@@ -77,7 +77,7 @@ def grant_over_a_former_process(patch: Patch) -> None:
     def apply(self: ClaimTask, record: Record, entry: Entry) -> Outcome:
         key = claim_key(self.database, self.kind, self.name)
         last = record.claims.get(key)
-        if last is not None and _of_this_node(last, plan.Own(self.tag, self.node_id, self.boot)):
+        if last is not None and _of_this_node(last, plan.Own(self.tag, self.node_id, self.boot, self.nonce)):
             record = record.with_claim(key, replace(last, state="Released"))
         return grant(self, record, entry)
 
@@ -96,9 +96,9 @@ def spent_epoch_runs_again(patch: Patch) -> None:
 
     def about_body(
         record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
-    ) -> list[plan.Action]:
+    ) -> plan.Action | None:
         if body.state == "Ended" and want is not None and session == body.session:
-            return [plan.Forget(key)]
+            return plan.Forget(key)
         return original(record, own, session, key, body, want)
 
     patch.setattr(plan, "_about_body", about_body)
@@ -111,9 +111,9 @@ def release_before_the_end(patch: Patch) -> None:
 
     def about_body(
         record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
-    ) -> list[plan.Action]:
+    ) -> plan.Action | None:
         if body.state == "Stopping" and plan._holds(record.claims.get(key), own, body.epoch):
-            return [plan.Release(key, body.epoch, "told to stop")]
+            return plan.Release(key, body.epoch, "told to stop")
         return original(record, own, session, key, body, want)
 
     patch.setattr(plan, "_about_body", about_body)

@@ -13,7 +13,7 @@ from tasks.runtime.assignments import Assignments
 from tasks.runtime.plan import Own, assignments_of_node
 from tests.unit.record.build import KIND, Cluster
 
-OWN = Own("A", "id-A", 1)
+OWN = Own("A", "id-A", 1, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))

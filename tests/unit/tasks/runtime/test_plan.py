@@ -19,18 +19,23 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.ownership import UPDATE_KIND, task_key
+from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, task_key
 from tasks.runtime.plan import (
     Action,
+    Assignment,
     Forget,
     Own,
     OwnRun,
+    PlanInput,
     ProposeClaim,
     Release,
     Start,
     Stop,
     Wait,
+    action,
+    assignment_of_task,
     assignments_of_node,
+    held_here,
     plan,
 )
 from tests.unit.record.build import KIND, NONCE, Cluster
@@ -68,7 +73,7 @@ def test_a_task_is_claimed_by_its_responsible_node_in_its_present_session(cluste
     action = one(plan(cluster.record, A, 3, {}))
     assert isinstance(action, ProposeClaim)
     assert (action.key, action.session) == (KEY, 3)
-    assert plan(cluster.record, Own("B", "id-B", 1), 3, {}) == []
+    assert plan(cluster.record, Own("B", "id-B", 1, NONCE), 3, {}) == []
 
 
 def test_nothing_is_claimed_without_a_lease_or_while_a_claim_is_on_its_way(cluster: Cluster) -> None:
@@ -88,7 +93,7 @@ def test_a_grant_of_an_older_session_starts_nothing_and_is_claimed_again(cluster
     assert isinstance(one(plan(cluster.record, A, 2, {})), ProposeClaim)
 
 
-@pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1)])
+@pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1, 0)])
 def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_released(cluster: Cluster, own: Own) -> None:
     """That process may live, on a copy of the directory."""
     epoch = granted(cluster)
@@ -102,16 +107,14 @@ def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_release
 
 def test_a_grant_to_another_data_directory_of_the_same_tag_is_not_ours(cluster: Cluster) -> None:
     granted(cluster)
-    action = one(plan(cluster.record, Own("A", "id-other", 1), 1, {}))
+    action = one(plan(cluster.record, Own("A", "id-other", 1, NONCE), 1, {}))
     assert isinstance(action, Wait)
     assert "until it is released or void" in action.reason
 
 
 def test_an_epoch_that_has_run_before_is_released_and_never_started_again(cluster: Cluster) -> None:
     epoch = granted(cluster)
-    action = one(plan(cluster.record, A, 1, {}, spent={epoch}))
-    assert isinstance(action, Release)
-    assert action.epoch == epoch
+    assert plan(cluster.record, A, 1, {}, spent={epoch}) == [Release(KEY, epoch, "this epoch has run before")]
 
 
 def test_a_running_body_is_left_alone_as_long_as_nothing_concerns_it(cluster: Cluster) -> None:
@@ -135,6 +138,24 @@ def test_a_partition_tolerant_body_outlives_the_lease_and_not_its_claim(cluster:
     assert plan(cluster.record, A, 2, tolerant) == []
     cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(VoidClaim(key=KEY, epoch=epoch, reason="silent"),)))
     assert isinstance(one(plan(cluster.record, A, 2, tolerant)), Stop)
+
+
+def test_a_body_whose_claim_is_gone_stops(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    record = replace(cluster.record, claims=Map())
+    assert plan(record, A, 1, running) == [Stop(KEY, f"epoch {running[KEY].epoch} is over: the claim is gone")]
+
+
+def test_nothing_is_done_about_a_claim_that_is_not_there_or_another_s(cluster: Cluster) -> None:
+    """Whoever is told that a key has changed asks about it, whosever it is."""
+    seen = PlanInput(cluster.record, A, 1)
+    assert action(seen, KEY, None, None) is None
+    held = held_here(cluster.record, A)
+    granted(cluster)
+    assert (held, held_here(cluster.record, A)) == ([], [KEY])
+    other = Own("B", "id-B", 1, NONCE)
+    assert held_here(cluster.record, other) == []
+    assert action(PlanInput(cluster.record, other, 1), KEY, None, None) is None
 
 
 def test_a_body_whose_epoch_is_not_the_record_s_stops_at_once(cluster: Cluster) -> None:
@@ -165,6 +186,15 @@ def test_a_body_that_is_not_this_node_s_any_more_stops_with_the_reason(
     assert one(plan(cluster.record, A, 1, running)) == Stop(KEY, f"this node is not responsible any more: {reason}")
 
 
+def test_a_body_for_which_no_node_is_responsible_stops(cluster: Cluster) -> None:
+    running = body(cluster, granted(cluster))
+    for tag in "AB":
+        cluster.do(SetDraining(tag=tag, draining=True))
+    assert plan(cluster.record, A, 1, running) == [
+        Stop(KEY, "this node is not responsible any more: no node is, by rule NoMember")
+    ]
+
+
 @pytest.mark.parametrize("what", ["task", "connection string"])
 def test_an_edit_restarts_the_body_under_a_new_claim(cluster: Cluster, what: str) -> None:
     epoch = granted(cluster)
@@ -181,6 +211,19 @@ def test_an_edit_restarts_the_body_under_a_new_claim(cluster: Cluster, what: str
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
     assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Forget(KEY)
     assert isinstance(one(plan(cluster.record, A, 1, {}, spent={epoch})), ProposeClaim)
+
+
+@pytest.mark.parametrize("string", ["", "Warehouse", "Gone"])
+def test_a_body_starts_again_when_its_task_its_connection_string_or_its_key_changes(
+    string: str, cluster: Cluster
+) -> None:
+    database = cluster.database()
+    etag = database.connection_strings["warehouse"].etag if string == "Warehouse" else 0
+    task = replace(cluster.task_now("orders"), connection_string=string)
+    assert len({task.etag, etag, task.key}) == 3
+    assert assignment_of_task(PlacementGroup(cluster.record, database), database, task, A) == Assignment(
+        "Northwind", task, (task.etag, etag, task.key)
+    )
 
 
 def test_a_pin_alone_restarts_nothing(cluster: Cluster) -> None:
