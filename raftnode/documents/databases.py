@@ -79,7 +79,7 @@ class Databases:
         self._copies = DatabaseCopies(self._shown)
 
     def changed(self, record: Record, changes: Changes) -> None:
-        """The record has changed; see `raftnode.cluster.replica.Listener`."""
+        """The record has changed; see `raftnode.cluster.replica.RecordListener`."""
         if changes.cluster:
             self._look_at([*record.databases, *self._open])
         self._look_at(changes.databases)

@@ -1,6 +1,6 @@
 """JavaScript: a batch of work per call, off the event loop, with limits that hold. `sandbox` runs it.
 
-The engine is V8 (mini-racer) in worker processes; `javascript_worker` says why they are processes. Scripts have the
+The engine is V8 (mini-racer) in worker processes; `worker` says why they are processes. Scripts have the
 language and nothing else: no timers, no buffers (they escape the engine's memory limit), no `eval` or `Function` from
 strings, no files, no network.
 """

@@ -67,7 +67,7 @@ def _half_wiped(vote: HardState, journal: Journal, description: SnapshotDescript
 
 
 def _wiped(vote: HardState, files: HardStateFiles, snapshots: SnapshotStore, journal: Journal) -> HardState:
-    """Goes on with throwing everything away, and gives the vote as it is then. See `Engine._wipe`."""
+    """Goes on with throwing everything away, and gives the vote as it is then. See `Resync.reset_from_leader`."""
     log.warning("This node goes on dropping its log and state, as it crashed while doing so.")
     vouched = journal.last_index if len(journal) else 0
     begun = HardState(vote.term, vote.voted_for, max(vote.recover_to, vouched), wiping=True)

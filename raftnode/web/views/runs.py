@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunInfo(View, frozen=True, kw_only=True):
-    """What a run shows of itself, see `tasks.runtime.context.Info`. `errors`, which may be many, are there only where
+    """What a run shows of itself, see `tasks.runtime.context.RunFigures`. `errors`, which may be many, are there only where
     one run is asked for."""
 
     processed: int = 0
@@ -30,7 +30,7 @@ class RunInfo(View, frozen=True, kw_only=True):
 
 
 class RunView(View, frozen=True, kw_only=True):
-    """What a node says of a task of its own, see `tasks.runtime.status.Status`."""
+    """What a node says of a task of its own, see `tasks.runtime.status.LocalTaskStatus`."""
 
     database: str
     name: str

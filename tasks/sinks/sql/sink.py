@@ -1,6 +1,6 @@
 """The SQL sink: rows, progress and epoch in one transaction of the target, so that a task's effects happen once.
 
-`sql_fence` keeps stale runners out, `sql_rows` writes, `sql_pool` has the connections; here are the transactions.
+`fence` keeps stale runners out, `rows` writes, `pool` has the connections; here are the transactions.
 """
 
 import asyncio
