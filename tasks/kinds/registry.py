@@ -128,7 +128,7 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
         ) from error
     if not isinstance(definition, TaskDefinition):
         raise ConfigurationError(
-            "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.Definition"
+            "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.TaskDefinition"
         )
     if not _is_object(definition.configuration):
         raise ConfigurationError("TaskType", f"{name}.parse gave a configuration that is no JSON object")
