@@ -265,12 +265,10 @@ class Databases:
     async def _watch(self) -> None:
         """Finds copies whose file was damaged or deleted under this node; the next pass closes them. Of very many only
         so many are looked at at a time."""
-        place = 0
+        left: list[str] = []
         while True:
             await asyncio.sleep(WATCH_S)
-            watched = [(copy, copy.store) for copy in self._open.values() if copy.store is not None and not copy.lost]
-            place = place if place < len(watched) else 0
-            turn, place = watched[place : place + WATCHED_MAX], place + WATCHED_MAX
+            turn, left = self._to_watch(left or list(self._open))
             seen = await asyncio.to_thread(lambda stores: [store.look() for store in stores], [s for _, s in turn])
             for (copy, store), found in zip(turn, seen, strict=True):
                 if copy.store is not store or copy.lost:
@@ -282,6 +280,12 @@ class Databases:
                     self._copies.moved(fold(copy.name))
                     self._look_at([fold(copy.name)])
 
+    def _to_watch(self, names: list[str]) -> tuple[list[tuple[_OpenDatabase, DocumentStore]], list[str]]:
+        """The copies of a turn, and the names of those that are left for the next ones."""
+        copies = [copy for name in names[:WATCHED_MAX] if (copy := self._open.get(name)) is not None]
+        turn = [(copy, copy.store) for copy in copies if copy.store is not None and not copy.lost]
+        return turn, names[WATCHED_MAX:]
+
     async def _clean(self) -> None:
         """From time to time, forget what everybody has passed. A database in which nothing has happened since costs
         nothing."""
@@ -289,12 +293,12 @@ class Databases:
             await asyncio.sleep(self._clean_s)
             for folded, copy in list(self._open.items()):
                 database, store = self._record().databases.get(folded), copy.store
-                if database is None or store is None:
+                if database is None or store is None or store.all_live:
                     continue
                 sent = {d.tag: sender.status.last_sent_etag for d, (sender, _) in copy.senders.items()}
                 everybody = passed(database, self._tag, store.database_id, sent)
                 state = everybody, store.last_etag, store.change_vector
-                if everybody is None or state == copy.cleaned or store.all_live:
+                if everybody is None or state == copy.cleaned:
                     await asyncio.sleep(0)
                     continue
                 try:

@@ -256,7 +256,16 @@ async def test_a_database_in_which_nothing_has_happened_is_not_cleaned_again(tmp
         await until(lambda: purged[-1:] == [4])
 
 
-async def test_a_database_without_anything_to_forget_is_not_cleaned(tmp_path: Path, opened: Opener) -> None:
+async def test_a_database_without_anything_to_forget_is_not_cleaned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def asking(database: Database, *rest: Any) -> ConsumedUpTo | None:
+        asked.append(database.name)
+        return passed(database, *rest)
+
+    monkeypatch.setattr("raftnode.documents.databases.passed", asking)
     async with HttpClient() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
         cluster.set(database(), database("Other", id="t2"))
         store, other = await cluster.databases.store("Northwind"), await cluster.databases.store("Other")
@@ -264,6 +273,30 @@ async def test_a_database_without_anything_to_forget_is_not_cleaned(tmp_path: Pa
         await other.batch([PutDocument(id="a", document={}), DeleteDocument(id="a")])
         await until(lambda: cluster.databases._open["other"].cleaned is not None)
         assert cluster.databases._open["northwind"].cleaned is None
+        asked.clear()
+        await until(lambda: len(asked) > 2)
+        assert set(asked) == {"Other"}, "nor is anything asked about it"
+
+
+async def test_of_many_files_each_has_its_turn_while_databases_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raftnode.documents.databases.WATCHED_MAX", 2)
+    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+        names = ["d0", "d1", "d2", "d3", "d4"]
+        cluster.set(*(database(name, id=name) for name in names))
+        for name in names:
+            await cluster.databases.store(name)
+        left, round = list(cluster.databases._open), []
+        while left:
+            turn, left = cluster.databases._to_watch(left)
+            assert len(turn) <= 2, "others wait"
+            round += [copy.name for copy, _ in turn]
+            if len(round) == 2:
+                gone = round[0]
+                cluster.set(*(database(name, id=name) for name in names if name != gone))
+                await until(lambda: gone not in cluster.databases._open)
+        assert sorted(round) == names
 
 
 async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:
