@@ -287,16 +287,16 @@ async def test_of_many_files_each_has_its_turn_while_databases_come_and_go(
         cluster.set(*(database(name, id=name) for name in names))
         for name in names:
             await cluster.databases.store(name)
-        left, round = list(cluster.databases._open), []
+        turn, left = cluster.databases._to_watch(list(cluster.databases._open))
+        seen = [copy.name for copy, _ in turn]
+        assert len(seen) == 2, "the others wait"
+        gone = seen[0]
+        cluster.set(*(database(name, id=name) for name in names if name != gone))
+        await until(lambda: gone not in cluster.databases._open)
         while left:
             turn, left = cluster.databases._to_watch(left)
-            assert len(turn) <= 2, "others wait"
-            round += [copy.name for copy, _ in turn]
-            if len(round) == 2:
-                gone = round[0]
-                cluster.set(*(database(name, id=name) for name in names if name != gone))
-                await until(lambda: gone not in cluster.databases._open)
-        assert sorted(round) == names
+            seen += [copy.name for copy, _ in turn]
+        assert sorted(seen) == names
 
 
 async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Opener) -> None:
