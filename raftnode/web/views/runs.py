@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class RunInfo(View, frozen=True, kw_only=True):
-    """What a run shows of itself, see `tasks.runtime.context.RunFigures`. `errors`, which may be many, are there only where
-    one run is asked for."""
+    """What a run shows of itself, see `tasks.runtime.context.RunFigures`. `errors`, which may be many, are there only
+    where one run is asked for."""
 
     processed: int = 0
     failed: int = 0
