@@ -1,4 +1,4 @@
-"""A request whose task kind this node lacks goes to a node that has it: only a kind can validate its configuration."""
+"""Requests that this node cannot answer itself go to one that can, once: what was forwarded is not forwarded again."""
 
 import uuid
 
@@ -7,40 +7,35 @@ from aiohttp import web
 
 from raftnode.foundation.http_client import HttpFailed, HttpUnreachable
 from raftnode.foundation.names import fold
-from raftnode.record.model import Record
+from raftnode.record.model import ClusterNode, Record
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.request_bodies import whole
-from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, answer
+from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, REQUEST_ID, answer
 from raftnode.web.services import SERVICES
 from tasks.kinds.registry import kinds, known
 
 log = structlog.get_logger(__name__)
 
-FORWARDED = "raftnode-forwarded-by"
-_KEPT = ("If-Match", "raft-request-id")
+FORWARDED = "Raftnode-Forwarded-By"
+CHECK_TIMEOUT_S = 30.0
+_KEPT = ("If-Match", REQUEST_ID)
 
 
 async def by_one_that_knows(request: web.Request, kind: str) -> web.Response | None:
-    """The answer of another node that can run the kind, None if this one can. Refuses what no node of the cluster can
-    run, or none that answers."""
+    """The answer of another node that can run the kind, None if this one can: only a kind can validate its
+    configuration. Refuses what no node of the cluster can run, or none that answers."""
     if known(kind):
         return None
     services = request.app[SERVICES]
     record, failures = services.replica.record, []
-    able = [n for n in _able(record, kind) if n != services.tag] if FORWARDED not in request.headers else []
-    headers = {name: request.headers[name] for name in _KEPT if name in request.headers} | {FORWARDED: services.tag}
-    content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
-    for tag in able:
-        url = record.nodes[tag].url + request.path_qs
+    for node in [] if FORWARDED in request.headers else _able(record, kind, but=services.tag):
         try:
-            reply = await services.http.request(request.method, url, body=content, headers=headers)
-        except HttpFailed as refused:
-            return answer(refused.answer, status=refused.status)
+            reply = await _forwarded(request, node, timeout_s=CHECK_TIMEOUT_S)
         except HttpUnreachable as error:
-            failures.append(f"{tag}: {error}")
+            failures.append(f"{node.tag}: {error}")
             continue
-        log.info("A task's definition was checked by another node, as this one lacks its kind.", kind=kind, by=tag)
-        return web.Response(status=reply.status, body=reply.body, content_type="application/json")
+        log.info("A task's definition was checked by another node, as this one lacks its kind.", kind=kind, by=node.tag)
+        return reply
     if failures:
         raise bad_request(
             f"TaskType: this node has no task kind '{kind[:40]}', and the nodes that have it do not answer: "
@@ -54,27 +49,56 @@ async def by_another(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     nodes = [node for tag, node in sorted(services.replica.record.nodes.items()) if tag != services.tag]
     nodes.sort(key=lambda node: (node.tag != services.raft.status.leader, node.kind != "Member"))
-    headers = {FORWARDED: services.tag, "raft-request-id": str(uuid.uuid4())}
-    headers |= {name: request.headers[name] for name in _KEPT if name in request.headers}
-    timeout_s = services.settings.http.request_timeout_ms / 1000
-    failures = []
-    for node in nodes if FORWARDED not in request.headers else []:
+    # A node that was asked and did not answer may have acted: under one id, a repeat elsewhere acts once.
+    id, timeout_s, failures = str(uuid.uuid4()), services.settings.http.request_timeout_ms / 1000, []
+    for node in [] if FORWARDED in request.headers else nodes:
         try:
-            reply = await services.http.request(
-                request.method, node.url + request.path_qs, headers=headers, timeout_s=timeout_s
-            )
-        except HttpFailed as refused:
-            return answer(refused.answer, status=refused.status)
+            return await _forwarded(request, node, timeout_s=timeout_s, id=id)
         except HttpUnreachable as error:
             failures.append(f"{node.tag}: {error}")
-        else:
-            return web.Response(status=reply.status, body=reply.body, content_type="application/json")
     tried = "; ".join(failures) or "there is none"
     raise ApiError("NoLeaderException", f"Only another node can do this, and none answers: {tried}. Try again.")
 
 
-def _able(record: Record, kind: str) -> list[str]:
-    return [tag for tag, node in sorted(record.nodes.items()) if fold(kind) in (fold(one) for one in node.kinds or ())]
+async def by_leader(request: web.Request) -> web.Response | None:
+    """The leader's answer to this request, or None on the leader itself, which answers it."""
+    services = request.app[SERVICES]
+    leader = services.raft.status.leader
+    if leader == services.tag:
+        return None
+    node = services.replica.record.nodes.get(leader) if leader else None
+    if node is None or FORWARDED in request.headers:
+        raise ApiError("NoLeaderException", "No leader is known on this node at the moment. Try again.")
+    try:
+        return await _forwarded(request, node, timeout_s=services.settings.cluster.proposal_timeout_ms / 1000)
+    except HttpUnreachable as error:
+        raise ApiError("NoLeaderException", f"The leader {leader} did not answer: {error}. Try again.") from None
+
+
+async def _forwarded(
+    request: web.Request, node: ClusterNode, *, timeout_s: float, id: str | None = None
+) -> web.Response:
+    """What that node answers to the request, a refusal as well; `id` is the request's id if it has none. Raises
+    HttpUnreachable."""
+    services = request.app[SERVICES]
+    headers = {FORWARDED: services.tag} | ({REQUEST_ID: id} if id else {})
+    headers |= {name: request.headers[name] for name in _KEPT if name in request.headers}
+    content = await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX)
+    url = node.url + request.path_qs
+    try:
+        reply = await services.http.request(
+            request.method, url, body=content or None, headers=headers, timeout_s=timeout_s
+        )
+    except HttpFailed as refused:
+        if not refused.type:
+            raise HttpUnreachable(f"{url} answers {refused.status} {refused.message}, and not as a node") from None
+        return answer(refused.answer, status=refused.status)
+    return web.Response(status=reply.status, body=reply.body, content_type="application/json", charset="utf-8")
+
+
+def _able(record: Record, kind: str, *, but: str) -> list[ClusterNode]:
+    nodes = [node for tag, node in sorted(record.nodes.items()) if tag != but]
+    return [node for node in nodes if fold(kind) in map(fold, node.kinds or ())]
 
 
 def _nobody(record: Record, kind: str, here: str) -> str:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from raftnode.consensus.raft import Add, NotCommitted, OutcomeUnknown, Remove
 from raftnode.foundation.decoding import DECODE_ERRORS, from_json
-from raftnode.foundation.http_client import HttpError, HttpFailed
+from raftnode.foundation.http_client import HttpError
 from raftnode.record.commands import Command, CommandRefused, Entry
 from raftnode.record.model import CommandResult
 from raftnode.web.errors import ApiError, of_result
@@ -169,30 +169,3 @@ async def _wait_on_node(services: Services, tag: str, url: str, index: int) -> N
         await services.http.request("GET", f"{url}/rachis/waitfor?index={index}", timeout_s=MEMBERS_TIMEOUT_S)
     except HttpError as error:
         log.info("A command was answered before every node has applied it.", tag=tag, index=index, reason=str(error))
-
-
-async def forward_to_leader(request: web.Request) -> web.Response | None:
-    """The leader's answer to this request, or None on the leader itself, which answers it."""
-    services = request.app[SERVICES]
-    leader = services.raft.status.leader
-    if leader == services.tag:
-        return None
-    node = services.replica.record.nodes.get(leader) if leader else None
-    if node is None or FORWARDED in request.headers:
-        raise ApiError("NoLeaderException", "No leader is known on this node at the moment. Try again.")
-    try:
-        reply = await services.http.request(
-            request.method,
-            f"{node.url}{request.path_qs}",
-            body=await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX),
-            headers={FORWARDED: services.tag},
-            timeout_s=services.settings.cluster.proposal_timeout_ms / 1000,
-        )
-    except HttpFailed as failed:
-        raise ApiError(failed.type.rpartition(".")[2], failed.message, status=failed.status) from None
-    except HttpError as error:
-        raise ApiError("NoLeaderException", f"The leader {leader} did not answer: {error}. Try again.") from None
-    return web.Response(status=reply.status, body=reply.body, content_type="application/json", charset="utf-8")
-
-
-FORWARDED = "Raftnode-Forwarded-By"

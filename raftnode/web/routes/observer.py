@@ -7,8 +7,9 @@ from raftnode.foundation.names import fold
 from raftnode.liveness.report import ReceivedReport
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import DECISIONS_MAX
+from raftnode.web.forwarding import by_leader
 from raftnode.web.requests import Query, answer
-from raftnode.web.routes.commit import commit, forward_to_leader
+from raftnode.web.routes.commit import commit
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonObject
 from raftnode.web.views.base import view
@@ -53,7 +54,7 @@ async def suspend(request: web.Request) -> web.Response:
 async def maintenance_stats(request: web.Request) -> web.Response:
     """The last report of each other node, by tag; Nones where this leader has heard nothing of the node yet. Only the
     leader gets reports, so it answers."""
-    elsewhere = await forward_to_leader(request)
+    elsewhere = await by_leader(request)
     if elsewhere is not None:
         return elsewhere
     services = request.app[SERVICES]
