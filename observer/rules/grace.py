@@ -5,7 +5,7 @@ import msgspec
 from observer.rules.facts import Facts
 from raftnode.foundation.names import fold
 from raftnode.record.commands.observer import GraceEnd
-from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task, claim_key
+from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task
 from raftnode.record.ownership import last_claim
 
 MS_PER_MIN = 60_000
@@ -51,5 +51,5 @@ def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: 
         if ended
         else f"{what} stays with {claim.tag} in Rehab for {task.traits.grace_min} min before another node takes it.",
         key=f"grace {task.id} {claim.epoch}",
-        end=GraceEnd(claim_key(database.name, task.kind, task.name), claim.epoch) if ended else None,
+        end=GraceEnd(database.claim_key(task), claim.epoch) if ended else None,
     )

@@ -268,6 +268,10 @@ class Database(RecordValue, frozen=True, kw_only=True):
         id = self.task_ids.get(fold(name))
         return None if id is None else self.tasks[id]
 
+    def claim_key(self, task: Task) -> str:
+        """The key of the task's claim."""
+        return claim_key(self.name, task.kind, task.name)
+
     def with_task(self, task: Task) -> "Database":
         """This database with the task added, or in the place of the one with its id."""
         before = self.tasks.get(task.id)

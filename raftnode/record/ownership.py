@@ -12,7 +12,7 @@ import msgspec
 import xxhash
 
 from raftnode.foundation.names import fold
-from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task, claim_key
+from raftnode.record.model import Claim, ClusterNode, Database, NodeState, Record, Task
 
 Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Hash", "NoRunner", "NoMember", "HeldBack"]
 
@@ -212,7 +212,7 @@ def task_of(record: Record, key: str) -> tuple[Database, Task] | None:
 
 def last_claim(record: Record, database: Database, task: Task) -> Claim | None:
     """The task's last granted claim, whatever became of it."""
-    return record.claims.get(claim_key(database.name, task.kind, task.name))
+    return record.claims.get(database.claim_key(task))
 
 
 _NO_RUNNER = "NoRunner"

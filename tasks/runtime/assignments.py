@@ -96,12 +96,12 @@ class Assignments:
         for id in ids:
             was = before.tasks.get(id)
             if was is not None:
-                assigned.pop(claim_key(database.name, was.kind, was.name), None)
+                assigned.pop(database.claim_key(was), None)
         for id in ids:
             task = database.tasks.get(id)
             assignment = assignment_of_task(group, database, task, self._own) if task is not None else None
             if task is not None and assignment is not None:
-                assigned[claim_key(database.name, task.kind, task.name)] = assignment
+                assigned[database.claim_key(task)] = assignment
         return before.assigned if assigned == before.assigned else assigned
 
 

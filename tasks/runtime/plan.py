@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from raftnode.foundation.names import fold
-from raftnode.record.model import Claim, Database, Record, Task, claim_key
+from raftnode.record.model import Claim, Database, Record, Task
 from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, task_of, tasks_of
 
 Fingerprint = tuple[int, int, int]
@@ -221,7 +221,7 @@ def assignments_of_database(record: Record, database: Database, own: Own) -> dic
         return {}
     group = PlacementGroup(record, database)
     return {
-        claim_key(database.name, task.kind, task.name): assignment
+        database.claim_key(task): assignment
         for task in tasks_of(record, database)
         if (assignment := assignment_of_task(group, database, task, own)) is not None
     }

@@ -19,7 +19,6 @@ from raftnode.record.model import (
     EndedRun,
     Record,
     RunEnd,
-    claim_key,
 )
 from raftnode.record.ownership import PlacementGroup, task_named, task_of
 
@@ -54,7 +53,7 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
                 "ClaimRefusedException",
                 f"Node '{self.tag}' is not responsible for '{self.name}'; {responsible or 'no node'} is ({rule}).",
             )
-        key = claim_key(database.name, task.kind, task.name)
+        key = database.claim_key(task)
         last = record.claims.get(key)
         if last is not None:
             mine = last.node_id == self.node_id and last.tag == self.tag

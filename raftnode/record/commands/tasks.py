@@ -32,7 +32,6 @@ from raftnode.record.model import (
     Progress,
     Record,
     Task,
-    claim_key,
 )
 from raftnode.record.ownership import UPDATE_KIND, task_of
 from raftnode.record.progress import bounded
@@ -245,7 +244,7 @@ class DeleteTask(Command, frozen=True, kw_only=True, tag="DeleteTask"):
         """Refuses an unknown task."""
         database = the_database(record, self.database)
         task = _the_task(database, self.id)
-        key = claim_key(database.name, task.kind, task.name)
+        key = database.claim_key(task)
         claim = record.claims.get(key)
         if claim is not None and claim.state != "Held":
             record = record.without_claim(key)
@@ -285,7 +284,7 @@ def with_progress(record: Record, made: ProgressMade) -> Record | None:
     task = database.tasks.get(made.id) if database else None
     if database is None or task is None:
         return None
-    claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+    claim = record.claims.get(database.claim_key(task))
     if claim is None or claim.state != "Held" or claim.epoch != made.epoch:
         return None
     present = database.progress.get(made.id, Progress(generation=0))
@@ -311,8 +310,8 @@ def _the_task(database: Database, id: int) -> Task:
 
 def _rename_claim(record: Record, database: Database, before: Task, after: Task) -> Record:
     """A claim follows its task's new name, so that no other node can claim it while the old body runs."""
-    old = claim_key(database.name, before.kind, before.name)
-    new = claim_key(database.name, after.kind, after.name)
+    old = database.claim_key(before)
+    new = database.claim_key(after)
     claim = record.claims.get(old)
     if old == new or claim is None:
         return record

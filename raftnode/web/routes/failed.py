@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from raftnode.record.commands import Command, RetryFailed
-from raftnode.record.model import FailedDocument, claim_key
+from raftnode.record.model import FailedDocument
 from raftnode.record.ownership import PlacementGroup
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.commit import commit
-from raftnode.web.routes.runs import gather_runs
+from raftnode.web.routes.runs import gather_run
 from raftnode.web.routes.tasks import modified, named_task, the_task
 from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
@@ -31,7 +31,7 @@ async def failed(request: web.Request) -> web.Response:
     record = request.app[SERVICES].replica.record
     database = existing_database(request)
     task = named_task(request, record, database)
-    runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
+    runs = await gather_run(request, database, task)
     shown, run = task_view(record, database, PlacementGroup(record, database), task, runs.of)
     documents: Sequence[FailedDocument] = shown.progress.failures if shown.progress else ()
     if run is not None and run.info is not None:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
 from raftnode.foundation.http_client import HttpClient, HttpError, HttpUnreachable
-from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.record.model import Database, Record, Task
 from raftnode.web.requests import PAGE_MAX, Query
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES, JsonObject
@@ -100,6 +100,11 @@ async def own_runs(request: web.Request) -> web.Response:
     )
 
 
+async def gather_run(request: web.Request, database: Database, task: Task) -> ClusterRuns:
+    """The run of one task, with all its details."""
+    return await gather_runs(request, [(database, task)], key=database.claim_key(task))
+
+
 async def gather_runs(
     request: web.Request, tasks: Iterable[tuple[Database, Task]], *, key: str | None = None
 ) -> ClusterRuns:
@@ -144,7 +149,7 @@ def _runs(services: Services, keys: Iterable[str]) -> Iterator[tuple[str, RunVie
 
 def _holders(record: Record, tasks: Iterable[tuple[Database, Task]]) -> Iterator[str | None]:
     for database, task in tasks:
-        claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+        claim = record.claims.get(database.claim_key(task))
         yield claim.tag if claim is not None and claim.state == "Held" else None
 
 

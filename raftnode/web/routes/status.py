@@ -8,7 +8,7 @@ from aiohttp import web
 from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.foundation.names import fold
 from raftnode.liveness.resources import DESCRIPTORS_KEPT, descriptors_max, descriptors_used
-from raftnode.record.model import Database, Record, Task, claim_key
+from raftnode.record.model import Database, Record, Task
 from raftnode.record.ownership import PlacementGroup, mentor_of, tasks_of
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
@@ -188,5 +188,5 @@ def _database(
 
 def _task(record: Record, database: Database, group: PlacementGroup, task: Task, runs: ClusterRuns) -> TaskStatus:
     shown, _ = task_view(record, database, group, task, runs.of)
-    key = claim_key(database.name, task.kind, task.name)
+    key = database.claim_key(task)
     return view(TaskStatus, shown, run_here=run_here(runs.services, key))

@@ -8,13 +8,13 @@ from aiohttp import web
 
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
-from raftnode.record.model import CommandResult, Database, Record, Task, claim_key
+from raftnode.record.model import CommandResult, Database, Record, Task
 from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, responsible_node, task_named
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.commit import commit
-from raftnode.web.routes.runs import ClusterRuns, gather_runs
+from raftnode.web.routes.runs import ClusterRuns, gather_run, gather_runs
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.stores import existing_database
@@ -56,7 +56,7 @@ async def get_task(request: web.Request) -> web.Response:
     """One task, by `key` or `taskName`. Details of its run are asked of the node that holds it."""
     database = existing_database(request)
     task = the_task(database, Query(request))
-    runs = await gather_runs(request, [(database, task)], key=claim_key(database.name, task.kind, task.name))
+    runs = await gather_run(request, database, task)
     record = request.app[SERVICES].replica.record
     return answer(task_info(request, record, database, PlacementGroup(record, database), task, runs))
 

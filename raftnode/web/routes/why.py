@@ -6,11 +6,11 @@ from aiohttp import web
 
 from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
-from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task, claim_key
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task
 from raftnode.record.ownership import Placement, PlacementGroup, responsible_node
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer
-from raftnode.web.routes.runs import gather_runs
+from raftnode.web.routes.runs import gather_run
 from raftnode.web.routes.tasks import named_task
 from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
@@ -31,10 +31,9 @@ async def why(request: web.Request) -> web.Response:
     database = existing_database(request)
     task = named_task(request, record, database)
     placement = responsible_node(record, database, task)
-    claim = record.claims.get(claim_key(database.name, task.kind, task.name))
+    claim = record.claims.get(database.claim_key(task))
     cause = cause_of(record, database, task, placement.rule, placement.node, claim)
-    key = claim_key(database.name, task.kind, task.name)
-    known, runs = await asyncio.gather(quorum(request), gather_runs(request, [(database, task)], key=key))
+    known, runs = await asyncio.gather(quorum(request), gather_run(request, database, task))
     shown, _ = task_view(record, database, PlacementGroup(record, database), task, runs.of)
     return answer(
         view(

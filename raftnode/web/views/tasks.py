@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from raftnode.foundation import masking
 from raftnode.foundation.decoding import from_python_json
-from raftnode.record.model import Database, FailedDocument, Record, Task, claim_key
+from raftnode.record.model import Database, FailedDocument, Record, Task
 from raftnode.record.ownership import Placement, PlacementGroup, held_back
 from raftnode.web.views.base import Committed, Json, View, view
 from raftnode.web.views.base import epoch as as_text
@@ -127,7 +127,7 @@ def task_view(
     """A task, and its run, None if nobody tells. `group` is the database's. The holder tells; what it last told every
     node stands in for it when it does not answer."""
     placed = group.placement(task)
-    key = claim_key(database.name, task.kind, task.name)
+    key = database.claim_key(task)
     claim = record.claims.get(key)
     holder = claim.tag if claim is not None and claim.state == "Held" else None
     made = database.progress.get(task.id)
