@@ -9,7 +9,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import msgpack
@@ -258,19 +258,17 @@ def _answered(response: Response) -> ReceiverState:
         raise ReplicationRefused(f"the answer of the other side cannot be read ({error}): check its version") from error
 
 
-async def accepted(store: DocumentStore, source_database_id: str) -> dict[str, Any]:
+async def accepted(store: DocumentStore, source_database_id: str) -> ReceiverState:
     """The receiving side's answer to a handshake."""
     etag = await store.accepted_from(source_database_id)
-    answer: dict[str, Any] = msgspec.to_builtins(ReceiverState(store.database_id, etag, store.change_vector))
-    return answer
+    return ReceiverState(store.database_id, etag, store.change_vector)
 
 
-async def receive(store: DocumentStore, payload: bytes) -> dict[str, Any]:
+async def receive(store: DocumentStore, payload: bytes) -> ReceiverState:
     """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
     replication_batch = await asyncio.to_thread(decode, payload)
     accepted_etag = await store.merge(replication_batch)
-    answer: dict[str, Any] = msgspec.to_builtins(ReceiverState(store.database_id, accepted_etag, store.change_vector))
-    return answer
+    return ReceiverState(store.database_id, accepted_etag, store.change_vector)
 
 
 def encode(replication_batch: ReplicationBatch) -> bytes:

@@ -9,6 +9,7 @@ from aiohttp import web
 from raftnode.documents.replication.sender import accepted, decode, receive
 from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
+from raftnode.web.requests import answer
 
 Opener = Callable[..., Awaitable[DocumentStore]]
 
@@ -76,14 +77,14 @@ class Receiver:
 
     async def handshake(self, request: web.Request) -> web.Response:
         self._check()
-        return web.json_response(await accepted(self.store, request.query["source"]))
+        return answer(await accepted(self.store, request.query["source"]))
 
     async def take(self, request: web.Request) -> web.Response:
         self._check()
         payload = await request.read()
-        answer = await receive(self.store, payload)
+        state = await receive(self.store, payload)
         self.batches.append(decode(payload))
-        return web.json_response(answer)
+        return answer(state)
 
     def _check(self) -> None:
         if self.broken:

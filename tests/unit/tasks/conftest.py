@@ -21,6 +21,7 @@ from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
 from raftnode.scripting.javascript import ScriptLimits
+from raftnode.web.requests import answer
 from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
 from tasks.runtime.run_journal import FreezeDetector, RunJournal
 from tasks.runtime.shared_resources import SharedResources
@@ -184,10 +185,10 @@ async def receiving(store: DocumentStore) -> AsyncIterator[str]:
     """The address of a node that only takes in what is replicated to it."""
 
     async def handshake(request: web.Request) -> web.Response:
-        return web.json_response(await accepted(store, request.query["source"]))
+        return answer(await accepted(store, request.query["source"]))
 
     async def documents(request: web.Request) -> web.Response:
-        return web.json_response(await receive(store, await request.read()))
+        return answer(await receive(store, await request.read()))
 
     app = web.Application(client_max_size=1 << 28)
     app.add_routes(
