@@ -22,6 +22,7 @@ from raftnode.consensus.storage.disk import Disk
 from raftnode.consensus.transport.raft_channel import TransportPort
 from raftnode.documents.database_copies import DatabaseCopy
 from raftnode.foundation.http_client import HttpClient
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.foundation.ports import NS_PER_MS, Clock, Random
 from raftnode.liveness.heartbeat import Heartbeat
 from raftnode.liveness.kill_timer import Timer, Watchdog
@@ -32,7 +33,6 @@ from tasks.kinds.registry import kinds
 from tasks.runtime import ports as services
 from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import RunSettings
-from tasks.runtime.plan import Own
 from tasks.runtime.run_journal import BYTES_MAX
 from tasks.runtime.supervisor import Supervisor
 
@@ -90,14 +90,10 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
 class Setup:
     """Which process of which node this is, with whom it starts, and its limits and times.
 
-    `boot` counts the starts of the node id's directory, `nonce` is the process's own. `form` is proposed if this node
-    is the first to lead a cluster without a record.
+    `form` is proposed if this node is the first to lead a cluster without a record.
     """
 
-    tag: str
-    node_id: str
-    boot: int
-    nonce: int
+    own: NodeIncarnation
     url: str
     cluster_address: str
     peers: Sequence[Peer]
@@ -131,7 +127,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self, setup: Setup, ports: Ports[AnyTransport, AnyDatabases], *, replica: Replica | None = None
     ) -> None:
         self._setup, self._ports = setup, ports
-        self._reported = _Reported({}, NodeReport(node_id=setup.node_id))
+        self._reported = _Reported({}, NodeReport(node_id=setup.own.node_id))
         # The record first: the transport asks it who may have a tag, the databases what there should be.
         self.replica = replica or Replica()
         self.transport = ports.transport(self.replica)
@@ -154,7 +150,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
     def _build_consensus(self) -> None:
         setup, ports = self._setup, self._ports
         self.raft = Raft(
-            tag=setup.tag,
+            tag=setup.own.tag,
             peers=setup.peers,
             transport=self.transport,
             machine=self.replica,
@@ -165,10 +161,10 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         )
         self.replica.attach(self.raft)
         announcement = AnnounceNode(
-            tag=setup.tag,
-            node_id=setup.node_id,
-            boot=setup.boot,
-            nonce=setup.nonce,
+            tag=setup.own.tag,
+            node_id=setup.own.node_id,
+            boot=setup.own.boot,
+            nonce=setup.own.nonce,
             url=setup.url,
             cluster_address=setup.cluster_address,
             kinds=kinds(),
@@ -184,8 +180,8 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             raft=self.raft,
             network=self.transport,
             clock=ports.clock,
-            boot=setup.boot,
-            nonce=setup.nonce,
+            boot=setup.own.boot,
+            nonce=setup.own.nonce,
             timings=lambda: self.replica.record.timings,
             nodes=lambda: self.replica.record.nodes,
             heartbeat_ms=setup.raft.heartbeat_ms,
@@ -196,7 +192,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
     def _build_work(self) -> None:
         setup, ports = self._setup, self._ports
         self.supervisor = Supervisor(
-            Own(setup.tag, setup.node_id, setup.boot, setup.nonce),
+            setup.own,
             replica=self.replica,
             lease=self.heartbeat,
             databases=self.databases,
@@ -210,7 +206,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             blame=ports.blame,
         )
         self.health = Health(
-            tag=setup.tag,
+            tag=setup.own.tag,
             heartbeat=self.heartbeat,
             clock=ports.clock,
             own_report=self._report,
@@ -247,7 +243,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         if copies is not before:
             told = {name: told[name] if before.get(name) is copy else _of_copy(copy) for name, copy in copies.items()}
         if told is not report.databases or flags != report.flags:
-            report = NodeReport(node_id=self._setup.node_id, flags=flags, databases=told)
+            report = NodeReport(node_id=self._setup.own.node_id, flags=flags, databases=told)
             self._reported = _Reported(copies, report)
         return report
 
@@ -257,7 +253,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
         self.watchdog.lease_until(until_ns, timings.task_stop_timeout_ms * NS_PER_MS)
 
     def _impostor(self, tag: str, text: str, superseded: bool) -> None:
-        if tag == self._setup.tag:
+        if tag == self._setup.own.tag:
             if superseded:
                 self._ports.superseded()
             self._ports.failed(text)
@@ -275,7 +271,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
 
     async def _confirm_deletion(self, name: str) -> None:
         try:
-            await self.replica.propose(ConfirmDeletion(name=name, tag=self._setup.tag))
+            await self.replica.propose(ConfirmDeletion(name=name, tag=self._setup.own.tag))
         except Unavailable as error:
             log.info("A deletion could not be confirmed; it is tried again.", database=name, reason=str(error))
 

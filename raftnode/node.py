@@ -16,12 +16,18 @@ from observer.rules.facts import ObserverLimits
 from raftnode.assembly import Assembly, Ports, Setup
 from raftnode.cluster.announce import NodeRefused
 from raftnode.cluster.bootstrap import Bootstrap, form_of, formation_of
-from raftnode.cluster.identity import Identity, IdentityError, claim_directory, note_superseded, record_took_part
+from raftnode.cluster.identity import (
+    ClaimedDirectory,
+    IdentityError,
+    claim_directory,
+    note_superseded,
+    record_took_part,
+)
 from raftnode.cluster.join import JoinRefused
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import ConsensusFailed, RaftConfig
 from raftnode.consensus.storage.disk import SystemDisk
-from raftnode.consensus.transport.handshake import NodeIdentity, PeerPolicy
+from raftnode.consensus.transport.handshake import PeerPolicy
 from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.listener import ListeningPort
 from raftnode.consensus.transport.tls import Tls, load_tls
@@ -100,11 +106,11 @@ class Node:
                 "more for each database. Raise the limit (ulimit -n, or LimitNOFILE= in the service's unit)."
             )
         # The lock on the directory is taken first and given back last: no second process may open any file in it.
-        identity = claim_directory(self._data_dir, self.tag)
-        stack.callback(identity.release)
+        directory = claim_directory(self._data_dir, self.tag)
+        stack.callback(directory.release)
         node_tls, http_tls = self._tls()
         self.http = await stack.enter_async_context(
-            HttpClient(tls=http_tls.client if http_tls else None, node_id=identity.node_id)
+            HttpClient(tls=http_tls.client if http_tls else None, node_id=directory.own.node_id)
         )
         # Both ports are taken now and answer later, as other programs may have them.
         self.server = HttpServer(self.settings, tls=http_tls.server if http_tls else None)
@@ -114,29 +120,29 @@ class Node:
         timer = KillTimer()
         stack.callback(timer.close)
         # Nothing that is needed of this machine comes after this: from here on other nodes may count on this one.
-        bootstrap = await self._formation(identity)
-        setup, ports = self._setup(identity, bootstrap), self._ports(identity, bootstrap, node_tls, port, timer, stack)
+        bootstrap = await self._formation(directory)
+        setup, ports = (
+            self._setup(directory, bootstrap),
+            self._ports(directory, bootstrap, node_tls, port, timer, stack),
+        )
         self.assembly = Assembly(setup, ports)
         self.replica, self.raft = self.assembly.replica, self.assembly.raft
-        await self._open(stack, identity, self._parts(identity, bootstrap))
+        await self._open(stack, directory, self._parts(directory, bootstrap))
 
-    async def _formation(self, identity: Identity) -> Bootstrap:
+    async def _formation(self, directory: ClaimedDirectory) -> Bootstrap:
         """With whom this node starts. It may wait for a cluster to join; being told to stop ends that."""
         try:
             async with asyncio.timeout(0 if self._told.is_set() else None) as self._waiting:
                 return await formation_of(
-                    self.settings, self._data_dir, identity, self.http, join_url=self._join, watcher=self._watcher
+                    self.settings, self._data_dir, directory, self.http, join_url=self._join, watcher=self._watcher
                 )
         finally:
             self._waiting = None
 
-    def _setup(self, identity: Identity, bootstrap: Bootstrap) -> Setup:
+    def _setup(self, directory: ClaimedDirectory, bootstrap: Bootstrap) -> Setup:
         cluster, tasks = self.settings.cluster, self.settings.tasks
         return Setup(
-            tag=self.tag,
-            node_id=identity.node_id,
-            boot=identity.boot,
-            nonce=identity.nonce,
+            own=directory.own,
             url=self.settings.url,
             cluster_address=self.settings.cluster_address,
             peers=bootstrap.peers,
@@ -144,7 +150,7 @@ class Node:
             directory=self._data_dir,
             raft=RaftConfig(
                 data_dir=self._data_dir / "raft",
-                took_part=identity.took_part,
+                took_part=directory.took_part,
                 election_min_ms=cluster.election_min_ms,
                 election_max_ms=cluster.election_max_ms,
                 heartbeat_ms=cluster.heartbeat_ms,
@@ -160,7 +166,7 @@ class Node:
 
     def _ports(
         self,
-        identity: Identity,
+        directory: ClaimedDirectory,
         bootstrap: Bootstrap,
         tls: Tls | None,
         port: ListeningPort,
@@ -172,7 +178,8 @@ class Node:
 
         def transport(replica: Replica) -> Transport:
             return Transport(
-                NodeIdentity(bootstrap.wire_id, self.tag, identity.node_id, identity.boot, identity.nonce),
+                bootstrap.wire_id,
+                directory.own,
                 TransportConfig(host=cluster.host, port=cluster.port, dead_peer_ms=cluster.dead_peer_ms),
                 tls=tls,
                 port=port,
@@ -206,22 +213,22 @@ class Node:
             databases=databases,
             flags=Memory(settings.node.memory_available_bytes_min).flags,
             failed=self.fail,
-            superseded=partial(self._superseded, identity),
+            superseded=partial(self._superseded, directory),
             http=http,
             blame=blame,
         )
 
-    def _superseded(self, identity: Identity) -> None:
+    def _superseded(self, directory: ClaimedDirectory) -> None:
         try:
-            note_superseded(self._data_dir, identity)
+            note_superseded(self._data_dir, directory)
         except (OSError, IdentityError) as error:
             log.error("It cannot be noted that this directory may not be used again.", reason=str(error))
 
-    def _parts(self, identity: Identity, bootstrap: Bootstrap) -> Services:
+    def _parts(self, directory: ClaimedDirectory, bootstrap: Bootstrap) -> Services:
         return Services(
             settings=self.settings,
             tag=self.tag,
-            identity=identity,
+            own=directory.own,
             wire_id=bootstrap.wire_id,
             removed_by=lambda: self.assembly.transport.removed_by,
             replica=self.replica,
@@ -232,7 +239,7 @@ class Node:
             http=self.http,
         )
 
-    async def _open(self, stack: AsyncExitStack, identity: Identity, parts: Services) -> None:
+    async def _open(self, stack: AsyncExitStack, directory: ClaimedDirectory, parts: Services) -> None:
         """Starts what was built, from the wire upwards; the stack stops it from the top downwards:
 
         1. The tasks stop and their claims are released, which takes everything below, and HTTP still answers.
@@ -245,7 +252,7 @@ class Node:
         await self.raft.start()
         stack.push_async_callback(self.raft.stop)
         # Now that it has a log: a later start that finds none knows that it was lost, and this node's votes with it.
-        await asyncio.to_thread(record_took_part, self._data_dir, identity)
+        await asyncio.to_thread(record_took_part, self._data_dir, directory)
         for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
         # Not before the record has been read and the loops run: whoever is answered is answered by a node that works.

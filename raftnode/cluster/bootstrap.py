@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from config import Settings
-from raftnode.cluster.identity import Identity, IdentityError
+from raftnode.cluster.identity import ClaimedDirectory, IdentityError
 from raftnode.cluster.join import join
 from raftnode.consensus.raft import Peer
 from raftnode.foundation import atomic_files
@@ -38,7 +38,13 @@ class Bootstrap(msgspec.Struct, frozen=True):
 
 
 async def formation_of(
-    settings: Settings, data_dir: Path, identity: Identity, http: HttpClient, *, join_url: str | None, watcher: bool
+    settings: Settings,
+    data_dir: Path,
+    claimed: ClaimedDirectory,
+    http: HttpClient,
+    *,
+    join_url: str | None,
+    watcher: bool,
 ) -> Bootstrap:
     """The formation of the first start, or a new one. Raises JoinRefused, or IdentityError for a damaged file."""
     path = data_dir / FILE
@@ -60,7 +66,7 @@ async def formation_of(
             http,
             join_url,
             tag=settings.node.tag,
-            node_id=identity.node_id,
+            node_id=claimed.own.node_id,
             url=settings.url,
             address=settings.cluster_address,
             watcher=watcher,

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from raftnode.foundation import atomic_files
 from raftnode.foundation.decoding import DECODE_ERRORS, from_json
+from raftnode.foundation.incarnation import NodeIncarnation
 
 FILE = "node.json"
 LOCK = "lock"
@@ -50,15 +51,11 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Identity:
-    """An incarnation: `node_id` (32 hex digits) belongs to the directory, `boot` counts its starts from 1,
-    `nonce` (53 bits, never 0) is this process's. `took_part`: the directory has held a log before. `locks` are the
-    descriptors that hold the directory until `release`."""
+class ClaimedDirectory:
+    """A data directory that this process holds, and which incarnation of the node it is by that. `took_part`: the
+    directory has held a log before. `locks` are the descriptors that hold it until `release`."""
 
-    tag: str
-    node_id: str
-    boot: int
-    nonce: int
+    own: NodeIncarnation
     took_part: bool
     locks: tuple[int, ...]
 
@@ -67,7 +64,7 @@ class Identity:
         _close(self.locks)
 
 
-def claim_directory(data_dir: Path, tag: str, *, superseded: bool = False) -> Identity:
+def claim_directory(data_dir: Path, tag: str, *, superseded: bool = False) -> ClaimedDirectory:
     """Locks the directory, made if absent, and counts this start, synced, before anything else may use it.
 
     Raises IdentityError when another process holds it, when it is another node's, when its identity is lost, when
@@ -95,7 +92,8 @@ def claim_directory(data_dir: Path, tag: str, *, superseded: bool = False) -> Id
     except BaseException:
         _close(locks)
         raise
-    return Identity(tag, stored.node_id, stored.boot, _nonce(), stored.took_part, locks)
+    own = NodeIncarnation(tag, stored.node_id, stored.boot, _nonce())
+    return ClaimedDirectory(own, stored.took_part, locks)
 
 
 def _nonce() -> int:
@@ -103,23 +101,23 @@ def _nonce() -> int:
     return 1 + secrets.randbelow(2**53 - 1)
 
 
-def record_took_part(data_dir: Path, identity: Identity) -> None:
+def record_took_part(data_dir: Path, claimed: ClaimedDirectory) -> None:
     """Remembers that this directory has held a log: should it be gone one day, the node may not begin as a new one, or
     it would vote twice. Raises OSError."""
-    if not identity.took_part:
-        _note(data_dir, identity, took_part=True)
+    if not claimed.took_part:
+        _note(data_dir, claimed, took_part=True)
 
 
-def note_superseded(data_dir: Path, identity: Identity, *, superseded: bool = True) -> None:
+def note_superseded(data_dir: Path, claimed: ClaimedDirectory, *, superseded: bool = True) -> None:
     """Remembers that the cluster has gone past this directory, which was copied or is a copy: no process may use it
     again. Raises OSError."""
-    _note(data_dir, identity, superseded=superseded)
+    _note(data_dir, claimed, superseded=superseded)
 
 
-def _note(data_dir: Path, identity: Identity, **fields: bool) -> None:
+def _note(data_dir: Path, claimed: ClaimedDirectory, **fields: bool) -> None:
     with _noting:
-        stored = _read(data_dir, identity.tag)
-        if stored.boot == identity.boot:  # or another process uses the directory, where it could not be locked
+        stored = _read(data_dir, claimed.own.tag)
+        if stored.boot == claimed.own.boot:  # or another process uses the directory, where it could not be locked
             _write(data_dir, replace(stored, **fields))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from config import Settings
 from raftnode.cluster import bootstrap as formations
-from raftnode.cluster.identity import Identity, IdentityError, claim_directory, note_superseded
+from raftnode.cluster.identity import ClaimedDirectory, IdentityError, claim_directory, note_superseded
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed
 from raftnode.consensus.storage import offline
@@ -40,7 +40,7 @@ class Survivor:
     tag: str
     last: LastEntry
     record: Record
-    identity: Identity | None = None
+    claimed: ClaimedDirectory | None = None
 
     @property
     def others(self) -> list[ClusterNode]:
@@ -68,14 +68,14 @@ def survivor(settings: Settings) -> Iterator[Survivor]:
         raise RecoveryRefused(
             f"{data_dir} holds no log of a cluster. Give the data directory of a node (node.data_dir)."
         )
-    with _held(data_dir, tag) as identity:
+    with _held(data_dir, tag) as claimed:
         replica = Replica()
         last = offline.replay(data_dir / "raft", replica)
         if tag not in replica.record.nodes:
             raise RecoveryRefused(
                 f"Node {tag} is in no cluster: it was removed, or never joined. Recover one that was in it to the end."
             )
-        yield Survivor(tag, last, replica.record, identity)
+        yield Survivor(tag, last, replica.record, claimed)
 
 
 def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
@@ -96,8 +96,8 @@ def force_new_cluster(settings: Settings, survivor: Survivor) -> None:
     # The log first: a node with the old log and the new name would be refused by everybody.
     offline.begin_anew(data_dir / "raft", bootstrap.peers[0], begun, snapshot.frames(record))
     formations.store(data_dir, bootstrap)
-    if survivor.identity is not None:
-        note_superseded(data_dir, survivor.identity, superseded=False)
+    if survivor.claimed is not None:
+        note_superseded(data_dir, survivor.claimed, superseded=False)
 
 
 def begun_by_force(survivor: Survivor, now: datetime) -> tuple[LastEntry, Record]:
@@ -176,19 +176,19 @@ def _refuse_data(data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _held(data_dir: Path, tag: str) -> Iterator[Identity]:
+def _held(data_dir: Path, tag: str) -> Iterator[ClaimedDirectory]:
     try:
-        identity = claim_directory(data_dir, tag, superseded=True)
+        claimed = claim_directory(data_dir, tag, superseded=True)
     except IdentityError as error:
         raise RecoveryRefused(str(error)) from error
     try:
-        yield identity
+        yield claimed
     except ConsensusFailed as error:
         raise RecoveryRefused(str(error)) from error
     except OSError as error:
         raise RecoveryRefused(f"The operating system refuses: {error}.") from error
     finally:
-        identity.release()
+        claimed.release()
 
 
 def _empty(data_dir: Path) -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from config import Settings
-from raftnode.cluster.identity import Identity
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.raft import Raft
 from raftnode.documents.databases import Databases
 from raftnode.foundation.http_client import HttpClient
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.liveness.heartbeat import Heartbeat
 from tasks.runtime.supervisor import Supervisor
 
@@ -22,7 +22,7 @@ class Services:
 
     settings: Settings
     tag: str
-    identity: Identity
+    own: NodeIncarnation
     wire_id: str
     removed_by: Callable[[], str | None]
     replica: Replica

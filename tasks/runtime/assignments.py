@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from immutables import Map
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, ConnectionString, Database, Record, Task, claim_key
 from raftnode.record.ownership import PlacementGroup
-from tasks.runtime.plan import Assignment, Own, assignment_of_task, assignments_of_database
+from tasks.runtime.plan import Assignment, assignment_of_task, assignments_of_database
 
 _NO_CLAIMS: Map[str, Claim] = Map()
 
@@ -29,7 +30,7 @@ class _KnownDatabase(NamedTuple):
 class Assignments:
     """`plan.assignments_of_node`, worked out again only for tasks for which what placement reads has changed."""
 
-    def __init__(self, own: Own) -> None:
+    def __init__(self, own: NodeIncarnation) -> None:
         self._own = own
         self._seen: Record | None = None
         self._known: dict[str, _KnownDatabase] = {}

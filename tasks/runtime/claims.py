@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import asdict
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import ClaimTask, ReleaseTask
 from tasks.runtime.claim_proposals import ClaimProposal, ClaimProposals, PendingProposals, Proposal
 from tasks.runtime.decision_log import DecisionLog
-from tasks.runtime.plan import Own, ProposeClaim
+from tasks.runtime.plan import ProposeClaim
 from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import Spawn
 
@@ -18,7 +19,7 @@ class Claims:
 
     def __init__(
         self,
-        own: Own,
+        own: NodeIncarnation,
         *,
         replica: ReplicaPort,
         lease: LeasePort,

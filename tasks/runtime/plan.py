@@ -15,21 +15,13 @@ from typing import Literal
 
 import msgspec
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.foundation.names import fold
 from raftnode.record.model import Claim, Database, Record, Task
 from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, task_of, tasks_of
 
 Fingerprint = tuple[int, int, int]
 """Etags of task and connection string, and the task's key: a body is started again when it changes."""
-
-
-class Own(msgspec.Struct, frozen=True):
-    """Who this process is in the record: tag, node id, and its incarnation (boot count and nonce)."""
-
-    tag: str
-    node_id: str
-    boot: int
-    nonce: int
 
 
 class Assignment(msgspec.Struct, frozen=True):
@@ -107,7 +99,7 @@ class PlanInput(msgspec.Struct, frozen=True):
     """
 
     record: Record
-    own: Own
+    own: NodeIncarnation
     session: int | None
     claiming: Set[str] = frozenset()
     spent: Set[int] = frozenset()
@@ -116,7 +108,7 @@ class PlanInput(msgspec.Struct, frozen=True):
 
 def plan(
     record: Record,
-    own: Own,
+    own: NodeIncarnation,
     session: int | None,
     bodies: Mapping[str, OwnRun],
     *,
@@ -156,13 +148,13 @@ def action(plan_input: PlanInput, key: str, body: OwnRun | None, assignment: Ass
     return Release(key, claim.epoch, "this node is not responsible, and no body of this epoch runs")
 
 
-def held_here(record: Record, own: Own) -> list[str]:
+def held_here(record: Record, own: NodeIncarnation) -> list[str]:
     """The keys of the claims that this node holds."""
     return [key for key, claim in record.claims.items() if _mine(claim, own)]
 
 
 def _about_body(
-    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
+    record: Record, own: NodeIncarnation, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
 ) -> Action | None:
     if body.state == "Ended":
         # The claim of a renamed task stands under another key; only the epoch tells.
@@ -175,7 +167,7 @@ def _about_body(
 
 
 def _why_stop(
-    record: Record, own: Own, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
+    record: Record, own: NodeIncarnation, session: int | None, key: str, body: OwnRun, assignment: Assignment | None
 ) -> str | None:
     claim = record.claims.get(key)
     if not _holds(claim, own, body.epoch):
@@ -191,7 +183,13 @@ def _why_stop(
 
 
 def _about_task(
-    record: Record, own: Own, session: int, key: str, assignment: Assignment, alive: Set[int], spent: Set[int]
+    record: Record,
+    own: NodeIncarnation,
+    session: int,
+    key: str,
+    assignment: Assignment,
+    alive: Set[int],
+    spent: Set[int],
 ) -> Action:
     claim = record.claims.get(key)
     if claim is None or claim.state != "Held":
@@ -207,7 +205,7 @@ def _about_task(
     return Start(key, assignment, claim.epoch, session)
 
 
-def assignments_of_node(record: Record, own: Own) -> dict[str, Assignment]:
+def assignments_of_node(record: Record, own: NodeIncarnation) -> dict[str, Assignment]:
     """The tasks of all databases for which this node is responsible, by claim key."""
     assigned: dict[str, Assignment] = {}
     for database in record.databases.values():
@@ -215,7 +213,7 @@ def assignments_of_node(record: Record, own: Own) -> dict[str, Assignment]:
     return assigned
 
 
-def assignments_of_database(record: Record, database: Database, own: Own) -> dict[str, Assignment]:
+def assignments_of_database(record: Record, database: Database, own: NodeIncarnation) -> dict[str, Assignment]:
     """The tasks of one database for which this node is responsible, by claim key."""
     if database.disabled or own.tag not in database.topology.all_nodes:
         return {}
@@ -227,7 +225,9 @@ def assignments_of_database(record: Record, database: Database, own: Own) -> dic
     }
 
 
-def assignment_of_task(group: PlacementGroup, database: Database, task: Task, own: Own) -> Assignment | None:
+def assignment_of_task(
+    group: PlacementGroup, database: Database, task: Task, own: NodeIncarnation
+) -> Assignment | None:
     """The task, if this node is responsible for it."""
     if task.disabled or group.place(task)[0] != own.tag:
         return None
@@ -257,17 +257,17 @@ def _fingerprint(database: Database, task: Task) -> Fingerprint:
     return (task.etag, string.etag if string else 0, task.key)
 
 
-def _mine(claim: Claim, own: Own) -> bool:
+def _mine(claim: Claim, own: NodeIncarnation) -> bool:
     """Whether this very process holds it."""
     holder = (claim.tag, claim.node_id, claim.boot, claim.nonce)
     return claim.state == "Held" and holder == (own.tag, own.node_id, own.boot, own.nonce)
 
 
-def _holder(claim: Claim, own: Own) -> str:
+def _holder(claim: Claim, own: NodeIncarnation) -> str:
     if (claim.tag, claim.node_id) != (own.tag, own.node_id):
         return f"node {claim.tag}"
     return f"start {claim.boot} of this node (this is start {own.boot})"
 
 
-def _holds(claim: Claim | None, own: Own, epoch: int) -> bool:
+def _holds(claim: Claim | None, own: NodeIncarnation, epoch: int) -> bool:
     return claim is not None and _mine(claim, own) and claim.epoch == epoch

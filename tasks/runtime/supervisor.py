@@ -14,6 +14,7 @@ import structlog
 
 from raftnode.foundation.broadcast import Broadcast
 from raftnode.foundation.http_client import HttpClient
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.foundation.ports import Random, SystemRandom
 from raftnode.record.commands import Changes
 from raftnode.record.model import Record
@@ -26,7 +27,7 @@ from tasks.runtime.context import RunSettings
 from tasks.runtime.decision_log import DecisionLog
 from tasks.runtime.due_tasks import DueTasks
 from tasks.runtime.environment import BodyEnvironment
-from tasks.runtime.plan import Action, Assignment, Own, PlanInput, ProposeClaim, Release, Start, Stop, Wait
+from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
 from tasks.runtime.ports import LeasePort, ReplicaPort, TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX
 from tasks.runtime.runs import OwnRuns
@@ -50,7 +51,7 @@ class Supervisor:
 
     def __init__(
         self,
-        own: Own,
+        own: NodeIncarnation,
         *,
         replica: ReplicaPort,
         lease: LeasePort,

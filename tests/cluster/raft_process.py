@@ -16,10 +16,10 @@ from typing import Any
 import structlog
 
 from raftnode.consensus.raft import NotCommitted, OutcomeUnknown, Peer, Raft, RaftConfig
-from raftnode.consensus.transport.handshake import NodeIdentity
 from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.tls import load_tls
 from raftnode.consensus.transport.transport import Transport
+from raftnode.foundation.incarnation import NodeIncarnation
 
 IN_FLIGHT = 8
 
@@ -71,8 +71,8 @@ async def main(given: dict[str, Any]) -> None:
     peers = [Peer(name, address) for name, address in given["peers"].items()]
     tls = load_tls(*(Path(name) for name in given["tls"])) if given.get("tls") else None
     port = int(given["peers"][tag].rpartition(":")[2])
-    identity = NodeIdentity("processes", tag, f"node-{tag}", boot, os.getpid())
-    transport = Transport(identity, TransportConfig(port=port), tls=tls)
+    own = NodeIncarnation(tag, f"node-{tag}", boot, os.getpid())
+    transport = Transport("processes", own, TransportConfig(port=port), tls=tls)
     machine = Ledger()
     config = RaftConfig(
         data_dir=Path(given["directory"]),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import (
     AnnounceNode,
     ClaimTask,
@@ -22,7 +23,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
-from tasks.runtime.plan import Forget, Own, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
+from tasks.runtime.plan import Forget, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
 from tests.unit.record.build import KIND, NONCE, Cluster
 
 TAGS = ("A", "B", "C")
@@ -43,8 +44,8 @@ class Process:
     spent: set[int] = field(default_factory=set)
 
     @property
-    def own(self) -> Own:
-        return Own(self.tag, f"id-{self.tag}", self.boot, self.nonce)
+    def own(self) -> NodeIncarnation:
+        return NodeIncarnation(self.tag, f"id-{self.tag}", self.boot, self.nonce)
 
     @property
     def nonce(self) -> int:
@@ -362,6 +363,6 @@ def test_wanted_names_only_the_tasks_of_this_node() -> None:
     cluster.create(*TAGS)
     for n in range(20):
         cluster.task(f"t{n}")
-    shares = [assignments_of_node(cluster.record, Own(tag, f"id-{tag}", 1, 0)).keys() for tag in TAGS]
+    shares = [assignments_of_node(cluster.record, NodeIncarnation(tag, f"id-{tag}", 1, 0)).keys() for tag in TAGS]
     assert all(shares)
     assert sum(len(share) for share in shares) == len(set().union(*shares)) == 20

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import ClaimTask, DeleteTask, Entry, Outcome, ReleaseTask
 from raftnode.record.model import Claim, Record, claim_key
 from tasks.runtime import plan
@@ -22,7 +23,7 @@ def grant_over_a_held_claim(patch: Patch) -> None:
             record = record.with_claim(key, replace(last, state="Released"))
         return grant(self, record, entry)
 
-    def about_task(record: Record, own: plan.Own, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
+    def about_task(record: Record, own: NodeIncarnation, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
         action = about(record, own, session, key, want, *rest)
         return plan.ProposeClaim(key, want, session) if isinstance(action, plan.Wait) else action
 
@@ -30,11 +31,11 @@ def grant_over_a_held_claim(patch: Patch) -> None:
     patch.setattr(plan, "_about_task", about_task)
 
 
-def _resumed(patch: Patch, current: Callable[[Claim, plan.Own, int], bool], *, spent_too: bool) -> None:
+def _resumed(patch: Patch, current: Callable[[Claim, NodeIncarnation, int], bool], *, spent_too: bool) -> None:
     original = plan._about_task
 
     def about_task(
-        record: Record, own: plan.Own, session: int, key: str, want: Any, alive: Set[int], spent: Set[int]
+        record: Record, own: NodeIncarnation, session: int, key: str, want: Any, alive: Set[int], spent: Set[int]
     ) -> plan.Action:
         claim = record.claims.get(key)
         over = alive if spent_too else alive | spent
@@ -50,7 +51,7 @@ def claim_outlives_its_session(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
+        record: Record, own: NodeIncarnation, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> plan.Action | None:
         if body.state == "Ended" and want is not None and session not in (None, body.session):
             return plan.Forget(key)
@@ -60,7 +61,7 @@ def claim_outlives_its_session(patch: Patch) -> None:
     _resumed(patch, lambda claim, own, session: claim.boot == own.boot, spent_too=True)
 
 
-def _of_this_node(claim: Claim, own: plan.Own) -> bool:
+def _of_this_node(claim: Claim, own: NodeIncarnation) -> bool:
     return claim.state == "Held" and (claim.tag, claim.node_id) == (own.tag, own.node_id)
 
 
@@ -77,11 +78,11 @@ def grant_over_a_former_process(patch: Patch) -> None:
     def apply(self: ClaimTask, record: Record, entry: Entry) -> Outcome:
         key = claim_key(self.database, self.kind, self.name)
         last = record.claims.get(key)
-        if last is not None and _of_this_node(last, plan.Own(self.tag, self.node_id, self.boot, self.nonce)):
+        if last is not None and _of_this_node(last, NodeIncarnation(self.tag, self.node_id, self.boot, self.nonce)):
             record = record.with_claim(key, replace(last, state="Released"))
         return grant(self, record, entry)
 
-    def about_task(record: Record, own: plan.Own, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
+    def about_task(record: Record, own: NodeIncarnation, session: int, key: str, want: Any, *rest: Any) -> plan.Action:
         action, claim = about(record, own, session, key, want, *rest), record.claims.get(key)
         waits = isinstance(action, plan.Wait) and claim is not None and _of_this_node(claim, own)
         return plan.ProposeClaim(key, want, session) if waits else action
@@ -95,7 +96,7 @@ def spent_epoch_runs_again(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
+        record: Record, own: NodeIncarnation, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> plan.Action | None:
         if body.state == "Ended" and want is not None and session == body.session:
             return plan.Forget(key)
@@ -110,7 +111,7 @@ def release_before_the_end(patch: Patch) -> None:
     original = plan._about_body
 
     def about_body(
-        record: Record, own: plan.Own, session: int | None, key: str, body: plan.OwnRun, want: Any
+        record: Record, own: NodeIncarnation, session: int | None, key: str, body: plan.OwnRun, want: Any
     ) -> plan.Action | None:
         if body.state == "Stopping" and plan._holds(record.claims.get(key), own, body.epoch):
             return plan.Release(key, body.epoch, "told to stop")

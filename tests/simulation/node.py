@@ -16,8 +16,9 @@ from raftnode.assembly import Assembly, Ports, Setup
 from raftnode.cluster.announce import NodeRefused
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig, StorageDamaged
-from raftnode.consensus.transport.handshake import PROTOCOL_VERSION, Handshake
+from raftnode.consensus.transport.handshake import handshake_of
 from raftnode.documents.database_copies import DatabaseCopy
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record import machine as record_machine
 from raftnode.record.commands import Changes, Command, Entry, Envelope, FormCluster, Outcome
 from raftnode.record.model import ClusterNode, CommandResult, Record, Timings
@@ -248,10 +249,7 @@ class Machine:
     def _setup(self) -> Setup:
         world, pace = self.world, self.world.pace
         return Setup(
-            tag=self.tag,
-            node_id=self.node_id,
-            boot=self.boot,
-            nonce=self.nonce(),
+            own=NodeIncarnation(self.tag, self.node_id, self.boot, self.nonce()),
             url=url(self.host),
             cluster_address=address(self.host),
             peers=[Peer(tag, address(tag), tag != self.tag or self.tag in world.first_tags) for tag in self.knows],
@@ -271,7 +269,7 @@ class Machine:
         )
 
     def _ports(self, process: Process, setup: Setup) -> Ports[Transport, Databases]:
-        who = Handshake(PROTOCOL_VERSION, self.wire, self.tag, self.node_id, self.boot, setup.nonce, 0)
+        who = handshake_of(self.wire, setup.own, 0)
         return Ports(
             clock=self.clock,
             random=self.world.chance,

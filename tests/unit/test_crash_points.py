@@ -14,7 +14,7 @@ import pytest
 
 from raftnode.cluster import bootstrap as bootstrap
 from raftnode.cluster.bootstrap import Bootstrap, formation_of
-from raftnode.cluster.identity import Identity, claim_directory, record_took_part
+from raftnode.cluster.identity import ClaimedDirectory, claim_directory, record_took_part
 from raftnode.consensus.raft import Peer
 from raftnode.documents.store import folders, removed
 from raftnode.documents.store.store import DocumentStore
@@ -43,7 +43,7 @@ def everywhere(directory: Path, action: Callable[[Path], object]) -> Iterator[Pa
 # the identity
 
 
-def first_start(place: Path) -> Identity:
+def first_start(place: Path) -> ClaimedDirectory:
     identity = claim_directory(place / "made" / "data", "A")
     record_took_part(place / "made" / "data", identity)
     return identity
@@ -73,10 +73,10 @@ def test_a_later_start_that_is_killed_leaves_the_id_and_never_a_lower_count(tmp_
         was_killed = killed(place, steps, lambda: later(place))  # noqa: B023
         again = claim_directory(place / "made" / "data", "A")
         again.release()
-        assert (again.node_id, again.took_part) == (stored["node_id"], True)
-        assert again.boot > stored["boot"]
+        assert (again.own.node_id, again.took_part) == (stored["node_id"], True)
+        assert again.own.boot > stored["boot"]
         if not was_killed:
-            assert again.boot == stored["boot"] + 2
+            assert again.own.boot == stored["boot"] + 2
             break
 
 
@@ -120,7 +120,7 @@ def test_a_first_formation_that_is_killed_is_formed_alike_again(tmp_path: Path) 
     assert len(wire_ids) == 1
 
 
-async def _formation(place: Path, identity: Identity, settings: object = None) -> Bootstrap:
+async def _formation(place: Path, identity: ClaimedDirectory, settings: object = None) -> Bootstrap:
     given = settings or settings_in(place)
     async with HttpClient() as http:
         return await formation_of(given, place, identity, http, join_url=None, watcher=False)  # type: ignore[arg-type]

@@ -13,11 +13,11 @@ from raftnode.consensus.transport.handshake import (
     Handshake,
     HandshakeContext,
     HandshakeRefusal,
-    NodeIdentity,
     PeerPolicy,
 )
 from raftnode.consensus.transport.links import Link, Links
 from raftnode.foundation.decoding import DECODE_ERRORS
+from raftnode.foundation.incarnation import NodeIncarnation
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +30,12 @@ class Entrance:
     """The entrance of one node. `let_in` is called with every connection whose other side may come in."""
 
     def __init__(
-        self, identity: NodeIdentity, guard: PeerPolicy, links: Links, let_in: Callable[[Connection, Handshake], None]
+        self,
+        cluster_id: str,
+        own: NodeIncarnation,
+        guard: PeerPolicy,
+        links: Links,
+        let_in: Callable[[Connection, Handshake], None],
     ) -> None:
         self.membership_index = 0
         """The log index of the membership that this node has applied."""
@@ -42,7 +47,7 @@ class Entrance:
         """The connections whose other side has not come in yet."""
         self.met: dict[str, Handshake] = {}
         """The last process of each peer that came in, for as long as there is a link to it."""
-        self._identity = identity
+        self._cluster_id, self._own = cluster_id, own
         self._guard = guard
         self._links = links
         self._let_in = let_in
@@ -89,9 +94,9 @@ class Entrance:
 
     def check_announced(self) -> None:
         """Lets go of every process that the record has gone past, and tells if this is one."""
-        text = greeting.superseded(self._hello(), self._guard.announced(self._identity.tag))
+        text = greeting.superseded(self._hello(), self._guard.announced(self._own.tag))
         if text is not None:
-            self._impostor(self._identity.tag, text, superseded=True)
+            self._impostor(self._own.tag, text, superseded=True)
         for tag, link in list(self._links.by_tag.items()):
             met = self.met.get(tag)
             if link.connection is not None and met and greeting.superseded(met, self._guard.announced(tag)):
@@ -105,7 +110,7 @@ class Entrance:
     # inside
 
     def _hello(self) -> Handshake:
-        return self._identity.handshake(self.membership_index)
+        return greeting.handshake_of(self._cluster_id, self._own, self.membership_index)
 
     def _judge(self, connection: Connection, handshake: Handshake) -> HandshakeRefusal | None:
         if connection.dialed is not None and handshake.tag != connection.dialed:
@@ -113,7 +118,7 @@ class Entrance:
             return HandshakeRefusal("tag", text, self.membership_index)
         peers, guests = self._links.addresses, self._links.guests()
         if handshake.tag not in peers and handshake.tag not in guests and len(guests) >= GUESTS_MAX:
-            text = f"{GUESTS_MAX} nodes that {self._identity.tag} does not know are connected, which is the limit."
+            text = f"{GUESTS_MAX} nodes that {self._own.tag} does not know are connected, which is the limit."
             return HandshakeRefusal("unknown", text, 0)
         context = HandshakeContext(
             self._hello(),
@@ -133,7 +138,7 @@ class Entrance:
             return
         if greeting.is_impostor(refusal, self.membership_index):
             log.error("This node is refused, as it is not the one it was.", tag=tag, reason=refusal.text)
-            self._impostor(self._identity.tag, refusal.text, superseded=refusal.code == "incarnation")
+            self._impostor(self._own.tag, refusal.text, superseded=refusal.code == "incarnation")
         if greeting.is_removed(refusal, self.membership_index):
             known, self.removed_by = self.removed_by, tag
             for callback in self.on_removed if known is None else ():

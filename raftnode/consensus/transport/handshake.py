@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from raftnode.foundation.decoding import MsgpackDecoder
+from raftnode.foundation.incarnation import NodeIncarnation
 
 PROTOCOL_VERSION = 3
 """Raised with the record's schema version too: nodes that apply commands differently must not talk."""
@@ -31,21 +32,9 @@ class Handshake(msgspec.Struct, frozen=True, array_like=True, tag="Hello"):
     membership_index: int
 
 
-@dataclass(frozen=True)
-class NodeIdentity:
-    """This process among all of its cluster and of its own past: see `Handshake`."""
-
-    cluster_id: str
-    tag: str
-    node_id: str
-    boot: int
-    nonce: int
-
-    def handshake(self, membership_index: int) -> Handshake:
-        """What it says first, once it has applied that membership."""
-        return Handshake(
-            PROTOCOL_VERSION, self.cluster_id, self.tag, self.node_id, self.boot, self.nonce, membership_index
-        )
+def handshake_of(cluster_id: str, own: NodeIncarnation, membership_index: int) -> Handshake:
+    """What this process says first, once it has applied that membership."""
+    return Handshake(PROTOCOL_VERSION, cluster_id, own.tag, own.node_id, own.boot, own.nonce, membership_index)
 
 
 class HandshakeRefusal(msgspec.Struct, frozen=True, array_like=True, tag="Refusal"):

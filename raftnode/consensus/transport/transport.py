@@ -11,10 +11,11 @@ import structlog
 
 from raftnode.consensus.transport.connection import Connection
 from raftnode.consensus.transport.entrance import Entrance
-from raftnode.consensus.transport.handshake import Handshake, NodeIdentity, PeerPolicy
+from raftnode.consensus.transport.handshake import Handshake, PeerPolicy
 from raftnode.consensus.transport.links import Links, TransportConfig
 from raftnode.consensus.transport.listener import ListeningPort
 from raftnode.consensus.transport.tls import Tls
+from raftnode.foundation.incarnation import NodeIncarnation
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +27,8 @@ class Transport:
 
     def __init__(
         self,
-        identity: NodeIdentity,
+        cluster_id: str,
+        own: NodeIncarnation,
         config: TransportConfig,
         *,
         tls: Tls | None = None,
@@ -36,13 +38,13 @@ class Transport:
         self._config = config
         self._handlers: dict[str, Callable[[str, bytes], None]] = {}
         self._links = Links(
-            identity.tag,
+            own.tag,
             config,
             tls=tls,
             connection=self._connection,
             retry_max_ms=lambda: config.retry_max_ms * (REMOVED_PATIENCE if self.removed_by else 1),
         )
-        self._entrance = Entrance(identity, guard, self._links, self._let_in)
+        self._entrance = Entrance(cluster_id, own, guard, self._links, self._let_in)
         self.on_connection: list[Callable[[str, bool], None]] = []
         """Called with a tag and whether the connection to it came up or was lost."""
         self.on_impostor = self._entrance.on_impostor

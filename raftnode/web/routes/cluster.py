@@ -69,7 +69,7 @@ async def node_info(request: web.Request) -> web.Response:
         NodeInfo(
             node_tag=services.tag,
             topology_id=record.cluster_id,
-            server_id=services.identity.node_id,
+            server_id=services.own.node_id,
             url=services.settings.url,
             cluster_address=services.settings.cluster_address,
             current_state=services.heartbeat.role,

@@ -135,8 +135,8 @@ def _node(services: Services, record: Record) -> NodeStatus:
     node = record.nodes.get(services.tag)
     return NodeStatus(
         tag=services.tag,
-        node_id=services.identity.node_id,
-        boot=services.identity.boot,
+        node_id=services.own.node_id,
+        boot=services.own.boot,
         url=services.settings.url,
         cluster_address=services.settings.cluster_address,
         kind=node.kind if node else None,

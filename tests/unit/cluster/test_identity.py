@@ -19,11 +19,11 @@ def test_a_new_directory_gets_an_id_that_stays_and_a_boot_count_that_grows(tmp_p
     first.release()
     second = claim_directory(data, "A")
     second.release()
-    assert len(first.node_id) == 32
-    assert first.node_id == second.node_id
-    assert (first.boot, second.boot) == (1, 2)
-    assert first.nonce != second.nonce
-    assert claim_directory(tmp_path / "other", "A").node_id != first.node_id
+    assert len(first.own.node_id) == 32
+    assert first.own.node_id == second.own.node_id
+    assert (first.own.boot, second.own.boot) == (1, 2)
+    assert first.own.nonce != second.own.nonce
+    assert claim_directory(tmp_path / "other", "A").own.node_id != first.own.node_id
 
 
 def test_only_its_owner_may_look_into_a_directory_that_a_node_made(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_killed_process_lets_go_of_the_directory(tmp_path: Path) -> None:
         child.kill()
         child.wait()
     mine = claim_directory(tmp_path, "A")
-    assert mine.boot == 2
+    assert mine.own.boot == 2
     mine.release()
 
 
@@ -62,7 +62,7 @@ def test_another_nodes_directory_is_refused(tmp_path: Path) -> None:
     claim_directory(tmp_path, "A").release()
     with pytest.raises(IdentityError, match="belongs to node A"):
         claim_directory(tmp_path, "B")
-    assert claim_directory(tmp_path, "A").boot == 2, "the refusal let go of the lock and counted nothing"
+    assert claim_directory(tmp_path, "A").own.boot == 2, "the refusal let go of the lock and counted nothing"
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"node_id":"x","tag":"A","boot":1}', '{"tag":"A","boot":1}'])
@@ -94,7 +94,7 @@ def test_a_torn_write_leaves_the_old_count(tmp_path: Path) -> None:
     claim_directory(tmp_path, "A").release()
     (tmp_path / "node.json.new").write_text('{"node')
     mine = claim_directory(tmp_path, "A")
-    assert mine.boot == 2
+    assert mine.own.boot == 2
     mine.release()
 
 
@@ -106,7 +106,7 @@ def test_that_a_directory_has_held_a_log_is_remembered(tmp_path: Path) -> None:
     for boot in (2, 3):
         again = claim_directory(tmp_path, "A")
         record_took_part(tmp_path, again)
-        assert (again.took_part, again.boot, again.node_id) == (True, boot, first.node_id)
+        assert (again.took_part, again.own.boot, again.own.node_id) == (True, boot, first.own.node_id)
         again.release()
 
 
@@ -127,7 +127,7 @@ def test_what_another_user_owns_is_refused_before_the_start_counts(written: str)
         with another_user():
             again = claim_directory(data_dir, "A")
         again.release()
-        assert again.boot == 2
+        assert again.own.boot == 2
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def test_a_directory_that_the_cluster_has_gone_past_is_not_started_again(tmp_pat
         with pytest.raises(IdentityError, match=r"The cluster has gone past .* emptied, it may join under a new tag"):
             claim_directory(tmp_path, "A")
     recovering = claim_directory(tmp_path, "A", superseded=True)
-    assert (recovering.boot, recovering.took_part) == (2, True), "refused starts are not counted"
+    assert (recovering.own.boot, recovering.took_part) == (2, True), "refused starts are not counted"
     recovering.release()
     with pytest.raises(IdentityError):
         claim_directory(tmp_path, "A")

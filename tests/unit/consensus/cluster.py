@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from raftnode.consensus.raft import Peer, Raft, RaftConfig
-from raftnode.consensus.transport.handshake import NodeIdentity
 from raftnode.consensus.transport.links import TransportConfig
 from raftnode.consensus.transport.tls import Tls
 from raftnode.consensus.transport.transport import Transport
+from raftnode.foundation.incarnation import NodeIncarnation
 from tests.unit.consensus.support import FAST, Ledger
 
 
@@ -28,8 +28,8 @@ class Node:
     async def listen(self) -> None:
         """Opens the port; it stays the same over restarts."""
         self.boot += 1
-        identity = NodeIdentity("test", self.tag, f"node-{self.tag}", self.boot, self.boot)
-        self.transport = Transport(identity, TransportConfig(port=self.port), tls=self._tls)
+        own = NodeIncarnation(self.tag, f"node-{self.tag}", self.boot, self.boot)
+        self.transport = Transport("test", own, TransportConfig(port=self.port), tls=self._tls)
         await self.transport.start()
         self.port = self.transport.port
 

@@ -22,30 +22,37 @@ from raftnode.consensus.transport.handshake import (
     AnnouncedProcess,
     Handshake,
     HandshakeContext,
-    NodeIdentity,
     PeerPolicy,
     judge,
 )
 from raftnode.consensus.transport.links import Links, TransportConfig
 from raftnode.consensus.transport.tls import Tls, load_tls
 from raftnode.consensus.transport.transport import Transport
+from raftnode.foundation.incarnation import NodeIncarnation
 from tests.unit.consensus.cluster import running, until
 
 QUICK: dict[str, Any] = {"dead_peer_ms": 300, "connect_timeout_ms": 300, "patience_ms": 150, "retry_max_ms": 50}
 
 
-def identity(tag: str, **changes: Any) -> NodeIdentity:
-    plain: dict[str, Any] = {"cluster_id": "c", "tag": tag, "node_id": f"node-{tag}", "boot": 1, "nonce": 1}
-    return NodeIdentity(**(plain | changes))
+def process(tag: str, **changes: Any) -> NodeIncarnation:
+    plain: dict[str, Any] = {"tag": tag, "node_id": f"node-{tag}", "boot": 1, "nonce": 1}
+    return NodeIncarnation(**(plain | changes))
 
 
 class End:
     """One transport and what it heard."""
 
     def __init__(
-        self, who: NodeIdentity, tls: Tls | None = None, guard: PeerPolicy | None = None, **limits: Any
+        self,
+        who: NodeIncarnation,
+        tls: Tls | None = None,
+        guard: PeerPolicy | None = None,
+        cluster: str = "c",
+        **limits: Any,
     ) -> None:
-        self.transport = Transport(who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard or PeerPolicy())
+        self.transport = Transport(
+            cluster, who, TransportConfig(**(QUICK | limits)), tls=tls, guard=guard or PeerPolicy()
+        )
         self.tag = who.tag
         self.heard: list[tuple[str, bytes]] = []
         self.links: list[tuple[str, bool]] = []
@@ -80,7 +87,7 @@ async def ends(*given: End) -> AsyncIterator[None]:
 
 
 async def test_messages_arrive_in_order_both_ways_over_one_connection() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -96,7 +103,7 @@ async def test_messages_arrive_in_order_both_ways_over_one_connection() -> None:
 
 
 async def test_a_message_without_a_connection_or_above_the_limit_is_not_sent() -> None:
-    a, b = End(identity("A"), frame_bytes_max=1_000), End(identity("B"))
+    a, b = End(process("A"), frame_bytes_max=1_000), End(process("B"))
     async with ends(a, b):
         assert not a.transport.send("B", "words", b"x")
         a.knows(b)
@@ -107,7 +114,7 @@ async def test_a_message_without_a_connection_or_above_the_limit_is_not_sent() -
 
 
 async def test_a_lost_connection_is_told_and_made_again() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -120,7 +127,7 @@ async def test_a_lost_connection_is_told_and_made_again() -> None:
 
 
 async def test_the_other_side_dials_when_the_lower_tag_does_not_know_it_yet() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         b.knows(a, index=5)
         await until(lambda: a.is_up(b) and b.is_up(a))
@@ -132,7 +139,7 @@ async def test_the_other_side_dials_when_the_lower_tag_does_not_know_it_yet() ->
 
 @pytest.mark.parametrize("bad", [f"{'x' * 64}.example:1", "a..b:1", "host:65536", "host:port", ":1"])
 async def test_a_bad_address_is_said_and_a_later_good_one_is_dialled(bad: str) -> None:
-    a, b = End(identity("A")), End(identity("B"), patience_ms=60_000)
+    a, b = End(process("A")), End(process("B"), patience_ms=60_000)
     async with ends(a, b):
         a.transport.set_peers({"B": bad}, 0)
         await until(lambda: a.transport.complaint("B") != "")
@@ -142,7 +149,7 @@ async def test_a_bad_address_is_said_and_a_later_good_one_is_dialled(bad: str) -
 
 
 async def test_a_link_whose_keeper_fails_by_a_defect_is_kept_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = End(identity("A")), End(identity("B"), patience_ms=60_000)
+    a, b = End(process("A")), End(process("B"), patience_ms=60_000)
     dial, failures = Links._dial, iter([KeyError("a defect"), asyncio.CancelledError()])
 
     async def fails_twice(self: Links, link: Any) -> None:
@@ -159,7 +166,7 @@ async def test_a_link_whose_keeper_fails_by_a_defect_is_kept_again(monkeypatch: 
 
 
 async def test_a_node_that_a_newer_membership_does_not_contain_learns_that_it_was_removed() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         b.transport.set_peers({}, 9)
         a.knows(b, index=3)
@@ -168,7 +175,7 @@ async def test_a_node_that_a_newer_membership_does_not_contain_learns_that_it_wa
 
 
 async def test_a_node_that_is_added_again_is_removed_no_longer() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         b.transport.set_peers({}, 9)
         a.knows(b, index=3)
@@ -186,7 +193,7 @@ async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting()
         asked.append(host)
         return False
 
-    a, b = End(identity("A")), End(identity("B"), guard=PeerPolicy(admits=admits))
+    a, b = End(process("A")), End(process("B"), guard=PeerPolicy(admits=admits))
     async with ends(a, b):
         reader, writer = await asyncio.open_connection(*b.address.split(":"))
         assert await reader.read() == b"" or reader.at_eof()
@@ -200,8 +207,8 @@ async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting()
 async def test_the_former_node_of_a_tag_is_refused_for_good_and_the_new_one_is_let_in() -> None:
     """Also when nobody has met the new one, and when the former one was connected before this node knew better."""
     ids = {"B": "node-B"}
-    a = End(identity("A"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
-    former, new = End(identity("B")), End(identity("B", node_id="second"))
+    a = End(process("A"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
+    former, new = End(process("B")), End(process("B", node_id="second"))
     async with ends(a, former, new):
         former.knows(a, index=5)
         a.knows(former, index=5)
@@ -217,8 +224,8 @@ async def test_the_former_node_of_a_tag_is_refused_for_good_and_the_new_one_is_l
 @pytest.mark.parametrize("index", [0, 5], ids=["it has applied nothing yet", "both lost what they had applied"])
 async def test_a_node_that_joined_outlives_the_refusal_of_one_that_has_yet_to_hear_of_it(index: int) -> None:
     ids = {"B": "node-B"}
-    behind = End(identity("C"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
-    new = End(identity("B", node_id="second"))
+    behind = End(process("C"), guard=PeerPolicy(node_id_of=lambda tag: ids.get(tag, "")))
+    new = End(process("B", node_id="second"))
     async with ends(behind, new):
         behind.knows(new, index=5)
         new.knows(behind, index=index)
@@ -229,7 +236,7 @@ async def test_a_node_that_joined_outlives_the_refusal_of_one_that_has_yet_to_he
 
 
 async def test_a_node_that_waits_to_be_added_is_not_told_that_it_was_removed() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         b.transport.set_peers({}, 9)
         a.knows(b, index=0)
@@ -318,8 +325,8 @@ def test_of_two_processes_of_a_node_the_record_decides_and_until_it_does_the_one
 
 async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_record_knows_the_first() -> None:
     announced: dict[str, AnnouncedProcess] = {}
-    a = End(identity("A"), guard=PeerPolicy(announced=announced.get))
-    b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
+    a = End(process("A"), guard=PeerPolicy(announced=announced.get))
+    b, copy = End(process("B", boot=2)), End(process("B", boot=2, nonce=2))
     async with ends(a, b, copy):
         a.knows(b)
         b.knows(a)
@@ -336,8 +343,8 @@ async def test_a_copied_directory_is_refused_loudly_on_both_sides_once_the_recor
 async def test_a_process_that_the_record_has_gone_past_is_let_go_and_told() -> None:
     """Also one that was let in before: each node may have met another of the two."""
     announced: dict[str, AnnouncedProcess] = {}
-    a = End(identity("A"), guard=PeerPolicy(announced=announced.get))
-    b, copy = End(identity("B", boot=2)), End(identity("B", boot=2, nonce=2))
+    a = End(process("A"), guard=PeerPolicy(announced=announced.get))
+    b, copy = End(process("B", boot=2)), End(process("B", boot=2, nonce=2))
     async with ends(a, b, copy):
         a.knows(copy)
         copy.knows(a)
@@ -352,7 +359,7 @@ async def test_a_process_that_the_record_has_gone_past_is_let_go_and_told() -> N
 
 async def test_a_process_that_finds_another_one_in_its_own_record_says_so() -> None:
     announced: dict[str, AnnouncedProcess] = {}
-    b = End(identity("B", boot=2), guard=PeerPolicy(announced=announced.get))
+    b = End(process("B", boot=2), guard=PeerPolicy(announced=announced.get))
     async with ends(b):
         for known in (
             None,
@@ -370,7 +377,7 @@ async def test_a_process_that_finds_another_one_in_its_own_record_says_so() -> N
 
 
 async def test_another_clusters_node_is_refused() -> None:
-    a, b = End(identity("A")), End(identity("B", cluster_id="other"))
+    a, b = End(process("A")), End(process("B"), cluster="other")
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -380,7 +387,7 @@ async def test_another_clusters_node_is_refused() -> None:
 
 
 async def test_a_peer_that_falls_silent_is_dropped_and_one_that_only_listens_is_not() -> None:
-    a, b = End(identity("A")), End(identity("B"))
+    a, b = End(process("A")), End(process("B"))
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -394,7 +401,7 @@ async def test_a_peer_that_falls_silent_is_dropped_and_one_that_only_listens_is_
 
 
 async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then() -> None:
-    a = End(identity("A"), send_buffer_bytes_max=200_000)
+    a = End(process("A"), send_buffer_bytes_max=200_000)
     async with ends(a):
         listener = socket.create_server(("127.0.0.1", 0), backlog=1)
         port = listener.getsockname()[1]
@@ -419,7 +426,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
 
 
 async def test_strangers_that_say_nothing_are_dropped() -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
         assert await reader.read() == b""
@@ -432,7 +439,7 @@ async def test_strangers_that_say_nothing_are_dropped() -> None:
 
 async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
     """One byte now and then is no sign of life: a hundred such strangers would keep every node out."""
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         reader, writer = await asyncio.open_connection("127.0.0.1", a.transport.port)
         writer.write((4096).to_bytes(4, "big") + bytes(4))
@@ -458,7 +465,7 @@ async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, a
 
 
 async def test_no_more_than_some_unknown_nodes_are_let_in_and_none_is_remembered() -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         a.transport.set_peers({}, 3)
         tags = [f"G{chr(65 + number)}" for number in range(GUESTS_MAX)]
@@ -474,7 +481,7 @@ async def test_no_more_than_some_unknown_nodes_are_let_in_and_none_is_remembered
 
 
 async def test_an_unknown_node_that_connects_again_is_reached_over_the_newer_connection() -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         a.transport.set_peers({}, 3)
         _, former = await knock(a, "G", 4)
@@ -489,7 +496,7 @@ async def test_an_unknown_node_that_connects_again_is_reached_over_the_newer_con
 
 
 async def test_a_damaged_frame_ends_the_connection_and_reaches_nobody() -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         a.transport.set_peers({}, 3)
         message = msgspec.msgpack.encode(("words", b"sound"))
@@ -504,7 +511,7 @@ async def test_a_damaged_frame_ends_the_connection_and_reaches_nobody() -> None:
 
 
 async def test_a_damaged_length_ends_the_connection_before_it_swallows_what_comes_after() -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     async with ends(a):
         a.transport.set_peers({}, 3)
         reader, writer = await knock(a, "B", 4)
@@ -521,7 +528,7 @@ async def test_a_damaged_length_ends_the_connection_before_it_swallows_what_come
     [b"\xc1", b"\xa1\xff", b"\x92\xa1\xff\xc4\x00", b"\x98\xa5Hello\x01\xa1\xff\xa1B\xa1n\x01\x01\x00"],
 )
 async def test_what_cannot_be_read_ends_the_connection_without_an_exception(frame: bytes) -> None:
-    a = End(identity("A"))
+    a = End(process("A"))
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     async with ends(a):
@@ -560,7 +567,7 @@ class Authority:
 
 
 async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authority) -> None:
-    a, b = End(identity("A"), authority.tls("A")), End(identity("B"), authority.tls("B"))
+    a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("B"))
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -574,7 +581,7 @@ async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authorit
 
 
 async def test_a_certificate_for_another_tag_is_refused(authority: Authority) -> None:
-    a, b = End(identity("A"), authority.tls("A")), End(identity("B"), authority.tls("C"))
+    a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("C"))
     async with ends(a, b):
         a.knows(b)
         b.knows(a)
@@ -585,8 +592,8 @@ async def test_a_certificate_for_another_tag_is_refused(authority: Authority) ->
 async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     foreign = Authority(tmp_path / "foreign")
-    a = End(identity("A"), authority.tls("A"))
-    b, plain = End(identity("B"), foreign.tls("B")), End(identity("C"))
+    a = End(process("A"), authority.tls("A"))
+    b, plain = End(process("B"), foreign.tls("B")), End(process("C"))
     async with ends(a, b, plain):
         a.knows(b, plain)
         b.knows(a)

@@ -5,15 +5,16 @@ import random
 import pytest
 from msgspec.structs import replace
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import DeleteTask, PutTask, SetTaskPin, SetTaskState
 from raftnode.record.model import Database, KindTraits, Record
 from raftnode.record.ownership import task_key
 from tasks.runtime import assignments
 from tasks.runtime.assignments import Assignments
-from tasks.runtime.plan import Own, assignments_of_node
+from tasks.runtime.plan import assignments_of_node
 from tests.unit.record.build import KIND, Cluster
 
-OWN = Own("A", "id-A", 1, 0)
+OWN = NodeIncarnation("A", "id-A", 1, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))

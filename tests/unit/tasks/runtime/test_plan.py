@@ -4,6 +4,7 @@ import pytest
 from immutables import Map
 from msgspec.structs import replace
 
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import (
     AddDatabaseNode,
     CreateDatabase,
@@ -24,7 +25,6 @@ from tasks.runtime.plan import (
     Action,
     Assignment,
     Forget,
-    Own,
     OwnRun,
     PlanInput,
     ProposeClaim,
@@ -40,7 +40,7 @@ from tasks.runtime.plan import (
 )
 from tests.unit.record.build import KIND, NONCE, Cluster
 
-A = Own("A", "id-A", 1, NONCE)
+A = NodeIncarnation("A", "id-A", 1, NONCE)
 KEY = f"northwind/{KIND}/orders"
 
 
@@ -73,7 +73,7 @@ def test_a_task_is_claimed_by_its_responsible_node_in_its_present_session(cluste
     action = one(plan(cluster.record, A, 3, {}))
     assert isinstance(action, ProposeClaim)
     assert (action.key, action.session) == (KEY, 3)
-    assert plan(cluster.record, Own("B", "id-B", 1, NONCE), 3, {}) == []
+    assert plan(cluster.record, NodeIncarnation("B", "id-B", 1, NONCE), 3, {}) == []
 
 
 def test_nothing_is_claimed_without_a_lease_or_while_a_claim_is_on_its_way(cluster: Cluster) -> None:
@@ -93,8 +93,12 @@ def test_a_grant_of_an_older_session_starts_nothing_and_is_claimed_again(cluster
     assert isinstance(one(plan(cluster.record, A, 2, {})), ProposeClaim)
 
 
-@pytest.mark.parametrize("own", [Own("A", "id-A", 2, 8), Own("A", "id-A", 1, 8), Own("A", "id-A", 1, 0)])
-def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_released(cluster: Cluster, own: Own) -> None:
+@pytest.mark.parametrize(
+    "own", [NodeIncarnation("A", "id-A", 2, 8), NodeIncarnation("A", "id-A", 1, 8), NodeIncarnation("A", "id-A", 1, 0)]
+)
+def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_released(
+    cluster: Cluster, own: NodeIncarnation
+) -> None:
     """That process may live, on a copy of the directory."""
     epoch = granted(cluster)
     action = one(plan(cluster.record, own, 1, {}))
@@ -107,7 +111,7 @@ def test_a_grant_to_another_process_of_this_node_is_neither_taken_up_nor_release
 
 def test_a_grant_to_another_data_directory_of_the_same_tag_is_not_ours(cluster: Cluster) -> None:
     granted(cluster)
-    action = one(plan(cluster.record, Own("A", "id-other", 1, NONCE), 1, {}))
+    action = one(plan(cluster.record, NodeIncarnation("A", "id-other", 1, NONCE), 1, {}))
     assert isinstance(action, Wait)
     assert "until it is released or void" in action.reason
 
@@ -153,7 +157,7 @@ def test_nothing_is_done_about_a_claim_that_is_not_there_or_another_s(cluster: C
     held = held_here(cluster.record, A)
     granted(cluster)
     assert (held, held_here(cluster.record, A)) == ([], [KEY])
-    other = Own("B", "id-B", 1, NONCE)
+    other = NodeIncarnation("B", "id-B", 1, NONCE)
     assert held_here(cluster.record, other) == []
     assert action(PlanInput(cluster.record, other, 1), KEY, None, None) is None
 

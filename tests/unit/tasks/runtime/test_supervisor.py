@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import (
     Changes,
     Command,
@@ -34,7 +35,6 @@ from tasks.kinds.registry import RunSuperseded, TaskFailed
 from tasks.runtime import plan
 from tasks.runtime.claim_proposals import AT_ONCE_MAX
 from tasks.runtime.context import NotOwned, RunSettings, TaskContext
-from tasks.runtime.plan import Own
 from tasks.runtime.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
 from tests.unit.record.build import NONCE, Cluster
@@ -123,7 +123,7 @@ class Node:
         self.counts: list[int] = []
         self.directory = directory
         self.supervisor = Supervisor(
-            Own("A", "id-A", 1, NONCE),
+            NodeIncarnation("A", "id-A", 1, NONCE),
             replica=self.log,
             lease=self.lease,
             databases=Databases(store),
