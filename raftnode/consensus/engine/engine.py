@@ -15,7 +15,7 @@ from raftnode.consensus.engine import members as membership
 from raftnode.consensus.engine import messages, patches
 from raftnode.consensus.engine.admission import Admission
 from raftnode.consensus.engine.applying import Applier
-from raftnode.consensus.engine.core import CANDIDATE, Core
+from raftnode.consensus.engine.core import CANDIDATE, FOLLOWER, LEADER, Core
 from raftnode.consensus.engine.elections import Elections
 from raftnode.consensus.engine.environment import EngineEnvironment
 from raftnode.consensus.engine.members import MEMBERSHIP, NO_OP, REGULAR, RequestRefused
@@ -34,14 +34,15 @@ from raftnode.consensus.storage.snapshot import SNAPSHOT
 log = structlog.get_logger(__name__)
 
 NS_PER_S = 1_000_000_000
+ROLES: dict[int, Role] = {FOLLOWER: "Follower", CANDIDATE: "Candidate", LEADER: "Leader"}
 
 
 class Engine:
     """One node's Raft. Make it of an opened storage whose snapshot the state machine has been restored from;
     `empty_state` is what the state machine dumped before that.
 
-    `status` is published at the end of every call, and within one before anybody outside is told of anything. So
-    whoever reads it sees what this node is at that moment, and never the middle of a transition.
+    `status` is published at the end of every call that may change it, and within one before anybody outside is told of
+    anything. So whoever reads it sees what this node is at that moment, and never the middle of a transition.
     """
 
     status: RaftStatus
@@ -113,6 +114,7 @@ class Engine:
             log.warning("A message is dropped, as it cannot be read.", sender=sender, reason=str(error))
             return
         self._guarded(self._receive, sender, message)
+        self._publish()
 
     def connected(self, tag: str, up: bool) -> None:
         """The connection to a peer came up or was lost."""
@@ -169,6 +171,7 @@ class Engine:
         if self._core.is_leader or (term or 0) > self._core.term:
             log.info("This node steps down.", term=self._core.term, newer_term=term)
             self._guarded(self._step_down, term or 0)
+            self._publish()
 
     def snapshot(self) -> None:
         """Starts writing a snapshot now, unless one is being written."""
@@ -264,9 +267,9 @@ class Engine:
         except Exception as error:
             log.exception("The Raft engine failed.")
             self.fail(ConsensusFailed(f"Raft stopped at an unexpected error: {error!r}. Start the node again."))
-        self._publish()
 
     def _publish(self) -> None:
+        # Called several times for every command, so it reads each thing once.
         core, members = self._core, self._members
         if self._failure is not None:
             # The failure may have come in the middle of anything, so little can be read but the term that was reached.
@@ -274,29 +277,28 @@ class Engine:
                 self.status, role="Follower", leader=None, term=core.term, elected_ns=None, failure=self._failure
             )
             return
+        state, applied_index = core.state, core.applied_index
+        role = ROLES[state]
+        if state == LEADER and applied_index < core.no_op_index:
+            role = "LeaderElect"
         self.status = RaftStatus(
-            role=self._role(),
+            role=role,
             leader=core.leader,
             term=core.term,
             commit_index=core.commit_index,
-            applied_index=core.applied_index,
+            applied_index=applied_index,
             applied_term=self._applier.applied_term,
             last_index=self._journal.last_index,
             snapshot_index=self._snapshots.index,
             peers=members.current,
             voters=members.voters,
-            elected_ns=self._elections.elected_ns if core.is_leader else None,
+            elected_ns=self._elections.elected_ns if state == LEADER else None,
         )
-
-    def _role(self) -> Role:
-        core = self._core
-        if core.is_leader:
-            return "LeaderElect" if core.applied_index < core.no_op_index else "Leader"
-        return "Candidate" if core.state == CANDIDATE else "Follower"
 
     def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         def finished(outcome: Any) -> None:
             self._guarded(done, outcome)
+            self._publish()
             self._environment.events.schedule_tick()
 
         self._environment.offload(work, finished)
@@ -373,6 +375,9 @@ class Engine:
         if entry[:1] == MEMBERSHIP:
             self._members.learn(index, entry)
             self._adopt_members()
+        else:
+            # Nothing else has changed: how far it is committed shows with the next tick.
+            self.status = msgspec.structs.replace(self.status, last_index=index)
         self._environment.events.schedule_tick()
 
     def _adopt_members(self) -> None:

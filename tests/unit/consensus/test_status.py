@@ -67,12 +67,18 @@ class Watch:
 
             return listener
 
+        def run_outside(node: SimulatedNode) -> None:
+            original(node)
+            self.look(node.engine, "run_outside")
+
         def after_tick(machine: Log) -> None:
             engine = next(node.engine for node in world.nodes.values() if node.machine is machine)
             self.look(engine, "after_tick")
             if machine.applied and engine.status.applied_index < machine.applied[-1][0]:
                 self.stale.append("after_tick, of what was applied")
 
+        original = SimulatedNode.run_outside
+        patch.setattr(SimulatedNode, "run_outside", run_outside)
         patch.setattr(SimulatedNode, "members_changed", told("members_changed"))
         patch.setattr(SimulatedNode, "failed", told("failed"))
         patch.setattr(Log, "after_tick", after_tick)
@@ -108,7 +114,7 @@ def test_the_status_is_published_by_whatever_changes_it(seed: int, monkeypatch: 
     leader.alive = False
     world.leader().engine.close()
     assert watch.stale == []
-    assert watch.seen == {*CALLS, "after_tick", "failed", "members_changed"}
+    assert watch.seen == {*CALLS, "after_tick", "failed", "members_changed", "run_outside"}
 
 
 def test_a_status_is_a_value_of_one_moment() -> None:
