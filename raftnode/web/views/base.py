@@ -1,6 +1,7 @@
 """What every answer has in common. The views are structs, by which routes answer and the command line reads."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from raftnode.record.model import dec_hook
 
 Shown = TypeVar("Shown")
+Made = TypeVar("Made", bound=msgspec.Struct)
 
 Json = dict[str, Any]
 """A JSON object whose shape is its owner's: a document, a task's configuration, an index definition."""
@@ -17,11 +19,15 @@ class View(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """Base of the answers. Whoever reads one passes over fields that it does not know."""
 
 
-def view(kind: type[Shown], value: msgspec.Struct, **more: Any) -> Shown:
+def view(kind: type[Made], value: msgspec.Struct, **more: Any) -> Made:
     """A `kind` with the fields that it shares with the value, and those given."""
-    known: tuple[str, ...] = getattr(kind, "__struct_fields__", ())
-    shared = {name: getattr(value, name) for name in value.__struct_fields__ if name in known}
-    return kind(**shared | more)
+    fields = {name: getattr(value, name) for name in _shared(kind, type(value))}
+    return kind(**fields | more)
+
+
+@cache
+def _shared(kind: type[msgspec.Struct], source: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(name for name in source.__struct_fields__ if name in kind.__struct_fields__)
 
 
 def members(value: msgspec.Struct) -> Iterator[tuple[str, Any]]:
