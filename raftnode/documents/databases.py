@@ -17,6 +17,7 @@ from raftnode.documents.replication.sender import Destination, DocumentSender
 from raftnode.documents.store.cleaning import ConsumedUpTo, passed
 from raftnode.documents.store.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.store.store import DocumentStore
+from raftnode.foundation.background import set_or_after
 from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Changes
@@ -102,11 +103,7 @@ class Databases:
                     names, self._out_of_step = self._out_of_step, set()
                     waiting = await self._reconcile(self._record(), names, group)
                     self._copies.moved(*names)
-                    try:
-                        async with asyncio.timeout(RETRY_S if waiting else None):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        pass
+                    await set_or_after(self._wake, RETRY_S if waiting else None)
                     self._out_of_step |= waiting
         finally:
             await asyncio.gather(*(self._close(folded) for folded in list(self._open)))

@@ -78,9 +78,12 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], name: str) -> No
         await asyncio.sleep(pause_s)
 
 
-async def set_or_after(event: asyncio.Event, seconds: float) -> None:
-    """Returns when the event is set, by somebody or by this call after so long. Loops that wait again and again for
-    either pay half of what a timeout costs, which has to cancel and to raise."""
+async def set_or_after(event: asyncio.Event, seconds: float | None) -> None:
+    """Returns when the event is set, by somebody or by this call after so long, if that is not None. Loops that wait
+    again and again for either pay half of what a timeout costs, which has to cancel and to raise."""
+    if seconds is None:
+        await event.wait()
+        return
     timer = asyncio.get_running_loop().call_later(seconds, event.set)
     try:
         await event.wait()

@@ -94,3 +94,8 @@ async def test_a_wait_ends_when_the_event_is_set_or_after_the_time() -> None:
     asyncio.get_running_loop().call_soon(event.set)
     async with asyncio.timeout(60):
         await set_or_after(event, 3600)
+    event.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await set_or_after(event, None)
+    assert not event.is_set()
