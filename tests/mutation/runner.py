@@ -6,8 +6,11 @@ of an unchanged module, so the tests must not wait; or until pytest's own limit 
 """
 
 import ast
+import contextlib
+import gc
 import importlib.machinery
 import importlib.util
+import io
 import math
 import os
 import resource
@@ -51,10 +54,13 @@ class Verdict:
 
 def preload() -> None:
     """Loads what every process would load. Once, before any of ours is loaded."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--version", "--noconftest"])
     for name in PACKAGES:
         importlib.import_module(name)
     loaded = sorted(name for name in sys.modules if name.partition(".")[0] in OURS)
     assert not loaded, f"loaded before any mutant: {loaded}"
+    gc.freeze()  # What is shared by all of them need not be looked through by each.
 
 
 def run(mutants: Sequence[tuple[Subject, Mutant]], jobs: int) -> Iterator[Verdict]:

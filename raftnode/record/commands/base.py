@@ -75,7 +75,7 @@ def the_node(record: Record, tag: str) -> ClusterNode:
 
 def check_name(what: str, name: str) -> None:
     """Refuses a name that is empty, too long, or would not survive as part of a path or a claim's key."""
-    if not name.strip() or name != name.strip():
+    if not name or name != name.strip():
         refuse("BadRequestException", f"{what} must not be empty or start or end with blanks.")
     if len(name) > NAME_LENGTH_MAX:
         refuse("BadRequestException", f"{what} is longer than {NAME_LENGTH_MAX} characters.")

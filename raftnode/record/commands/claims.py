@@ -145,7 +145,7 @@ def _runs(last: Claim | None) -> tuple[EndedRun, ...]:
 def void(record: Record, key: str, epoch: int, reason: str) -> Record | None:
     """The record with that epoch's claim void, or None if another epoch or nobody holds it."""
     claim = record.claims.get(key)
-    if claim is None or not _holds(claim, epoch):
+    if claim is None or claim.state != "Held" or claim.epoch != epoch:
         return None
     return _end(_suspected(record, key, claim, reason), key, "Void", reason)
 
@@ -169,10 +169,6 @@ def without_ended_claims(record: Record, databases: set[str]) -> Record:
     for key in ended:
         record = record.without_claim(key)
     return record
-
-
-def _holds(claim: Claim | None, epoch: int) -> bool:
-    return claim is not None and claim.state == "Held" and claim.epoch == epoch
 
 
 def _end(record: Record, key: str, state: ClaimState, reason: str) -> Record:

@@ -142,10 +142,10 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
 def _since(known: Map[str, int], folded: str, *, before: set[str], after: set[str], now_ms: int) -> Map[str, int]:
     """With what is true of this database from now on: who was so before keeps the time, others start from zero. What an
     edit by hand has left behind goes."""
-    kept = {tag: known.get(f"{folded}/{tag}", now_ms) for tag in sorted(before & after)}
+    kept = {tag: known.get(f"{folded}/{tag}", now_ms) for tag in before & after}
     for key in [key for key in known if key.partition("/")[0] == folded]:
         known = known.delete(key)
-    return known.update({f"{folded}/{tag}": kept.get(tag, now_ms) for tag in sorted(after)})
+    return known.update({f"{folded}/{tag}": kept.get(tag, now_ms) for tag in after})
 
 
 def _lost(topology: Topology) -> set[str]:

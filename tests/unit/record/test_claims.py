@@ -180,6 +180,15 @@ def test_a_node_that_claims_its_task_again_is_there_for_the_reason_of_the_first_
     assert cluster.claimed("t").cause == cause
 
 
+def test_a_claim_of_an_earlier_version_has_no_cause_and_the_next_one_has() -> None:
+    cluster = two()
+    cluster.do(cluster.claim("A", "t"))
+    old = replace(cluster.claimed("t"), cause=None)
+    cluster.record = cluster.record.with_claim(KEY, old)
+    cluster.do(cluster.claim("A", "t", session=2))
+    assert cluster.claimed("t").cause == Cause(index=cluster.task_now("t").placement_index, what="Task")
+
+
 def cluster_node(cluster: Cluster, tag: str) -> str:
     cluster.do(AddNode(node=node(tag)))
     return tag
@@ -384,6 +393,17 @@ def test_an_ended_claim_goes_with_its_task_so_that_claims_stay_bounded() -> None
     cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
     assert cluster.do(ReleaseTask(key=KEY, epoch=epoch)) is True
     assert KEY not in cluster.record.claims
+
+
+def test_the_claim_of_a_task_that_is_gone_goes_when_it_is_void() -> None:
+    cluster = two()
+    epoch = cluster.do(cluster.claim("A", "t"))
+    cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    cluster.do(decide(cluster, epoch, key="northwind/SqlEtl/other"))
+    cluster.do(decide(cluster, epoch - 1))
+    assert cluster.claimed("t").state == "Held"
+    cluster.do(decide(cluster, epoch))
+    assert not cluster.record.claims
 
 
 def test_ended_claims_go_with_their_database_and_held_ones_stay() -> None:

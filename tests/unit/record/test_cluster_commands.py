@@ -140,6 +140,7 @@ def test_weight_labels_draining_and_suspension_are_kept() -> None:
     assert cluster.record.observer.suspended
     assert "1 to 100" in cluster.refused(SetNodeTraits(tag="A", weight=101))
     assert "at most 32" in cluster.refused(SetNodeTraits(tag="A", labels=("x",) * 33))
+    cluster.do(SetNodeTraits(tag="A", labels=("x",) * 32))
     assert "comma" in cluster.refused(SetNodeTraits(tag="A", labels=("ssd,eu",)))
 
 

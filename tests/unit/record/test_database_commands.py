@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.record.commands import (
     AddDatabaseNode,
+    Command,
     ConfirmDeletion,
     CreateDatabase,
     DeleteConnectionString,
@@ -28,7 +30,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.commands import databases as database_commands
 from raftnode.record.commands import tasks as task_commands
-from raftnode.record.model import NAME_LENGTH_MAX
+from raftnode.record.model import NAME_LENGTH_MAX, Database, Topology, TopologyStamp
 from tests.unit.record.build import KIND, Cluster
 
 
@@ -38,9 +40,33 @@ def abc() -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize("name", ["", " x", "a/b", ".hidden", "x" * (NAME_LENGTH_MAX + 1), "a\x7f", "a b"])
-def test_a_database_name_that_is_no_file_name_is_refused(name: str) -> None:
-    assert "BadRequest" in Cluster("A").refused(CreateDatabase(name=name, nodes=("A",)))
+@pytest.mark.parametrize(
+    ("name", "of_a_task", "of_a_database"),
+    [
+        ("a_b-c.D9", True, True),
+        ("Ä", True, True),
+        ("x" * NAME_LENGTH_MAX, True, True),
+        ("a b", True, False),
+        ("a/b", True, False),
+        (".hidden", True, False),
+        ("X%~", True, False),
+        ("", False, False),
+        (" ", False, False),
+        (" x", False, False),
+        ("x\n", False, False),
+        ("a\x1fb", False, False),
+        ("a\x7fb", False, False),
+        ("x" * (NAME_LENGTH_MAX + 1), False, False),
+    ],
+)
+def test_a_name_is_whole_and_printable_and_that_of_a_database_is_a_safe_file_name_too(
+    name: str, of_a_task: bool, of_a_database: bool
+) -> None:
+    cluster = abc()
+    for command, fits in ((put(name=name), of_a_task), (CreateDatabase(name=name, nodes=("A",)), of_a_database)):
+        error = cluster.apply(command).result.error
+        assert (error is None) == fits
+        assert error is None or error.type == "BadRequestException"
 
 
 def test_a_database_lands_on_the_nodes_that_hold_the_fewest_and_do_not_drain() -> None:
@@ -50,6 +76,162 @@ def test_a_database_lands_on_the_nodes_that_hold_the_fewest_and_do_not_drain() -
     assert cluster.do(CreateDatabase(name="Two", replication_factor=2)) == ["C", "A"]
     assert "must be 1 to 3" in cluster.refused(CreateDatabase(name="Three", replication_factor=4))
     assert "must be 1 to 3" in cluster.refused(CreateDatabase(name="Three", replication_factor=0))
+
+
+def test_a_database_begins_with_what_its_creation_names() -> None:
+    cluster = Cluster("A", "B", term=3)
+    create = CreateDatabase(
+        name="Northwind",
+        nodes=("B", "A"),
+        dynamic_nodes_distribution=True,
+        settings=Map({"Indexing.Disable": "true"}),
+        topology_id="abc",
+        at="now",
+    )
+    assert cluster.do(create) == ["B", "A"]
+    index = cluster.record.index
+    assert cluster.database() == Database(
+        name="Northwind",
+        etag=index,
+        settings=Map({"Indexing.Disable": "true"}),
+        topology=Topology(
+            members=("B", "A"),
+            replication_factor=2,
+            dynamic_nodes_distribution=True,
+            stamp=TopologyStamp(index=index, term=3),
+            nodes_modified_at="now",
+            database_topology_id_base64="abc",
+        ),
+    )
+
+
+GROUP = Topology(members=("A", "B", "C"), replication_factor=3)
+LEAVING = replace(GROUP, members=("A",), rehabs=("B",), promotables=("D",))
+
+GROUPS: list[tuple[Topology, dict[str, str], Command, Topology, dict[str, str], Any]] = [
+    # The group and what is being deleted before; the command; both after, and the value of the answer.
+    (
+        GROUP,
+        {},
+        AddDatabaseNode(name="northwind", tag="D", mentor="B"),
+        replace(
+            GROUP,
+            promotables=("D",),
+            replication_factor=4,
+            predefined_mentors=Map({"D": "B"}),
+            promotables_status=Map({"D": "WaitingForFirstPromotion"}),
+        ),
+        {},
+        ["A", "B", "C", "D"],
+    ),
+    (
+        replace(GROUP, members=("A", "B"), promotables=("C",)),
+        {},
+        AddDatabaseNode(name="Northwind", tag="D"),
+        replace(
+            GROUP,
+            members=("A", "B"),
+            promotables=("C", "D"),
+            replication_factor=4,
+            promotables_status=Map({"D": "WaitingForFirstPromotion"}),
+        ),
+        {},
+        ["A", "B", "C", "D"],
+    ),
+    (
+        replace(LEAVING, priority_order=("A", "D"), predefined_mentors=Map({"D": "A"})),
+        {},
+        PromoteDatabaseNode(name="northwind", tag="D"),
+        replace(LEAVING, members=("A", "D"), promotables=(), priority_order=("A", "D")),
+        {},
+        ["A", "D", "B"],
+    ),
+    (
+        LEAVING,
+        {},
+        PromoteDatabaseNode(name="Northwind", tag="B"),
+        replace(LEAVING, members=("A", "B"), rehabs=()),
+        {},
+        ["A", "B", "D"],
+    ),
+    (
+        GROUP,
+        {},
+        ReorderMembers(name="northwind", members=("C", "A", "B"), fixed=True),
+        replace(GROUP, members=("C", "A", "B"), priority_order=("C", "A", "B")),
+        {},
+        ["C", "A", "B"],
+    ),
+    (
+        replace(LEAVING, priority_order=("A",)),
+        {},
+        ReorderMembers(name="Northwind", members=("A",)),
+        LEAVING,
+        {},
+        ["A", "B", "D"],
+    ),
+    (
+        GROUP,
+        {},
+        DeleteDatabase(name="northwind", from_nodes=("C", "B", "C")),
+        replace(GROUP, members=("A",), replication_factor=1),
+        {"B": "SoftDelete", "C": "SoftDelete"},
+        ["B", "C"],
+    ),
+    (
+        GROUP,
+        {},
+        DeleteDatabase(name="Northwind", hard_delete=True),
+        replace(GROUP, members=(), replication_factor=1),
+        {"A": "HardDelete", "B": "HardDelete", "C": "HardDelete"},
+        ["A", "B", "C"],
+    ),
+    (
+        LEAVING,
+        {"B": "HardDelete"},
+        DeleteDatabase(name="Northwind", from_nodes=("B", "D")),
+        replace(LEAVING, rehabs=(), promotables=(), replication_factor=2),
+        {"B": "SoftDelete", "D": "SoftDelete"},
+        ["B", "D"],
+    ),
+    (
+        LEAVING,
+        {"B": "HardDelete", "C": "HardDelete"},
+        ConfirmDeletion(name="northwind", tag="B"),
+        replace(LEAVING, rehabs=()),
+        {"C": "HardDelete"},
+        None,
+    ),
+    (
+        replace(LEAVING, promotables=(), rehabs=()),
+        {"B": "HardDelete"},
+        ConfirmDeletion(name="Northwind", tag="B"),
+        replace(LEAVING, promotables=(), rehabs=()),
+        {},
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("group", "deleted", "command", "group_after", "deleted_after", "value"), GROUPS)
+def test_a_command_changes_a_group_in_just_this_way(
+    group: Topology,
+    deleted: dict[str, str],
+    command: Command,
+    group_after: Topology,
+    deleted_after: dict[str, str],
+    value: Any,
+) -> None:
+    cluster = Cluster("A", "B", "C", "D", term=5)
+    before = replace(cluster.create("A"), topology=group, deletion_in_progress=Map(deleted))
+    cluster.record = replace(cluster.record, databases=Map({"northwind": before}))
+    assert cluster.do(command) == value
+    index = cluster.record.index
+    # Whoever is asked for a group sees by its stamp that it is a newer one.
+    stamp = group.stamp if group_after == group else TopologyStamp(index=index, term=5)
+    topology = replace(group_after, stamp=stamp)
+    deletion = Map(deleted_after)
+    assert cluster.database() == replace(before, topology=topology, deletion_in_progress=deletion, etag=index)
 
 
 def test_a_database_is_created_once_and_on_known_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from raftnode.record.commands import BlameTask, Decide, DeleteTask, PutTask, ReleaseTask, SetTaskState, VoidClaim
-from raftnode.record.model import claim_key
+from raftnode.record.model import EndedRun, claim_key
 from raftnode.record.ownership import held_back, task_key
 from tests.unit.record.build import KIND, Cluster
 
@@ -89,7 +89,8 @@ def test_one_that_has_ended_a_node_and_whose_next_node_falls_silent_is_taken_to_
     cluster.do(blame(run(cluster)))
     silent()
     assert held_back(cluster.task_now("t"))
-    assert cluster.task_now("t").endings[1].reason == "its node fell silent: A has not been heard"
+    epoch, reason = cluster.claimed("t").epoch, "its node fell silent: A has not been heard"
+    assert cluster.task_now("t").endings[1] == EndedRun(epoch=epoch, tag="A", state="EndedItsNode", reason=reason)
     assert not cluster.do(blame(cluster.task_now("t").endings[1].epoch))
 
 

@@ -59,7 +59,16 @@ def test_a_topology_read_before_another_edit_is_not_written_and_the_log_says_so(
     assert cluster.do(demotion(read, "B")) == ["Northwind"]
     assert cluster.database() == edited
     assert not cluster.record.observer.demotions
-    assert "ConcurrencyException" in cluster.record.observer.decisions[-1].message
+    stale = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided again."
+    assert told(cluster) == [("Northwind", f"{stale} It was to be: B is silent.")]
+    silent = demotion(read, "B")
+    assert cluster.do(replace(silent, decisions=(("Other", "A sentence."),))) == ["Northwind"]
+    assert told(cluster)[1:] == [("Other", "A sentence."), ("Northwind", stale)], "also one that nothing was said of"
+
+
+def told(cluster: Cluster) -> list[tuple[str, str]]:
+    """The log of decisions: each of which database, and what."""
+    return [(decision.database, decision.message) for decision in cluster.record.observer.decisions]
 
 
 def test_a_topology_of_a_database_that_is_gone_is_not_written() -> None:
@@ -76,6 +85,10 @@ def test_demotions_are_remembered_for_an_hour_and_bounded(monkeypatch: pytest.Mo
     assert list(cluster.record.observer.demotions["northwind/B"]) == [2, 3, 4]
     cluster.do(demotion(cluster.database(), "B", at_ms=HOUR_MS + 3))
     assert cluster.record.observer.demotions["northwind/B"][0] == 4
+    remembered = cluster.record.observer.demotions
+    as_it_is = NewTopology(database="Northwind", etag=cluster.database().etag, topology=cluster.database().topology)
+    cluster.do(Decide(term=4, iteration=8, at="now", at_ms=3 * HOUR_MS, topologies=(as_it_is,)))
+    assert cluster.record.observer.demotions is remembered, "only a demotion looks at those before it"
     cluster.do(demotion(cluster.database(), "A", at_ms=3 * HOUR_MS))
     assert set(cluster.record.observer.demotions) == {"northwind/A"}, "old ones of other nodes go, too"
 
@@ -83,9 +96,15 @@ def test_demotions_are_remembered_for_an_hour_and_bounded(monkeypatch: pytest.Mo
 def test_the_log_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer_commands, "DECISIONS_MAX", 2)
     cluster = ab()
-    said = tuple(("Northwind", f"sentence {i}") for i in range(3))
-    cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, decisions=said))
-    assert [d.message for d in cluster.record.observer.decisions] == ["sentence 1", "sentence 2"]
+    for said, kept in (
+        (range(1), range(1)),
+        (range(1, 2), range(2)),
+        (range(2, 3), range(1, 3)),
+        (range(3, 7), range(5, 7)),
+    ):
+        sentences = tuple(("Northwind", f"sentence {i}") for i in said)
+        cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, decisions=sentences))
+        assert told(cluster) == [("Northwind", f"sentence {i}") for i in kept]
 
 
 def test_how_long_nodes_are_lost_or_in_rehab_is_remembered_by_database() -> None:

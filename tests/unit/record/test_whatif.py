@@ -17,7 +17,7 @@ from raftnode.record.commands import (
     SuspendObserver,
 )
 from raftnode.record.commands.base import CommandRefused
-from raftnode.record.model import KindTraits, to_json
+from raftnode.record.model import CommandError, KindTraits, to_json
 from raftnode.record.ownership import UPDATE_KIND
 from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
 from tests.unit.record.build import KIND, Cluster
@@ -243,5 +243,9 @@ def test_what_cannot_be_supposed_is_refused_by_field(fields: dict[str, Any], say
 
 
 def test_an_unknown_database_is_refused() -> None:
-    with pytest.raises(CommandRefused, match="Database 'Nope' does not exist"):
+    with pytest.raises(CommandRefused) as refused:
         suppose(three(), "Nope")
+    error = CommandError(
+        type="DatabaseDoesNotExistException", message="Database 'Nope' does not exist. Create it first."
+    )
+    assert (refused.value.error, str(refused.value)) == (error, error.message)
