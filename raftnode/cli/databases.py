@@ -86,7 +86,7 @@ async def list_removed(session: Session) -> None:
             continue
         answer = await session.ask_at(url, "GET", "/admin/databases/removed", RemovedCopies)
         found += [(tag, copy) for copy in answer.shown.removed]
-        shown += [{"NodeTag": tag} | copy for copy in answer.json["RemovedCopy"]]
+        shown += [{"NodeTag": tag} | copy for copy in answer.json["Removed"]]
 
     def show(_: object) -> None:
         rows = [
