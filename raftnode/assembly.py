@@ -30,9 +30,9 @@ from raftnode.liveness.report import CopyReport, NodeReport
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
 from tasks.kinds.registry import kinds
-from tasks.runtime import ports as services
 from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import RunSettings
+from tasks.runtime.ports import TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX
 from tasks.runtime.supervisor import Supervisor
 
@@ -51,7 +51,7 @@ class ClusterTransport(TransportPort, Protocol):
     def check_announced(self) -> None: ...
 
 
-class DatabasesPort(services.TaskDatabasesPort, Protocol):
+class DatabasesPort(TaskDatabasesPort, Protocol):
     """This node's copies of databases; see `raftnode.documents.databases.Databases`."""
 
     def changed(self, record: Record, changes: Changes) -> None: ...

@@ -9,9 +9,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 from urllib.parse import quote
 
 import msgspec
@@ -70,7 +69,7 @@ class Program:
         self.wire = [[url_of(script.name), script.text] for script in scripts]
         self.id = xxhash.xxh3_64_hexdigest(json.dumps(self.wire).encode())
 
-    def raise_error(self, answer: Mapping[str, Any]) -> None:
+    def raise_error(self, answer: worker.WorkerReply) -> None:
         """Raises ScriptError if that is what the worker has answered."""
         if "error" in answer:
             raise ScriptError(self.names.get(answer["script"], self.blame), answer["error"], answer["line"])
@@ -103,18 +102,24 @@ class _Checker:
                 raise ScriptEnded(program.blame, "could not be compiled within the memory and time allowed")
             program.raise_error(answer)
 
-    def _answer(self, program: Program, limits: ScriptLimits) -> dict[str, Any] | None:
+    def _answer(self, program: Program, limits: ScriptLimits) -> worker.WorkerReply | None:
         """What the worker says; None if it has ended."""
         process = self._started(limits)
         assert process.stdin is not None
         assert process.stdout is not None
         self._checks += 1
         self._idle.cancel()
-        header = {"op": "load", "program": program.id, "scripts": program.wire}
+        request: worker.WorkerRequest = {
+            "op": "load",
+            "program": program.id,
+            "scripts": program.wire,
+            "engine": self._checks,
+            "drop": [self._checks - 1],
+        }
         late = threading.Timer(START_TIMEOUT_S, process.kill)
         late.start()
         try:
-            worker.write(process.stdin, header | {"engine": self._checks, "drop": [self._checks - 1]}, b"")
+            worker.write(process.stdin, request, b"")
             frame = worker.read(process.stdout)
         except OSError:
             frame = None
@@ -126,7 +131,7 @@ class _Checker:
         self._idle = threading.Timer(CHECKER_IDLE_S, self._end_idle, (self._checks,))
         self._idle.daemon = True
         self._idle.start()
-        return frame[0]
+        return cast(worker.WorkerReply, frame[0])
 
     def _started(self, limits: ScriptLimits) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._memory_bytes_max == limits.memory_bytes_max:

@@ -14,8 +14,7 @@ import os
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal, cast
 
 import structlog
 
@@ -152,10 +151,9 @@ class _Worker:
             async with asyncio.timeout(self._limits.time_ms_max / 1000):
                 loaded = self._engine(owner)
                 if program.id not in loaded:
-                    load = {"op": "load", "program": program.id, "scripts": program.wire}
-                    await self._exchange(process, owner, load, b"", program)
+                    await self._exchange(process, owner, "load", b"", program)
                     loaded.add(program.id)
-                return await self._exchange(process, owner, {"op": "call", "program": program.id}, argument, program)
+                return await self._exchange(process, owner, "call", argument, program)
         except TimeoutError:
             await self.end()
             message = f"did not end within {self._limits.time_ms_max} ms and was ended"
@@ -212,31 +210,34 @@ class _Worker:
         self,
         process: asyncio.subprocess.Process,
         owner: int,
-        header: Mapping[str, Any],
+        op: Literal["load", "call"],
         payload: bytes,
         program: Program,
     ) -> bytes:
         assert process.stdin is not None
         drop, self._drop = self._drop, []
-        text = json.dumps({**header, "engine": owner, "drop": drop}).encode()
+        request: worker.WorkerRequest = {"op": op, "program": program.id, "engine": owner, "drop": drop}
+        if op == "load":
+            request["scripts"] = program.wire
+        text = json.dumps(request).encode()
         process.stdin.writelines([worker.FRAME.pack(len(text), len(payload)), text, payload])
         await process.stdin.drain()
-        header, result = await self._answer(process, program)
-        if header.get("full"):  # what it kept was too much: the worker has dropped it
+        reply, result = await self._answer(process, program)
+        if reply.get("full"):  # what it kept was too much: the worker has dropped it
             self.engines.pop(owner, None)
-        program.raise_error(header)
+        program.raise_error(reply)
         return result
 
     async def _answer(
         self, process: asyncio.subprocess.Process, program: Program | None
-    ) -> tuple[Mapping[str, Any], bytes]:
+    ) -> tuple[worker.WorkerReply, bytes]:
         assert process.stdout is not None
         header_bytes, result_bytes = worker.FRAME.unpack(await process.stdout.readexactly(worker.FRAME.size))
         if result_bytes > (limit := self._limits.result_bytes_max):
             message = f"returned {result_bytes} bytes; the limit is {limit} bytes; return less for each document"
             raise ScriptEnded(program.blame if program else "", message)
-        header = from_python_json(await process.stdout.readexactly(header_bytes))
-        return header, await process.stdout.readexactly(result_bytes)
+        reply = cast(worker.WorkerReply, from_python_json(await process.stdout.readexactly(header_bytes)))
+        return reply, await process.stdout.readexactly(result_bytes)
 
     async def _why_gone(self, process: asyncio.subprocess.Process, program: Program) -> Exception:
         with contextlib.suppress(TimeoutError):

@@ -18,7 +18,8 @@ import resource
 import signal
 import struct
 import sys
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any, Literal, NotRequired, TypedDict, cast
 
 FRAME = struct.Struct(">II")
 OFF_HEAP_BYTES = 128 << 20
@@ -26,6 +27,29 @@ OFF_HEAP_BYTES = 128 << 20
 
 ENGINES_MAX = 8
 """So many owners have an engine in one process; of others it is made again when they call."""
+
+ProgramFunction = Callable[[str], str]
+"""A program's function: its argument and its result are JSON."""
+
+
+class WorkerRequest(TypedDict):
+    """The header of a request. `scripts`, of a program to load, are its names and texts."""
+
+    op: Literal["load", "call"]
+    program: str
+    engine: int
+    drop: list[int]
+    scripts: NotRequired[list[list[str]]]
+
+
+class WorkerReply(TypedDict, total=False):
+    """The header of a reply. With an `error`, `script` and `line` say where; `full`: the owner's engine is gone."""
+
+    error: str
+    script: str
+    line: int | None
+    full: bool
+
 
 _FORBIDDEN = """
 for (const name of ["ArrayBuffer", "SharedArrayBuffer", "DataView", "Atomics", "WebAssembly", "Int8Array",
@@ -71,9 +95,9 @@ class OwnerEngines:
 
     def __init__(self, make: Any, spare: Any, heap_bytes_max: int) -> None:
         self._make, self._spare, self._heap_bytes_max = make, spare, heap_bytes_max
-        self._engines: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._engines: dict[int, tuple[Any, dict[str, ProgramFunction]]] = {}
 
-    def of(self, owner: int) -> tuple[Any, dict[str, Any]]:
+    def of(self, owner: int) -> tuple[Any, dict[str, ProgramFunction]]:
         """The owner's engine and its programs; a new one at first."""
         if owner not in self._engines:
             engine, self._spare = self._spare or self._make(), None
@@ -100,25 +124,26 @@ class OwnerEngines:
 def serve(engines: OwnerEngines, requests: IO[bytes], replies: IO[bytes]) -> None:
     """Answer each request in turn."""
     while (frame := read(requests)) is not None:
-        header, payload = frame
-        for gone in header.get("drop", ()):
+        request, payload = cast(WorkerRequest, frame[0]), frame[1]
+        for gone in request["drop"]:
             engines.drop(gone)
-        owner = header.get("engine", 0)
+        owner = request["engine"]
+        reply: WorkerReply = {}
+        result = b""
         try:
             engine, programs = engines.of(owner)
-            if header["op"] == "load":
-                programs[header["program"]] = load(engine, header["scripts"])
-                answer: tuple[dict[str, Any], bytes] = {}, b""
+            if request["op"] == "load":
+                programs[request["program"]] = load(engine, request["scripts"])
             else:
-                answer = {}, programs[header["program"]](payload.decode()).encode("utf-8", "surrogatepass")
+                result = programs[request["program"]](payload.decode()).encode("utf-8", "surrogatepass")
         except Exception as error:
-            answer = describe(error, header.get("scripts") or [["", ""]]), b""
-        if header["op"] == "call" and engines.full(owner):
-            answer[0]["full"] = True
-        write(replies, *answer)
+            reply = describe(error, request.get("scripts") or [["", ""]])
+        if request["op"] == "call" and engines.full(owner):
+            reply["full"] = True
+        write(replies, reply, result)
 
 
-def load(engine: Any, scripts: list[list[str]]) -> Any:
+def load(engine: Any, scripts: list[list[str]]) -> ProgramFunction:
     """The function of a program. A script's name stands in stack traces in its URL-safe form."""
     for name, text in scripts[:-1]:
         try:
@@ -127,10 +152,11 @@ def load(engine: Any, scripts: list[list[str]]) -> Any:
             error.script = name  # type: ignore[attr-defined]
             raise
     name, text = scripts[-1]
-    return engine.eval(f"{_INVOKE}({text}\n)\n//# sourceURL={name}")
+    function: ProgramFunction = engine.eval(f"{_INVOKE}({text}\n)\n//# sourceURL={name}")
+    return function
 
 
-def describe(error: Exception, scripts: list[list[str]]) -> dict[str, Any]:
+def describe(error: Exception, scripts: list[list[str]]) -> WorkerReply:
     """An error as a header: what happened, in which script, at which line (from 1)."""
     first = str(error).strip().split("\n", 1)[0]
     place = re.match(r"(?P<script>.*?):(?P<line>\d+): (?P<message>.*)", first)
@@ -141,8 +167,8 @@ def describe(error: Exception, scripts: list[list[str]]) -> dict[str, Any]:
     return {"error": place["message"], "script": known, "line": int(place["line"])}
 
 
-def read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame, None at the end of the stream."""
+def read(stream: IO[bytes]) -> tuple[Mapping[str, object], bytes] | None:
+    """The next frame, None at the end of the stream. Its header is a WorkerRequest or a WorkerReply."""
     sizes = stream.read(FRAME.size)
     if len(sizes) < FRAME.size:
         return None
@@ -151,7 +177,7 @@ def read(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     return json.loads(stream.read(header_bytes)), stream.read(payload_bytes)  # noqa: TID251
 
 
-def write(stream: IO[bytes], header: dict[str, Any], payload: bytes) -> None:
+def write(stream: IO[bytes], header: WorkerRequest | WorkerReply, payload: bytes) -> None:
     """Send one frame."""
     text = json.dumps(header).encode()
     stream.write(FRAME.pack(len(text), len(payload)) + text + payload)

@@ -346,7 +346,7 @@ def test_the_worker_dies_with_its_daemon_even_in_an_endless_script() -> None:
         "from raftnode.scripting.javascript import *\n"
         "from raftnode.scripting.sandbox import *\n"
         "async def main():\n"
-        "    engines = Engines(ScriptLimits(time_ms_max=600_000))\n"
+        "    engines = ScriptWorkers(ScriptLimits(time_ms_max=600_000))\n"
         "    sandbox = Sandbox(engines)\n"
         "    await sandbox.call(Program(Script('a', 'x => 1'), blame='a'), b'1')\n"
         "    print('pid', engines.workers[0].process.pid, flush=True)\n"
