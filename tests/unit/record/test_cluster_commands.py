@@ -1,18 +1,26 @@
 """Commands about the cluster's nodes."""
 
+from typing import Any
+
 import pytest
+from immutables import Map
+from msgspec.structs import replace
 
 from raftnode.record.commands import (
     AddNode,
+    AnnounceNode,
+    Changes,
+    Command,
     DeleteDatabase,
     FormCluster,
     RemoveNode,
     SetDraining,
+    SetNodeFlags,
     SetNodeKind,
     SetNodeTraits,
     SuspendObserver,
 )
-from raftnode.record.model import NODES_MAX
+from raftnode.record.model import NODES_MAX, Record, TopologyStamp
 from tests.unit.record.build import TIMINGS, Cluster, node
 
 
@@ -158,3 +166,143 @@ def test_a_node_keeps_the_index_of_the_last_change_that_placement_reads() -> Non
     cluster.do(SetDraining(tag="A", draining=True))
     cluster.do(SetNodeKind(tag="A", kind="Watcher"))
     assert cluster.record.nodes["A"].placement_index == drained
+
+
+# What each command leaves, whole
+
+
+def test_a_cluster_begins_with_its_id_its_timings_and_its_nodes() -> None:
+    cluster = Cluster(term=2)
+    nodes = (node("A"), node("W", kind="Watcher", weight=100, labels=("ssd",)))
+    assert cluster.do(FormCluster(cluster_id="c", nodes=nodes, timings=TIMINGS)) == "c"
+    formed = Map({n.tag: replace(n, placement_index=1) for n in nodes})
+    assert cluster.record == Record(index=1, cluster_id="c", nodes=formed, timings=TIMINGS)
+
+
+@pytest.mark.parametrize("tag", ["A", "Z", "ABCD"])
+def test_a_tag_is_one_to_four_capital_letters(tag: str) -> None:
+    cluster = Cluster("B")
+    assert cluster.do(AddNode(node=node(tag, weight=1))) == tag
+    assert cluster.record.nodes[tag] == replace(node(tag, weight=1), placement_index=cluster.record.index)
+
+
+def test_the_first_node_that_has_the_address_is_named() -> None:
+    taken = node("Z", url=node("C").url, cluster_address=node("B").cluster_address)
+    assert (
+        cluster_with("C", "B").refused(AddNode(node=taken)).endswith("Node 'B' has the same address. Choose another.")
+    )
+
+
+def cluster_with(*tags: str) -> Cluster:
+    return Cluster("A", *tags)
+
+
+BEFORE = node("A", boot=5, nonce=7, kinds=("SqlEtl",), placement_index=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        ({}, True),
+        ({"url": "http://new:8080", "cluster_address": "new:1"}, True),
+        ({"boot": 6, "nonce": 8}, True),
+        ({"boot": 6}, True),
+        ({"boot": 6, "nonce": 0}, False),
+        ({"boot": 5, "nonce": 8}, False),
+        ({"boot": 5, "nonce": 0}, False),
+        ({"boot": 4, "nonce": 7}, False),
+        ({"node_id": "other", "boot": 6, "nonce": 8}, False),
+        ({"node_id": ""}, False),
+    ],
+)
+def test_an_announcement_is_taken_from_the_same_or_a_later_process_of_the_node(
+    said: dict[str, Any], fits: bool
+) -> None:
+    cluster = Cluster(BEFORE, "B")
+    result = cluster.announce("A", **({"boot": 5} | said))
+    assert (result.error is None) == fits
+    assert cluster.record.nodes["A"] == (replace(BEFORE, **said) if fits else BEFORE)
+
+
+@pytest.mark.parametrize(("nonce", "boot", "fits"), [(0, 5, True), (0, 6, True), (9, 6, True), (9, 5, False)])
+def test_a_process_of_a_version_without_nonces_may_start_again(nonce: int, boot: int, fits: bool) -> None:
+    cluster = Cluster(replace(BEFORE, nonce=0))
+    assert (cluster.announce("A", boot=boot, nonce=nonce).error is None) == fits
+
+
+def test_a_node_without_an_id_is_whoever_announces_itself_first() -> None:
+    cluster = Cluster(replace(BEFORE, node_id="", boot=9, nonce=9))
+    assert cluster.announce("A", boot=1, nonce=1).error is None
+    assert cluster.record.nodes["A"] == replace(BEFORE, boot=1, nonce=1)
+
+
+CHANGES: list[tuple[Command, dict[str, Any], bool]] = [
+    # The command, what it changes of the node, and whether placement reads that.
+    (SetDraining(tag="A", draining=True), {"draining": True}, True),
+    (SetDraining(tag="A", draining=False), {}, False),
+    (SetNodeTraits(tag="A", weight=100), {"weight": 100}, True),
+    (SetNodeTraits(tag="A", weight=1), {}, False),
+    (SetNodeTraits(tag="A", labels=("ssd",)), {"labels": ("ssd",)}, True),
+    (SetNodeTraits(tag="A"), {}, False),
+    (SetNodeKind(tag="A", kind="Watcher"), {"kind": "Watcher"}, False),
+    (SetNodeKind(tag="A", kind="Member"), {}, False),
+    (
+        SetNodeFlags(tag="A", flags=("HighDirtyMemory", "EarlyOutOfMemory", "HighDirtyMemory")),
+        {"flags": ("EarlyOutOfMemory", "HighDirtyMemory")},
+        False,
+    ),
+    (
+        AnnounceNode(tag="A", node_id="id-A", boot=5, nonce=7, url="u", cluster_address="a", kinds=()),
+        {"url": "u", "cluster_address": "a", "kinds": ()},
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "fields", "placed"), CHANGES)
+def test_a_command_changes_only_this_of_a_node(command: Command, fields: dict[str, Any], placed: bool) -> None:
+    cluster = Cluster(BEFORE, "B")
+    before = cluster.record
+    assert cluster.do(command) is None
+    index = cluster.record.index
+    changed = replace(before.nodes["A"], placement_index=index if placed else 1, **fields)
+    assert cluster.record == replace(before, index=index, nodes=before.nodes.set("A", changed))
+
+
+def test_the_last_voter_may_be_named_a_voter_again_and_another_watcher_a_watcher() -> None:
+    cluster = Cluster("A", node("W", kind="Watcher"))
+    cluster.do(SetNodeKind(tag="A", kind="Member"))
+    cluster.do(SetNodeKind(tag="W", kind="Watcher"))
+    assert [n.kind for _, n in sorted(cluster.record.nodes.items())] == ["Member", "Watcher"]
+
+
+def test_the_observer_is_suspended_and_goes_on() -> None:
+    cluster = Cluster("A")
+    for suspended in (True, False):
+        before = cluster.record
+        assert cluster.apply(SuspendObserver(suspended=suspended)).changes == Changes(cluster=True)
+        observer = replace(before.observer, suspended=suspended)
+        assert cluster.record == replace(before, index=cluster.record.index, observer=observer)
+
+
+def test_a_removed_node_goes_from_every_group_it_is_in_or_leaves() -> None:
+    cluster = Cluster("A", "B", "C", term=3)
+    held = cluster.create("A", "B")
+    leaving = cluster.create("B", "C", name="Leaving")
+    cluster.do(DeleteDatabase(name="Leaving", from_nodes=("B",)))
+    leaving = cluster.database("Leaving")
+    elsewhere = cluster.create("A", name="Elsewhere")
+    cluster.create("B", name="Alone")
+    applied = cluster.apply(RemoveNode(tag="B"))
+    index = cluster.record.index
+    stamp = TopologyStamp(index=index, term=3)
+    assert applied.changes == Changes(cluster=True, databases=frozenset({"northwind", "leaving", "alone"}))
+    assert cluster.record.databases == Map(
+        {
+            "northwind": replace(held, etag=index, topology=replace(held.topology.without("B"), stamp=stamp)),
+            "leaving": replace(
+                leaving, etag=index, deletion_in_progress=Map(), topology=replace(leaving.topology, stamp=stamp)
+            ),
+            "elsewhere": elsewhere,
+        }
+    )
