@@ -4,7 +4,7 @@ Fields are snake_case here and PascalCase in JSON. Large maps are persistent (`i
 command costs what it changes and an old record stays valid for whoever still reads it.
 """
 
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from immutables import Map
@@ -386,21 +386,3 @@ def claim_key(database: str, kind: str, name: str) -> str:
 
 def _without(mapping: Map[Key, Any], key: Key) -> Map[Key, Any]:
     return mapping.delete(key) if key in mapping else mapping
-
-
-def enc_hook(value: Any) -> Any:
-    if isinstance(value, Map):
-        return dict(value)
-    raise NotImplementedError(f"{type(value).__name__} has no place in the record")
-
-
-def dec_hook(kind: type, value: Any) -> Any:
-    if get_origin(kind) is Map:
-        key, item = get_args(kind)
-        return Map(msgspec.convert(value, dict[key, item], dec_hook=dec_hook))  # type: ignore[valid-type]
-    raise NotImplementedError(f"{kind} has no place in the record")
-
-
-def to_json(value: Any) -> Any:
-    """A record value as plain JSON types (PascalCase keys)."""
-    return msgspec.to_builtins(value, enc_hook=enc_hook)

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.names import fold
-from raftnode.record.model import SCHEMA_VERSION, Database, Record, RecordValue, dec_hook, enc_hook
+from raftnode.record.encoding import dec_hook, enc_hook
+from raftnode.record.model import SCHEMA_VERSION, Database, Record, RecordValue
 
 _PREFIX_BYTES = 4
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)

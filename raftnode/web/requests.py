@@ -10,7 +10,7 @@ from aiohttp import web
 from raftnode.foundation.decoding import DECODE_ERRORS, TooDeep, from_json
 from raftnode.foundation.timestamps import time_span
 from raftnode.record import model
-from raftnode.record.model import enc_hook
+from raftnode.record.encoding import enc_hook
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.request_bodies import whole
 from raftnode.web.views.base import Json

@@ -14,8 +14,9 @@ from msgspec.msgpack import decode
 from msgspec.msgpack import encode as encode_msgpack
 
 from raftnode.record.commands import Checkpoint, ClaimTask, Decide, Entry, ReleaseTask, encode
+from raftnode.record.encoding import enc_hook
 from raftnode.record.machine import apply
-from raftnode.record.model import Claim, CommandResult, Record, enc_hook
+from raftnode.record.model import Claim, CommandResult, Record
 from raftnode.record.ownership import responsible_node, tasks_of
 from raftnode.record.snapshot import frames, read
 from tests.properties.histories import play

@@ -43,7 +43,8 @@ from raftnode.record.commands.tasks import (
     SetTaskPin,
     SetTaskState,
 )
-from raftnode.record.model import SCHEMA_VERSION, dec_hook, enc_hook
+from raftnode.record.encoding import dec_hook, enc_hook
+from raftnode.record.model import SCHEMA_VERSION
 
 AnyCommand = (
     AddDatabaseNode | AddNode | AnnounceNode | BlameTask | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from raftnode.record.model import dec_hook
+from raftnode.record.encoding import dec_hook
 
 Shown = TypeVar("Shown")
 Made = TypeVar("Made", bound=msgspec.Struct)

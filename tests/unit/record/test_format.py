@@ -12,7 +12,8 @@ import pytest
 from raftnode.record import commands, model, progress
 from raftnode.record.commands import AnyCommand, decode
 from raftnode.record.definition import TaskDefinition
-from raftnode.record.model import RecordValue, dec_hook, enc_hook
+from raftnode.record.encoding import dec_hook, enc_hook
+from raftnode.record.model import RecordValue
 
 COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "AddDatabaseNode": ({"name": "n", "tag": "A"}, {"mentor": None}),

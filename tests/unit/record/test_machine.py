@@ -18,6 +18,7 @@ from raftnode.record.commands import (
     decode,
     encode,
 )
+from raftnode.record.encoding import dec_hook, enc_hook
 from raftnode.record.machine import Applied, apply
 from raftnode.record.model import (
     ASKED_LENGTH_MAX,
@@ -29,9 +30,6 @@ from raftnode.record.model import (
     PromotionStatus,
     Record,
     Topology,
-    dec_hook,
-    enc_hook,
-    to_json,
 )
 from raftnode.record.snapshot import SnapshotUnreadable, frames, read
 from tests.unit.record.build import KIND, Cluster
@@ -293,7 +291,7 @@ def test_json_has_pascal_case_keys() -> None:
     cluster = Cluster("A")
     cluster.create("A")
     cluster.task("t")
-    json = to_json(cluster.database())
+    json = msgspec.to_builtins(cluster.database(), enc_hook=enc_hook)
     assert list(json["Topology"]["Members"]) == ["A"]
     assert next(iter(json["Tasks"].values()))["Kind"] == KIND
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -17,7 +18,8 @@ from raftnode.record.commands import (
     SuspendObserver,
 )
 from raftnode.record.commands.base import CommandRefused
-from raftnode.record.model import CommandError, KindTraits, to_json
+from raftnode.record.encoding import enc_hook
+from raftnode.record.model import CommandError, KindTraits
 from raftnode.record.ownership import UPDATE_KIND
 from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
 from tests.unit.record.build import KIND, Cluster
@@ -87,7 +89,7 @@ def test_the_tasks_of_a_lost_node_move_and_no_others() -> None:
 
 def test_a_fate_in_json_names_where_from_and_where_to() -> None:
     cluster = three()
-    fate = to_json(suppose(cluster, lost=("B",)).moves[0])
+    fate = msgspec.to_builtins(suppose(cluster, lost=("B",)).moves[0], enc_hook=enc_hook)
     assert (fate["From"], fate["Database"], fate["TaskType"], fate["Rule"]) == ("B", "Northwind", KIND, "Hash")
     assert set(fate) == {"Database", "TaskId", "TaskName", "TaskType", "From", "To", "Rule", "Reason"}
 

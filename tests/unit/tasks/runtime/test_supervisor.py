@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from msgspec.structs import replace
@@ -28,7 +29,8 @@ from raftnode.record.commands import (
     SetTaskState,
     VoidClaim,
 )
-from raftnode.record.model import CommandResult, KindTraits, Progress, Record, to_json
+from raftnode.record.encoding import enc_hook
+from raftnode.record.model import CommandResult, KindTraits, Progress, Record
 from raftnode.record.ownership import task_key
 from tasks.kinds import registry as kinds
 from tasks.kinds.registry import RunSuperseded, TaskFailed
@@ -751,7 +753,7 @@ async def test_the_status_is_json(node: Node) -> None:
         node.task()
         await until(lambda: "t" in PROBE.live)
         PROBE.contexts["t"].info.document_failed("orders/1", "no")
-        shown = to_json(node.supervisor.status()["northwind/Probe/t"])
+        shown = msgspec.to_builtins(node.supervisor.status()["northwind/Probe/t"], enc_hook=enc_hook)
     assert (shown["State"], shown["Node"], shown["Name"]) == ("Running", "A", "t")
     assert shown["Info"]["Errors"][0]["DocumentId"] == "orders/1"
     json.dumps(shown)
