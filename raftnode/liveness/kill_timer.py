@@ -42,20 +42,15 @@ class _Itimerspec(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
-class KillTimer:
-    """The kernel's timer. Raises WatchdogUnavailable where there is none."""
+class SignalTimer:
+    """A timer of the kernel that sends this process a signal. Raises WatchdogUnavailable where there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         if not sys.platform.startswith("linux"):
             raise WatchdogUnavailable(f"raftnode runs on Linux only: {sys.platform} has no timer that kills a process.")
-        if os.getpid() == 1:
-            raise WatchdogUnavailable(
-                "raftnode may not be the first process of a container: the kernel lets nothing in there kill that one."
-                " Start it under an init: docker run --init, `init: true` in a compose file, or tini as entry point."
-            )
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = ctypes.c_void_p()
-        event = _Sigevent(signo=signal.SIGKILL, notify=_SIGEV_SIGNAL)
+        event = _Sigevent(signo=number, notify=_SIGEV_SIGNAL)
         self._call("timer_create", time.CLOCK_BOOTTIME, ctypes.byref(event), ctypes.byref(self._timer))
 
     @staticmethod
@@ -63,14 +58,13 @@ class KillTimer:
         """CLOCK_BOOTTIME, by which the timer goes."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def kill_at(self, boottime_ns: int) -> None:
-        """Kills the process when CLOCK_BOOTTIME gets there, at once if it is past. Replaces an earlier
-        time."""
+    def signal_at(self, boottime_ns: int) -> None:
+        """Sends the signal when CLOCK_BOOTTIME gets there, at once if it is past. Replaces an earlier time."""
         seconds, nanoseconds = divmod(max(1, boottime_ns), _NS_PER_S)
         self._set(_Timespec(seconds, nanoseconds))
 
     def disarm(self) -> None:
-        """Lets the process live."""
+        """Sends nothing until a time is set again."""
         self._set(_Timespec(0, 0))
 
     def close(self) -> None:
@@ -89,6 +83,22 @@ class KillTimer:
         if function(*arguments) != 0:
             reason = os.strerror(ctypes.get_errno())
             raise WatchdogUnavailable(f"{name} failed: {reason}. The kernel must offer timers on CLOCK_BOOTTIME.")
+
+
+class KillTimer(SignalTimer):
+    """The one that kills. Raises WatchdogUnavailable where a kernel does not kill this process."""
+
+    def __init__(self) -> None:
+        if os.getpid() == 1:
+            raise WatchdogUnavailable(
+                "raftnode may not be the first process of a container: the kernel lets nothing in there kill that one."
+                " Start it under an init: docker run --init, `init: true` in a compose file, or tini as entry point."
+            )
+        super().__init__(signal.SIGKILL)
+
+    def kill_at(self, boottime_ns: int) -> None:
+        """Kills the process when CLOCK_BOOTTIME gets there, at once if it is past. Replaces an earlier time."""
+        self.signal_at(boottime_ns)
 
 
 class Timer(Protocol):

@@ -1,15 +1,18 @@
 """Which body held the event loop when its node was ended for it, found when the node starts again.
 
 While a body of a task is on the loop, its name stands in a page of memory that is mapped to a file: a kill leaves it
-there, and it costs next to nothing. That the loop has not turned for long is seen by a thread of the interpreter's own
-(`faulthandler`), which needs neither the loop nor the interpreter lock: it writes down where the process stands. A name
-and a stack in the files of a process that did not end in order are what the next one reports.
+there, and it costs next to nothing. When the loop has not turned for long, a timer of the kernel sends a signal. Its
+handler (`faulthandler`) needs neither the loop nor the interpreter lock: it writes down where the main thread stands.
+It runs in that thread, as the frames of a thread that goes on cannot be looked at from another one: now and then that
+crashes the process. A name and a stack in the files of a process that did not end in order are what the next one
+reports.
 """
 
 import faulthandler
 import mmap
 import os
 import re
+import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
@@ -21,6 +24,7 @@ from msgspec import Meta
 
 from raftnode.foundation import atomic_files
 from raftnode.foundation.decoding import DECODE_ERRORS, from_json
+from raftnode.liveness.kill_timer import SignalTimer, WatchdogUnavailable
 from raftnode.record.commands import BlameTask
 
 log = structlog.get_logger(__name__)
@@ -29,8 +33,8 @@ PAGE_BYTES = 4096
 EPOCH_MAX = 2**63 - 1
 STACK_LINES_MAX = 4
 _NAME = re.compile(rb"(\d{1,19}) ([^\0]+)\0")
-ARMED_AGAIN = 4
-"""So many times within its span is the timer set again while the loop turns: each time starts a thread."""
+SIGNAL = signal.SIGRTMIN
+"""Nobody else's; its handler is the interpreter's own, and Python code never runs in it."""
 HELD_S = 0.2
 """A body that takes longer than this for a single step is named in the log."""
 
@@ -72,7 +76,7 @@ def blame_in(directory: Path) -> NoBlame:
     """What finds out, by files in that directory; on a disk that takes none, a node does without."""
     try:
         return Blame(directory)
-    except OSError as error:
+    except (OSError, WatchdogUnavailable) as error:
         log.warning("A task that ends this node will not be named: its files cannot be made.", reason=str(error))
         return NoBlame()
 
@@ -92,7 +96,11 @@ class Blame(NoBlame):
             file.write(bytes(PAGE_BYTES))
             file.flush()
             self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
-        self._armed_at_s: float | None = None
+        self._timer = SignalTimer(SIGNAL)
+        if signal.getsignal(SIGNAL) is not signal.SIG_IGN:
+            # What the end of the handler leaves: a signal that comes too late must not end the process.
+            signal.signal(SIGNAL, signal.SIG_IGN)
+        faulthandler.register(SIGNAL, file=self._stack_file, all_threads=False)
 
     def _read(self) -> list[BlamedRun]:
         kept: list[BlamedRun] = []
@@ -107,7 +115,7 @@ class Blame(NoBlame):
         named = _NAME.match(name)
         if named is None or int(named[1]) > EPOCH_MAX or not stack.strip():
             return kept  # nobody was on the loop, or the page is not what was written there
-        # The main thread comes last, and in it the innermost call first.
+        # The newest stack comes last, and in it the innermost call first.
         lines = [line.strip() for line in stack.rstrip().rsplit("\n\n", 1)[-1].splitlines()[1 : STACK_LINES_MAX + 1]]
         return [*kept, BlamedRun(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
 
@@ -130,22 +138,17 @@ class Blame(NoBlame):
         return _Named(body, f"{epoch} {key}".encode()[: PAGE_BYTES - 1] + b"\0", self._page, key, epoch)
 
     def beat(self, within_s: float) -> None:
-        now_s = time.monotonic()
-        if self._armed_at_s is not None and now_s < self._armed_at_s + within_s / ARMED_AGAIN:
-            return
         if os.fstat(self._stack_file.fileno()).st_size:
             self._stack_file.seek(0)
             self._stack_file.truncate()
-        faulthandler.dump_traceback_later(within_s, file=self._stack_file)
-        self._armed_at_s = now_s
+        self._timer.signal_at(self._timer.now_ns() + int(within_s * 1e9))
 
     def rest(self) -> None:
-        if self._armed_at_s is not None:
-            faulthandler.cancel_dump_traceback_later()
-            self._armed_at_s = None
+        self._timer.disarm()
 
     def close(self) -> None:
-        self.rest()
+        self._timer.close()
+        faulthandler.unregister(SIGNAL)
         self._stack_file.close()
         self._page.close()
         self._name.unlink(missing_ok=True)

@@ -1,15 +1,16 @@
 """Which task held the loop of a process that was killed for it: real processes, really killed."""
 
 import asyncio
-import faulthandler
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from raftnode.record.commands import BlameTask
-from tasks.runtime.blame import Blame, NoBlame, blame_in
+from tasks.runtime.blame import SIGNAL, Blame, NoBlame, blame_in
 from tests.unit.tasks.conftest import until
 
 PROCESS = """
@@ -79,26 +80,55 @@ async def test_a_process_that_is_killed_while_its_loop_turns_blames_nobody(tmp_p
     blame.close()
 
 
-async def test_a_loop_that_turns_sets_the_timer_again_only_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_to: list[float] = []
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda within_s, file: set_to.append(within_s))
-    blame = Blame(tmp_path)
+BUSY = """
+import sys, threading, time
+from pathlib import Path
+from tasks.runtime.blame import Blame
+
+def deep(n):
+    return 0 if n == 0 else 1 + deep(n - 1)
+
+def busy():
+    while True:
+        deep(50)
+
+threading.Thread(target=busy, daemon=True).start()
+blame, seen, end_s = Blame(Path(sys.argv[1])), 0, time.monotonic() + 3
+stack = Path(sys.argv[1]) / "held_at"
+while time.monotonic() < end_s:
+    blame.beat(0.0003)
     for _ in range(100):
-        blame.beat(3600)
-    assert set_to == [3600], "each time starts a thread"
+        deep(80)
+    seen += stack.stat().st_size > 0
+blame.rest()
+blame.close()
+print(seen)
+"""
+
+
+async def test_a_process_that_is_only_slow_is_written_down_again_and_again_and_goes_on(tmp_path: Path) -> None:
+    """Its frames change while they are looked at: a thread that looked at them would crash it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", BUSY, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    assert int(printed) >= 20
+
+
+async def test_while_nothing_runs_nothing_is_written_down_and_a_late_signal_ends_nobody(tmp_path: Path) -> None:
+    blame = Blame(tmp_path)
+    blame.beat(0.02)
     blame.rest()
+    time.sleep(0.05)  # noqa: ASYNC251  the loop is held on purpose
+    assert (tmp_path / "held_at").stat().st_size == 0
+    blame.beat(0.02)
+    time.sleep(0.05)  # noqa: ASYNC251
+    assert "test_blame.py" in (tmp_path / "held_at").read_text()
     blame.beat(3600)
-    assert set_to == [3600, 3600], "nothing was set while nothing ran"
-    blame.rest()
-
-    def set_again() -> bool:
-        blame.beat(0.1)
-        return set_to[2:] == [0.1, 0.1]
-
-    await until(set_again)
+    assert (tmp_path / "held_at").stat().st_size == 0
     blame.close()
+    os.kill(os.getpid(), SIGNAL)
 
 
 async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> None:
