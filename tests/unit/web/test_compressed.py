@@ -110,7 +110,7 @@ async def test_a_bomb_of_an_import_ends_at_the_size_of_an_item(tmp_path: Path) -
 
 async def test_no_handler_reads_a_body_past_the_decompression() -> None:
     for file in Path(request_bodies.__file__).parent.rglob("*.py"):
-        if file.name != "bodies.py":
+        if file.name != "request_bodies.py":
             text = file.read_text()
             assert "request.read(" not in text, file
             assert "request.content" not in text, file

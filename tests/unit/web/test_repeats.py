@@ -95,6 +95,9 @@ CASES: dict[tuple[str, str], Case] = {
                                                                        before=a_string),
     ("PUT", "/databases/{database}/admin/connection-strings"): Case(body=TARGET),
     ("PUT", "/databases/{database}/admin/etl"): Case(body=ETL | {"Name": "new", "SqlTables": OTHER_TABLE}),
+    ("PUT", "/databases/{database}/admin/tasks"): Case(
+        body=ETL | {"TaskType": "SqlEtl", "Name": "new", "SqlTables": OTHER_TABLE},
+    ),
     ("POST", "/databases/{database}/admin/etl"): Case({"configurationName": "orders", "transformationName": "t"}),
 }  # fmt: skip
 COMMANDS = [
