@@ -13,7 +13,7 @@ THIS_NODE = "node"
 GATHERED = {("_decisions", "of")}
 PASSED_ON = {
     ("observer/observer.py", "sentence.message"),
-    ("raftnode/web/routes/etl.py", "warning"),
+    ("raftnode/web/routes/task_definitions.py", "warning"),
     ("tasks/runtime/decision_log.py", "event"),
 }
 """Events that were made elsewhere: the observer's decisions, warnings of an answer, what DecisionLog.of was given."""
