@@ -89,23 +89,28 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
         return simulate(seed, change=schedule, ends_at_a_breach=not kept).breaches
 
 
+def told(rule: str, seeds: int) -> int:
+    """The exit code of a hunt that tries so many seeds; prints what it found."""
+    first = FIRST_SEEDS.get(rule, 1)
+    found = hunt(rule, range(first, first + seeds))
+    if found is None:
+        print(f"{rule}: {seeds} seeds notice nothing")
+        return 0
+    seed, breach = found
+    print(f"{rule}: seed {seed} notices: {breach}")
+    with_the_rule = live(rule, seed, kept=True)
+    if with_the_rule:
+        print(f"{rule}: seed {seed} notices also with the rule kept: {with_the_rule[0]}")
+        return 2
+    return 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rule", choices=sorted(RULES))
     parser.add_argument("--seeds", type=int, default=40)
     given = parser.parse_args()
-    first = FIRST_SEEDS.get(given.rule, 1)
-    found = hunt(given.rule, range(first, first + given.seeds))
-    if found is None:
-        print(f"{given.rule}: {given.seeds} seeds notice nothing")
-        return 0
-    seed, breach = found
-    print(f"{given.rule}: seed {seed} notices: {breach}")
-    with_the_rule = live(given.rule, seed, kept=True)
-    if with_the_rule:
-        print(f"{given.rule}: seed {seed} notices also with the rule kept: {with_the_rule[0]}")
-        return 2
-    return 1
+    return told(given.rule, given.seeds)
 
 
 if __name__ == "__main__":

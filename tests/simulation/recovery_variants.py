@@ -121,18 +121,23 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
         return simulate(seed, seconds=SECONDS, kind=kind, ends_at_a_breach=not kept).breaches
 
 
+def told(rule: str, seeds: int) -> int:
+    """The exit code of a hunt that tries so many seeds; prints what it found."""
+    for seed in range(1, seeds + 1):
+        noticed = live(rule, seed, kept=False)
+        if noticed:
+            print(f"{rule}: seed {seed} notices: {noticed[0]}")
+            return 2 if live(rule, seed, kept=True) else 1
+    print(f"{rule}: {seeds} seeds notice nothing")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rule", choices=sorted(RULES))
     parser.add_argument("--seeds", type=int, default=40)
     given = parser.parse_args()
-    for seed in range(1, given.seeds + 1):
-        noticed = live(given.rule, seed, kept=False)
-        if noticed:
-            print(f"{given.rule}: seed {seed} notices: {noticed[0]}")
-            return 2 if live(given.rule, seed, kept=True) else 1
-    print(f"{given.rule}: {given.seeds} seeds notice nothing")
-    return 0
+    return told(given.rule, given.seeds)
 
 
 if __name__ == "__main__":
