@@ -19,7 +19,7 @@ from raftnode.cli.local_cluster import LocalCluster, LocalNode, free_ports, pids
 from raftnode.foundation.http_client import HttpError
 from tests.harness.runs import Interval, Span, Witness, machine_ns, read
 
-POLL_SEC = 0.02
+POLL_SEC = 0.04
 TIMEOUT_SEC = 60.0
 LOG_BYTES_SHOWN = 8_000
 IMPORT_BATCH = 500
