@@ -169,12 +169,14 @@ def free_ports(count: int) -> list[int]:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
     candidates = range(PORT_MIN + share[0], lowest, share[1])
-    for port in random.sample(candidates, len(candidates)):
+    for _ in candidates:
         if len(found) == count:
             break
+        port = random.choice(candidates)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
+            if port not in found:
+                found.append(port)
     return found
 
 

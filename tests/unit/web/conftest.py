@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 import config
 from raftnode.cli.local_cluster import free_ports
+from raftnode.foundation.garbage_collection import GarbageCollector
 from raftnode.node import Node
 from tests.unit.web.client import Client
 
@@ -61,6 +62,16 @@ async def _ready(client: Client, run: asyncio.Task[None]) -> None:
                 pass
             await asyncio.sleep(0.01)
     await run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _everything_is_looked_at_once() -> Iterator[None]:
+    """Each node looks at all objects of its process when it starts. In this one that are those of all tests, and takes
+    longer than most of them."""
+    GarbageCollector(lambda: None).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GarbageCollector, "all", lambda _: None)
+        yield
 
 
 @pytest.fixture
