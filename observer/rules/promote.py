@@ -107,7 +107,7 @@ def _caught_up(view: DatabaseView, tag: str, since_ns: int) -> Readiness | None:
         why = f"mentor {mentor} has not reported twice since it is a Member"
         return Readiness(False, "WaitingForResponse", why)
     # What the mentor had one sample ago has arrived: under steady writes the newest etag is never reached.
-    if now.sent.get(tag, 0) < before.last_etag or tag not in now.sent:
+    if tag not in now.sent or now.sent[tag] < before.last_etag:
         return Readiness(False, "ChangeVectorNotMerged", f"{tag} has not received all that mentor {mentor} has")
     return None
 

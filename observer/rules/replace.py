@@ -64,7 +64,7 @@ def remove_surplus(view: DatabaseView) -> TopologyChange | None:
 def _bad(view: DatabaseView, tag: str) -> str | None:
     """Why the node is to be replaced, None if it is not."""
     lost, lost_ms, limit_ms = view.lost(tag), view.lost_for_ms(tag), view.facts.limits.replace_ms
-    if lost is not None and view.node(tag) is None:
+    if view.node(tag) is None:
         return lost
     if lost_ms is None or lost_ms < limit_ms:
         return None
@@ -79,9 +79,8 @@ def _fittest(view: DatabaseView) -> str | None:
 
 def _fit(view: DatabaseView, node: ClusterNode) -> bool:
     tag = node.tag
-    if node.kind == "Promotable" or tag in view.topology.all_nodes or view.leaving(tag) or view.flags(tag):
-        return False
-    return view.good(tag)
+    here = tag in view.topology.all_nodes or view.leaving(tag)
+    return not (node.kind == "Promotable" or here or view.flags(tag)) and view.good(tag)
 
 
 def _with_promotable(topology: Topology, tag: str) -> Topology:

@@ -2,9 +2,21 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from immutables import Map
+from msgspec.structs import replace
 
 from observer.rules.decide import decide
-from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
+from observer.rules.facts import (
+    NS_PER_MS,
+    ClaimHolder,
+    CopyState,
+    DatabaseReport,
+    Facts,
+    NodeFacts,
+    ObserverLimits,
+    holder_of,
+    started_again,
+)
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
@@ -110,3 +122,31 @@ def test_the_same_facts_come_to_rest(seed: int, seen: Facts) -> None:
             break
     else:
         raise AssertionError(verdict)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seeds, all_facts(), st.data())
+def test_every_held_claim_of_a_process_that_is_over_is_void_and_no_other(
+    seed: int, seen: Facts, data: st.DataObject
+) -> None:
+    """Also of nodes that are heard, are in no group or in no cluster; a suspended observer voids only what a node that
+    was started again had before."""
+    record = record_of(seed)
+    states = st.sampled_from(["Held", "Held", "Released", "Void"])
+    record = replace(
+        record,
+        claims=Map({key: replace(claim, state=data.draw(states)) for key, claim in sorted(record.claims.items())}),
+        observer=replace(record.observer, suspended=data.draw(st.booleans())),
+    )
+    holders = sorted({holder_of(claim) for claim in record.claims.values()})
+    over = frozenset(data.draw(st.sets(st.sampled_from(holders)))) if holders else frozenset()
+    due = {
+        (key, claim.epoch)
+        for key, claim in record.claims.items()
+        if claim.state == "Held"
+        and holder_of(claim) in over
+        and (not record.observer.suspended or started_again(record, holder_of(claim)))
+    }
+    voids = decide(record, replace(seen, over=over)).voids
+    assert len(voids) == len(due)
+    assert {(end.key, end.epoch) for end in voids} == due

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from observer.rules.database_view import DatabaseView
 from observer.rules.decide import decide
 from observer.rules.facts import NS_PER_MS, Facts, NodeFacts
-from observer.rules.promote import HOLD_DOWN_MS_MAX, hold_down_ms, readiness_of
+from observer.rules.promote import Readiness, hold_down_ms, readiness_of
 from raftnode.record.commands import AddDatabaseNode, ReorderMembers, SetDraining
 from raftnode.record.ownership import mentor_of
 from tests.unit.observer.build import (
@@ -30,7 +30,7 @@ from tests.unit.observer.build import (
 from tests.unit.record.build import Cluster
 
 HOUR_MS = 3_600_000
-LONG_AGO_MS = HOLD_DOWN_MS_MAX
+LONG_AGO_MS = 600_000
 SAMPLE_MS = NOW_NS // NS_PER_MS - 200
 
 
@@ -48,9 +48,13 @@ def around(*nodes: NodeFacts, **fields: Any) -> Facts:
     return facts(*known.values(), **fields)
 
 
+def readiness(cluster: Cluster, seen: Facts, tag: str = "B") -> Readiness:
+    return readiness_of(DatabaseView(record=cluster.record, database=cluster.database(), facts=seen), tag)
+
+
 def verdict_on(cluster: Cluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
-    readiness = readiness_of(DatabaseView(record=cluster.record, database=cluster.database(), facts=seen), tag)
-    return readiness.ready, readiness.status
+    answer = readiness(cluster, seen, tag)
+    return answer.ready, answer.status
 
 
 def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
@@ -92,7 +96,7 @@ def test_one_node_is_promoted_an_iteration_and_promotables_come_first() -> None:
         ((LONG_AGO_MS + 2, LONG_AGO_MS + 1, LONG_AGO_MS), 4 * STABLE_MS),
         ((HOUR_MS, LONG_AGO_MS), STABLE_MS),
         ((HOUR_MS - 1, LONG_AGO_MS), 2 * STABLE_MS),
-        (tuple(range(LONG_AGO_MS + 16, LONG_AGO_MS, -1)), HOLD_DOWN_MS_MAX),
+        (tuple(range(LONG_AGO_MS + 16, LONG_AGO_MS, -1)), LONG_AGO_MS),
     ],
 )
 def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[int, ...], wait_ms: int) -> None:
@@ -104,6 +108,7 @@ def test_each_demotion_of_the_last_hour_doubles_the_wait(demoted_ago_ms: tuple[i
 
 
 def test_a_node_that_was_well_all_the_time_waits_from_its_demotion_on() -> None:
+    assert verdict_on(rehab(0), around()) == (False, "Ok")
     assert verdict_on(rehab(STABLE_MS - 1), around()) == (False, "Ok")
     assert verdict_on(rehab(STABLE_MS), around()) == (True, "Ok")
     assert verdict_on(rehab(LONG_AGO_MS, 2 * STABLE_MS - 1), around()) == (False, "Ok")
@@ -142,6 +147,86 @@ def test_a_drained_node_is_not_promoted() -> None:
 def test_nobody_is_promoted_beyond_the_replication_factor() -> None:
     cluster = group("A", "B", "C", rehabs=("D",))
     assert verdict_on(cluster, around(), "D") == (False, "Ok")
+
+
+def test_a_node_that_goes_is_passed_over_and_the_next_one_promoted() -> None:
+    cluster = group("A", "B", "C", members=("A", "C"), rehabs=("B", "D"))
+    database = replace(cluster.database(), deletion_in_progress=Map({"B": "HardDelete"}))
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set(FOLDED, database))
+    assert set(topology_after(cluster, around()).members) == {"A", "C", "D"}
+
+
+def test_a_rehab_takes_its_fixed_place_among_the_members_again() -> None:
+    cluster = group("A", "B", "C")
+    cluster.do(ReorderMembers(name="Northwind", members=("C", "B", "A"), fixed=True))
+    assert topology_after(cluster, around(silent("B"))).members == ("C", "A")
+    topology = topology_after(cluster, around(now_ms=NOW_MS + STABLE_MS))
+    assert (topology.members, topology.priority_order) == (("C", "B", "A"), ("C", "B", "A"))
+
+
+OF_MENTOR: list[tuple[str, dict[str, Any], str, str]] = [
+    ("is not fresh", {"fresh": False}, "WaitingForResponse", "has not reported twice on the database"),
+    ("has no copy", {"current": {}}, "WaitingForResponse", "has not reported twice on the database"),
+    ("reported once", {"previous": {}}, "WaitingForResponse", "has not reported twice on the database"),
+    ("sampled before", {"previous_ns": 0}, "WaitingForResponse", "has not reported twice since B is here"),
+    ("is new", {"copies": {}}, "WaitingForResponse", "has not reported twice since it is a Member"),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "status", "why"), OF_MENTOR, ids=[row[0] for row in OF_MENTOR])
+def test_what_is_missing_of_the_mentor_is_said(name: str, fields: dict[str, Any], status: Any, why: str) -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    seen = around(well("B", good_ms=STABLE_MS), well(mentor, **fields))
+    assert readiness(cluster, seen) == Readiness(False, status, f"mentor {mentor} {why}")
+
+
+def test_what_is_missing_of_the_mentors_copy_is_said() -> None:
+    cluster = rehab()
+    mentor, _ = mentor_and_others(cluster)
+    unloaded = around(well(mentor, current={FOLDED: report(status="Unloaded")}))
+    why = f"the database is not loaded on mentor {mentor}"
+    assert readiness(cluster, unloaded) == Readiness(False, "WaitingForResponse", why)
+    ahead = around(well(mentor, current={FOLDED: report(sent={"B": 9})}))
+    why = f"B has not received all that mentor {mentor} has"
+    assert readiness(cluster, ahead) == Readiness(False, "ChangeVectorNotMerged", why)
+    leaderless = group(members=(), rehabs=("B",))
+    why = "no Member can be the mentor of B"
+    assert readiness(leaderless, around()) == Readiness(False, "WaitingForResponse", why)
+
+
+OF_NODE: list[tuple[NodeFacts, str, str]] = [
+    (silent("B"), "NotResponding", "B has not been heard for 800 ms (limit 750 ms)"),
+    (well("B", fresh=False), "WaitingForResponse", "B has not reported on the database"),
+    (well("B", current={}), "WaitingForResponse", "B has not reported on the database"),
+    (unwell("B", for_ms=10), "WaitingForResponse", "the database is Faulted on B"),
+    (well("B", copies={}), "WaitingForResponse", "B has not reported on it since it is in the group"),
+    (
+        well("B", flags=("HighDirtyMemory", "EarlyOutOfMemory")),
+        "EarlyOutOfMemory",
+        "B is short of a resource: EarlyOutOfMemory, HighDirtyMemory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("node", "status", "why"), OF_NODE, ids=[row[2] for row in OF_NODE])
+def test_what_is_missing_of_the_node_is_said(node: NodeFacts, status: Any, why: str) -> None:
+    assert readiness(rehab(), around(node)) == Readiness(False, status, why)
+
+
+def test_why_a_node_that_is_well_is_not_promoted_is_said() -> None:
+    drained = rehab()
+    drained.do(SetDraining(tag="B", draining=True))
+    assert readiness(drained, around()) == Readiness(False, "Ok", "B is drained")
+    full = group("A", "B", "C", rehabs=("D",))
+    assert readiness(full, around(), "D") == Readiness(False, "Ok", "the database has its 3 Members already")
+    soon = around(well("B", good_ms=STABLE_MS - 300))
+    why = "B has caught up and must stay good for 5000 ms"
+    assert readiness(rehab(), soon) == Readiness(False, "Ok", why, 300)
+    again = f"{why}; 1 demotion(s) within the last hour"
+    assert readiness(rehab(LONG_AGO_MS), soon) == Readiness(False, "Ok", again, 300)
+    why = "it has caught up and been good for 5000 ms (required 5000 ms)"
+    assert readiness(rehab(), around(well("B", good_ms=STABLE_MS))) == Readiness(True, "Ok", why)
 
 
 def mentor_and_others(cluster: Cluster) -> tuple[str, str]:

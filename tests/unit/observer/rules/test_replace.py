@@ -109,7 +109,14 @@ def test_one_node_is_added_at_a_time_until_the_factor_is_reached() -> None:
     cluster = dynamic()
     commit(cluster, all_well(silent("B"), silent("C")))
     late = all_well(silent("B"), silent("C"), *EMPTY, now_ms=NOW_MS + LONG_MS)
-    assert topology_after(cluster, late).promotables == ("D",)
+    lost = [
+        f"{tag} has been lost for 900000 ms (limit 900000 ms): {tag} has not been heard for 800 ms (limit 750 ms)"
+        for tag in "BC"
+    ]
+    assert sentences(commit(cluster, late)) == (
+        f"D was added as a Promotable: the group has 1 of 3 copies, as {'; '.join(lost)}."
+    )
+    assert cluster.database().topology.promotables == ("D",)
     assert topology_after(cluster, late).promotables == ("D", "E")
     assert topology_after(cluster, late).promotables == ("D", "E")
 
@@ -187,6 +194,19 @@ def test_with_no_member_alive_nobody_is_added() -> None:
     assert not any("added" in sentence.message for sentence in verdict.sentences)
 
 
+def test_with_the_only_member_of_a_small_group_dead_nobody_is_added() -> None:
+    seen = all_well(silent("A"), leader="D")
+    assert topology_after(dynamic(members=("A",), replication_factor=3), seen).promotables == ()
+
+
+def test_a_member_that_is_lost_but_stays_keeps_nobody_from_being_replaced() -> None:
+    cluster = dynamic()
+    after_loss(cluster)
+    cluster.do(SetDraining(tag="C", draining=True))
+    late = all_well(silent("B"), silent("C"), now_ms=NOW_MS + LONG_MS)
+    assert topology_after(cluster, late).promotables == ("D",)
+
+
 def replaced() -> Cluster:
     """B was lost, and D became a Member in its place."""
     cluster = dynamic()
@@ -246,5 +266,6 @@ def test_nobody_is_too_many_while_a_member_is_drained() -> None:
 
 def test_rehabs_too_many_go_when_they_are_in_no_cluster_and_wait_when_they_are() -> None:
     cluster = group(rehabs=("Z", "D"))
-    assert topology_after(cluster, all_well()).rehabs == ("D",)
+    assert sentences(commit(cluster, all_well())) == ("Z, D will be removed: the database has its 3 Members (A, B, C).")
+    assert cluster.database().topology.rehabs == ("D",)
     assert dict(cluster.database().deletion_in_progress) == {"D": "HardDelete"}

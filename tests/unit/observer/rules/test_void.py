@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from observer.rules.decide import decide
+from observer.rules.decide import Sentence, decide
 from observer.rules.facts import ClaimHolder, Facts
 from raftnode.record.commands import (
     AddNode,
@@ -15,6 +15,7 @@ from raftnode.record.commands import (
     SetTaskPin,
     SuspendObserver,
 )
+from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import claim_key
 from tests.unit.observer.build import commit, facts, group, sentences, silent, unwell, well
 from tests.unit.record.build import KIND, NONCE, Cluster, node
@@ -93,13 +94,21 @@ def test_a_leaders_own_former_claims_are_void_too() -> None:
     assert epochs(cluster, facts(well("B"), C, leader="B", over=FORMER)) == [epoch]
 
 
-def test_claims_of_a_nodes_former_id_are_void_once_that_is_over() -> None:
+@pytest.mark.parametrize(
+    ("node_id", "why"),
+    [
+        ("fresh", "B is another node now, fresh, and its previous one has had no lease since"),
+        ("", "start 1 of B has had no lease for 750 ms (it is in start 0 now)"),
+    ],
+    ids=["announced", "not announced yet"],
+)
+def test_claims_of_a_nodes_former_id_are_void_once_that_is_over(node_id: str, why: str) -> None:
     cluster, epoch = held()
     cluster.do(RemoveNode(tag="B"))
-    cluster.do(AddNode(node=node("B", node_id="fresh", boot=0, nonce=0)))
+    cluster.do(AddNode(node=node("B", node_id=node_id, boot=0, nonce=0)))
     assert epochs(cluster, facts(well("B"), C)) == []
-    assert epochs(cluster, facts(well("B"), C, over=FORMER)) == [epoch]
-    assert "B is another node now, fresh" in sentences(decide(cluster.record, facts(well("B"), C, over=FORMER)))
+    verdict = decide(cluster.record, facts(well("B"), C, over=FORMER))
+    assert verdict.voids == (VoidClaim(key=KEY, epoch=epoch, reason=why),)
 
 
 def test_claims_of_a_former_process_of_a_removed_node_are_void() -> None:
@@ -148,17 +157,38 @@ def test_claims_of_dead_members_are_void_though_nobody_is_demoted() -> None:
     assert "still" not in cluster.refused(cluster.claim("A", "t"))
 
 
-def test_many_voids_of_one_node_are_one_sentence() -> None:
-    cluster = group()
-    for i in range(13):
-        cluster.task(f"t{i:02}", mentor="B")
-        cluster.do(cluster.claim("B", f"t{i:02}"))
+@pytest.mark.parametrize(("count", "more"), [(2, ""), (10, ""), (11, " and 1 more"), (13, " and 3 more")])
+def test_many_voids_of_one_node_are_one_sentence_in_the_order_of_their_names(count: int, more: str) -> None:
+    cluster, epochs = group(), {}
+    for name in reversed([f"t{number:02}" for number in range(count)]):
+        cluster.task(name, mentor="B")
+        epochs[name] = cluster.do(cluster.claim("B", name))
     verdict = decide(cluster.record, facts(silent("B"), C))
-    assert len(verdict.voids) == 13
-    (sentence,) = [s for s in verdict.sentences if "void" in s.message]
-    assert "t00" in sentence.message
-    assert "t09" in sentence.message
-    assert "and 3 more; B has not" in sentence.message
+    why = "B has not been heard for 800 ms (limit 750 ms)"
+    assert verdict.voids == tuple(
+        VoidClaim(key=claim_key("Northwind", KIND, name), epoch=epochs[name], reason=why) for name in sorted(epochs)
+    )
+    named = ", ".join(f"{KIND}/{name} (epoch {epochs[name]})" for name in sorted(epochs)[:10])
+    assert verdict.sentences[1:] == (Sentence("Northwind", f"Claims void: {named}{more}; {why}."),)
+
+
+def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> None:
+    cluster, held = Cluster("A", "B", "C"), []
+    for number in range(8):
+        name = f"Db{7 - number}"
+        cluster.create("A", "B", "C", name=name)
+        for task in ("ended", "held"):
+            cluster.task(task, database=name, mentor="B")
+            epoch = cluster.do(replace(cluster.claim("B", task), database=name))
+            key = claim_key(name, KIND, task)
+            if task == "ended":
+                cluster.do(ReleaseTask(key=key, epoch=epoch))
+            else:
+                held.append(key)
+    verdict = decide(cluster.record, facts(silent("B"), C))
+    assert [end.key for end in verdict.voids] == sorted(held)
+    spoken = [sentence.database for sentence in verdict.sentences if "void" in sentence.message]
+    assert spoken == [f"Db{number}" for number in range(8)]
 
 
 def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> None:
