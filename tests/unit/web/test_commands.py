@@ -82,5 +82,7 @@ async def test_each_is_said_in_words_and_passed_on_as_json(client: Client) -> No
     for words, says in COMMANDS:
         assert says in await asyncio.to_thread(asked, *words), words
         lines = (await asyncio.to_thread(asked, *words, "--json")).splitlines()
-        answers: list[Any] = [json.loads(line) for line in lines if line[:1] in "{["]  # the node logs beside it
+        answers: list[Any] = [
+            json.loads(line) for line in lines if line.startswith(("{", "["))
+        ]  # the node logs beside it
         assert len(answers) == 1, words
