@@ -206,8 +206,10 @@ def task_of(record: Record, key: str) -> tuple[Database, Task] | None:
     """The task of that claim key, with its database, if there is one."""
     folded, kind, name = key.split("/", 2)
     database = record.databases.get(folded)
-    task = task_named(record, database, kind, name) if database else None
-    return None if database is None or task is None else (database, task)
+    if database is None:
+        return None
+    task = task_named(record, database, kind, name)
+    return None if task is None else (database, task)
 
 
 def last_claim(record: Record, database: Database, task: Task) -> Claim | None:

@@ -195,12 +195,14 @@ def with_ending(record: Record, key: str, ended: EndedRun) -> Database | None:
     """The database with that run held against its task; None if it does not count: the task is gone, knows it already,
     or was edited since."""
     found = task_of(record, key)
-    task = found[0].tasks.get(found[1].id) if found else None
-    if found is None or task is None or any(run.epoch == ended.epoch for run in task.endings):
+    if found is None:
+        return None
+    database, task = found
+    if task.id not in database.tasks or any(run.epoch == ended.epoch for run in task.endings):
         return None
     if ended.epoch % GENERATION_STRIDE < task.etag:
         return None
-    return found[0].with_task(replace(task, endings=(*task.endings, ended)[-RUNS_KEPT_MAX:]))
+    return database.with_task(replace(task, endings=(*task.endings, ended)[-RUNS_KEPT_MAX:]))
 
 
 class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
@@ -281,10 +283,9 @@ class Checkpoint(Command, frozen=True, kw_only=True, tag="Checkpoint"):
 def with_progress(record: Record, made: ProgressMade) -> Record | None:
     """The record with this progress, or None: another epoch holds the claim, the task is gone or was reset."""
     database = record.database(made.database)
-    task = database.tasks.get(made.id) if database else None
-    if database is None or task is None:
+    if database is None or made.id not in database.tasks:
         return None
-    claim = record.claims.get(database.claim_key(task))
+    claim = record.claims.get(database.claim_key(database.tasks[made.id]))
     if claim is None or claim.state != "Held" or claim.epoch != made.epoch:
         return None
     present = database.progress.get(made.id, Progress(generation=0))

@@ -93,6 +93,9 @@ class Cluster:
         assert self.record.databases == before.databases
         assert self.record.nodes == before.nodes
         assert self.record.claims == before.claims
+        assert result.value is None
+        assert result.error.type.isalnum()
+        assert result.error.type.endswith("Exception"), "a kind that clients know, and not its sentence"
         return f"{result.error.type}: {result.error.message}"
 
     def create(self, *members: str, name: str = "Northwind", **fields: Any) -> Database:

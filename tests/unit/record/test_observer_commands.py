@@ -138,7 +138,9 @@ def test_a_rehab_that_is_removed_stays_listed_until_it_confirms() -> None:
     cluster.do(Decide(term=4, iteration=1, at="now", at_ms=1, topologies=(new,)))
     assert dict(cluster.database().deletion_in_progress) == {"B": "HardDelete"}
     assert cluster.database().topology.rehabs == ("B",)
-    assert "has been replaced" in cluster.refused(PromoteDatabaseNode(name="Northwind", tag="B"))
+    assert cluster.refused(PromoteDatabaseNode(name="Northwind", tag="B")) == (
+        "BadRequestException: Node 'B' has been replaced in 'Northwind' and goes. Add it again when it is gone."
+    )
     cluster.do(ConfirmDeletion(name="Northwind", tag="B"))
     database = cluster.database()
     assert (database.topology.all_nodes, dict(database.deletion_in_progress)) == (("A", "C"), {})

@@ -14,7 +14,7 @@ from raftnode.record.commands import (
     SetTaskPin,
 )
 from raftnode.record.commands.observer import Decide, GraceEnd
-from raftnode.record.model import KindTraits, claim_key
+from raftnode.record.model import KindTraits, Task, claim_key
 from raftnode.record.ownership import (
     UPDATE_KIND,
     Placement,
@@ -23,7 +23,9 @@ from raftnode.record.ownership import (
     responsible_node,
     score,
     task_key,
+    task_of,
     tasks_of,
+    update_task,
 )
 from tests.unit.record.build import KIND, Cluster, node
 
@@ -334,6 +336,31 @@ def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has
     demote(cluster, "B")
     assert mentor_of(cluster.record, cluster.database(), "E") in ("A", "C")
     assert mentor_of(replace(cluster.record, nodes=Map()), cluster.database(), "E") is None
+
+
+def test_the_key_of_an_update_is_the_golden_vector_and_changes_with_the_nodes_address() -> None:
+    cluster = three()
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    database = cluster.database()
+    expected = Task(id=0, name="D", kind=UPDATE_KIND, key=task_key(UPDATE_KIND, "D", "http://d:8080", "northwind"))
+    assert update_task(cluster.record, database, "D") == expected
+    assert expected.key == 1528484994618311060
+    assert update_task(cluster.record, database, "Z").key == task_key(UPDATE_KIND, "Z", "", "northwind")
+
+
+def test_a_claims_key_finds_its_task_whatever_the_name_holds() -> None:
+    cluster = three()
+    task = cluster.task("a/b/c", mentor="A")
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    database = cluster.database()
+    assert task_of(cluster.record, claim_key("Northwind", KIND, "A/b/C")) == (database, task)
+    update = update_task(cluster.record, database, "D")
+    assert task_of(cluster.record, claim_key("Northwind", UPDATE_KIND, "D")) == (database, update)
+    for key in ("nowhere/SqlEtl/a/b/c", "northwind/Other/a/b/c", "northwind/SqlEtl/a", "northwind/Update/a"):
+        assert task_of(cluster.record, key) is None
+    epoch = cluster.do(cluster.claim("A", "a/b/c"))
+    cluster.do(ReleaseTask(key="", epoch=epoch))
+    assert cluster.claimed("a/b/c").state == "Released"
 
 
 def test_every_node_can_fill_a_promotable_whatever_kinds_it_has_announced() -> None:

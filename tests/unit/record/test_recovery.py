@@ -5,11 +5,23 @@ from msgspec.structs import replace
 
 from raftnode.record.commands import (
     AddDatabaseNode,
+    Checkpoint,
+    ProgressMade,
     SetDraining,
     SetNodeKind,
     SuspendObserver,
 )
-from raftnode.record.model import DECISIONS_MAX, GENERATION_STRIDE, Decision
+from raftnode.record.model import (
+    DECISIONS_MAX,
+    GENERATION_STRIDE,
+    Database,
+    Decision,
+    ObserverMemory,
+    Progress,
+    PromotionStatus,
+    Topology,
+    TopologyStamp,
+)
 from raftnode.record.recovery import GENERATION_BY_CLOCK_MAX, raised, recovered, restored, without_copy
 from tests.unit.record.build import KIND, Cluster, node
 
@@ -40,6 +52,9 @@ def test_a_generation_is_above_the_former_one_and_above_what_was_made_before_thi
     assert raised(0, -5) == 1
     assert raised(7, 3) == 8
     assert raised(7, 900) == 900
+    assert raised(7, 8) == raised(7, 7) == 8
+    assert raised(0, GENERATION_BY_CLOCK_MAX) == GENERATION_BY_CLOCK_MAX == 2**22
+    assert raised(0, GENERATION_BY_CLOCK_MAX + 1) == GENERATION_BY_CLOCK_MAX
     assert raised(GENERATION_BY_CLOCK_MAX, 10**12) == GENERATION_BY_CLOCK_MAX + 1
     assert (raised(0, 10**12) + 1) * GENERATION_STRIDE < 2**63
 
@@ -59,6 +74,135 @@ def test_by_force_the_survivor_is_alone_and_the_member_of_what_it_has_a_copy_of(
     assert record.observer.decisions[-1].message == (
         "Node A started the cluster again by itself, as an operator forced it after the loss of a majority. Nodes that "
         "are gone: B, C. Databases without a copy here, which are gone: Elsewhere."
+    )
+
+
+def test_by_force_only_the_nodes_the_groups_and_the_claims_change() -> None:
+    cluster = shop()
+    cluster.create("A", "B", name="Both")
+    cluster.do(SuspendObserver(suspended=True), request_id="r1")
+    group = Topology(
+        members=("B",),
+        promotables=("C",),
+        rehabs=("A",),
+        predefined_mentors=Map({"C": "B"}),
+        demotion_reasons=Map({"A": "silent"}),
+        promotables_status=Map[str, PromotionStatus](C="Ok"),
+        priority_order=("A", "B"),
+    )
+    both = replace(cluster.database("Both"), topology=group, deletion_in_progress=Map({"A": "HardDelete"}))
+    cluster.record = replace(cluster.record, generation=2, databases=cluster.record.databases.set("both", both))
+    before = cluster.record
+    index = before.index + 1
+    assert recovered(before, "A", index=index, term=4, generation=3, at=AT) == replace(
+        before,
+        index=index,
+        generation=3,
+        nodes=Map({"A": replace(before.nodes["A"], placement_index=index)}),
+        databases=Map(
+            {
+                folded: replace(
+                    database,
+                    etag=index,
+                    deletion_in_progress=Map(),
+                    topology=Topology(
+                        members=("A",),
+                        replication_factor=database.topology.replication_factor,
+                        stamp=TopologyStamp(index=index, term=4),
+                    ),
+                )
+                for folded, database in before.databases.items()
+                if folded != "elsewhere"
+            }
+        ),
+        claims=Map(
+            {
+                key: replace(claim, state="Void", reason="the cluster was started again by force")
+                for key, claim in before.claims.items()
+            }
+        ),
+        held=Map(),
+        observer=ObserverMemory(
+            suspended=True,
+            decisions=(
+                Decision(
+                    index=index,
+                    iteration=0,
+                    at=AT,
+                    database="",
+                    message="Node A started the cluster again by itself, as an operator forced it after the loss of a "
+                    "majority. Nodes that are gone: B, C. Databases without a copy here, which are gone: Elsewhere.",
+                    term=4,
+                ),
+            ),
+        ),
+    )
+
+
+def test_what_is_gone_is_named_in_order_or_as_none() -> None:
+    cluster = Cluster("A", "C", "D", "B")
+    for name in ("Y", "X", "Z"):
+        cluster.create("C", "B", name=name)
+    assert without_copy(cluster.record, "A") == ["X", "Y", "Z"]
+    for tags, said in (
+        ("ABCD", "gone: B, C, D. Databases without a copy here, which are gone: X, Y, Z."),
+        ("A", "none."),
+    ):
+        nodes = Map({tag: cluster.record.nodes[tag] for tag in tags})
+        databases = cluster.record.databases if tags == "ABCD" else Map[str, Database]()
+        record = replace(cluster.record, nodes=nodes, databases=databases)
+        message = recovered(record, "A", index=9, term=1, generation=1, at=AT).observer.decisions[-1].message
+        assert message.endswith(said)
+    assert "Nodes that are gone: none. Databases" in message
+
+
+def test_from_a_snapshot_only_definitions_stay() -> None:
+    cluster = shop()
+    task = cluster.task_now("orders")
+    progress = Progress(generation=task.id, processed=7)
+    made = ProgressMade(database="Northwind", id=task.id, epoch=cluster.claimed("orders").epoch, progress=progress)
+    cluster.do(Checkpoint(made=(made,)), request_id="r1")
+    before = cluster.record
+    alone = node("N", kind="Watcher")
+    assert restored(before, alone, cluster_id="c2", index=50, term=3, generation=5, at=AT) == replace(
+        before,
+        index=50,
+        cluster_id="c2",
+        generation=5,
+        nodes=Map({"N": replace(alone, placement_index=50)}),
+        databases=Map(
+            {
+                folded: replace(
+                    database,
+                    etag=50,
+                    topology=Topology(
+                        members=("N",),
+                        replication_factor=database.topology.replication_factor,
+                        stamp=TopologyStamp(index=50, term=3),
+                    ),
+                    progress=Map({id: Progress(generation=id) for id in database.tasks}),
+                )
+                for folded, database in before.databases.items()
+            }
+        ),
+        claims=Map(),
+        held=Map(),
+        observer=ObserverMemory(
+            decisions=(
+                Decision(
+                    index=50,
+                    iteration=0,
+                    at=AT,
+                    database="",
+                    message="Node N began this cluster from a snapshot of cluster c1.",
+                    term=3,
+                ),
+            )
+        ),
+        requests=Map(),
+        request_order=Map(),
+        request_first=0,
+        request_next=0,
     )
 
 
@@ -103,12 +247,12 @@ def test_a_copy_that_was_being_deleted_as_another_took_its_place_stays() -> None
 def test_the_observer_stays_suspended_and_forgets_the_nodes_that_are_gone() -> None:
     cluster = shop()
     cluster.do(SuspendObserver(suspended=True))
-    told = Decision(index=1, iteration=1, at=AT, database="", message="x")
-    observer = replace(cluster.record.observer, decisions=(told,) * DECISIONS_MAX)
+    told = tuple(Decision(index=n, iteration=1, at=AT, database="", message="x") for n in range(DECISIONS_MAX))
+    observer = replace(cluster.record.observer, decisions=told)
     cluster.record = replace(cluster.record, observer=observer)
     observer = forced(cluster).record.observer
     assert observer.suspended
-    assert len(observer.decisions) == DECISIONS_MAX
+    assert observer.decisions[:-1] == told[1:]
     assert not observer.lost_since
 
 

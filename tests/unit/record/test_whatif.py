@@ -232,6 +232,8 @@ def test_a_node_is_added_only_where_it_is_not_yet() -> None:
         ({"weights": {"Z": 2}}, "'Weights': Node 'Z'"),
         ({"weights": {"A": 0}}, "'Weights': Weight 0 is out of range"),
         ({"labels": {"Z": ()}}, "'Labels': Node 'Z'"),
+        ({"weights": {"Z": 2, "Y": 2}}, "'Weights': Node 'Y'"),
+        ({"labels": {"Z": (), "Y": ()}}, "'Labels': Node 'Y'"),
         ({"labels": {"A": ("",)}}, "'Labels': A label must not be empty"),
         ({"added": (NewNode(tag="lower"),)}, "'Added': Node tag 'lower' must be one to four capital letters"),
         ({"added": (NewNode(tag="F", weight=0),)}, "'Added': Weight 0"),
