@@ -25,7 +25,7 @@ def lag(view: DatabaseView) -> TopologyChange | None:
         both = _samples(view, tag)
         if both is not None:
             now[tag], before[tag] = both
-    if len(now) < 2:
+    if not now:
         return None
     best = most_up_to_date(now)
     behind = {}
@@ -48,7 +48,7 @@ def _behind(
 ) -> str | None:
     for other in now:
         far = _distance(now[other], now[tag], tag)
-        if other != tag and min(far, _distance(before[other], before[tag], tag)) > distance_max:
+        if min(far, _distance(before[other], before[tag], tag)) > distance_max:
             return f"{tag} is {far} changes behind {other} (limit {distance_max})"
     return None
 

@@ -41,7 +41,7 @@ def statuses(view: DatabaseView) -> TopologyChange | None:
 def _stands(view: DatabaseView, tag: str) -> bool:
     facts = view.facts_of(tag)
     unheard = facts is None or not facts.current
-    return view.topology.promotables_status.get(tag) == _NOT_RESPONDING and unheard and view.lost(tag) is None
+    return view.topology.promotables_status.get(tag) == _NOT_RESPONDING and unheard
 
 
 def _written(topology: Topology, tag: str, status: PromotionStatus | None) -> bool:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from observer.rules.decide import decide
 from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, SetTaskState
-from raftnode.record.model import KindTraits
+from raftnode.record.model import KindTraits, ResourceFlag
 from raftnode.record.ownership import task_key
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, sentences, silent, well
 from tests.unit.record.build import KIND, Cluster
@@ -55,11 +55,35 @@ def test_without_a_grace_it_leaves_with_the_next_decision() -> None:
     assert len(commit(cluster, seen(silent("B"))).graces) == 1
 
 
-def test_a_holder_that_is_only_short_of_a_resource_keeps_it() -> None:
+def test_a_task_that_does_not_stay_with_its_holder_waits_for_nobody() -> None:
+    cluster = group("A", "B", "C")
+    cluster.task("t", mentor="B")
+    cluster.do(cluster.claim("B", "t"))
+    commit(cluster, seen(silent("B")))
+    assert decide(cluster.record, seen(silent("B"), later_ms=60 * MIN_MS)).graces == ()
+
+
+def test_graces_end_in_the_order_of_databases_and_tasks() -> None:
+    cluster = Cluster("A", "B", "C")
+    names = [f"Db{number}" for number in range(8)]
+    traits = KindTraits(sticky=True, grace_min=0)
+    for name in reversed(names):
+        cluster.create("A", "B", "C", name=name)
+        for number in range(8):
+            task = f"t{9 - number}"
+            cluster.task(task, database=name, mentor="B", traits=traits)
+            cluster.do(replace(cluster.claim("B", task), database=name))
+    commit(cluster, seen(silent("B")))
+    ended = [end.key for end in decide(cluster.record, seen(silent("B"))).graces]
+    assert ended == [f"{name.lower()}/{KIND}/t{9 - number}" for name in names for number in range(8)]
+
+
+@pytest.mark.parametrize("flag", ["OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory"])
+def test_a_holder_that_is_only_short_of_a_resource_keeps_it(flag: ResourceFlag) -> None:
     cluster = sticky()
-    cluster.do(SetNodeFlags(tag="B", flags=("OutOfCpuCredits",)))
+    cluster.do(SetNodeFlags(tag="B", flags=(flag,)))
     commit(cluster, seen())
-    assert cluster.database().topology.promotables_status["B"] == "OutOfCpuCredits"
+    assert cluster.database().topology.promotables_status["B"] == flag
     assert decide(cluster.record, seen(later_ms=60 * MIN_MS)).graces == ()
     assert cluster.placed("backup").node == "B"
 

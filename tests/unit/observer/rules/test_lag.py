@@ -46,14 +46,41 @@ def test_members_that_lack_too_much_in_both_samples_move_to_rehab() -> None:
     [
         node("A", 1, B=0, C=0),
         node("A", 2, before=1, B=0, C=0),
+        node("A", 1, before=2, B=0, C=0),
         node("A", 2, B=1, C=1),
         node("A", 2),
         well("A", current={FOLDED: report(last_etag=2, sent={"B": 0, "C": 0})}),
     ],
-    ids=["not too far", "only now", "sent", "no sender yet", "they have it from elsewhere"],
+    ids=["not too far", "only now", "only before", "sent", "no sender yet", "they have it from elsewhere"],
 )
 def test_otherwise_they_stay(a: NodeFacts) -> None:
     assert not decide(group().record, apart(a, B, C)).topologies
+
+
+@pytest.mark.parametrize(
+    ("has", "got", "lacks"),
+    [
+        ({"x": 2}, {}, 2),
+        ({"x": 2}, {"x": 1}, 1),
+        ({"x": 2, "y": 1}, {"y": 5}, 2),
+        ({"x": 1, "y": 1}, {"y": 1}, 1),
+        ({"x": 2, "y": 3}, {"x": 1, "y": 1}, 3),
+    ],
+)
+def test_a_member_lacks_what_the_other_counts_and_it_does_not(
+    has: dict[str, int], got: dict[str, int], lacks: int
+) -> None:
+    """More of one database id does not make up for less of another."""
+    mine, theirs = report(last_etag=99, vector=has, sent={"B": 0}, documents=1), report(vector=got, sent={})
+    a, b = (well(tag, current={FOLDED: r}, previous={FOLDED: r}) for tag, r in (("A", mine), ("B", theirs)))
+    verdict = decide(group("A", "B").record, facts(a, b, limits=replace(LIMITS, distance_max=0)))
+    why = f"B was moved to Rehab: B is {lacks} changes behind A (limit 0)."
+    assert [sentence.message for sentence in verdict.sentences] == [why]
+
+
+def test_whom_nobody_sends_to_yet_is_behind_nobody() -> None:
+    none = replace(LIMITS, distance_max=0)
+    assert not decide(group().record, facts(node("A", 2), B, C, limits=none)).topologies
 
 
 def test_of_members_that_all_lack_something_the_foremost_stays() -> None:
@@ -67,8 +94,9 @@ def test_of_members_that_all_lack_something_the_foremost_stays() -> None:
 def test_nothing_is_judged_before_the_leader_and_the_topology_have_stood_for_a_while() -> None:
     a = node("A", 2, B=0, C=0)
     assert not decide(group().record, apart(a, B, C, void_allowed=False)).topologies
-    young = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - R_MS + 1))
-    assert not decide(young.record, apart(a, B, C)).topologies
+    for young_ms in (0, R_MS - 1):
+        young = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - young_ms))
+        assert not decide(young.record, apart(a, B, C)).topologies
     old = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - R_MS))
     assert decide(old.record, apart(a, B, C)).topologies
 

@@ -1,5 +1,7 @@
 """Notes: the state of each node of the group, where a user looks for it."""
 
+from immutables import Map
+
 from observer.rules.decide import decide
 from raftnode.record.commands import AddDatabaseNode
 from tests.unit.observer.build import (
@@ -32,14 +34,16 @@ def test_a_promotable_passes_through_its_statuses() -> None:
     dead = topology_after(cluster, facts(*others, silent("D"), now_ms=later))
     assert dead.promotables_status["D"] == "NotResponding"
     assert "D has not been heard" in dead.demotion_reasons["D"]
-    soon = facts(*others, well("D", good_ms=1), now_ms=later + STABLE_MS)
-    assert not decide(cluster.record, soon).topologies, "it will be a Member before anybody reads a note"
+    for good_ms in (0, 1):
+        soon = facts(*others, well("D", good_ms=good_ms), now_ms=later + STABLE_MS)
+        assert not decide(cluster.record, soon).topologies, "it will be a Member before anybody reads a note"
 
 
 def test_notes_are_written_at_most_once_in_the_stabilization_time() -> None:
     cluster = group("A", "B", "C")
     commit(cluster, facts(silent("B"), well("C")))
     back = (well("B", fresh=False), well("C"))
+    assert not decide(cluster.record, facts(*back, now_ms=NOW_MS)).topologies
     assert not decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS - 1)).topologies
     assert decide(cluster.record, facts(*back, now_ms=NOW_MS + STABLE_MS)).topologies
     assert decide(cluster.record, facts(*back, now_ms=NOW_MS - 1)).topologies, "the wall clock went back"
@@ -83,6 +87,23 @@ def test_what_is_written_of_a_lost_node_stands_until_a_new_leader_has_heard_it_o
     topology = topology_after(cluster, facts(well("B", fresh=False), well("C"), now_ms=later))
     assert topology.promotables_status["B"] == "WaitingForResponse"
     assert not cluster.record.observer.lost_since
+
+
+def test_what_else_is_written_of_a_node_does_not_outlast_the_leader_that_knew_it() -> None:
+    cluster = group("A", "B", "C")
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    slow = tuple(well(tag, current={FOLDED: report(sent={}, last_etag=5)}) for tag in "ABC")
+    assert topology_after(cluster, facts(*slow, well("D"))).promotables_status["D"] == "ChangeVectorNotMerged"
+    unheard = well("D", fresh=False, current={}, previous={}, copies={})
+    seen = facts(well("B"), well("C"), unheard, now_ms=NOW_MS + STABLE_MS)
+    assert topology_after(cluster, seen).promotables_status["D"] == "WaitingForResponse"
+
+
+def test_a_reason_that_was_left_behind_goes() -> None:
+    cluster = group(demotion_reasons=Map({"B": "it lagged"}))
+    verdict = commit(cluster, facts(well("B"), well("C")))
+    assert sentences(verdict) == "Member B is online."
+    assert not cluster.database().topology.demotion_reasons
 
 
 def test_a_member_that_stays_though_it_is_lost_is_not_online_before_a_new_leader_has_heard_it() -> None:
