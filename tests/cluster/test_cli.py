@@ -359,7 +359,9 @@ def test_databases_are_listed_and_deleted(shop: Shell) -> None:
     assert refused.returncode == 2
     assert "--yes" in refused.stderr
     shop.json("db", "delete", "Gone", "--yes")
-    assert [d["Name"] for d in shop.json("db", "list")["Databases"]] == ["Shop"]
+    names = [d["Name"] for d in shop.json("db", "list")["Databases"]]
+    assert "Shop" in names
+    assert "Gone" not in names
 
 
 def test_the_observer_is_suspended_and_resumed(shop: Shell) -> None:
