@@ -249,6 +249,20 @@ def test_a_record_survives_the_snapshot() -> None:
     assert read(bytes([byte]) for byte in one_by_one) == cluster.record
 
 
+def test_a_snapshot_has_a_frame_for_the_record_and_one_for_each_database_without_what_follows_from_the_rest() -> None:
+    cluster = Cluster("A")
+    cluster.create("A")
+    cluster.task("t", mentor="A")
+    cluster.do(cluster.claim("A", "t"))
+    record = msgspec.structs.replace(cluster.record, schema_version=1)
+    made = list(frames(record))
+    assert [int.from_bytes(frame[:4], "little") for frame in made] == [len(frame) - 4 for frame in made]
+    head, database = (msgspec.msgpack.decode(frame[4:], strict=False) for frame in made)
+    assert (head["SchemaVersion"], head["Databases"], head["Held"]) == (SCHEMA_VERSION, {}, {})
+    assert (database["Name"], database["TaskIds"]) == ("Northwind", {})
+    assert read(made) == cluster.record
+
+
 def test_an_older_snapshot_without_runs_causes_and_indexes_loads() -> None:
     cluster = Cluster("A", "B")
     cluster.create("A", "B")

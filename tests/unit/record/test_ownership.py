@@ -249,6 +249,8 @@ def test_scores_are_the_golden_vectors() -> None:
     assert score(1, "A", 1) == 11009642858421713094
     assert score(1, "B", 1) == 3695675174070560259
     assert score(2**64 - 1, "ZZZZ", 1) == 15344166244157141490
+    assert score(1, "B", 1) == 3695675174070560259
+    assert score(1, "B", 2) == 12300044957590806646
     assert score(1, "B", 4) == 12300044957590806646
     assert score(1, "A", 0) == 0
     assert task_key("SqlEtl", "Orders", "Warehouse") == 10120943807255939652
