@@ -90,7 +90,7 @@ def _alias(value: ast.expr) -> bool:
     match value:
         case ast.Name():
             return True
-        case ast.Subscript(value=ast.Name(id="Literal")):
+        case ast.Subscript(value=ast.Name(id="Literal")) | ast.Call(func=ast.Name(id="TypeVar")):
             return True
         case ast.BinOp(op=ast.BitOr()):
             return _alias(value.left) and _alias(value.right)

@@ -39,7 +39,7 @@ OPERATORS = {
     "def f():\n    raise a": {"def f():\n    pass"},
     "class A(B, frozen=True, tag='A'):\n    'What.'": {"class A(B, frozen=True, tag='XXA'):\n    'What.'"},
     "@f(1)\nclass A:\n    x: 'int'": set(),
-    "from a import b\nA = B | C\nD = Literal['e', 'f']": set(),
+    "from a import b\nA = B | C\nD = Literal['e', 'f']\nE = TypeVar('E')": set(),
 }
 
 
