@@ -32,6 +32,7 @@ from raftnode.record.model import Record, ResourceFlag
 from tasks.kinds.registry import kinds
 from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import RunSettings
+from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.ports import TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX
 from tasks.runtime.supervisor import Supervisor
@@ -191,19 +192,25 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
 
     def _build_work(self) -> None:
         setup, ports = self._setup, self._ports
-        self.supervisor = Supervisor(
-            setup.own,
+        environment = BodyEnvironment(
+            setup.own.tag,
             replica=self.replica,
-            lease=self.heartbeat,
             databases=self.databases,
             directory=setup.directory,
-            bodies_running=self.watchdog.bodies_running,
+            random=ports.random,
             settings=setup.run,
             http=ports.http,
             checkpoint_ms=setup.checkpoint_ms,
             journal_bytes_max=setup.run_journal_bytes_max,
-            random=ports.random,
             blame=ports.blame,
+        )
+        self.supervisor = Supervisor(
+            setup.own,
+            replica=self.replica,
+            lease=self.heartbeat,
+            environment=environment,
+            bodies_running=self.watchdog.bodies_running,
+            random=ports.random,
         )
         self.health = Health(
             tag=setup.own.tag,

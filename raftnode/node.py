@@ -173,8 +173,7 @@ class Node:
         timer: KillTimer,
         stack: AsyncExitStack,
     ) -> Ports[Transport, Databases]:
-        settings, http = self.settings, self.http
-        cluster, documents = settings.cluster, settings.documents
+        settings, cluster = self.settings, self.settings.cluster
 
         def transport(replica: Replica) -> Transport:
             return Transport(
@@ -190,18 +189,6 @@ class Node:
                 ),
             )
 
-        def databases(record: Callable[[], Record], deleted: Callable[[str], Awaitable[None]]) -> Databases:
-            return Databases(
-                self._data_dir / "databases",
-                tag=self.tag,
-                record=record,
-                http=http,
-                deleted=deleted,
-                batch_documents_max=documents.replication_batch_documents_max,
-                batch_bytes_max=documents.replication_batch_bytes_max,
-                clean_s=documents.tombstone_cleanup_sec,
-            )
-
         blame = blame_in(self._data_dir)
         stack.callback(blame.close)
         return Ports(
@@ -210,12 +197,25 @@ class Node:
             disk=SystemDisk(),
             timer=timer,
             transport=transport,
-            databases=databases,
+            databases=self._databases,
             flags=Memory(settings.node.memory_available_bytes_min).flags,
             failed=self.fail,
             superseded=partial(self._superseded, directory),
-            http=http,
+            http=self.http,
             blame=blame,
+        )
+
+    def _databases(self, record: Callable[[], Record], deleted: Callable[[str], Awaitable[None]]) -> Databases:
+        documents = self.settings.documents
+        return Databases(
+            self._data_dir / "databases",
+            tag=self.tag,
+            record=record,
+            http=self.http,
+            deleted=deleted,
+            batch_documents_max=documents.replication_batch_documents_max,
+            batch_bytes_max=documents.replication_batch_bytes_max,
+            clean_s=documents.tombstone_cleanup_sec,
         )
 
     def _superseded(self, directory: ClaimedDirectory) -> None:

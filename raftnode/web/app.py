@@ -6,7 +6,6 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import web
 
 from config.access import admits
-from raftnode.web import silent_nodes
 from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
 from raftnode.web.routes import (
     bulk,
@@ -23,6 +22,7 @@ from raftnode.web.routes import (
     removed,
     replication,
     runs,
+    silent_nodes,
     snapshots,
     status,
     task_definitions,

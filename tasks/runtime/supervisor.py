@@ -7,29 +7,24 @@ taken in `_turn` alone, which never waits; what waits (proposals, bodies) are ta
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from raftnode.foundation.broadcast import Broadcast
-from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.incarnation import NodeIncarnation
-from raftnode.foundation.ports import Random, SystemRandom
+from raftnode.foundation.ports import Random
 from raftnode.record.commands import Changes
 from raftnode.record.model import Record
 from tasks.runtime import plan as planning
 from tasks.runtime.assignments import Assignments
-from tasks.runtime.blame import NoBlame
 from tasks.runtime.claim_proposals import ClaimProposals, Proposal
 from tasks.runtime.claims import Claims
-from tasks.runtime.context import RunSettings
 from tasks.runtime.decision_log import DecisionLog
 from tasks.runtime.due_tasks import DueTasks
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
-from tasks.runtime.ports import LeasePort, ReplicaPort, TaskDatabasesPort
-from tasks.runtime.run_journal import BYTES_MAX
+from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import OwnRuns
 from tasks.runtime.status import LocalTaskStatus, of_body, of_wanted
 from tasks.runtime.turns import Turns
@@ -55,30 +50,11 @@ class Supervisor:
         *,
         replica: ReplicaPort,
         lease: LeasePort,
-        databases: TaskDatabasesPort,
-        directory: Path,
+        environment: BodyEnvironment,
         bodies_running: Callable[[int], None],
-        settings: RunSettings | None = None,
-        http: HttpClient | None = None,
-        checkpoint_ms: int = 50,
-        journal_bytes_max: int = BYTES_MAX,
-        random: Random | None = None,
-        blame: NoBlame | None = None,
+        random: Random,
     ) -> None:
-        random = random or SystemRandom()
-        self._own, self._replica, self._lease = own, replica, lease
-        self._environment = BodyEnvironment(
-            own.tag,
-            replica=replica,
-            databases=databases,
-            directory=directory,
-            random=random,
-            settings=settings,
-            http=http,
-            checkpoint_ms=checkpoint_ms,
-            journal_bytes_max=journal_bytes_max,
-            blame=blame,
-        )
+        self._own, self._replica, self._lease, self._environment = own, replica, lease, environment
         self._decisions = DecisionLog()
         self._proposals = ClaimProposals(replica.propose, random)
         self._claims = Claims(
@@ -93,7 +69,7 @@ class Supervisor:
         self._runs = OwnRuns(
             replica=replica,
             lease=lease,
-            environment=self._environment,
+            environment=environment,
             spawn=self._spawn,
             decisions=self._decisions,
             bodies_running=bodies_running,

@@ -29,7 +29,7 @@ from raftnode.consensus.engine.storage import Storage
 from raftnode.consensus.model import Change, ConsensusFailed, JournalFailed, Peer, RaftStatus, Role
 from raftnode.consensus.storage.hard_state import VOTE
 from raftnode.consensus.storage.segment import Entry
-from raftnode.consensus.storage.snapshot import SNAPSHOT
+from raftnode.consensus.storage.snapshot import SNAPSHOT, SnapshotDescription
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,10 @@ class Engine:
         adopt = self._adopt_members
         self._resync = Resync(parts, self._applier, environment.machine, environment.events, empty_state, adopt)
         self._receiver = Receiver(parts, self._admission, self._resync, adopt)
+        self._begin(description)
+
+    def _begin(self, description: SnapshotDescription | None) -> None:
+        """Takes up what was on the disk."""
         if description is not None:
             self._core.rewind(description.index, self._log.getRaftCommitIndex())
         self._applier.applied_term = self._journal.term_at(self._core.applied_index) or 0

@@ -13,11 +13,11 @@ from raftnode.foundation import addresses
 from raftnode.record.commands import AddNode, RemoveNode, SetDraining, SetNodeKind
 from raftnode.record.model import ClusterNode, CommandResult, NodeKind, Record
 from raftnode.record.ownership import PlacementGroup, task_of
+from raftnode.web.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_another
 from raftnode.web.request_bodies import whole
 from raftnode.web.requests import Input, Query, answer, body
-from raftnode.web.routes.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
 from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES

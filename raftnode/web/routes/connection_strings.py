@@ -8,9 +8,9 @@ from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteConnectionString, PutConnectionString
 from raftnode.record.model import Database
+from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
-from raftnode.web.routes.commit import commit
 from raftnode.web.routes.tasks import checked_by_kind
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import Committed, Json

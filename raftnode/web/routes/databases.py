@@ -17,11 +17,11 @@ from raftnode.record.commands import (
     SetLockMode,
 )
 from raftnode.record.model import LockMode, Record
+from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.request_bodies import whole
 from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, fitting, not_supported, timespan_s
 from raftnode.web.routes.cluster import the_node
-from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.routes.groups import group_answer, the_database
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject

@@ -7,8 +7,8 @@ from aiohttp import web
 from raftnode.record.commands import Command, RetryFailed
 from raftnode.record.model import FailedDocument
 from raftnode.record.ownership import PlacementGroup
+from raftnode.web.commit import commit
 from raftnode.web.requests import Query, answer
-from raftnode.web.routes.commit import commit
 from raftnode.web.routes.runs import gather_run
 from raftnode.web.routes.tasks import modified, named_task, the_task
 from raftnode.web.services import SERVICES

@@ -11,10 +11,10 @@ from raftnode.record.commands import (
 )
 from raftnode.record.fitness import fittest_first
 from raftnode.record.model import CommandResult, Database, Record
+from raftnode.web.commit import commit, wait_on_nodes
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
 from raftnode.web.routes.cluster import the_node
-from raftnode.web.routes.commit import commit, wait_on_nodes
 from raftnode.web.services import SERVICES
 from raftnode.web.views.base import Committed
 from raftnode.web.views.databases import DistributionSet, GroupChanged

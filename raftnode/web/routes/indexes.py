@@ -6,9 +6,9 @@ from aiohttp import web
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteIndex, PutIndex
+from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body
-from raftnode.web.routes.commit import commit, commit_each
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import Json

@@ -7,9 +7,9 @@ from raftnode.foundation.names import fold
 from raftnode.liveness.report import ReceivedReport
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import DECISIONS_MAX
+from raftnode.web.commit import commit
 from raftnode.web.forwarding import by_leader
 from raftnode.web.requests import Query, answer
-from raftnode.web.routes.commit import commit
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonObject
 from raftnode.web.views.base import view

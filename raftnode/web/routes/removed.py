@@ -11,9 +11,9 @@ from raftnode.documents.store.folders import file
 from raftnode.foundation import timestamps
 from raftnode.record.commands import CreateDatabase
 from raftnode.record.model import CommandResult
+from raftnode.web.commit import commit, unless_repeated
 from raftnode.web.errors import ApiError
 from raftnode.web.requests import Query, answer
-from raftnode.web.routes.commit import commit, unless_repeated
 from raftnode.web.routes.groups import group_answer
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.views.databases import RemovedCopies

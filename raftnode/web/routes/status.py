@@ -13,9 +13,9 @@ from raftnode.record.ownership import PlacementGroup, mentor_of, tasks_of
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.runs import ClusterRuns, gather_runs, run_here
+from raftnode.web.routes.silent_nodes import silence
 from raftnode.web.routes.topology import RAFTNODE_VERSION, SERVER_VERSION
 from raftnode.web.services import SERVICES, Services
-from raftnode.web.silent_nodes import silence
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.views.base import members, view
 from raftnode.web.views.cluster import Quorum, SilentNodes

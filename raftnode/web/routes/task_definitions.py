@@ -10,10 +10,10 @@ from raftnode.foundation.names import fold
 from raftnode.record.commands import PutTask
 from raftnode.record.definition import TaskDefinition
 from raftnode.record.model import CommandResult, Database, Task
+from raftnode.web.commit import commit, unless_repeated
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_one_that_knows
 from raftnode.web.requests import Query, answer, body, etag_of
-from raftnode.web.routes.commit import commit, unless_repeated
 from raftnode.web.routes.connection_strings import with_secrets
 from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified, the_task
 from raftnode.web.stores import existing_database, store_to_read

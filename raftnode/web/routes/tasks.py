@@ -10,10 +10,10 @@ from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import CommandResult, Database, Record, Task
 from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, responsible_node, task_named
+from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
-from raftnode.web.routes.commit import commit
 from raftnode.web.routes.runs import ClusterRuns, gather_run, gather_runs
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject

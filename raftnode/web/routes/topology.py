@@ -9,8 +9,8 @@ from raftnode.record.commands import Changes
 from raftnode.record.model import NAME_LENGTH_MAX, Database, Record
 from raftnode.web.errors import ApiError, Handler
 from raftnode.web.requests import Query, answer, etag_of
+from raftnode.web.routes.silent_nodes import silence
 from raftnode.web.services import SERVICES, Services
-from raftnode.web.silent_nodes import silence
 from raftnode.web.views import cluster as views
 from raftnode.web.views.cluster import ClusterView, PeerConnection
 from raftnode.web.views.databases import ClientConfiguration, DatabaseTopology, MemberAddress

@@ -8,10 +8,10 @@ from aiohttp import web
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits
 from raftnode.record.model import NAME_LENGTH_MAX, WEIGHT_MAX, ResourceFlag
 from raftnode.record.whatif import Forecast, Scenario
+from raftnode.web.commit import commit
 from raftnode.web.errors import bad_request
 from raftnode.web.requests import Query, answer
 from raftnode.web.routes.cluster import the_node
-from raftnode.web.routes.commit import commit
 from raftnode.web.routes.whatif import forecast
 from raftnode.web.services import SERVICES
 from raftnode.web.views.base import view

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.incarnation import NodeIncarnation
+from raftnode.foundation.ports import SystemRandom
 from raftnode.record.commands import (
     Changes,
     Command,
@@ -37,6 +38,7 @@ from tasks.kinds.registry import RunSuperseded, TaskFailed
 from tasks.runtime import plan
 from tasks.runtime.claim_proposals import AT_ONCE_MAX
 from tasks.runtime.context import NotOwned, RunSettings, TaskContext
+from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
 from tests.unit.record.build import NONCE, Cluster
@@ -124,15 +126,22 @@ class Node:
         self.lease = Lease()
         self.counts: list[int] = []
         self.directory = directory
+        environment = BodyEnvironment(
+            "A",
+            replica=self.log,
+            databases=Databases(store),
+            directory=directory,
+            random=SystemRandom(),
+            settings=FAST,
+            checkpoint_ms=1,
+        )
         self.supervisor = Supervisor(
             NodeIncarnation("A", "id-A", 1, NONCE),
             replica=self.log,
             lease=self.lease,
-            databases=Databases(store),
-            directory=directory,
+            environment=environment,
             bodies_running=self.counts.append,
-            settings=FAST,
-            checkpoint_ms=1,
+            random=SystemRandom(),
         )
         self.log.listeners.append(self.supervisor.on_tick)
         self.lease.on_change = self.supervisor.on_lease
