@@ -35,7 +35,7 @@ def test_a_cluster_is_formed_once() -> None:
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        ((), "at least one voter"),
+        ((), "A cluster needs at least one voter among its first nodes."),
         ((node("A", kind="Watcher"),), "at least one voter"),
         ((node("A"), node("A", url="http://other", cluster_address="other")), "is taken"),
         ((node("a"),), "one to four capital letters"),
@@ -46,7 +46,9 @@ def test_a_cluster_is_formed_once() -> None:
 )
 def test_a_cluster_that_no_placement_could_use_is_refused(nodes: tuple[object, ...], reason: str) -> None:
     cluster = Cluster()
-    assert reason in cluster.refused(FormCluster(cluster_id="c", nodes=nodes, timings=TIMINGS))  # type: ignore[arg-type]
+    refused = cluster.refused(FormCluster(cluster_id="c", nodes=nodes, timings=TIMINGS))  # type: ignore[arg-type]
+    assert refused.startswith("BadRequestException: ")
+    assert reason in refused
     assert cluster.record.cluster_id == ""
 
 

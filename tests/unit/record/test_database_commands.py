@@ -76,6 +76,8 @@ def test_a_database_lands_on_the_nodes_that_hold_the_fewest_and_do_not_drain() -
     assert cluster.do(CreateDatabase(name="Two", replication_factor=2)) == ["C", "A"]
     assert "must be 1 to 3" in cluster.refused(CreateDatabase(name="Three", replication_factor=4))
     assert "must be 1 to 3" in cluster.refused(CreateDatabase(name="Three", replication_factor=0))
+    assert cluster.do(CreateDatabase(name="Three", replication_factor=3)) == ["C", "A", "B"]
+    assert cluster.do(CreateDatabase(name="Four")) == ["C"]
 
 
 def test_a_database_begins_with_what_its_creation_names() -> None:
@@ -289,6 +291,16 @@ def test_a_node_joins_the_group_as_a_promotable() -> None:
     assert topology.predefined_mentors["D"] == "B"
     assert topology.promotables_status["D"] == "WaitingForFirstPromotion"
     assert topology.stamp.index == cluster.record.index
+
+
+def test_a_group_without_a_member_says_so() -> None:
+    cluster = abc()
+    group = replace(cluster.database(), topology=Topology(rehabs=("A",)))
+    cluster.record = replace(cluster.record, databases=Map({"northwind": group}))
+    none = "BadRequestException: Mentor 'A' is not a Member of 'Northwind'. Members: none."
+    assert cluster.refused(AddDatabaseNode(name="Northwind", tag="B", mentor="A")) == none
+    none = "BadRequestException: MembersOrder must name each Member once: none."
+    assert cluster.refused(ReorderMembers(name="Northwind", members=("A",))) == none
 
 
 def test_a_user_promotes_a_node_at_once() -> None:
