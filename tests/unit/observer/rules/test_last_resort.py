@@ -3,6 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from immutables import Map
+from msgspec.structs import replace
 
 from observer.rules.facts import DatabaseReport, NodeFacts
 from observer.rules.last_resort import most_up_to_date
@@ -43,6 +45,26 @@ def test_a_dead_or_faulted_rehab_cannot_take_over() -> None:
     assert {sentence.key for sentence in verdict.sentences} == {"unreachable A", None}
 
 
+@pytest.mark.parametrize(
+    "b",
+    [well("B", silent=True), well("B", current={})],
+    ids=["is heard and has no lease", "has not said how its copy is"],
+)
+def test_a_rehab_that_is_not_known_to_serve_cannot_take_over(b: NodeFacts) -> None:
+    cluster = group(members=("A",), rehabs=("B",))
+    assert topology_after(cluster, facts(silent("A"), b, leader="E")).members == ("A",)
+
+
+def test_of_all_that_can_take_over_one_does_and_no_copy_that_goes() -> None:
+    cluster = group(members=(), rehabs=("E", "D", "C", "B"))
+    database = replace(cluster.database(), deletion_in_progress=Map({"E": "HardDelete"}))
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set(FOLDED, database))
+    assert sentences(commit(cluster, facts(*(holding(tag, {"x": 5}) for tag in "BCDE")))) == (
+        "B was promoted to Member as a last resort: no Member is alive (none), and of B, C, D it is the most "
+        "up-to-date."
+    )
+
+
 def test_a_promotable_takes_over_only_if_there_are_no_members_at_all() -> None:
     lost = facts(silent("A"), well("B"), leader="B")
     assert topology_after(group(members=("A",), promotables=("B",)), lost).members == ("A",)
@@ -61,6 +83,7 @@ def test_nothing_is_said_while_a_member_is_alive() -> None:
         ({"B": ({"x": 5}, 9), "C": ({"x": 6}, 1), "D": ({"x": 7}, 0)}, "D"),
         ({"B": ({"x": 7}, 0), "C": ({"x": 6}, 1), "D": ({"x": 5}, 9)}, "B"),
         ({"B": ({"x": 5, "y": 1}, 1), "C": ({"x": 6}, 2)}, "C"),
+        ({"B": ({"x": 5, "y": 1}, 2), "C": ({"x": 6}, 1)}, "B"),
         ({"B": ({"x": 5}, 1), "C": ({"x": 5}, 1)}, "B"),
         ({"B": ({}, 5), "C": ({"x": 1}, 1)}, "C"),
     ],
