@@ -65,16 +65,14 @@ class NodeSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str,
         _text(
             "Address at which other nodes and clients reach this node's HTTP server. Empty: the one in"
-            " cluster.initial_nodes, else made from http.host and http.port",
+            " cluster.initial_nodes, otherwise derived from http.host and http.port",
             URL_PATTERN,
             "http://host:port or https://host:port",
         ),
     ] = ""
     memory_available_bytes_min: Annotated[
         int,
-        _bytes(
-            0, 1024 * GIB, "With less memory left to the machine or container the node says EarlyOutOfMemory. 0: never"
-        ),
+        _bytes(0, 1024 * GIB, "With less available memory than this, the node reports EarlyOutOfMemory. 0: never"),
     ] = 32 * MIB
 
 
@@ -83,9 +81,11 @@ class HttpSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     host: Annotated[str, _text("Address to listen on"), Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, _number(1, 65535, "", "Port to listen on")] = 8080
-    body_bytes_max: Annotated[int, _bytes(MIB, GIB, "Largest request body; a larger one is answered 413")] = 128 * MIB
+    body_bytes_max: Annotated[int, _bytes(MIB, GIB, "Largest request body; a larger one is answered with 413")] = (
+        128 * MIB
+    )
     request_timeout_ms: Annotated[
-        int, _ms(100, DAY_MS, "Longest time a request may take before it is answered 503")
+        int, _ms(100, DAY_MS, "Longest time a request may take before it is answered with 503")
     ] = 60_000
 
 
@@ -98,7 +98,7 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         _text(
             "Address at which the other nodes reach this one. Empty: the one in cluster.initial_nodes,"
-            " else made from cluster.host and cluster.port",
+            " otherwise derived from cluster.host and cluster.port",
             ADDRESS_PATTERN,
             "host:port",
         ),
@@ -115,11 +115,11 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
     profile: Annotated[
         Literal["default", "fast", "wan"],
         Meta(
-            description="A set of timings that fit each other; timings given one by one override it",
+            description="A set of matching timings; timings that are set individually override it",
             extra={"alias": "--profile"},
         ),
     ] = "default"
-    heartbeat_ms: Annotated[int, _ms(5, 60_000, "How often the leader sends to each node")] = 200
+    heartbeat_ms: Annotated[int, _ms(5, 60_000, "How often the leader sends a heartbeat to each node")] = 200
     election_min_ms: Annotated[
         int, _ms(20, 300_000, "Shortest silence of the leader after which a node stands for election")
     ] = 500
@@ -142,7 +142,7 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
         int, _sec(1, 86400, "How long the preferred node may be slow before it goes to the end of the list")
     ] = 5
     stabilization_time_sec: Annotated[
-        int, _sec(0, 600, "How long a node must be good before it is promoted; it never delays a demotion")
+        int, _sec(0, 600, "How long a node must be healthy before it is promoted; it never delays a demotion")
     ] = 5
     max_change_vector_distance: Annotated[
         int, _number(1, 2**40, "changes", "How far a member may lag behind before it is moved to Rehab")
@@ -181,7 +181,7 @@ class TasksSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     script_memory_bytes_max: Annotated[int, _bytes(8 * MIB, 4 * GIB, "Most memory of a script")] = 128 * MIB
     script_processes_max: Annotated[
         int,
-        _number(0, 1000, "processes", "Most processes of this node for scripts; its tasks take turns. 0: one a core"),
+        _number(0, 1000, "processes", "Most processes of this node for scripts; its tasks take turns. 0: one per core"),
     ] = 0
     sql_connections_max: Annotated[
         int,
@@ -192,12 +192,12 @@ class TasksSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _ms(
             100,
             DAY_MS,
-            "Longest run of one statement in a PostgreSQL target. The longest, too, that a node which has died or is"
-            " cut off can keep a task's next run waiting there",
+            "Longest run of one statement in a PostgreSQL target. Also the longest time that a dead or isolated node"
+            " can keep a task's next run waiting there",
         ),
     ] = 30_000
     run_journal_bytes_max: Annotated[
-        int, _bytes(64 * 1024, GIB, "Size at which the journal of task runs begins a new file; one old file is kept")
+        int, _bytes(64 * 1024, GIB, "Size at which the journal of task runs starts a new file; one old file is kept")
     ] = 16 * MIB
 
 
@@ -208,12 +208,12 @@ class DocumentsSettings(Section, frozen=True, kw_only=True, forbid_unknown_field
     batch_operations_max: Annotated[int, _number(1, 1_000_000, "operations", "Most operations in one bulk request")] = (
         10_000
     )
-    page_documents_max: Annotated[int, _number(1, 1_000_000, "documents", "Most documents in one answer")] = 10_000
+    page_documents_max: Annotated[int, _number(1, 1_000_000, "documents", "Most documents in one response")] = 10_000
     replication_batch_documents_max: Annotated[
         int, _number(1, 100_000, "documents", "Most documents in one batch of replication")
     ] = 1024
     tombstone_cleanup_sec: Annotated[
-        int, _sec(1, 86400, "How often tombstones that every node and task has passed are forgotten")
+        int, _sec(1, 86400, "How often tombstones that every node and task has processed are purged")
     ] = 60
     replication_batch_bytes_max: Annotated[int, _bytes(1024, GIB, "Most bytes in one batch of replication")] = 8 * MIB
 
@@ -233,7 +233,7 @@ class SecuritySettings(Section, frozen=True, kw_only=True, forbid_unknown_fields
 class LogSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the node says."""
 
-    format: Annotated[Literal["console", "json"], Meta(description="For people or for machines")] = "console"
+    format: Annotated[Literal["console", "json"], Meta(description="Log output for people or for machines")] = "console"
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least important messages that are shown")
     ] = "info"
