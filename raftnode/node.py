@@ -255,7 +255,7 @@ class Node:
         await asyncio.to_thread(record_took_part, self._data_dir, directory)
         for name, loop in self.assembly.loops():
             self._run(stack, name, loop)
-        # Not before the record has been read and the loops run: whoever is answered is answered by a node that works.
+        # HTTP starts only once the record has been read and the loops run: what answers is a node that can serve.
         await self.server.start(parts)
         stack.push_async_callback(self.server.stop)
         stack.push_async_callback(self.assembly.supervisor.stop, STOP_TASKS_S)

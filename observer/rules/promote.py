@@ -50,7 +50,9 @@ def readiness_of(view: DatabaseView, tag: str) -> Readiness:
     if missing is not None:
         return missing
     if since_ns is None:
-        return Readiness(False, "WaitingForResponse", f"{tag} has not reported on it since it is in the group")
+        return Readiness(
+            False, "WaitingForResponse", f"{tag} has not reported on the database since it joined the group"
+        )
     return _wanted(view, tag) or _caught_up(view, tag, since_ns) or _held_down(view, tag, since_ns)
 
 

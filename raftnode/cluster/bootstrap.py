@@ -1,4 +1,4 @@
-"""With whom a node starts: kept from its first start on, as a later start must never form another cluster.
+"""The peers a node starts with, stored at its first start: a later start must never form another cluster.
 
 The name of the cluster on the wire comes from `cluster.initial_nodes`, so that nodes with different lists refuse each
 other from the first word. The cluster's id begins with it and is random for the rest: clusters formed of the same list

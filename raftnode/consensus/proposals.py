@@ -139,7 +139,7 @@ class ProposalTracker:
             raise NotCommitted(f"The leader refused: {refused}.") from None
 
     def _place(self, request: AnyRequest) -> Position:
-        """Does what this node is asked for as leader, be it by itself or by another node. Raises Refused."""
+        """Does what this node is asked for as leader, be it by itself or by another node. Raises RequestRefused."""
         engine = self._engine()
         change: Change
         match request:

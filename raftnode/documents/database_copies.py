@@ -37,7 +37,7 @@ class DatabaseCopies:
         self._moved: set[str] = set()
 
     def moved(self, *folded: str) -> None:
-        """What is said of these databases may be another."""
+        """Marks what is said of these databases as stale."""
         self._moved.update(folded)
 
     def told(self, databases: Mapping[str, Database]) -> Mapping[str, DatabaseCopy]:

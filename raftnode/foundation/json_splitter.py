@@ -43,7 +43,7 @@ class JsonSplitter:
         self._blank = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The objects that this chunk completes. Raises NotItems, ItemTooLarge."""
+        """The objects that this chunk completes. Raises NoListOfObjects, ItemTooLarge."""
         self._buffer += chunk
         done = 0
         while (mark := self._next_mark()) is not None:
@@ -93,7 +93,7 @@ class JsonSplitter:
             self._in_string = True
 
     def end(self) -> None:
-        """Checks that nothing is left over. Raises NotItems."""
+        """Checks that nothing is left over. Raises NoListOfObjects."""
         if self._depth:
             raise NoListOfObjects(
                 f"The import ends within item {self.items} (line {self.line}). Send it again from there."

@@ -46,7 +46,7 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def unmasked(given: Any, stored: Any, name: str = "") -> Any:
-    """What is given, with each mask replaced by the secret at its place in what is stored. Raises NothingStored."""
+    """What is given, with each mask replaced by the secret at its place in what is stored. Raises NoStoredSecret."""
     if isinstance(given, dict):
         fields = stored if isinstance(stored, dict) else {}
         return {key: unmasked(item, fields.get(key), key) for key, item in given.items()}

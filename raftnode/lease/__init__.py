@@ -5,7 +5,8 @@ A node's state is a `LeaseState`. Whatever wakes the node first calls `checked`;
 report through `on_report`, and `beats` says what a leader sends. Whoever only looks takes `as_of`. Nothing here reads a
 clock or sends anything.
 
-Two promises rest on these functions, as long as clocks are at most one per cent wrong. A lease granted by
+Two promises rest on these functions, as long as the rates of any two clocks differ by no more than
+`raftnode.foundation.clock_margins` allows. A lease granted by
 this leader ends at most L after a stamp that it heard, so R of silence outlasts it. A lease granted by an
 earlier leader ends at most 2 L after the election that deposed it: some voter of the new majority echoed
 nothing later than its vote, so the old authority was at most L old, and a beat within it added at most L.

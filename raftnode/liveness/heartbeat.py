@@ -45,8 +45,8 @@ class Heartbeat:
     `timings` gives the record's, None before the cluster is formed; until then beats go out every `heartbeat_ms` and
     grant nothing. `nodes` gives the record's, the same object as long as nothing has changed in it: of each node the
     leader hears the process that has announced itself. `own_report` is asked for what the observer is to know of this
-    node, and gives the same object as long as that is the same. `on_lease` is told of each other end of the lease, a
-    upper-bound reading, before the subscribers hear of anything.
+    node, and gives the same object as long as that is the same. `on_lease` is called with the new end of the lease, an
+    upper-bound reading, whenever that changes, and before any subscriber.
     """
 
     def __init__(
@@ -142,8 +142,8 @@ class Heartbeat:
         return rules.silent_tags(*self._as_of_now())
 
     def judgement(self) -> LivenessJudgement:
-        """The same for one node after the other, and for each of its processes: the clocks and Raft are looked at once
-        for all of them."""
+        """One consistent view for questions about many nodes and their processes: the clocks and Raft are read
+        once."""
         lease, _, now = self._as_of_now()
         return _Judgement(lease, now)
 

@@ -77,8 +77,8 @@ above the record."""
 def what_if(
     record: Record, scenario: Scenario, databases: Collection[str] | None = None, *, after_loss: AfterLoss
 ) -> Forecast:
-    """What would become of the tasks of these databases, of all if None. Raises Refused, naming the field, for what
-    cannot be supposed: an unknown node or database, a tag, weight or label that is none."""
+    """What would become of the tasks of these databases, of all if None. Raises CommandRefused, naming the field, for
+    what is unknown or invalid: a node, a database, a tag, a weight or a label."""
     names = record.databases if databases is None else [fold(the_database(record, name).name) for name in databases]
     chosen = sorted(set(names))
     lost, drained = frozenset(scenario.lost), frozenset(scenario.drained)

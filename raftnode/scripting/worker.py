@@ -113,7 +113,7 @@ class OwnerEngines:
             found[0].close()
 
     def full(self, owner: int) -> bool:
-        """Whether what the owner's scripts have left is more than the heaps of all may keep; then it has gone."""
+        """Drops the owner's engine if its heap exceeds its share of the memory. Returns whether it did."""
         found = self._engines.get(owner)
         if found is None or found[0].heap_stats()["used_heap_size"] * ENGINES_MAX <= 2 * self._heap_bytes_max:
             return False

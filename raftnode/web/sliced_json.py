@@ -65,7 +65,7 @@ SLICES = web.AppKey("slices", LoopSlices)
 
 
 def _slice(left: Iterator[Item], made: list[Item]) -> bool:
-    """Makes items for as long as a slice lasts; whether none is left."""
+    """Produces items until the time slice ends. True if none is left."""
     until_s = time.perf_counter() + SLICE_S
     for item in left:
         made.append(item)

@@ -18,8 +18,8 @@ KNOWN_MAX = 5_000
 
 class FailedDocumentList(msgspec.Struct, frozen=True):
     """`listed` are the newest LISTED_MAX, oldest first; of the KNOWN_MAX before them `known` has the folded ids, oldest
-    first; `counted` is the number of those for which there was no place there either, and which one that fails again
-    raises again."""
+    first; `counted` is the number of the older ones, of which only the number is kept: one that fails again is counted
+    again."""
 
     listed: tuple[FailedDocument, ...] = ()
     known: tuple[str, ...] = ()

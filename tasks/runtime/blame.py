@@ -48,7 +48,7 @@ class BlamedRun(msgspec.Struct, frozen=True):
 
 
 class NoBlame:
-    """Finds nobody out: for processes that nothing ends, and for simulated ones."""
+    """Blames nobody: for processes without a kill timer, and for simulated ones."""
 
     def steps(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
         """The body of a run, with its name written down while it is on the loop."""

@@ -40,7 +40,7 @@ class Checkpoints:
         return future
 
     async def run(self) -> None:
-        """Until cancelled; then whoever waits is told no."""
+        """Runs until cancelled; then every pending save ends with False."""
         batch: dict[str, tuple[ProgressMade, list[asyncio.Future[bool]]]] = {}
         try:
             while True:

@@ -29,7 +29,7 @@ class DueTasks:
         self._due = dict.fromkeys(keys) | self._due
 
     def compare(self, assigned: Mapping[str, Assignment]) -> list[str]:
-        """Calls the tasks that are wanted otherwise than the last time; those that are wanted no more."""
+        """Marks the tasks whose assignment has changed as due. Returns those that are no longer assigned."""
         before, self.assigned = self.assigned, assigned
         if assigned is before:
             return []

@@ -11,7 +11,7 @@ CAUGHT_UP_ENTRIES = 1_000
 
 
 class Admission:
-    """The checks before an append. Every method raises Refused."""
+    """The checks before an append. Every method raises RequestRefused."""
 
     def __init__(self, tag: str, core: Core, journal: Journal, replication: Replication, config: RaftConfig) -> None:
         self.handing_over = False

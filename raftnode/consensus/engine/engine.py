@@ -126,7 +126,7 @@ class Engine:
 
     def propose(self, command: bytes) -> tuple[int, int]:
         """Takes an application's command into the leader's log, and gives its index and term. The next tick syncs and
-        sends it. Raises Refused."""
+        sends it. Raises RequestRefused."""
         self._check_alive()
         self._admission.check(len(command))
         return self._take(REGULAR + command)
@@ -167,7 +167,7 @@ class Engine:
         self._admission.handing_over = value
 
     def check_transfer_target(self, tag: str | None) -> None:
-        """Raises Refused when no hand-over to that voter, or to any, can come to anything now."""
+        """Raises RequestRefused when no hand-over to that voter, or to any, can come to anything now."""
         self._admission.check_transfer_target(tag, self._members.voters, self._now_s())
 
     def step_down(self, term: int | None) -> None:

@@ -44,13 +44,14 @@ def application_part(command: bytes) -> bytes | None:
 
 
 def after(peers: tuple[Peer, ...], change: Change) -> tuple[Peer, ...]:
-    """The peers once the change is made, by tag. Raises Refused when it would change nothing or leave no voter."""
+    """The peers once the change is made, by tag. Raises RequestRefused when it would change nothing or leave no
+    voter."""
     by_tag = {peer.tag: peer for peer in peers}
     if isinstance(change, Remove):
         if by_tag.pop(change.tag, None) is None:
             raise RequestRefused(f"{change.tag} is not in the cluster")
     elif by_tag.get(change.peer.tag) == change.peer:
-        raise RequestRefused(f"{change.peer.tag} is in the cluster just so")
+        raise RequestRefused(f"{change.peer.tag} is in the cluster already, with these settings")
     else:
         by_tag[change.peer.tag] = change.peer
     if not any(peer.voter for peer in by_tag.values()):

@@ -50,7 +50,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def decode(data: bytes) -> Handshake | HandshakeRefusal:
-    """The first frame of a connection. Raises one of `UNREADABLE`."""
+    """The first frame of a connection. Raises one of `DECODE_ERRORS`."""
     return _decoder.decode(data)
 
 

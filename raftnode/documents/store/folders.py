@@ -43,7 +43,7 @@ def remove(directory: Path) -> None:
 
 
 def move(directory: Path, place: Path) -> None:
-    """Moves the folder there; none is no error."""
+    """Moves the folder there, if there is one."""
     if directory.exists():
         place.parent.mkdir(exist_ok=True)
         directory.rename(place)

@@ -209,8 +209,8 @@ class Writer:
         if cv.dominates(held, item.change_vector):
             return
         row = rows.find(self._connection, fold(item.id))
-        # The row may count writes that the store as a whole does not know yet: those of this document are here all the
-        # same. Of both together, as the vector of a resolved conflict counts writes of either kind.
+        # The row may count writes that the store as a whole does not know yet: those of this document are
+        # here. The merge of both vectors decides, as the vector of a resolved conflict counts writes of either kind.
         if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
             return
         # A place in this store's order, as for a write of its own: others read it here, too (rule 1).

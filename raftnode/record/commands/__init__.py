@@ -76,7 +76,7 @@ def encode(command: Any, request_id: str = "", asked: str = "") -> bytes:
 
 
 def decode(data: bytes) -> Envelope:
-    """The envelope back from `encode`. Raises one of `UNREADABLE` for anything else."""
+    """The envelope back from `encode`. Raises one of `DECODE_ERRORS` for anything else."""
     return _decoder.decode(data)
 
 

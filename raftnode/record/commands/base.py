@@ -47,7 +47,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
     """Base of all commands; the tag is the class name and part of the journal's format."""
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """The record with this command applied. Pure. Raises Refused when it does not hold."""
+        """The record with this command applied. Pure. Raises CommandRefused when it does not hold."""
         raise NotImplementedError
 
 

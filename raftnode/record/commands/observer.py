@@ -12,7 +12,7 @@ from raftnode.record.model import DECISIONS_MAX, Decision, ObserverMemory, Recor
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
 REMOVAL = "HardDelete"
-"""What a copy that is removed had has reached the Members, so that nothing of it needs to be kept."""
+"""Everything in a removed copy has already been replicated to the Members, so nothing of it is kept."""
 STALE = "The topology was not changed, reason ConcurrencyException: the record was edited meanwhile; decided again."
 
 

@@ -205,7 +205,7 @@ async def _includes(store: DocumentStore, query: Query, found: Iterable[Document
 
 
 def _included(bodies: Iterable[bytes], paths: Sequence[str]) -> dict[str, str]:
-    """The ids that stand at these paths, by what they are found under. Only what leads there is read."""
+    """The ids found at these paths, by their folded form. Only what leads to them is parsed."""
     ids: dict[str, str] = {}
     for text in bodies:
         for path in paths:

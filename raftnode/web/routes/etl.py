@@ -10,7 +10,7 @@ from raftnode.web.views.base import Json
 
 
 def routes() -> list[web.RouteDef]:
-    """This module's routes. `app.listen` hands RESET requests on as POST."""
+    """This module's routes. `server.ResetAsPost` hands RESET requests on as POST."""
     path = "/databases/{database}/admin/etl"
     return [web.put(path, put), web.post(path, reset)]
 

@@ -56,7 +56,7 @@ class Size(View, frozen=True, kw_only=True):
 
 
 class DatabaseStatistics(View, frozen=True, kw_only=True):
-    """RavenDB's statistics of a copy; zeros for what there is none of here."""
+    """RavenDB's statistics of a copy. Counters of features that this database lacks are zero."""
 
     last_doc_etag: int
     last_database_etag: int

@@ -200,7 +200,7 @@ OF_NODE: list[tuple[NodeFacts, str, str]] = [
     (well("B", fresh=False), "WaitingForResponse", "B has not reported on the database"),
     (well("B", current={}), "WaitingForResponse", "B has not reported on the database"),
     (unwell("B", for_ms=10), "WaitingForResponse", "the database is Faulted on B"),
-    (well("B", copies={}), "WaitingForResponse", "B has not reported on it since it is in the group"),
+    (well("B", copies={}), "WaitingForResponse", "B has not reported on the database since it joined the group"),
     (
         well("B", flags=("HighDirtyMemory", "EarlyOutOfMemory")),
         "EarlyOutOfMemory",
