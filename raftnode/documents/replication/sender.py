@@ -147,8 +147,8 @@ class DocumentSender:
                 # Asked for its change vector alone. Its accepted etag is `told`, as only this sender moves it.
                 await self._handshake()
                 new = self._new(batch)
-            # With nothing new the position is still reported, late and rarely. The other side's change vector grows only
-            # by that: the observer judges the copy by it, and the next session need not read everything again.
+            # With nothing new the position is still reported, late and rarely. The other side's change vector grows
+            # only by that: the observer judges the copy by it, and the next session need not read everything again.
             due = untold_since is not None and clock() >= untold_since + TELL_DELAY_S
             if new or due or batch.last_etag - told >= QUIET_ETAGS_MAX:
                 # From `told` on and not from `etag`: the other side refuses a stretch that leaves a gap. What lies

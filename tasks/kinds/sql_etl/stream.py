@@ -37,10 +37,10 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     """How far one transform has come; see `record.model.Progress`.
 
     `ahead` counts all that it has had, where that is more than `change_vector` counts (else empty): it met a version
-    before the place of a write that the version builds on. `early` has the versions themselves, see `early_versions`, of a
-    transform that writes a table which is only inserted into. `failed` counts the documents that are passed over,
-    `failures` lists the newest, `unlisted` has the folded ids of those before, see `failed_documents.FailedDocumentList`; `versions` has the
-    change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that was seen to.
+    before the place of a write that the version builds on. `early` has the versions themselves, of a transform that
+    writes a table which is only inserted into, see `early_versions`. `failed` counts the documents that are passed
+    over, `failures` lists the newest, `unlisted` has the folded ids of those before, see `failed_documents`; `versions`
+    has the change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that it obeyed.
     """
 
     change_vector: str = ""
