@@ -41,3 +41,8 @@ def test_two_workers_never_choose_one_port(monkeypatch: pytest.MonkeyPatch) -> N
         found.append(set(local_cluster.free_ports(500)))
     assert [len(ports) for ports in found] == [500, 500]
     assert not found[0] & found[1]
+
+
+def test_nodes_with_the_shortest_leases_come_before_all_others_and_simulated_worlds_last() -> None:
+    nice = [workers.niceness(f"tests/{name}/test_a.py::t") for name in ("partition", "cluster", "unit", "simulation")]
+    assert nice[0] < nice[1] == nice[2] < nice[3]
