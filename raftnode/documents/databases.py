@@ -113,7 +113,14 @@ class Databases:
         database = self._record().database(name)
         if database is None or not self._holds(database):
             raise StoreClosed(f"Database '{name}' is not on node {self._tag}.")
-        return await self._opened(self._copy(database))
+        copy = self._copy(database)
+        try:
+            return await self._opened(copy)
+        except StoreClosed:
+            if self._open.get(fold(name)) is copy:
+                raise
+        # It was closed while this waited, say because the database was disabled and enabled again: the record decides.
+        return await self.store(name)
 
     def status(self) -> Mapping[str, DatabaseCopy]:
         """The copies by folded name."""

@@ -56,8 +56,8 @@ class Report:
 
     def text(self) -> str:
         """A summary of a few lines; the last one says whether all was kept."""
-        await_applied = sorted(self.settled_sec) or [0.0]
-        median, worst = await_applied[len(await_applied) // 2], await_applied[-1]
+        settled = sorted(self.settled_sec) or [0.0]
+        median, worst = settled[len(settled) // 2], settled[-1]
         verdict = "no violation" if not self.breaches else f"{len(self.breaches)} violations"
         return (
             f"{self.documents} documents and {self.values} commands acknowledged in {self.requests} requests, of which "
@@ -82,7 +82,7 @@ class Chaos:
         self._clocks = {tag: WallClock(self.lab, tag, directory / f"path-{tag}") for tag in self.lab.nodes}
         for tag in self.lab.nodes:
             _plug_in(directory / f"path-{tag}")
-        self._clients = Clients(self.lab, self._chance, directory / "acknowledged.log")
+        self._clients = Clients(self.lab, random.Random(seed), directory / "acknowledged.log")
         self._stack = contextlib.AsyncExitStack()
         self.report = Report()
 

@@ -8,7 +8,8 @@ import pytest
 from tests.chaos.rounds import Chaos, unavailable
 from tests.postgres import server
 
-SEED = 2026
+SEED = 231
+"""Its first five rounds: a node is replaced; all are killed; slow and killed; frozen, with losses; a partition."""
 
 
 @pytest.mark.lab

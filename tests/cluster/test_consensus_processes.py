@@ -83,10 +83,10 @@ class Processes:
             assert not any(state["failure"] for state in states), states
             if len({(state["applied"], state["digest"]) for state in states}) == 1 and states[0]["leader"]:
                 assert all(state["snapshot"] > 0 for state in states), "the writes were meant to pass a snapshot"
-                await_applied = [await self.ask(tag, "counts") for tag in TAGS]
-                if len({state["applied"] for state in await_applied}) == 1:
-                    assert all(state["counts"] == await_applied[0]["counts"] for state in await_applied)
-                    counts: dict[str, int] = await_applied[0]["counts"]
+                settled = [await self.ask(tag, "counts") for tag in TAGS]
+                if len({state["applied"] for state in settled}) == 1:
+                    assert all(state["counts"] == settled[0]["counts"] for state in settled)
+                    counts: dict[str, int] = settled[0]["counts"]
                     return counts
             await asyncio.sleep(0.05)
 

@@ -155,6 +155,6 @@ def test_a_users_code_imports_its_own(yard: Yard) -> None:
     assert done.returncode == 1
     log = done.stderr
     seen: dict[str, Any] = json.loads(log[log.index("SEEN") + 4 : log.rindex("}") + 1])
-    assert seen.pop("ours") == "tasks.kinds.registry"
+    assert seen.pop("ours") == "raftnode.record.definition"
     assert seen.pop("lazily") == "Deep"
     assert set(seen.values()) == {"theirs"}

@@ -140,11 +140,11 @@ async def test_under_load_the_cluster_grows_loses_rotates_drains_and_reelects_an
                 enough = partial(load.has_written, len(load.documents) + WHILE_DOCUMENTS)
                 await change(cluster)
                 await cluster.wait_until(enough, f"{WHILE_DOCUMENTS} documents more")
-                await await_applied(cluster)
+                await settled(cluster)
         assert [line for client in load.clients for line in client.gave_up] == []
         await cluster.wait_until(partial(complete, tmp_path, connection, load.documents), "the targets to be right", 60)
         await cluster.wait_until(partial(all_copies_equal, cluster, load.documents), "every copy to be whole", 60)
-        await await_applied(cluster)
+        await settled(cluster)
         tries = sum(client.tries for client in load.clients)
         print(f"{len(load.documents)} documents, {load.commands} commands in {tries} tries")
         assert_no_overlap(cluster.runs(), ["lite", "great"])
@@ -223,7 +223,7 @@ async def is_replaced(cluster: Cluster) -> None:
 
 async def is_drained(cluster: Cluster) -> None:
     """A node that holds a task is drained, leaves the cluster, and is switched off."""
-    view = await await_applied(cluster)
+    view = await settled(cluster)
     leaving = view["lite"]
     asked = next(tag for tag in cluster.living() if tag != leaving)
     await cluster.call("DELETE", f"/admin/cluster/node?nodeTag={leaving}", tag=asked)
@@ -244,7 +244,7 @@ async def members(cluster: Cluster, condition: Any, what: str, among: str | None
     await cluster.wait_until(wanted, what, 60)
 
 
-async def await_applied(cluster: Cluster) -> dict[str, str]:
+async def settled(cluster: Cluster) -> dict[str, str]:
     """Waits until each task is held by the node that `why` names, on every living node; who that is, by task."""
 
     async def as_why_says() -> dict[str, str]:

@@ -78,12 +78,12 @@ class Group:
     async def holders(self) -> dict[str, str]:
         """Who holds each task, once every task is held by whom placement names."""
 
-        async def await_applied() -> bool:
+        async def settled() -> bool:
             view = await self.cluster.view()
             tasks = view["Databases"][self.name]["Tasks"] if view else []
             return bool(tasks) and all(t["Holder"] and t["Holder"] == t["Placement"]["Node"] for t in tasks)
 
-        await self.cluster.wait_until(await_applied, f"every task of {self.name} to be held by whom placement names")
+        await self.cluster.wait_until(settled, f"every task of {self.name} to be held by whom placement names")
         view = await self.cluster.view()
         return {t["TaskName"]: t["Holder"] for t in view["Databases"][self.name]["Tasks"]}
 

@@ -63,9 +63,10 @@ async def test_scenario_45_members_that_documents_do_not_reach_are_in_rehab_unti
     await cluster.shut_doors("BE")
     try:
         await group.write(1, 2, "A")
-        topology = await becomes(group, "two Rehabs", lambda t: len(t["Rehabs"]) == 2)
+        # On a busy machine a report may be late, and the status says so until the next one.
+        status = dict.fromkeys("BE", "ChangeVectorNotMerged")
+        topology = await becomes(group, "two Rehabs that lag", lambda t: t["PromotablesStatus"] == status)
         assert (topology["Members"], sorted(topology["Rehabs"])) == (["A"], ["B", "E"])
-        assert topology["PromotablesStatus"] == dict.fromkeys("BE", "ChangeVectorNotMerged")
         assert topology["DemotionReasons"] == {tag: f"{tag} is 2 changes behind A (limit 1)" for tag in "BE"}
     finally:
         await cluster.open_doors()

@@ -118,6 +118,30 @@ async def test_a_change_elsewhere_leaves_a_database_alone(cluster: Cluster) -> N
     assert (await store.put("x", {})).etag == 1
 
 
+async def test_whoever_asks_while_a_database_is_closed_and_enabled_again_gets_it_opened_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.set(database())
+    before = await cluster.databases.store("Northwind")
+    closing, may_close, close = asyncio.Event(), asyncio.Event(), before.close
+
+    async def closed_late() -> None:
+        closing.set()
+        await may_close.wait()
+        await close()
+
+    monkeypatch.setattr(before, "close", closed_late)
+    cluster.set(database(disabled=True))
+    await closing.wait()
+    cluster.set(database())
+    asked = asyncio.create_task(cluster.databases.store("Northwind"))
+    await asyncio.sleep(0)
+    may_close.set()
+    store = await asked
+    assert store is not before
+    assert await store.get(["x"]) == [None]
+
+
 async def test_a_disabled_database_is_closed_and_its_documents_stay(cluster: Cluster) -> None:
     cluster.set(database())
     await (await cluster.databases.store("Northwind")).put("x", {"n": 1})

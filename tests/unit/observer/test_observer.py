@@ -24,7 +24,7 @@ from tests.unit.observer.rig import PERIOD_MS, R_MS, STABLE_MS, Rig
 VOID_WAIT_MS = 5500
 
 
-async def await_applied() -> Rig:
+async def settled() -> Rig:
     rig = Rig()
     await rig.go(VOID_WAIT_MS)
     return rig
@@ -51,7 +51,7 @@ def claim_state(rig: Rig) -> str:
 
 
 async def test_a_node_that_is_cut_off_is_demoted_and_its_claim_void_as_soon_as_it_is_silent() -> None:
-    rig = await await_applied()
+    rig = await settled()
     epoch = hold(rig)
     rig.cut("B")
     await rig.go(R_MS - 200)
@@ -65,7 +65,7 @@ async def test_a_node_that_is_cut_off_is_demoted_and_its_claim_void_as_soon_as_i
 
 
 async def test_a_node_that_is_back_is_promoted_after_the_hold_down() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.cut("B")
     await rig.go(R_MS + 200)
     rig.cut()
@@ -77,7 +77,7 @@ async def test_a_node_that_is_back_is_promoted_after_the_hold_down() -> None:
 
 
 async def test_a_promotable_is_promoted_once_its_mentor_has_filled_it() -> None:
-    rig = await await_applied()
+    rig = await settled()
     for tag in "ABC":
         rig.reports_of(tag, sent={"D": 0}, last_etag=7)
     rig.do(AddDatabaseNode(name="Northwind", tag="D"))
@@ -100,7 +100,7 @@ async def test_a_follower_decides_nothing() -> None:
 
 
 async def test_a_leader_that_wakes_late_steps_down_before_it_decides_by_what_it_last_heard() -> None:
-    rig = await await_applied()
+    rig = await settled()
     hold(rig)
     appended = rig.log.appended
     rig.wires.clocks.ms += 10 * R_MS
@@ -116,7 +116,7 @@ async def test_a_node_before_forming_decides_nothing() -> None:
 
 
 async def test_a_new_leader_waits_before_it_demotes_or_voids_and_then_does_it_by_itself() -> None:
-    rig = await await_applied()
+    rig = await settled()
     hold(rig)
     rig.lead("C", term=2)
     rig.cut("B")
@@ -128,7 +128,7 @@ async def test_a_new_leader_waits_before_it_demotes_or_voids_and_then_does_it_by
 
 
 async def test_a_decision_of_another_term_is_refused_and_made_anew() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.cut("B")
     rig.log.term = 9
     with structlog.testing.capture_logs() as logs:
@@ -141,7 +141,7 @@ async def test_a_decision_of_another_term_is_refused_and_made_anew() -> None:
 
 
 async def test_a_decision_that_was_not_committed_is_made_anew() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.cut("B")
     rig.log.refuses = "the queue is full"
     with structlog.testing.capture_logs() as logs:
@@ -155,7 +155,7 @@ async def test_a_decision_that_was_not_committed_is_made_anew() -> None:
 
 
 async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.cut("B")
     decide = rig.replica.decide
 
@@ -181,7 +181,7 @@ async def test_a_topology_that_was_edited_meanwhile_is_decided_anew() -> None:
 
 
 async def test_a_suspended_observer_neither_demotes_nor_voids_until_it_is_resumed() -> None:
-    rig = await await_applied()
+    rig = await settled()
     hold(rig)
     rig.do(SuspendObserver(suspended=True))
     rig.cut("B")
@@ -213,7 +213,7 @@ async def test_what_cannot_be_helped_is_said_once_and_again_when_it_comes_back()
 
 
 async def test_every_decision_is_logged_once_and_a_quiet_turn_says_so_in_the_debug_log() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.cut("B")
     with structlog.testing.capture_logs() as logs:
         await rig.go(R_MS + 2000)
@@ -225,7 +225,7 @@ async def test_every_decision_is_logged_once_and_a_quiet_turn_says_so_in_the_deb
 
 
 async def test_it_sleeps_until_a_node_would_be_silent_and_polls_when_that_moment_is_past() -> None:
-    rig = await await_applied()
+    rig = await settled()
     assert await rig.observer.turn() == PERIOD_MS
     rig.cut("B")
     await rig.go(R_MS - 100)
@@ -249,7 +249,7 @@ async def turned(rig: Rig) -> None:
 
 
 async def test_the_loop_turns_wakes_on_a_change_of_role_and_can_be_cancelled() -> None:
-    rig = await await_applied()
+    rig = await settled()
     rig.wires.clocks.ms += 1
     loop = asyncio.create_task(rig.observer.run())
     await turned(rig)
@@ -263,7 +263,7 @@ async def test_the_loop_turns_wakes_on_a_change_of_role_and_can_be_cancelled() -
 
 
 async def test_an_error_in_a_turn_does_not_end_the_loop() -> None:
-    rig = await await_applied()
+    rig = await settled()
     broken = rig.health.facts
     failed = asyncio.Event()
 

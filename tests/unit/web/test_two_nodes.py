@@ -242,10 +242,10 @@ async def test_leadership_is_handed_over_from_any_node(pair: tuple[Client, Clien
         reply = await node.post(f"/admin/cluster/reelect?nodeTag={tag}")
         assert (reply.status, reply.json["Leader"]) == (200, tag), reply.text
 
-    async def await_applied() -> bool:
+    async def settled() -> bool:
         return all([(await node.get("/health/ready")).status == 200 for node in (a, b)])
 
-    await eventually("both nodes are ready again", await_applied)
+    await eventually("both nodes are ready again", settled)
 
 
 async def test_the_leaders_reports_are_given_by_any_node(pair: tuple[Client, Client]) -> None:
