@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS, SEEDS_LONG = 100, 1000
+SEEDS, SEEDS_LONG = 50, 1000
 LIMIT_S = 900
 
 
