@@ -153,7 +153,8 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             0,
             10080,
             "min",
-            "Not acted on by this version. How long a backup waits for its node before another takes it",
+            "How long a task of a sticky kind (backup) waits for its node, once that is in Rehab, before another takes"
+            " it. A database may have its own among its settings: Backup.MoveToNewResponsibleNodeGracePeriodInMin",
         ),
     ] = 30
     proposal_timeout_ms: Annotated[

@@ -314,6 +314,7 @@ def _limits(settings: Settings) -> ObserverLimits:
         rotate_ms=cluster.time_before_rotating_preferred_node_sec * 1000,
         replace_ms=cluster.time_before_adding_replica_sec * 1000,
         distance_max=cluster.max_change_vector_distance,
+        grace_min=cluster.move_to_new_responsible_node_grace_period_min,
     )
 
 

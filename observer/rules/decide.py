@@ -17,7 +17,7 @@ from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
 from observer.rules.statuses import statuses
 from observer.rules.void import void_over
-from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim
+from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim, grace_ended
 from raftnode.record.model import Database, Record
 
 Rule = Callable[[DatabaseView], TopologyChange | Alert | None]
@@ -26,9 +26,6 @@ RULES: tuple[Rule, ...] = (
     demote, rotate, last_resort, lag, prioritize, promote, replace_lost, remove_surplus, statuses,
 )  # fmt: skip
 """In the order of evaluation. The first that changes the topology ends the database's iteration."""
-
-
-_NO_LIMITS = ObserverLimits(stabilization_ms=0, rotate_ms=0, replace_ms=0, distance_max=0)
 
 
 class Sentence(msgspec.Struct, frozen=True):
@@ -98,15 +95,15 @@ def _stays(database: Database) -> bool:
     return database.disabled or not database.topology.all_nodes
 
 
-def after_loss(record: Record, lost: Set[str]) -> Record:
+def after_loss(record: Record, lost: Set[str], cluster_grace_min: int) -> Record:
     """The record as the observer leaves it once these nodes are silent and nothing else has happened: with the
-    topologies that `demote` gives, the first of the rules. What only reports tell is not known here."""
+    topologies that `demote` gives, the first of the rules, and without the graces that are 0. What only reports tell
+    is not known here."""
     if record.observer.suspended:
         return record
     nodes = {tag: NodeFacts(tag=tag, silent=tag in lost, fresh=False, heard_ns=0) for tag in record.nodes}
-    facts = Facts(
-        leader="", term=0, now_ns=0, now_ms=0, void_allowed=False, silence_ms=0, limits=_NO_LIMITS, nodes=nodes
-    )
+    limits = ObserverLimits(stabilization_ms=0, rotate_ms=0, replace_ms=0, distance_max=0, grace_min=cluster_grace_min)
+    facts = Facts(leader="", term=0, now_ns=0, now_ms=0, void_allowed=False, silence_ms=0, limits=limits, nodes=nodes)
     left = {}
     for folded, database in record.databases.items():
         if lost.isdisjoint(database.topology.members) or _stays(database):
@@ -114,7 +111,12 @@ def after_loss(record: Record, lost: Set[str]) -> Record:
         change = demote(DatabaseView(record=record, database=database, facts=facts))
         if change is not None:
             left[folded] = replace(database, topology=change.topology)
-    return replace(record, databases=record.databases.update(left))
+    record = replace(record, databases=record.databases.update(left))
+    for grace in graces(record, facts):
+        if grace.end is not None:
+            key = grace.end.key
+            record = record.with_claim(key, grace_ended(record, key, record.claims[key], record.index))
+    return record
 
 
 def _new(database: Database, change: TopologyChange) -> NewTopology:

@@ -62,12 +62,14 @@ class CopyState(msgspec.Struct, frozen=True):
 class ObserverLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The observer's settings. A node must be good for `stabilization_ms` before its first promotion; a preferred node
     that is not good for `rotate_ms` goes to the end of the list; a node that is lost for `replace_ms` is replaced; a
-    Member that lags by more than `distance_max` changes moves to Rehab."""
+    Member that lags by more than `distance_max` changes moves to Rehab; a sticky task waits `grace_min` for its holder
+    in Rehab, unless its kind or its database say otherwise."""
 
     stabilization_ms: int
     rotate_ms: int
     replace_ms: int
     distance_max: int
+    grace_min: int = 30
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):

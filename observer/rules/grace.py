@@ -1,12 +1,13 @@
-"""A task of a kind that stays with its last holder leaves it when that has been in Rehab for the kind's grace."""
+"""A task of a kind that stays with its last holder leaves it when that has been in Rehab for the grace."""
 
 import msgspec
 
 from observer.rules.facts import Facts
-from raftnode.foundation.names import fold
+from raftnode.foundation import timestamps
 from raftnode.record.commands.observer import GraceEnd
+from raftnode.record.grace import grace_min
 from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task
-from raftnode.record.ownership import last_claim
+from raftnode.record.ownership import PlacementGroup, last_claim
 
 MS_PER_MIN = 60_000
 SHORT: tuple[ResourceFlag, ...] = ("OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory")
@@ -26,30 +27,35 @@ def graces(record: Record, facts: Facts) -> tuple[TaskGrace, ...]:
     found = []
     waiting = {folded: d for folded, d in record.databases.items() if d.topology.rehabs and not d.disabled}
     for _, database in sorted(waiting.items()):
+        group = PlacementGroup(record, database)
         for id in sorted(database.tasks):
             task = database.tasks[id]
-            claim = last_claim(record, database, task) if task.traits.sticky and not task.disabled else None
-            if claim is not None and _waits(database, claim):
+            if not task.traits.sticky or task.disabled or group.place(task)[1] != "StickyHolder":
+                continue
+            claim = last_claim(record, database, task)
+            if claim is not None and _waits(database, claim.tag):
                 found.append(_grace(record, facts, database, task, claim))
     return tuple(found)
 
 
-def _waits(database: Database, claim: Claim) -> bool:
-    in_rehab = claim.tag in database.topology.rehabs and claim.tag not in database.deletion_in_progress
-    short = database.topology.promotables_status.get(claim.tag) in SHORT
-    return in_rehab and not claim.grace_ended and not short
+def _waits(database: Database, tag: str) -> bool:
+    topology = database.topology
+    return tag in topology.rehabs and topology.promotables_status.get(tag) not in SHORT
 
 
 def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: Claim) -> TaskGrace:
-    since_ms = record.observer.rehab_since.get(f"{fold(database.name)}/{claim.tag}", facts.now_ms)
-    away_ms, grace_ms = facts.now_ms - since_ms, task.traits.grace_min * MS_PER_MIN
+    since_ms = record.observer.in_rehab_since(database.name, claim.tag) or facts.now_ms
+    minutes = grace_min(database, task, facts.limits.grace_min)
+    away_ms, grace_ms = facts.now_ms - since_ms, minutes * MS_PER_MIN
     ended = away_ms >= grace_ms
     what = f"{task.kind} '{task.name}'"
+    until = timestamps.from_ticks((since_ms + grace_ms) * timestamps.TICKS_PER_MS)
     return TaskGrace(
         database=database.name,
         why=f"{what} leaves {claim.tag}, which has been in Rehab for {away_ms} ms (grace {grace_ms} ms)."
         if ended
-        else f"{what} stays with {claim.tag} in Rehab for {task.traits.grace_min} min before another node takes it.",
+        else f"{what} stays with {claim.tag}, which is in Rehab, for {minutes} min before another node takes it: until "
+        f"{until}.",
         key=f"grace {task.id} {claim.epoch}",
         end=GraceEnd(database.claim_key(task), claim.epoch) if ended else None,
     )

@@ -147,12 +147,13 @@ class IndexDefinition(RecordValue, frozen=True, kw_only=True):
 
 
 class KindTraits(RecordValue, frozen=True, kw_only=True):
-    """What placement must know of a task's kind."""
+    """What placement must know of a task's kind. `grace_min` is how long a sticky task waits for its holder in Rehab;
+    None: as the database or the cluster is set (`record.grace`)."""
 
     sticky: bool = False
     resource_heavy: bool = False
     partition_tolerant: bool = False
-    grace_min: int = 0
+    grace_min: int | None = None
 
 
 class Task(RecordValue, frozen=True, kw_only=True):
@@ -219,18 +220,20 @@ class EndedRun(RecordValue, frozen=True, kw_only=True):
 
 
 class Cause(RecordValue, frozen=True, kw_only=True):
-    """The log entry that put a task where it is: an edit of the "Task", of the "Group", or of the "Node" `tag`."""
+    """The log entry that put a task where it is: an edit of the "Task", of the "Group", of the "Node" `tag` or of the
+    "Licence", or the end of the "Grace" in which it waited for `tag`."""
 
     index: int
-    what: Literal["Task", "Group", "Node"]
+    what: Literal["Task", "Group", "Node", "Grace", "Licence"]
     tag: str | None = None
 
 
 class Claim(RecordValue, frozen=True, kw_only=True):
     """One process's replicated statement that it runs a task. `epoch` is the fencing token (see GENERATION_STRIDE),
     `nonce` is 0 in schema version 1. It outlives the task, so that a re-created one waits for the old body.
-    `grace_ended` is set by the observer for sticky kinds. `rule` and `cause` are those of its grant; `runs` are the
-    runs before it, oldest first."""
+    `grace_ended` is set by the observer for sticky kinds, by the log entry `grace_index`, and counts for the stay in
+    Rehab that began at `grace_since_ms` (see `ObserverMemory.rehab_since`). `rule` and `cause` are those
+    of its grant; `runs` are the runs before it, oldest first."""
 
     tag: str
     node_id: str
@@ -240,6 +243,8 @@ class Claim(RecordValue, frozen=True, kw_only=True):
     nonce: int = 0
     state: ClaimState = "Held"
     grace_ended: bool = False
+    grace_index: int = 0
+    grace_since_ms: int = 0
     reason: str = ""
     rule: str = ""
     cause: Cause | None = None
@@ -315,6 +320,10 @@ class ObserverMemory(RecordValue, frozen=True, kw_only=True):
     demotions: Map[str, tuple[int, ...]] = Map()
     rehab_since: Map[str, int] = Map()
     lost_since: Map[str, int] = Map()
+
+    def in_rehab_since(self, database: str, tag: str) -> int:
+        """When the node's present stay in Rehab began, 0 if it is in none."""
+        return self.rehab_since.get(f"{fold(database)}/{tag}", 0)
 
 
 class CommandError(RecordValue, frozen=True, kw_only=True):

@@ -155,8 +155,13 @@ class PlacementGroup:
         if keeps_last:
             return claim.tag, "LicenceKeepsLast"
         reason = self.ruled_out(task)[claim.tag]
-        stays = reason is None or (reason == "Rehab" and not claim.grace_ended)
+        stays = reason is None or (reason == "Rehab" and not self._grace_ended(claim))
         return (claim.tag, "StickyHolder") if stays else None
+
+    def _grace_ended(self, claim: Claim) -> bool:
+        """Whether the observer has ended the grace of this stay in Rehab, and not of an earlier one."""
+        since_ms = self._record.observer.in_rehab_since(self._database.name, claim.tag)
+        return claim.grace_ended and claim.grace_since_ms == since_ms
 
 
 def held_back(task: Task) -> bool:

@@ -15,6 +15,7 @@ from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Command, CommandRefused, Entry, refuse, the_database, the_node
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
+from raftnode.record.grace import grace_min
 from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, RecordValue, Task
 from raftnode.record.ownership import PlacementGroup, Rule, tasks_of
 
@@ -69,20 +70,27 @@ class Forecast(RecordValue, frozen=True, kw_only=True):
     waits: tuple[TaskMove, ...]
 
 
-AfterLoss = Callable[[Record, frozenset[str]], Record]
-"""The record as the observer leaves it once these nodes are silent: `observer.rules.decide.after_loss`, which stands
-above the record."""
+AfterLoss = Callable[[Record, frozenset[str], int], Record]
+"""The record as the observer leaves it once these nodes are silent, with the cluster's grace in minutes:
+`observer.rules.decide.after_loss`, which stands above the record."""
 
 
 def what_if(
-    record: Record, scenario: Scenario, databases: Collection[str] | None = None, *, after_loss: AfterLoss
+    record: Record,
+    scenario: Scenario,
+    databases: Collection[str] | None = None,
+    *,
+    after_loss: AfterLoss,
+    cluster_grace_min: int,
 ) -> Forecast:
-    """What would become of the tasks of these databases, of all if None. Raises CommandRefused, naming the field, for
-    what is unknown or invalid: a node, a database, a tag, a weight or a label."""
+    """What would become of the tasks of these databases, of all if None. `cluster_grace_min`: see `record.grace`.
+    Raises CommandRefused, naming the field, for what is unknown or invalid: a node, a database, a tag, a weight or a
+    label."""
     names = record.databases if databases is None else [fold(the_database(record, name).name) for name in databases]
     chosen = sorted(set(names))
     lost, drained = frozenset(scenario.lost), frozenset(scenario.drained)
-    supposed = after_loss(_supposed(record, scenario, chosen, skip_present=databases is None), lost)
+    joined = _supposed(record, scenario, chosen, skip_present=databases is None)
+    supposed = after_loss(joined, lost, cluster_grace_min)
     minority = _minority(supposed, lost)
     fates: list[TaskMove] = []
     count = 0
@@ -90,7 +98,7 @@ def what_if(
         before, after = record.databases[folded], supposed.databases[folded]
         if before.disabled:
             continue
-        reason = _why_waits(supposed, after, lost, drained, minority)
+        reason = _why_waits(supposed, after, lost, drained, minority, cluster_grace_min)
         for task, source, target, rule in _placements(record, before, supposed, after):
             count += 1
             why = reason(task, target, rule)
@@ -188,7 +196,12 @@ def _minority(record: Record, lost: frozenset[str]) -> str | None:
 
 
 def _why_waits(
-    record: Record, database: Database, lost: frozenset[str], drained: frozenset[str], minority: str | None
+    record: Record,
+    database: Database,
+    lost: frozenset[str],
+    drained: frozenset[str],
+    minority: str | None,
+    cluster_grace_min: int,
 ) -> Callable[[Task, str | None, Rule], str | None]:
     """Why a task that is placed so would wait; the answer is None for one that would run."""
     group = PlacementGroup(record, database)
@@ -208,7 +221,8 @@ def _why_waits(
             case "LicenceKeepsLast":
                 return f"it stays with its last holder, as highly available tasks are off, and {state}"
             case "StickyHolder":
-                return f"it stays with its last holder for {task.traits.grace_min} min, and {state}"
+                grace = grace_min(database, task, cluster_grace_min)
+                return f"it stays with its last holder for {grace} min, and {state}"
         if record.observer.suspended and node in lost:
             return f"the observer is suspended and moves no node to Rehab, and {state}"
         return f"no Member of the group would be alive: {state}"

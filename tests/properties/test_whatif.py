@@ -83,7 +83,7 @@ def test_what_if_is_what_happens(seed: int) -> None:
     decision = observed(cluster.record, lost)
     if decision is not None:
         cluster.do(decision)
-    forecast = what_if(before, scenario, after_loss=after_loss)
+    forecast = what_if(before, scenario, after_loss=after_loss, cluster_grace_min=1)
     assert forecast_nodes(before, forecast) == nodes(cluster.record)
     assert not {fate.target for fate in forecast.moves} & {*lost, None}
     moved = {fate.task_id for fate in forecast.moves}
@@ -102,6 +102,7 @@ def test_any_record_can_be_asked(seed: int, length: int, lost: list[str], draine
         lost=tuple(tag for tag in lost if tag in record.nodes),
         drained=tuple(tag for tag in drained if tag in record.nodes),
     )
-    forecast = what_if(replace(record, highly_available_tasks=seed % 2 == 0), known, after_loss=after_loss)
+    record = replace(record, highly_available_tasks=seed % 2 == 0)
+    forecast = what_if(record, known, after_loss=after_loss, cluster_grace_min=1)
     assert forecast.tasks >= len(forecast.moves) + len(forecast.waits)
     assert all(fate.task_type in (KIND, "Update") for fate in (*forecast.moves, *forecast.waits))

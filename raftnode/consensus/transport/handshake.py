@@ -10,7 +10,7 @@ from msgspec import Meta
 from raftnode.foundation.decoding import MsgpackDecoder
 from raftnode.foundation.incarnation import NodeIncarnation
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised with the record's schema version too: nodes that apply commands differently must not talk."""
 HELLO_BYTES_MAX = 4096
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse
 from raftnode.record.commands.claims import void
-from raftnode.record.model import DECISIONS_MAX, Decision, ObserverMemory, Record, Topology, TopologyStamp
+from raftnode.record.model import DECISIONS_MAX, Claim, Decision, ObserverMemory, Record, Topology, TopologyStamp
 
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000
@@ -81,7 +81,7 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
         for grace in self.graces:
             claim = record.claims.get(grace.key)
             if claim is not None and claim.epoch == grace.epoch:
-                record = record.with_claim(grace.key, replace(claim, grace_ended=True))
+                record = record.with_claim(grace.key, grace_ended(record, grace.key, claim, entry.index))
                 claims.add(grace.key)
         record = _with_decisions(record, self, entry, stale)
         return Outcome(
@@ -89,6 +89,12 @@ class Decide(Command, frozen=True, kw_only=True, tag="Decide"):
             value=stale,
             changes=Changes(databases=frozenset(databases), claims=frozenset(claims)),
         )
+
+
+def grace_ended(record: Record, key: str, claim: Claim, index: int) -> Claim:
+    """The claim without its grace, for as long as its holder stays in Rehab."""
+    since_ms = record.observer.in_rehab_since(key.partition("/")[0], claim.tag)
+    return replace(claim, grace_ended=True, grace_index=index, grace_since_ms=since_ms)
 
 
 class SuspendObserver(Command, frozen=True, kw_only=True, tag="SuspendObserver"):

@@ -16,6 +16,7 @@ from raftnode.record.commands import (
     SetDatabaseState,
     SetLockMode,
 )
+from raftnode.record.grace import GRACE_MIN_MAX, GRACE_SETTING, minutes
 from raftnode.record.model import LockMode, Record
 from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
@@ -108,7 +109,7 @@ async def create(request: web.Request) -> web.Response:
         replication_factor=query.integer("replicationFactor", 1, low=1, high=100),
         nodes=tuple(group.members or ()),
         dynamic_nodes_distribution=group.dynamic_nodes_distribution,
-        settings=Map({k: v for k, v in (wished.settings or {}).items() if v is not None}),
+        settings=_settings(wished),
         topology_id=base64.b64encode(uuid.uuid4().bytes)[:22].decode(),
         at=timestamps.now(),
     )
@@ -202,6 +203,17 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
     except TimeoutError:
         pass
     return waiting(replica.record)
+
+
+def _settings(wished: DatabaseInput) -> Map[str, str]:
+    given = {name: value for name, value in (wished.settings or {}).items() if value is not None}
+    grace = given.get(GRACE_SETTING)
+    if grace is not None and minutes(grace) is None:
+        raise bad_request(
+            f"The setting '{GRACE_SETTING}' is '{grace[:20]}'; it must be a whole number of minutes, 0 to "
+            f"{GRACE_MIN_MAX}. Correct it, or leave it out."
+        )
+    return Map(given)
 
 
 def _check_names(names: list[str]) -> None:

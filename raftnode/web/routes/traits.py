@@ -102,7 +102,7 @@ async def _changed(request: web.Request, tag: str, command: Command, scenario: S
     async def checked() -> Command:
         nonlocal expected
         the_node(services.replica.record, tag)
-        expected = await forecast(services.replica.record, scenario)
+        expected = await forecast(services, scenario)
         return command
 
     result = await commit(request, checked)

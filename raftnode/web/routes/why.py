@@ -4,9 +4,11 @@ import asyncio
 
 from aiohttp import web
 
+from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 from raftnode.record.cause import cause_of
-from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Task
+from raftnode.record.grace import grace_min
+from raftnode.record.model import GENERATION_STRIDE, Cause, Claim, Database, EndedRun, Record, Task
 from raftnode.record.ownership import Placement, PlacementGroup, responsible_node
 from raftnode.web.quorum import quorum
 from raftnode.web.requests import answer
@@ -27,7 +29,9 @@ def routes() -> list[web.RouteDef]:
 async def why(request: web.Request) -> web.Response:
     """Everything that says why the task of that id or name is where it is. `type=Update` asks about the update of the
     Promotable of that tag."""
-    record = request.app[SERVICES].replica.record
+    services = request.app[SERVICES]
+    record = services.replica.record
+    cluster_grace_min = services.settings.cluster.move_to_new_responsible_node_grace_period_min
     database = existing_database(request)
     task = named_task(request, record, database)
     placement = responsible_node(record, database, task)
@@ -40,7 +44,7 @@ async def why(request: web.Request) -> web.Response:
             Why,
             shown,
             database=database.name,
-            because=_because(database, task, placement, claim),
+            because=_because(record, database, task, placement, claim, cluster_grace_min),
             quorum=known,
             grant=_grant(claim),
             cause=view(CauseView, cause, sentence=_sentence(database, task, cause)),
@@ -54,11 +58,19 @@ async def why(request: web.Request) -> web.Response:
     )
 
 
-def _because(database: Database, task: Task, placement: Placement, claim: Claim | None) -> str:
+def _because(
+    record: Record,
+    database: Database,
+    task: Task,
+    placement: Placement,
+    claim: Claim | None,
+    cluster_grace_min: int,
+) -> str:
     """One sentence: who should run the task and why, and whether somebody else still does."""
     if database.disabled or task.disabled:
         return f"Nobody runs it: the {'database' if database.disabled else 'task'} is disabled."
-    sentence = _of_rule(task, placement)
+    grace = _grace(record, database, task, placement.node, cluster_grace_min)
+    sentence = _of_rule(task, placement, grace)
     if claim is not None and claim.state == "Held" and claim.tag != placement.node:
         sentence += f" {claim.tag} still holds epoch {claim.epoch}, until that is released or void."
     elif placement.node is not None and (claim is None or claim.state != "Held"):
@@ -66,7 +78,17 @@ def _because(database: Database, task: Task, placement: Placement, claim: Claim 
     return sentence
 
 
-def _of_rule(task: Task, placement: Placement) -> str:
+def _grace(record: Record, database: Database, task: Task, node: str | None, cluster_min: int) -> str:
+    """How long a sticky task stays with that node once it is lost, or from when on it is."""
+    minutes = grace_min(database, task, cluster_min)
+    since_ms = record.observer.in_rehab_since(database.name, node or "")
+    if not since_ms:
+        return f"and would wait for it for {minutes} min after its loss"
+    until = timestamps.from_ticks((since_ms + minutes * 60_000) * timestamps.TICKS_PER_MS)
+    return f"which is in Rehab, for {minutes} min: until {until}"
+
+
+def _of_rule(task: Task, placement: Placement, grace: str) -> str:
     node = placement.node
     out = ", ".join(f"{r.node} is ruled out ({r.ruled_out})" for r in placement.ranking if r.ruled_out)
     match placement.rule:
@@ -77,7 +99,7 @@ def _of_rule(task: Task, placement: Placement) -> str:
         case "LicenceKeepsLast":
             return f"Highly available tasks are off, so it stays with its last holder, {node}."
         case "StickyHolder":
-            return f"Its kind stays with its last holder, {node}, for {task.traits.grace_min} min after its loss."
+            return f"Its kind stays with its last holder, {node}, {grace}."
         case "Hash":
             return f"{node} has the highest score of the nodes that may run it{f'; {out}' if out else ''}."
         case "HeldBack":
@@ -108,6 +130,8 @@ def _grant(claim: Claim | None) -> Grant | None:
 
 def _sentence(database: Database, task: Task, cause: Cause) -> str:
     match cause.what:
+        case "Grace":
+            return f"The grace in which it waited for {cause.tag} was ended by log entry {cause.index}."
         case "Task":
             return f"Task '{task.name}' was put, or edited where placement reads it, by log entry {cause.index}."
         case "Node":

@@ -123,7 +123,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "mentor": None,
             "pinned": False,
             "disabled": False,
-            "traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0},
+            "traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": None},
             "requires": (),
             "connection_string": None,
             "configuration": b"{}",
@@ -186,14 +186,14 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     model.ConnectionString: ({"Name": "n", "Type": "t", "Configuration": b"{}"}, {"Etag": 0}),
     model.IndexDefinition: ({"Name": "n", "Definition": b"{}"}, {"Etag": 0}),
-    model.KindTraits: ({}, {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0}),
+    model.KindTraits: ({}, {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": None}),
     model.Task: (
         {"Id": 1, "Name": "n", "Kind": "k", "Key": 1},
         {
             "Mentor": None,
             "Pinned": False,
             "Disabled": False,
-            "Traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": 0},
+            "Traits": {"Sticky": False, "ResourceHeavy": False, "PartitionTolerant": False, "GraceMin": None},
             "Requires": (),
             "ConnectionString": None,
             "Configuration": b"{}",
@@ -221,7 +221,17 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
     model.Cause: ({"Index": 1, "What": "Group"}, {"Tag": None}),
     model.Claim: (
         {"Tag": "A", "NodeId": "n", "Boot": 1, "Session": 1, "Epoch": 1},
-        {"Nonce": 0, "State": "Held", "GraceEnded": False, "Reason": "", "Rule": "", "Cause": None, "Runs": ()},
+        {
+            "Nonce": 0,
+            "State": "Held",
+            "GraceEnded": False,
+            "GraceIndex": 0,
+            "GraceSinceMs": 0,
+            "Reason": "",
+            "Rule": "",
+            "Cause": None,
+            "Runs": (),
+        },
     ),
     model.Database: (
         {

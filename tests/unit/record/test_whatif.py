@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from immutables import Map
 from msgspec.structs import replace
 
 from observer.rules.decide import after_loss
@@ -15,10 +16,12 @@ from raftnode.record.commands import (
     SetDraining,
     SetNodeFlags,
     SetNodeTraits,
+    SetTaskPin,
     SuspendObserver,
 )
 from raftnode.record.commands.base import CommandRefused
 from raftnode.record.encoding import enc_hook
+from raftnode.record.grace import GRACE_SETTING
 from raftnode.record.model import CommandError, KindTraits
 from raftnode.record.ownership import UPDATE_KIND
 from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
@@ -38,7 +41,7 @@ def three() -> Cluster:
 
 def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
     before = cluster.record
-    forecast = what_if(before, Scenario(**fields), databases or None, after_loss=after_loss)
+    forecast = what_if(before, Scenario(**fields), databases or None, after_loss=after_loss, cluster_grace_min=30)
     assert cluster.record is before
     return forecast
 
@@ -114,6 +117,19 @@ def test_a_sticky_task_waits_for_its_last_holder_within_its_grace() -> None:
     cluster.do(ReleaseTask(key="northwind/SqlEtl/backup", epoch=epoch))
     why = f"it stays with its last holder for 30 min, and {holder} would be lost"
     assert reasons(suppose(cluster, lost=(holder,))) == {"backup": why}
+
+
+def test_the_grace_is_the_kinds_own_or_the_databases_or_the_clusters_and_none_at_all_moves_it() -> None:
+    cluster = Cluster("A", "B", "C")
+    cluster.create("A", "B", "C", settings=Map({GRACE_SETTING: "7"}))
+    cluster.task("own", traits=KindTraits(sticky=True, grace_min=0), mentor="B")
+    cluster.task("set", traits=KindTraits(sticky=True), mentor="B")
+    for name in ("own", "set"):
+        cluster.do(cluster.claim("B", name))
+        cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now(name).id, mentor=None))
+    forecast = suppose(cluster, lost=("B",))
+    assert moves(forecast)["own"][0] == "B"
+    assert reasons(forecast) == {"set": "it stays with its last holder for 7 min, and B would be lost"}
 
 
 def test_without_highly_available_tasks_each_stays_with_its_last_holder() -> None:

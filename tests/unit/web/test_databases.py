@@ -189,3 +189,14 @@ async def test_a_request_id_that_is_too_long_is_refused(client: Client) -> None:
     reply = await client.put("/admin/databases?name=New", {}, **{REQUEST_ID: "r" * (REQUEST_ID_LENGTH_MAX + 1)})
     assert reply.status == 400
     assert f"{REQUEST_ID} is longer than {REQUEST_ID_LENGTH_MAX}" in reply.message
+
+
+async def test_a_grace_that_is_no_number_of_minutes_is_refused(client: Client) -> None:
+    setting = "Backup.MoveToNewResponsibleNodeGracePeriodInMin"
+    for bad in ("soon", "-1", "10081", "1.5", ""):
+        refused = await client.put("/admin/databases?name=Shop", {"Settings": {setting: bad}})
+        assert refused.status == 400
+        assert (
+            f"The setting '{setting}' is '{bad}'; it must be a whole number of minutes, 0 to 10080" in refused.message
+        )
+    assert (await client.put("/admin/databases?name=Shop", {"Settings": {setting: "0"}})).status == 201

@@ -39,15 +39,15 @@ def test_it_is_what_the_observer_decides_once_they_are_silent(
         made.do(SetNodeFlags(tag=flagged, flags=("HighDirtyMemory",)))
     if drained is not None:
         made.do(SetDraining(tag=drained, draining=True))
-    after, expected = after_loss(made.record, lost).databases[FOLDED].topology, decided(made, lost)
+    after, expected = after_loss(made.record, lost, 30).databases[FOLDED].topology, decided(made, lost)
     assert (after.members, after.rehabs) == (expected.members, expected.rehabs)
     assert set(after.demotion_reasons) == set(expected.demotion_reasons)
 
 
 def test_only_the_databases_that_lose_a_member_change() -> None:
     record = cluster().record
-    assert after_loss(record, frozenset()) == record
-    after = after_loss(record, frozenset("E"))
+    assert after_loss(record, frozenset(), 30) == record
+    after = after_loss(record, frozenset("E"), 30)
     assert after.databases[FOLDED] is record.databases[FOLDED]
     assert after.databases["other"].topology.rehabs == ("E",)
     assert replace(after, databases=record.databases) == record
@@ -56,10 +56,10 @@ def test_only_the_databases_that_lose_a_member_change() -> None:
 def test_a_suspended_observer_leaves_everything_as_it_is() -> None:
     made = cluster()
     made.do(SuspendObserver(suspended=True))
-    assert after_loss(made.record, frozenset("B")) is made.record
+    assert after_loss(made.record, frozenset("B"), 30) is made.record
 
 
 def test_a_database_that_is_disabled_keeps_its_topology() -> None:
     made = cluster()
     made.do(SetDatabaseState(name="Northwind", disabled=True))
-    assert after_loss(made.record, frozenset("B")) == made.record
+    assert after_loss(made.record, frozenset("B"), 30) == made.record

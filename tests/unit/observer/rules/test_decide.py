@@ -41,9 +41,9 @@ def test_a_suspended_observer_ends_no_grace_and_speaks_of_none() -> None:
     commit(cluster, facts(silent("B"), well("C")))
     lasts, over = (facts(silent("B"), well("C"), now_ms=NOW_MS + ms) for ms in (59_999, 60_000))
     (grace,) = decide(cluster.record, over).graces
-    (said,) = [sentence for sentence in decide(cluster.record, over).sentences if "Rehab for" in sentence.message]
+    (said,) = [sentence for sentence in decide(cluster.record, over).sentences if " leaves B" in sentence.message]
     assert said.key is None, "it is said each time it happens"
-    (said,) = [sentence for sentence in decide(cluster.record, lasts).sentences if "Rehab for" in sentence.message]
+    (said,) = [sentence for sentence in decide(cluster.record, lasts).sentences if " stays with B" in sentence.message]
     assert said.key == f"grace {cluster.task_now('backup').id} {grace.epoch}"
     cluster.do(SuspendObserver(suspended=True))
     assert decide(cluster.record, over) == decide(cluster.record, lasts) == Verdict()
@@ -66,7 +66,7 @@ def test_what_a_loss_leads_to_is_what_the_observer_decides_once_those_nodes_are_
         for lost in combinations(TAGS, count):
             seen = facts(*(silent(tag) if tag in lost else well(tag) for tag in TAGS))
             moved = {new.database: new.topology for new in decide(record, seen).topologies if new.demoted}
-            left = after_loss(record, frozenset(lost))
+            left = after_loss(record, frozenset(lost), 30)
             for folded, database in record.databases.items():
                 after = left.databases[folded].topology
                 decided = moved.get(database.name, database.topology)
@@ -76,8 +76,8 @@ def test_what_a_loss_leads_to_is_what_the_observer_decides_once_those_nodes_are_
 
 def test_a_loss_changes_nothing_but_topologies_and_nothing_at_all_of_a_suspended_observer() -> None:
     cluster = several()
-    left = after_loss(cluster.record, {"B"})
+    left = after_loss(cluster.record, {"B"}, 30)
     assert left.databases[FOLDED].topology.demotion_reasons["B"] == "B has not been heard for 0 ms (limit 0 ms)"
     assert replace(left, databases=cluster.record.databases) == cluster.record
     cluster.do(SuspendObserver(suspended=True))
-    assert after_loss(cluster.record, {"B"}) is cluster.record
+    assert after_loss(cluster.record, {"B"}, 30) is cluster.record

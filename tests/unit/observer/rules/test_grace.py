@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from observer.rules.decide import decide
 from observer.rules.facts import Facts, NodeFacts
-from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, SetTaskState
-from raftnode.record.model import KindTraits, ResourceFlag
+from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, SetTaskPin, SetTaskState
+from raftnode.record.grace import GRACE_SETTING, grace_min
+from raftnode.record.model import Cause, KindTraits, ResourceFlag
 from raftnode.record.ownership import task_key
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, sentences, silent, well
 from tests.unit.record.build import KIND, Cluster
@@ -40,13 +41,59 @@ def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
     almost = decide(cluster.record, seen(silent("B"), later_ms=30 * MIN_MS - 1))
     assert almost.graces == ()
     [waits] = [sentence for sentence in almost.sentences if sentence.key]
-    assert waits.message == f"{KIND} 'backup' stays with B in Rehab for 30 min before another node takes it."
+    assert waits.message == (
+        f"{KIND} 'backup' stays with B, which is in Rehab, for 30 min before another node takes it: until "
+        "1970-01-01T03:16:40.0000000Z."
+    )
     verdict = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
     ended = f"{KIND} 'backup' leaves B, which has been in Rehab for 1800000 ms (grace 1800000 ms)."
     assert ended in sentences(verdict)
     assert [end.key for end in verdict.graces] == [f"{FOLDED}/{KIND}/backup"]
     assert (cluster.placed("backup").node in ("A", "C"), cluster.placed("backup").rule) == (True, "Hash")
     assert decide(cluster.record, seen(silent("B"), later_ms=31 * MIN_MS)).graces == (), "once"
+
+
+def test_the_end_of_the_grace_is_the_cause_of_the_move_and_the_task_stays_where_it_then_is() -> None:
+    cluster = sticky()
+    commit(cluster, seen(silent("B")))
+    commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
+    ended = cluster.record.index
+    taker = cluster.placed("backup").node or ""
+    assert cluster.claimed("backup").state == "Void"
+    cluster.do(cluster.claim(taker, "backup"))
+    assert cluster.claimed("backup").cause == Cause(index=ended, what="Grace", tag="B")
+    assert not cluster.claimed("backup").grace_ended, "the next holder has a grace of its own"
+    commit(cluster, seen(well("B"), later_ms=40 * MIN_MS))
+    assert "B" in cluster.database().topology.members
+    assert (cluster.placed("backup").node, cluster.placed("backup").rule) == (taker, "StickyHolder")
+
+
+def test_whose_mentor_is_another_member_waits_for_nobody() -> None:
+    cluster = sticky()
+    cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("backup").id, mentor="C"))
+    commit(cluster, seen(silent("B")))
+    assert cluster.placed("backup").rule == "Mentor"
+    assert decide(cluster.record, seen(silent("B"), later_ms=1)).sentences == ()
+
+
+@pytest.mark.parametrize(
+    ("own", "setting", "expected"),
+    [
+        (3, "5", 3), (0, "5", 0), (None, "5", 5), (None, "0", 0), (None, "", 30), (None, "-1", 30), (None, "x", 30),
+        (None, "99999", 30), (None, "10080", 10_080), (None, "10081", 30), (None, "123456", 30), (None, "٣", 30),
+    ],
+)  # fmt: skip
+def test_the_grace_is_the_kinds_own_else_the_databases_else_the_clusters(
+    own: int | None, setting: str, expected: int
+) -> None:
+    cluster = Cluster("A", "B", "C")
+    cluster.create("A", "B", "C", settings=Map({GRACE_SETTING: setting} if setting else {}))
+    task = cluster.task("backup", mentor="B", traits=KindTraits(sticky=True, grace_min=own))
+    cluster.do(cluster.claim("B", "backup"))
+    assert grace_min(cluster.database(), task, 30) == expected
+    commit(cluster, seen(silent("B")))
+    assert decide(cluster.record, seen(silent("B"), later_ms=expected * MIN_MS - 1)).graces == ()
+    assert len(decide(cluster.record, seen(silent("B"), later_ms=expected * MIN_MS)).graces) == 1
 
 
 def test_without_a_grace_it_leaves_with_the_next_decision() -> None:
