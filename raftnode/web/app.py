@@ -14,6 +14,7 @@ from raftnode.web.routes import (
     databases,
     documents,
     etl,
+    external_replication,
     failed,
     groups,
     imports,
@@ -36,8 +37,9 @@ from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
-    bulk, cluster, connection_strings, databases, documents, etl, failed, groups, imports, indexes, observer,
-    removed, replication, runs, silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
+    bulk, cluster, connection_strings, databases, documents, etl, external_replication, failed, groups, imports,
+    indexes, observer, removed, replication, runs, silent_nodes, snapshots, status, task_definitions, tasks,
+    topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

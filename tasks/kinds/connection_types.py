@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from raftnode.foundation.masking import in_text
 from raftnode.record.model import Database
 from tasks.kinds.registry import ConfigurationError, TakesConnections, kinds, load
 
 TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 """RavenDB's own: each has a section of the database record, there even when it is empty."""
+URLS_MAX = 100
 
 
 class UnknownConnectionType(Exception):
@@ -32,7 +35,7 @@ def check(type: str, configuration: Mapping[str, Any], database: Database) -> No
     """Validate the JSON of a connection string at the door. Imports the kinds that could take it. Raises
     UnknownConnectionType or ConfigurationError."""
     if type == "Raven":
-        _check_raven(configuration)
+        parse_raven(configuration)
     else:
         _taker(type).parse_connection(configuration, database)
 
@@ -53,10 +56,29 @@ def _taker(type: str) -> TakesConnections:
     raise failed or UnknownConnectionType(f"This node has {', '.join(sorted(known))}. Use one of them.")
 
 
-def _check_raven(configuration: Mapping[str, Any]) -> None:
+def parse_raven(configuration: Mapping[str, Any]) -> RavenConnectionString:
+    """Another cluster's database, from the JSON of a connection string. Raises ConfigurationError."""
     try:
         raven = msgspec.convert(configuration, RavenConnectionString)
     except msgspec.ValidationError as error:
         raise ConfigurationError("Raven", f"the connection string does not fit: {error}. Correct that field") from None
-    if not raven.topology_discovery_urls:
-        raise ConfigurationError("TopologyDiscoveryUrls", "is empty; name at least one node of the other cluster")
+    if not raven.database.strip():
+        raise ConfigurationError("Database", "is empty; name the database of the other cluster")
+    if not 1 <= len(raven.topology_discovery_urls) <= URLS_MAX:
+        problem = f"has {len(raven.topology_discovery_urls)} entries; name 1 to {URLS_MAX} nodes of the other cluster"
+        raise ConfigurationError("TopologyDiscoveryUrls", problem)
+    for url in raven.topology_discovery_urls:
+        if not _is_address(url):
+            problem = f"'{in_text(url[:200])}' is no address of a node; write it like http://node:8080"
+            raise ConfigurationError("TopologyDiscoveryUrls", problem)
+    return raven
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    given = parts.username or parts.query or parts.fragment or parts.path.strip("/")
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not given

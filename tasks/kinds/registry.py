@@ -16,7 +16,7 @@ from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.module_isolation import theirs
 from raftnode.foundation.names import fold
 from raftnode.record.definition import TaskDefinition as TaskDefinition
-from raftnode.record.model import Database
+from raftnode.record.model import Database, Task
 
 if TYPE_CHECKING:
     from tasks.runtime.context import TaskContext
@@ -72,6 +72,15 @@ class TakesConnections(Protocol):
 
     def parse_connection(self, configuration: Mapping[str, Any], database: Database) -> None:
         """Validate the JSON of a connection string at the door. Raises ConfigurationError."""
+
+
+@runtime_checkable
+class ShowsMore(Protocol):
+    """What a kind provides besides, if the info of its tasks has fields of its own in RavenDB's shape."""
+
+    def shown(self, task: Task, connection: bytes | None, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """These fields. `connection` is the JSON of the task's connection string, `details` what the run on the holder
+        shows (see `RunFigures.details`), empty while nobody tells."""
 
 
 @cache

@@ -8,6 +8,7 @@ runs beside it has no effects.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import msgspec
 
@@ -53,7 +54,8 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
     run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
-    `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale."""
+    `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale. `details` is
+    what the kind shows besides, see `tasks.kinds.registry.ShowsMore`."""
 
     processed: int = 0
     failed: int = 0
@@ -64,6 +66,7 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     errors: list[FailedDocument] = []
     seen_etag: int | None = None
     superseded: int = 0
+    details: dict[str, Any] = {}
 
     @classmethod
     def after(cls, progress: Progress | None) -> "RunFigures":
@@ -256,6 +259,15 @@ class TaskDocuments:
         bytes_max = min(bytes_max or settings.batch_bytes_max, settings.batch_bytes_max)
         with self._context._checked():
             return await self._store.after(etag, limit=limit, bytes_max=bytes_max, collections=collections)
+
+    async def known_at(self, etag: int) -> str:
+        """What the store knew when its order went up to that etag."""
+        with self._context._checked():
+            return await self._store.known_at(etag)
+
+    def heard_of(self, database_id: str) -> str:
+        """What another database, which sends here, is known to hold; empty if it does not."""
+        return self._store.heard_of(database_id)
 
     async def get(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents under these ids (in any case), None for each that is missing."""

@@ -1,4 +1,5 @@
-"""The one sender of documents, for the group and for a mentor's filling, and what the receiving node does.
+"""The one sender of documents, for the group, a mentor's filling and external replication, and what the receiving node
+does.
 
 A sender pushes a store's order, stretch by stretch, from where the other side last took it in. What the other
 side holds already is not sent again, but the stretch is still told, so that the other side learns what the
@@ -24,6 +25,7 @@ from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
 from raftnode.foundation.decoding import check_msgpack_depth
 from raftnode.foundation.http_client import HttpClient, HttpError, Response
+from raftnode.foundation.names import fold
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,9 @@ COMPRESS_BYTES_MIN = 16 * 1024
 NODE_HEADER = "Raftnode-Node-Id"
 """Names the sender. Who is no node of the receiver's cluster is refused: a node that was removed, or whose cluster
 began again without it, still has the addresses of the others, and takes documents as long as it runs."""
+GROUP_HEADER = "Raftnode-Source-Group"
+"""Names the database group that sends from outside. It is no proof of who asks, but keeps a group from sending to
+itself by way of another address."""
 BODY_BYTES_MAX = 256 * 1024 * 1024
 PLAIN, DEFLATED = b"\x00", b"\x01"
 QUIET_ETAGS_MAX = 1024
@@ -48,11 +53,13 @@ REQUEST_TIMEOUT_S = 30.0
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """Where to send: a node's tag, its HTTP address, and the database's name there."""
+    """Where to send: a node's tag, its HTTP address, and the database's name there. `from_group` names the
+    sending database group if the destination belongs to another one (see `group_name`), and is empty within a group."""
 
     tag: str
     url: str
     database: str
+    from_group: str = ""
 
 
 class SenderStatus(msgspec.Struct, rename="pascal"):
@@ -68,11 +75,18 @@ class SenderStatus(msgspec.Struct, rename="pascal"):
 
 
 class ReceiverState(msgspec.Struct, frozen=True, rename="pascal"):
-    """What the receiving side says of itself: how far it took the source in, and all it knows."""
+    """What the receiving side says of itself: how far it took the source in, and all it knows.
+
+    The rest it says only to another group. `last_etag` is the last place of its own order; up to `settled_etag` every
+    copy of its group has that order, and so counts what `settled_change_vector` counts.
+    """
 
     database_id: str
     accepted_etag: int
     change_vector: str
+    last_etag: int = 0
+    settled_etag: int = 0
+    settled_change_vector: str = ""
 
 
 class SenderSource(Protocol):
@@ -81,7 +95,10 @@ class SenderSource(Protocol):
     @property
     def database_id(self) -> str: ...
     @property
+    def last_etag(self) -> int: ...
+    @property
     def change_vector(self) -> str: ...
+    async def known_at(self, etag: int) -> str: ...
     async def after(self, etag: int, *, limit: int, bytes_max: int) -> Batch: ...
     async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None: ...
 
@@ -90,7 +107,8 @@ class DocumentSender:
     """Sends one store's documents to one destination until cancelled.
 
     `heard` gives what a database, by its id, was last heard to hold (`DocumentStore.heard_of`): others may
-    have sent there meanwhile.
+    have sent there meanwhile. `told` is called with each answer of the other side, and up to which place it has this
+    store's order by then.
     """
 
     def __init__(
@@ -102,8 +120,10 @@ class DocumentSender:
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
         heard: Callable[[str], str] = lambda database_id: "",
+        told: Callable[[int, ReceiverState], None] = lambda etag, theirs: None,
     ) -> None:
         self._store, self._destination, self._http, self._heard = store, destination, http, heard
+        self._told = told
         self._limit, self._bytes_max = batch_documents_max, batch_bytes_max
         self._theirs = ReceiverState(database_id="", accepted_etag=0, change_vector="")
         self._ahead: dict[str, int] = {}
@@ -117,14 +137,14 @@ class DocumentSender:
         while True:
             before = self.status.last_sent_etag
             try:
-                await self._session()
+                await self.session()
             except (HttpError, StoreError) as error:
                 self._failed(str(error))
             failures = 1 if self.status.last_sent_etag > before else failures + 1
             await asyncio.sleep(backoff(failures, BACKOFF_MIN_S, BACKOFF_MAX_S, random))
 
-    async def _session(self) -> None:
-        """Sends from where the other side is until something fails. Never returns.
+    async def session(self) -> None:
+        """Sends from where the other side is until something fails. Never returns. Raises HttpError or StoreError.
 
         `etag` is how far this store's order was read: the other side has all that stands up to there. `told` is how
         far it knows that: its accepted etag. The two differ while what was read held nothing new to it.
@@ -189,10 +209,14 @@ class DocumentSender:
     def _written_here(self, item: Document) -> bool:
         return change_vector.etag_of(item.origin, self._store.database_id) > 0
 
-    async def _handshake(self) -> int:
+    async def ask(self) -> ReceiverState:
+        """Where the other side stands now. Raises HttpError or StoreError."""
         url = f"{self._url('accepted')}?source={quote(self._store.database_id, safe='')}"
         answer = await self._http.request("GET", url, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S)
-        self._theirs = theirs = _answered(answer)
+        return _answered(answer)
+
+    async def _handshake(self) -> int:
+        self._theirs = theirs = await self.ask()
         if theirs.database_id == self._store.database_id:
             raise ReplicationRefused(f"{self._destination.url} is this very database: correct the address")
         here = change_vector.etag_of(self._store.change_vector, self._store.database_id)
@@ -203,6 +227,7 @@ class DocumentSender:
                 "this node's file was replaced by an older copy. Remove this node from the database group and add it "
                 "again"
             )
+        self._told(theirs.accepted_etag, theirs)
         return theirs.accepted_etag
 
     async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> None:
@@ -215,20 +240,23 @@ class DocumentSender:
             purged_last_modified=batch.purged_last_modified,
         )
         body = await asyncio.to_thread(encode, replication_batch)
-        answer = await self._http.request(
-            "POST", self._url("documents"), body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S
-        )
+        # For this very database: if another one has its name and address by the time this arrives, it must refuse.
+        url = f"{self._url('documents')}?destination={quote(self._theirs.database_id, safe='')}"
+        answer = await self._http.request("POST", url, body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S)
         self._theirs = theirs = _answered(answer)
         if theirs.accepted_etag < batch.last_etag:
             raise ReplicationRefused(
                 f"{self._destination.tag} has taken this node in up to {theirs.accepted_etag} only: going back there"
             )
+        self._told(batch.last_etag, theirs)
 
     def _named(self) -> dict[str, str]:
-        return {NODE_HEADER: self._http.node_id}
+        group = self._destination.from_group
+        return {GROUP_HEADER: group} if group else {NODE_HEADER: self._http.node_id}
 
     def _url(self, what: str) -> str:
-        return f"{self._destination.url}/replication/{quote(self._destination.database, safe='')}/{what}"
+        area = "external-replication" if self._destination.from_group else "replication"
+        return f"{self._destination.url}/{area}/{quote(self._destination.database, safe='')}/{what}"
 
     def _passed(self, etag: int, sent: int) -> None:
         status = self.status
@@ -249,6 +277,11 @@ class DocumentSender:
         self.on_moved()
 
 
+def group_name(cluster_id: str, database: str) -> str:
+    """What a database group is called to others, for `Destination.from_group`."""
+    return quote(f"{cluster_id}/{fold(database)}", safe="/")
+
+
 def _answered(response: Response) -> ReceiverState:
     try:
         theirs = msgspec.convert(response.json(), ReceiverState)
@@ -264,8 +297,15 @@ async def accepted(store: DocumentStore, source_database_id: str) -> ReceiverSta
     return ReceiverState(store.database_id, etag, store.change_vector)
 
 
-async def receive(store: DocumentStore, payload: bytes) -> ReceiverState:
-    """Takes in a batch and answers as the handshake does. Raises ReplicationRefused for what is no batch."""
+async def receive(store: DocumentStore, payload: bytes, destination: str | None = None) -> ReceiverState:
+    """Takes in a batch and answers as the handshake does. `destination` is the database, by its id, that the sender
+    has asked before, None of a node of an earlier version. Raises ReplicationRefused for what is no batch, and for one
+    that was meant for another database: what its sender has left out may be missing in this one."""
+    if destination is not None and destination != store.database_id:
+        raise ReplicationRefused(
+            f"a batch is for the database with the id {destination}, which was here before: it is sent again as "
+            f"{store.database_id} needs it"
+        )
     replication_batch = await asyncio.to_thread(decode, payload)
     accepted_etag = await store.merge(replication_batch)
     return ReceiverState(store.database_id, accepted_etag, store.change_vector)

@@ -89,6 +89,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     held: str
     end: bool
     purged_last_modified: str = ""
+    places: tuple[int, ...] = ()
 
 
 class ReplicationBatch(msgspec.Struct, frozen=True, array_like=True):

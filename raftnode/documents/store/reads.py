@@ -76,7 +76,7 @@ def after(
             "WHERE l.etag > ? ORDER BY l.etag LIMIT ?",
             (etag, SCAN_ROWS_MAX),
         )
-        taken: dict[int, None] = {}
+        taken: dict[int, int] = {}
         reached, size, scanned, full = etag, 0, 0, False
         for place, doc, collection, bytes_, formerly in places:
             # A document has a place for each of its versions and is handed out once, at the first of them.
@@ -84,7 +84,7 @@ def after(
                 if len(taken) >= limit or (taken and size + bytes_ > bytes_max):
                     full = True  # this place belongs to the next batch: `reached` must stay below it
                     break
-                taken[doc] = None
+                taken[doc] = place
                 size += bytes_
             reached, scanned = place, scanned + 1
         # At the end the place is the last etag that was given, even if the log has forgotten it, as it was that of a
@@ -102,7 +102,14 @@ def after(
             held=_as_of(connection, own, state, state.last_etag),
             end=end,
             purged_last_modified=state.purged_last_modified,
+            places=tuple(taken.values()),
         )
+
+
+def known_at(connection: sqlite3.Connection, own: tuple[str, str], etag: int) -> str:
+    """What the store knew at a place; `own` is its tag and database id."""
+    with moment(connection):
+        return _as_of(connection, own, rows.state(connection), etag)
 
 
 def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:

@@ -207,6 +207,11 @@ class DocumentStore:
         own = (self.tag, self.database_id)
         return await self._read(lambda connection: reads.after(connection, own, etag, limit, bytes_max, collections))
 
+    async def known_at(self, etag: int) -> str:
+        """What this database knew when its order went up to that place: whoever has read so far holds all of it."""
+        own = (self.tag, self.database_id)
+        return await self._read(lambda connection: reads.known_at(connection, own, etag))
+
     async def accepted_from(self, source_database_id: str) -> int:
         """How far another store's order has been taken in; 0 if not at all."""
         return await self._read(lambda connection: rows.accepted(connection, source_database_id))

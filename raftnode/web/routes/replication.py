@@ -30,7 +30,8 @@ async def post_documents(request: web.Request) -> web.Response:
     _of_this_cluster(request)
     store = await store_to_read(request)
     # The limit is replication's own: a small http.body_bytes_max must not keep the group apart.
-    return answer(await receive(store, await whole(request, bytes_max=BODY_BYTES_MAX)))
+    payload = await whole(request, bytes_max=BODY_BYTES_MAX)
+    return answer(await receive(store, payload, Query(request).text("destination")))
 
 
 def _of_this_cluster(request: web.Request) -> None:

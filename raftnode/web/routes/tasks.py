@@ -1,11 +1,14 @@
 """Ongoing tasks: who is responsible, by which rule, who holds them, and how far they are; and changing them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
+import structlog
 from aiohttp import web
 
+from raftnode.foundation.masking import masked
 from raftnode.foundation.names import fold
 from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
 from raftnode.record.model import CommandResult, Database, Record, Task
@@ -18,11 +21,12 @@ from raftnode.web.routes.runs import ClusterRuns, gather_run, gather_runs
 from raftnode.web.services import SERVICES
 from raftnode.web.sliced_json import SLICES, JsonArray, JsonObject
 from raftnode.web.stores import existing_database
-from raftnode.web.views.base import view
+from raftnode.web.views.base import members, view
 from raftnode.web.views.runs import RunView
 from raftnode.web.views.tasks import TaskChanged, TaskInfo, TaskView, configuration, no_such_task, task_view
-from tasks.kinds.registry import ConfigurationError
+from tasks.kinds.registry import ConfigurationError, ShowsMore, described, known, load, loaded
 
+log = structlog.get_logger(__name__)
 Checked = TypeVar("Checked")
 
 
@@ -43,6 +47,7 @@ async def list_tasks(request: web.Request) -> web.Response:
     database = existing_database(request)
     tasks = sorted(database.tasks.values(), key=lambda task: task.id)
     runs = await gather_runs(request, ((database, task) for task in tasks))
+    await load_kinds(tasks)
     record = request.app[SERVICES].replica.record
     group = PlacementGroup(record, database)
     shown = JsonArray(task_info(request, record, database, group, task, runs) for task in tasks)
@@ -57,8 +62,10 @@ async def get_task(request: web.Request) -> web.Response:
     database = existing_database(request)
     task = the_task(database, Query(request))
     runs = await gather_run(request, database, task)
+    await load_kinds([task])
     record = request.app[SERVICES].replica.record
-    return answer(task_info(request, record, database, PlacementGroup(record, database), task, runs))
+    shown = task_info(request, record, database, PlacementGroup(record, database), task, runs)
+    return await request.app[SLICES].answer(shown)
 
 
 async def set_state(request: web.Request) -> web.Response:
@@ -161,13 +168,21 @@ def modified(
     return answer(changed, status=status)
 
 
+async def load_kinds(tasks: Iterable[Task]) -> None:
+    """Imports the kinds of these tasks, off the loop, as far as this node has them: they show fields of their own."""
+    for kind in {task.kind for task in tasks}:
+        if loaded(kind) is None and known(kind):
+            with suppress(ConfigurationError):
+                await asyncio.to_thread(load, kind)
+
+
 def task_info(
     request: web.Request, record: Record, database: Database, group: PlacementGroup, task: Task, runs: ClusterRuns
-) -> TaskInfo:
-    """RavenDB's task info, with our placement, claim, progress, state and run beside it."""
+) -> JsonObject:
+    """RavenDB's task info, with our placement, claim, progress, state and run beside it, and the kind's own fields."""
     shown, run = task_view(record, database, group, task, runs.of)
     run = run if shown.holder else None
-    return view(
+    info = view(
         TaskInfo,
         shown,
         error=shown.error or shown.unknown,
@@ -175,6 +190,21 @@ def task_info(
         run=run,
         configuration=configuration(task),
     )
+    return JsonObject([*members(info), *_shown_by_kind(database, task, run)])
+
+
+def _shown_by_kind(database: Database, task: Task, run: RunView | None) -> Iterable[tuple[str, Any]]:
+    kind = loaded(task.kind)
+    if not isinstance(kind, ShowsMore):
+        return ()
+    string = database.connection_strings.get(fold(task.connection_string or ""))
+    details = run.info.details if run and run.info else {}
+    try:
+        return masked(dict(kind.shown(task, string.configuration if string else None, details))).items()
+    except Exception as error:
+        # A plug-in's defect must not hide its task.
+        log.warning("A task kind failed to show a task.", kind=task.kind, task=task.name, reason=described(error))
+        return ()
 
 
 def _connection_status(tag: str, shown: TaskView, run: RunView | None) -> str:

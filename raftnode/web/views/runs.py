@@ -1,7 +1,7 @@
 """A run on a node, as that tells."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -27,6 +27,7 @@ class RunInfo(View, frozen=True, kw_only=True):
     errors: Sequence[FailedDocument] | UnsetType = UNSET
     seen_etag: int | None = None
     superseded: int = 0
+    details: Mapping[str, Any] = {}
 
 
 class RunView(View, frozen=True, kw_only=True):

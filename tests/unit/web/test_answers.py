@@ -25,7 +25,11 @@ RECORDING = "RAFTNODE_TEST_RECORD"
 RANDOM = ("ServerId", "NodeId", "TopologyId", "ClusterId", "WireId", "DatabaseId", "DatabaseTopologyIdBase64")
 """Fields whose text is another each time, mostly with a digit in it."""
 BY_ID = ("LastEtags",)
-NOT_JSON = {("GET", "/admin/cluster/snapshot"), ("POST", "/replication/{database}/documents")}
+NOT_JSON = {
+    ("GET", "/admin/cluster/snapshot"),
+    ("POST", "/replication/{database}/documents"),
+    ("POST", "/external-replication/{database}/documents"),
+}
 
 DB = "/databases/Shop"
 ETL: dict[str, Any] = {
@@ -91,6 +95,12 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("POST", f"{DB}/bulk_insert", {"Id": "y", "Type": "PUT", "Document": {}}),
     ("GET", f"{DB}/operations/next-operation-id", None),
     ("GET", "/replication/Shop/accepted?source=x", None),
+    ("GET", "/external-replication/Shop/accepted?source=x", None),
+    ("POST", f"{DB}/admin/tasks/external-replication", {
+        "Watcher": {"ConnectionStringName": "other", "Disabled": True, "DelayReplicationFor": "00:10:00"},
+    }),
+    ("GET", f"{DB}/task?taskName=External%20Replication%20to%20other&type=Replication", None),
+    ("DELETE", f"{DB}/admin/tasks?taskName=External%20Replication%20to%20other", None),
     ("GET", f"{DB}/indexes", None),
     ("GET", f"{DB}/indexes?name=i", None),
     ("GET", f"{DB}/tasks", None),
