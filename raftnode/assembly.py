@@ -211,6 +211,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             environment=environment,
             bodies_running=self.watchdog.bodies_running,
             random=ports.random,
+            removed=lambda: self.transport.removed_by is not None,
         )
         self.health = Health(
             tag=setup.own.tag,
@@ -271,6 +272,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             "its data directory and let it join again.",
             told_by=by,
         )
+        self.supervisor.on_lease()
 
     def _no_consensus(self, error: ConsensusFailed) -> None:
         remedy = " Fix the disk or make room on it, then start the node again: nothing that was acknowledged is lost."

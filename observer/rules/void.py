@@ -1,5 +1,9 @@
 """Claims of processes without a lease end, whoever they are: of Members, Rehabs, watchers, nodes of no group, removed
-nodes, and nodes that have been started again since."""
+nodes, and nodes that have been started again since.
+
+The claim of a partition-tolerant task is the exception: its body may go on without a lease, so the claim stands until
+the task is another node's, and the body need not stop when its node is heard again.
+"""
 
 import msgspec
 
@@ -7,6 +11,7 @@ from observer.rules.database_view import silence
 from observer.rules.facts import Facts, holder_of, started_again
 from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import Claim, Record
+from raftnode.record.ownership import PlacementGroup, task_of
 
 NAMED_MAX = 10
 
@@ -26,14 +31,37 @@ def void_over(record: Record, facts: Facts) -> tuple[NodeVoids, ...]:
     suspended only for nodes that have been started again: that moves nothing, and they wait for it.
     """
     found: dict[tuple[str, str], list[VoidClaim]] = {}
+    groups: dict[str, PlacementGroup] = {}
     for key, claim in record.claims.items():
         if claim.state != "Held" or (record.observer.suspended and not started_again(record, holder_of(claim))):
             continue
         why = _over(record, claim, facts)
-        if why is not None:
-            end = VoidClaim(key=key, epoch=claim.epoch, reason=why)
-            found.setdefault((key.partition("/")[0], why), []).append(end)
+        if why is None:
+            continue
+        tolerant = _tolerant(record, key, claim)
+        if tolerant and _still_its_own(record, key, claim, groups):
+            continue
+        why += f"; {claim.tag} may go on with it until it is heard again, as its kind needs no lease" * tolerant
+        end = VoidClaim(key=key, epoch=claim.epoch, reason=why)
+        found.setdefault((key.partition("/")[0], why), []).append(end)
     return tuple(_voided(record, folded, why, voids) for (folded, why), voids in sorted(found.items()))
+
+
+def _tolerant(record: Record, key: str, claim: Claim) -> bool:
+    """Whether a body may run under the claim though its node has no lease: the process must not be known to be gone."""
+    found = task_of(record, key)
+    return found is not None and found[1].traits.partition_tolerant and not started_again(record, holder_of(claim))
+
+
+def _still_its_own(record: Record, key: str, claim: Claim, groups: dict[str, PlacementGroup]) -> bool:
+    """Whether the task is enabled and belongs to the node that holds it."""
+    found = task_of(record, key)
+    if found is None or found[0].disabled or found[1].disabled:
+        return False
+    database, task = found
+    if database.name not in groups:
+        groups[database.name] = PlacementGroup(record, database)
+    return groups[database.name].place(task)[0] == claim.tag
 
 
 def _over(record: Record, claim: Claim, facts: Facts) -> str | None:

@@ -51,7 +51,8 @@ async def put_definition(session: Session, definition: Json, database: str, rout
 def _undone(before: TaskInfo, given: Json) -> list[str]:
     """What an edit takes back of commands that were given before, one sentence each: a file may not know of them."""
     name, mentor, said = before.task_name, before.mentor_node, []
-    gone = {"MentorNode", "PinToMentorNode"} & given.keys() and mentor != (given.get("MentorNode") or None)
+    named = given.get("MentorNode") or None
+    gone = "MentorNode" in given and mentor != named and not (named is None and given.get("PinToMentorNode"))
     loose = before.pin_to_mentor_node and "PinToMentorNode" in given and not given["PinToMentorNode"]
     if mentor and (gone or loose):
         how, prefer = ("was pinned to", "") if before.pin_to_mentor_node else ("preferred", " --prefer")
@@ -250,20 +251,22 @@ async def _set_state(session: Session, task: str, database: str | None, *, disab
 @click.argument("task")
 @click.argument("node", required=False)
 @IN_DATABASE
-@click.option("--prefer", is_flag=True, help="Prefer the node, and move on without it when it is not a Member.")
+@click.option("--prefer", is_flag=True, help="Prefer NODE, and move on without it when it is not a Member.")
 @click.option("--off", is_flag=True, help="Take pin and preference away.")
 @talks
 async def pin(session: Session, task: str, node: str | None, database: str | None, prefer: bool, off: bool) -> None:
-    """Pin a task to a node: it waits for that node even when it is down."""
-    if off == bool(node) or (off and prefer):
-        raise click.UsageError("Give a node, or --off.")
+    """Pin a task to a node: it waits for that node even when it is down. Without NODE to the one that runs it."""
+    if (off and (node or prefer)) or (prefer and not node):
+        raise click.UsageError("Give a node, nothing, or --off; --prefer needs a node.")
     name, found = await find_task(session, task, database)
     if not found.task_id:
         raise CommandFailed(f"Task '{task}' fills a node and belongs to its mentor; it cannot be pinned.")
-    where = "" if off else f"&node={quote((node or '').upper())}&pinned={'false' if prefer else 'true'}"
-    path = f"/databases/{quote(name)}/admin/tasks/pin?key={found.task_id}{where}"
-    answer = await session.call("POST", path, Json)
-    done = "is free to run anywhere" if off else f"{'prefers' if prefer else 'is pinned to'} {(node or '').upper()}"
+    where = f"&node={quote((node or '').upper())}" if node else ""
+    pinned = "" if off else f"&pinned={str(not prefer).lower()}"
+    path = f"/databases/{quote(name)}/admin/tasks/pin?key={found.task_id}{where}{pinned}"
+    answer = await session.call("POST", path, TaskChanged)
+    tag = (node or answer.shown.responsible_node or "").upper()
+    done = "is free to run anywhere" if off else f"{'prefers' if prefer else 'is pinned to'} {tag}"
     session.show(answer, f"Task {found.task_name} {done}.")
 
 

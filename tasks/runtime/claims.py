@@ -6,6 +6,7 @@ from msgspec.structs import asdict
 
 from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.record.commands import ClaimTask, ReleaseTask
+from raftnode.record.commands.claims import ran_on
 from tasks.runtime.claim_proposals import ClaimProposal, ClaimProposals, PendingProposals, Proposal
 from tasks.runtime.decision_log import DecisionLog
 from tasks.runtime.plan import ProposeClaim
@@ -69,7 +70,12 @@ class Claims:
         self._tell_answered(action.key)
 
     async def _propose_release(self, command: ReleaseTask, proposal: Proposal) -> None:
-        result = await self._proposals.answer(command, proposal, lambda: command.epoch in self._replica.record.held)
+        result = await self._proposals.answer(command, proposal, lambda: self._counts(command))
         self._decisions.of("A task was released.", task=command.key, epoch=command.epoch, reason=command.reason)
         self.under_way.answered(command.key, proposal, result, command.epoch)
         self._tell_answered(command.key)
+
+    def _counts(self, command: ReleaseTask) -> bool:
+        record = self._replica.record
+        late = bool(command.ran_until) and ran_on(record, command.key, command.epoch)
+        return late or command.epoch in record.held

@@ -5,7 +5,8 @@ The rules, each of which closes a hole (see docs/guarantees.md):
 - a grant starts a body only if this process proposed it in the present session;
 - a claim of an earlier process of this node is another's: that process may live yet, if the directory was copied;
 - a body whose epoch is not the record's stops at once; when the session ends all bodies stop, but partition-tolerant
-  ones, which go on until another run is granted;
+  ones, which go on as long as the record that this node has names it and holds their claim; if that was void meanwhile,
+  the node tells how long they went on;
 - a task is claimed only when every body of its old run here has ended, and an ended run is released by its epoch;
 - a body restarts only if its task, or its connection string, was edited: then under a new claim.
 """
@@ -17,6 +18,7 @@ import msgspec
 
 from raftnode.foundation.incarnation import NodeIncarnation
 from raftnode.foundation.names import fold
+from raftnode.record.commands.claims import ran_on
 from raftnode.record.model import Claim, Database, Record, Task
 from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, task_of, tasks_of
 
@@ -159,7 +161,10 @@ def _about_body(
     if body.state == "Ended":
         # The claim of a renamed task stands under another key; only the epoch tells.
         holder = record.claims.get(record.held.get(body.epoch, ""))
-        return Release(key, body.epoch, "the body has ended") if _holds(holder, own, body.epoch) else Forget(key)
+        late = body.partition_tolerant and ran_on(record, key, body.epoch)
+        return (
+            Release(key, body.epoch, "the body has ended") if late or _holds(holder, own, body.epoch) else Forget(key)
+        )
     if body.state == "Stopping":
         return None
     reason = _why_stop(record, own, session, key, body, assignment)

@@ -79,7 +79,8 @@ class OwnRuns:
                 database=body.run.database, id=body.run.task.id, epoch=action.epoch, progress=body.progress
             )
         reason = body.reason if body is not None else action.reason
-        return ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made)
+        until = body.since if body is not None and body.partition_tolerant else ""
+        return ReleaseTask(key=action.key, epoch=action.epoch, reason=reason, progress=made, ran_until=until)
 
     def forget(self, key: str, *, assigned: bool) -> None:
         """The record knows that the run has ended. What it has shown of itself is kept for the next if `assigned`."""
@@ -130,6 +131,7 @@ class OwnRuns:
         if body.state != "Stopping":
             refused = "the target refused the run: a newer one has reached it"
             body.reason = refused if body.superseded else "the run was found to be over"
+        body.since = timestamps.now()
         self.bodies.end(body)
         # Only now: as long as anything of the body lives, the kill timer must be able to end it.
         self._bodies_running(self.bodies.leased)

@@ -30,8 +30,11 @@ class LocalTaskStatus(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"
     info: RunFigures | None = None
 
 
-def of_body(tag: str, body: Body) -> LocalTaskStatus:
-    """Of a run that has begun here and is not released yet."""
+def of_body(tag: str, body: Body, session: int | None) -> LocalTaskStatus:
+    """Of a run that has begun here and is not released yet. `session` is that of the present lease, None without one;
+    only a kind that tolerates partitions goes on in another than its own."""
+    goes_on = body.state in ("Running", "Error") and session != body.session
+    without = "without a lease" if session is None else f"session {body.session} has ended"
     return LocalTaskStatus(
         database=body.run.database,
         name=body.run.task.name,
@@ -39,7 +42,7 @@ def of_body(tag: str, body: Body) -> LocalTaskStatus:
         task_id=body.run.task.id,
         node=tag,
         state="Releasing" if body.state == "Ended" else body.state,
-        reason=body.reason,
+        reason=f"{without}: it goes on under its last claim, as its kind may" if goes_on else body.reason,
         epoch=body.run.epoch,
         session=body.session,
         since=body.since,

@@ -41,7 +41,8 @@ class Supervisor:
     """What this node runs. Subscribe `on_tick` to the record and `on_lease` to the lease, and run `run`.
 
     `bodies_running` is told before every start and after every end how many bodies that need a lease have not ended.
-    Those that tolerate partitions outlive it, so nothing must end the process for them.
+    Those that tolerate partitions outlive it, so nothing must end the process for them. `removed` tells whether this
+    node is known to be in the cluster no more: then they stop, too. Call `on_lease` when that changes.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Supervisor:
         environment: BodyEnvironment,
         bodies_running: Callable[[int], None],
         random: Random,
+        removed: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._removed = removed
         self._own, self._replica, self._lease, self._environment = own, replica, lease, environment
         self._decisions = DecisionLog()
         self._proposals = ClaimProposals(replica.propose, random)
@@ -188,7 +191,7 @@ class Supervisor:
     def _look(self, record: Record) -> Mapping[str, Assignment]:
         """Calls the tasks about which anything has changed that `planning.action` reads."""
         due, session = self._due, self._lease.session
-        assigned = NOTHING if self._closing else self._wanted(record)
+        assigned = NOTHING if self._closing or self._removed() else self._wanted(record)
         # An answer counts once the record has come as far as it: decided earlier, the task would be claimed again.
         due.call(self._claims.under_way.landed(record.index))
         gone = due.compare(assigned)
@@ -214,7 +217,8 @@ class Supervisor:
                 self._claims.forgive([action.key])
                 self._runs.start(self._own.tag, action)
             case Stop():
-                self._runs.stop(action.key, "the node is stopping" if self._closing else action.reason)
+                left = "the node is stopping" if self._closing else "the node was removed from the cluster"
+                self._runs.stop(action.key, left if self._closing or self._removed() else action.reason)
             case Release():
                 self._claims.release(self._runs.release_of(action))
             case Wait():
@@ -239,7 +243,7 @@ class Supervisor:
         """The task of that claim key; None if this node has nothing to do with it."""
         tag = self._own.tag
         if (body := self._runs.bodies.get(key)) is not None:
-            return of_body(tag, body)
+            return of_body(tag, body, self._lease.session)
         if (proposal := self._claims.under_way.claims.get(key)) is not None:
             return of_wanted(tag, proposal.assigned, "Claiming", error=proposal.error)
         wait = self._waits.get(key)

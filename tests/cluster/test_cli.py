@@ -405,7 +405,7 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
         (["import", "orders.json", "--database", "Shop"], 1, "Line 1"),
         (["etl", "put", "tasks.py", "--database", "Shop"], 1, "is not JSON"),
         (["frobnicate"], 2, "No such command"),
-        (["pin", "orders"], 2, "Give a node, or --off"),
+        (["pin", "orders", "--prefer"], 2, "Give a node, nothing, or --off"),
         (["node", "remove", "a1"], 2, "no node tag"),
         (["--url", "localhost", "status"], 2, "give addresses like"),
         (["status", "--url", "http://127.0.0.1:1"], 3, "Start a node"),

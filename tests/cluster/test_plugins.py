@@ -120,7 +120,8 @@ async def test_a_partition_tolerant_task_goes_on_without_a_lease_and_its_node_is
         node.prefix += found
     async with cluster:
         await cluster.create_database(DATABASE, "ABC")
-        await cluster.put_etl(DATABASE, {"EtlType": "Hostile", "Name": "t", "MentorNode": "A", "Tolerant": True})
+        tolerant = {"PartitionTolerant": True}
+        await cluster.put_etl(DATABASE, {"EtlType": "Hostile", "Name": "t", "MentorNode": "A", "Traits": tolerant})
 
         def runs() -> int:
             file = cluster.nodes["A"].data_dir / "runs.jsonl"

@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raftnode.record.model import Database, KindTraits
+import msgspec
+
+from raftnode.record.model import Database, KindTraits, Progress
 from raftnode.record.ownership import task_key
 from tasks.kinds.registry import TaskDefinition
 from tasks.runtime.context import TaskContext
@@ -15,8 +17,8 @@ NAME = "HostileEtl"
 
 
 class Hostile:
-    """See `TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spawn" (runs the
-    shell's `Command`)."""
+    """See `TaskKind`. `Does` is one of: "rest", "block" (holds the event loop for ever), "spawn" (runs the shell's
+    `Command`), "rounds" (a line a round into `File`). `Traits` are the task's (`model.KindTraits`)."""
 
     name = NAME
 
@@ -28,7 +30,8 @@ class Hostile:
             key=task_key(NAME, name),
             configuration=json.dumps(dict(configuration)).encode(),
             mentor=configuration.get("MentorNode"),
-            traits=KindTraits(partition_tolerant=bool(configuration.get("Tolerant"))),
+            pinned=bool(configuration.get("PinToMentorNode")),
+            traits=msgspec.convert(configuration.get("Traits", {}), KindTraits),
         )
 
     async def run(self, context: TaskContext) -> None:
@@ -46,6 +49,17 @@ class Hostile:
     async def _spawn(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
         async with context.subprocess("sh", "-c", configuration["Command"]) as process:
             await process.wait()
+
+    async def _rounds(self, context: TaskContext, configuration: Mapping[str, Any]) -> None:
+        run = context.run
+        done = run.progress.processed if run.progress else 0
+        while True:
+            context.check()
+            with open(configuration["File"], "a", encoding="utf-8") as lines:  # noqa: ASYNC230 - a line of a test
+                lines.write(f"{run.node} {run.epoch}\n")
+            done += 1
+            context.report(Progress(generation=run.generation, processed=done))
+            await context.sleep(0.1)
 
 
 KIND = Hostile()

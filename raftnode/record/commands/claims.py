@@ -11,11 +11,13 @@ from raftnode.record.cause import cause_of
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_ending, with_progress
 from raftnode.record.model import (
+    DECISIONS_MAX,
     GENERATION_STRIDE,
     RUNS_KEPT_MAX,
     Claim,
     ClaimState,
     ClusterNode,
+    Decision,
     EndedRun,
     Record,
     RunEnd,
@@ -96,21 +98,24 @@ class ClaimTask(Command, frozen=True, kw_only=True, tag="ClaimTask"):
 
 
 class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
-    """A run has ended: every body of that epoch is gone. Carries the last progress."""
+    """A run has ended: every body of that epoch is gone. Carries the last progress. `ran_until` is when the body ended,
+    told by a kind whose bodies may run on after their claim is void."""
 
     key: str
     epoch: int
     reason: str = ""
     progress: ProgressMade | None = None
+    ran_until: str = ""
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """A release of any other epoch changes nothing. The value says whether it ended the claim.
+        """A release of any other epoch changes nothing, but to note how long a void run went on. The value says whether
+        it ended the claim.
 
         The epoch decides, as the claim of a renamed task stands under another key than its body was started with.
         """
         key = record.held.get(self.epoch)
         if key is None:
-            return Outcome(record=record, value=False)
+            return self._of_void_run(record, entry)
         changed: frozenset[str] = frozenset()
         if self.progress is not None and self.progress.epoch == self.epoch:
             after = with_progress(record, self.progress)
@@ -121,6 +126,52 @@ class ReleaseTask(Command, frozen=True, kw_only=True, tag="ReleaseTask"):
             value=True,
             changes=Changes(databases=changed, claims=frozenset({key})),
         )
+
+    def _of_void_run(self, record: Record, entry: Entry) -> Outcome:
+        """The run counts as released from now on. If another one has begun meanwhile, the decisions say that the task
+        ran twice."""
+        claim = record.claims.get(self.key)
+        if claim is None or not self.ran_until or not ran_on(record, self.key, self.epoch):
+            return Outcome(record=record, value=False)
+        if claim.epoch == self.epoch:
+            noted = replace(claim, state="Released", reason=self._noted(claim.reason))
+        else:
+            noted = replace(claim, runs=tuple(self._noted_run(run) for run in claim.runs))
+            record = _told_twice(record, self, claim, entry)
+        changes = Changes(claims=frozenset({self.key}))
+        return Outcome(record=record.with_claim(self.key, noted), value=False, changes=changes)
+
+    def _noted_run(self, run: EndedRun) -> EndedRun:
+        return run if run.epoch != self.epoch else replace(run, state="Released", reason=self._noted(run.reason))
+
+    def _noted(self, why_void: str) -> str:
+        return f"void: {why_void}; its body ran on until {self.ran_until}"
+
+
+def ran_on(record: Record, key: str, epoch: int) -> bool:
+    """Whether the claim of that epoch is void, and nobody has told yet what became of its body."""
+    claim = record.claims.get(key)
+    if claim is None:
+        return False
+    ends = ((claim.epoch, claim.state), *((run.epoch, run.state) for run in claim.runs))
+    return (epoch, "Void") in ends
+
+
+def _told_twice(record: Record, release: ReleaseTask, claim: Claim, entry: Entry) -> Record:
+    database, kind, name = release.key.split("/", 2)
+    known = record.databases.get(database)
+    late = next(run for run in claim.runs if run.epoch == release.epoch)
+    said = Decision(
+        index=entry.index,
+        iteration=0,
+        at=release.ran_until,
+        database=known.name if known else database,
+        message=f"{kind} '{name}' ran twice: {late.tag}, which was not heard, went on under epoch {late.epoch} until "
+        f"{release.ran_until}, while epoch {claim.epoch} was granted to {claim.tag}.",
+        term=entry.term,
+    )
+    decisions = (*record.observer.decisions, said)[-DECISIONS_MAX:]
+    return replace(record, observer=replace(record.observer, decisions=decisions))
 
 
 def _one_process(known: ClusterNode | Claim, claiming: ClaimTask) -> bool:

@@ -33,7 +33,7 @@ from raftnode.record.model import (
     Record,
     Task,
 )
-from raftnode.record.ownership import UPDATE_KIND, task_of
+from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, last_claim, task_of
 from raftnode.record.progress import bounded
 
 REASON_LENGTH_MAX = 2000
@@ -94,7 +94,8 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
 class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask"):
     """A task is added (`id` 0; its id becomes the log index) or edited (its id stays).
 
-    `etag`, if given, is the one the editor has read. `reset` forgets the progress.
+    `etag`, if given, is the one the editor has read. `reset` forgets the progress. A pin without a mentor pins the task
+    to the node that holds it, or would get it.
     """
 
     database: str
@@ -104,7 +105,8 @@ class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask")
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses a taken name, a kind or key that no placement could use, an unknown task or connection string, a
-        stale etag, a changed kind, a rename onto a name whose claim is still held, and one task too many."""
+        stale etag, a changed kind, a rename onto a name whose claim is still held, a pin to nobody, and one task too
+        many."""
         database = the_database(record, self.database)
         check_name("Task name", self.name)
         self._check_header()
@@ -125,6 +127,8 @@ class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask")
             placement_index=entry.index,
             retry=present.retry if present else 0,
         )
+        if task.pinned and task.mentor is None:
+            task = replace(task, mentor=_present_holder(record, database, present or task))
         if present is not None and _placement_reads(present) == _placement_reads(task):
             task = replace(task, placement_index=present.placement_index)
         if present is not None:
@@ -206,7 +210,8 @@ def with_ending(record: Record, key: str, ended: EndedRun) -> Database | None:
 
 
 class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
-    """A task's preferred mentor node and whether it is pinned there. The body is not restarted for it."""
+    """A task's preferred mentor node and whether it is pinned there; without a mentor it is pinned to the node that
+    holds it, or would get it. The body is not restarted for it."""
 
     database: str
     id: int
@@ -214,11 +219,12 @@ class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
     pinned: bool = False
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
-        """Refuses an unknown task."""
+        """Refuses an unknown task, and a pin to nobody."""
         database = the_database(record, self.database)
-        task = replace(
-            _the_task(database, self.id), mentor=self.mentor, pinned=self.pinned, placement_index=entry.index
-        )
+        task, mentor = _the_task(database, self.id), self.mentor
+        if self.pinned and mentor is None:
+            mentor = _present_holder(record, database, task)
+        task = replace(task, mentor=mentor, pinned=self.pinned, placement_index=entry.index)
         return with_database(record, database.with_task(task), entry, value=task.id)
 
 
@@ -296,6 +302,22 @@ def with_progress(record: Record, made: ProgressMade) -> Record | None:
         fold(database.name), replace(database, progress=database.progress.set(made.id, stored))
     )
     return replace(record, databases=databases)
+
+
+def _present_holder(record: Record, database: Database, task: Task) -> str:
+    """The node of the group that holds the task; of a task that nobody holds, the one that would get it now."""
+    claim = last_claim(record, database, task)
+    stays = set(database.topology.all_nodes) - set(database.deletion_in_progress)
+    if claim is not None and claim.state == "Held" and claim.tag in stays:
+        return claim.tag
+    # Held back or not, enabled or not: it is to be pinned where it would run.
+    tag, rule = PlacementGroup(record, database).place(replace(task, pinned=False, endings=()))
+    if tag is None:
+        refuse(
+            "BadRequestException",
+            f"Task '{task.name}' cannot be pinned to its node, as it has none ({rule}). Name one in MentorNode.",
+        )
+    return tag
 
 
 def _placement_reads(task: Task) -> tuple[object, ...]:

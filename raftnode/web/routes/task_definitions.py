@@ -90,7 +90,7 @@ async def _checked(request: web.Request, kind: str, id: int, given: Json) -> Put
     given = with_secrets(given, present.configuration if present else None)
     given = _with_what_stands(given, present)
     definition = await checked_by_kind(lambda: parsed(kind, given | {"TaskId": id}, database))
-    check_mentor(request, database, definition.mentor, definition.pinned)
+    check_mentor(request, database, definition.mentor)
     for name in query.all("reset"):
         check_transform(definition.configuration, name)
     return PutTask(
@@ -125,7 +125,7 @@ def _with_what_stands(given: Json, present: Task | None) -> Json:
     if present is None:
         return given
     stands: Json = {"Disabled": present.disabled}
-    if "MentorNode" not in given and "PinToMentorNode" not in given:
+    if "MentorNode" not in given:
         stands |= {"MentorNode": present.mentor, "PinToMentorNode": present.pinned}
     return stands | given
 

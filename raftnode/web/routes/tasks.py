@@ -81,7 +81,8 @@ async def set_state(request: web.Request) -> web.Response:
 
 
 async def pin(request: web.Request) -> web.Response:
-    """Sets a task's mentor node and whether the task is pinned to it; an empty `node` takes both away."""
+    """Sets a task's mentor node and whether the task is pinned to it; an empty `node` takes both away, unless `pinned`
+    is set: then the task is pinned to the node that holds it."""
     query = Query(request)
     mentor = query.text("node")
     pinned = query.flag("pinned", mentor is not None)
@@ -89,7 +90,7 @@ async def pin(request: web.Request) -> web.Response:
     async def checked() -> Command:
         database = existing_database(request)
         task = the_task(database, query)
-        check_mentor(request, database, mentor, pinned)
+        check_mentor(request, database, mentor)
         return SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
 
     return modified(request, await commit(request, checked))
@@ -133,8 +134,8 @@ def named_task(request: web.Request, record: Record, database: Database) -> Task
     return task
 
 
-def check_mentor(request: web.Request, database: Database, mentor: str | None, pinned: bool) -> None:
-    """Refuses a mentor outside the cluster or the group, and a pin without a mentor."""
+def check_mentor(request: web.Request, database: Database, mentor: str | None) -> None:
+    """Refuses a mentor outside the cluster or the group."""
     group = database.topology.all_nodes
     if mentor is not None:
         the_node(request.app[SERVICES].replica.record, mentor, called="MentorNode")
@@ -143,8 +144,6 @@ def check_mentor(request: web.Request, database: Database, mentor: str | None, p
             f"MentorNode '{mentor}' is not in the group of database '{database.name}'. Choose one of: "
             f"{', '.join(group) or 'none'}."
         )
-    if pinned and mentor is None:
-        raise bad_request("PinToMentorNode needs a MentorNode. Name one, or do not pin.")
 
 
 async def checked_by_kind(check: Callable[[], Checked]) -> Checked:

@@ -131,7 +131,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "reset": False,
         },
     ),
-    "ReleaseTask": ({"key": "k", "epoch": 1}, {"reason": "", "progress": None}),
+    "ReleaseTask": ({"key": "k", "epoch": 1}, {"reason": "", "progress": None, "ran_until": ""}),
     "RemoveNode": ({"tag": "A"}, {}),
     "ReorderMembers": ({"name": "n", "members": ("m",)}, {"fixed": False}),
     "RetryFailed": ({"database": "d", "id": 1}, {}),

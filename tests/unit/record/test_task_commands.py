@@ -92,7 +92,7 @@ def test_a_task_is_what_was_put_and_begins_without_progress(cluster: Cluster) ->
     ("fields", "placed"),
     [
         ({"key": 6}, True),
-        ({"mentor": None}, True),
+        ({"mentor": None, "pinned": False}, True),
         ({"pinned": False}, True),
         ({"traits": KindTraits()}, True),
         ({"requires": ()}, True),

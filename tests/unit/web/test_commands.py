@@ -32,6 +32,8 @@ COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("task", "reset", "orders", "--yes"), "starts again from the first document."),
     (("pin", "orders", "A"), "Task orders is pinned to A."),
     (("pin", "orders", "--off"), "Task orders is free to run anywhere."),
+    (("pin", "orders"), "Task orders is pinned to A."),
+    (("pin", "orders", "--off"), "Task orders is free to run anywhere."),
     (("node", "list"), "SqlEtl, Update"),
     (("node", "traits", "A", "--weight", "2", "--labels", "ssd"), "Node A has weight 2 and the labels ssd."),
     (("drain", "A"), "Node A hands its tasks over."),

@@ -126,7 +126,6 @@ async def test_an_etl_is_put_and_shown_with_its_placement(client: Client) -> Non
         ({"Transforms": []}, "Transforms"),
         ({"TaskId": "x"}, "TaskId"),
         ({"MentorNode": "Z"}, "MentorNode"),
-        ({"PinToMentorNode": True}, "PinToMentorNode"),
         ({"Requires": "ssd"}, "Requires"),
         ({"Requires": ["ssd,eu"]}, "Requires: A label must not hold a comma"),
     ],
@@ -204,6 +203,27 @@ async def test_a_task_is_pinned_and_unpinned(client: Client) -> None:
     await client.post(path)
     assert (await client.get(f"{DB}/task?key={id}")).json["Placement"]["Rule"] == "Hash"
     assert "'Z'" in (await client.post(f"{path}&node=Z")).message
+    assert (await client.post(f"{path}&pinned=true")).json["ResponsibleNode"] == "A"
+    info = (await client.get(f"{DB}/task?key={id}")).json
+    assert (info["MentorNode"], info["PinToMentorNode"], info["Placement"]["Rule"]) == ("A", True, "PinnedMentor")
+
+
+async def test_an_edit_of_the_pin_alone_keeps_the_rest_and_a_pin_without_a_mentor_finds_one(client: Client) -> None:
+    id = await _etl(client, PinToMentorNode=True)
+
+    async def pin() -> tuple[object, ...]:
+        info = (await client.get(f"{DB}/task?key={id}")).json
+        return info["TaskId"], info["TaskName"], info["MentorNode"], info["PinToMentorNode"]
+
+    assert await pin() == (id, "orders", "A", True)
+    for changes, expected in (
+        ({"PinToMentorNode": False}, ("A", False)),
+        ({}, ("A", False)),
+        ({"PinToMentorNode": True}, ("A", True)),
+        ({"MentorNode": None}, (None, False)),
+    ):
+        assert (await client.put(f"{DB}/admin/etl?id={id}", ETL | changes)).status == 200
+        assert await pin() == (id, "orders", *expected)
 
 
 async def test_a_running_task_shows_its_progress(client: Client, tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ from raftnode.record.commands import (
     AddNode,
     ConfirmDeletion,
     DeleteDatabase,
+    DeleteTask,
     ReleaseTask,
     RemoveNode,
     SetDatabaseState,
     SetTaskPin,
+    SetTaskState,
     SuspendObserver,
 )
 from raftnode.record.commands.observer import VoidClaim
-from raftnode.record.model import claim_key
-from tests.unit.observer.build import commit, facts, group, sentences, silent, unwell, well
+from raftnode.record.model import KindTraits, claim_key
+from tests.unit.observer.build import NOW_MS, commit, facts, group, sentences, silent, unwell, well
 from tests.unit.record.build import KIND, NONCE, Cluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
@@ -197,3 +199,65 @@ def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> No
     assert "still holds" in cluster.refused(cluster.claim("C", "t"))
     commit(cluster, facts(silent("B"), C))
     assert cluster.do(cluster.claim("C", "t")) > epoch
+
+
+def tolerant(**fields: object) -> tuple[Cluster, int]:
+    """B holds a task that goes on without a lease and stays with its holder."""
+    cluster = group()
+    cluster.task("t", mentor="B", traits=KindTraits(partition_tolerant=True, sticky=True, **fields))  # type: ignore[arg-type]
+    return cluster, cluster.do(cluster.claim("B", "t"))
+
+
+def test_the_claim_of_a_task_that_needs_no_lease_stands_until_the_task_is_another_nodes() -> None:
+    cluster, epoch = tolerant(grace_min=30)
+    verdict = commit(cluster, facts(silent("B"), C))
+    assert "B" in cluster.database().topology.rehabs
+    assert verdict.voids == ()
+    assert epochs(cluster, facts(silent("B"), C)) == []
+    later = facts(silent("B"), C, now_ms=NOW_MS + 30 * 60_000)
+    assert commit(cluster, later).voids == (), "its grace has only just ended"
+    [void] = decide(cluster.record, later).voids
+    assert void.epoch == epoch
+    assert void.reason.endswith("; B may go on with it until it is heard again, as its kind needs no lease")
+    commit(cluster, later)
+    assert cluster.do(cluster.claim(cluster.placed("t").node or "", "t")) > epoch
+
+
+def test_a_pinned_one_keeps_its_claim_for_ever() -> None:
+    cluster, _ = tolerant(grace_min=0)
+    cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor="B", pinned=True))
+    for later_ms in (0, 1, 10**9):
+        assert commit(cluster, facts(silent("B"), C, now_ms=NOW_MS + later_ms)).voids == ()
+
+
+def test_the_claim_of_a_process_that_is_gone_for_certain_is_void_whatever_its_kind() -> None:
+    cluster, epoch = tolerant(grace_min=30)
+    assert cluster.announce("B", boot=2, nonce=8).error is None
+    [void] = decide(cluster.record, facts(well("B"), C, over=FORMER)).voids
+    assert (void.epoch, "may go on" in void.reason) == (epoch, False)
+
+
+@pytest.mark.parametrize("what", ["task disabled", "database disabled", "task gone"])
+def test_what_is_not_to_run_keeps_no_claim(what: str) -> None:
+    cluster, epoch = tolerant(grace_min=30)
+    match what:
+        case "task disabled":
+            cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=True))
+        case "database disabled":
+            cluster.do(SetDatabaseState(name="Northwind", disabled=True))
+        case "task gone":
+            cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
+    [void] = decide(cluster.record, facts(silent("B"), C)).voids
+    assert (void.epoch, "may go on" in void.reason) == (epoch, what != "task gone")
+
+
+def test_each_of_several_is_asked_of_its_own_database() -> None:
+    cluster = Cluster("A", "B", "C")
+    traits = KindTraits(partition_tolerant=True)
+    for name in ("Stays", "Goes"):
+        cluster.create("A", "B", "C", name=name)
+        for task in ("t", "u"):
+            cluster.task(task, database=name, mentor="B", pinned=name == "Stays", traits=traits)
+            cluster.do(replace(cluster.claim("B", task), database=name))
+    commit(cluster, facts(silent("B"), C))
+    assert [end.key.split("/")[0] for end in decide(cluster.record, facts(silent("B"), C)).voids] == ["goes", "goes"]

@@ -144,6 +144,17 @@ def test_a_partition_tolerant_body_outlives_the_lease_and_not_its_claim(cluster:
     assert isinstance(one(plan(cluster.record, A, 2, tolerant)), Stop)
 
 
+@pytest.mark.parametrize("tolerant", [True, False])
+def test_a_void_run_that_may_have_gone_on_is_released_until_the_record_knows(cluster: Cluster, tolerant: bool) -> None:
+    epoch = granted(cluster)
+    ended = body(cluster, epoch, "Ended", partition_tolerant=tolerant)
+    cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(VoidClaim(key=KEY, epoch=epoch, reason="silent"),)))
+    if tolerant:
+        assert one(plan(cluster.record, A, 2, ended)) == Release(KEY, epoch, "the body has ended")
+        cluster.do(ReleaseTask(key=KEY, epoch=epoch, ran_until="now"))
+    assert one(plan(cluster.record, A, 2, ended)) == Forget(KEY)
+
+
 def test_a_body_whose_claim_is_gone_stops(cluster: Cluster) -> None:
     running = body(cluster, granted(cluster))
     record = replace(cluster.record, claims=Map())

@@ -26,6 +26,7 @@ from raftnode.record.commands import (
     Decide,
     DeleteTask,
     PutTask,
+    ReleaseTask,
     SetTaskPin,
     SetTaskState,
     VoidClaim,
@@ -45,6 +46,7 @@ from tests.unit.record.build import NONCE, Cluster
 from tests.unit.tasks.conftest import until
 from tests.unit.tasks.probe import KIND as PROBE
 
+KEY = "northwind/Probe/t"
 FAST = RunSettings(backoff_min_ms=5, backoff_max_ms=20)
 
 
@@ -125,6 +127,7 @@ class Node:
         self.log = LogOfOne(self.cluster)
         self.lease = Lease()
         self.counts: list[int] = []
+        self.removed = False
         self.directory = directory
         environment = BodyEnvironment(
             "A",
@@ -142,6 +145,7 @@ class Node:
             environment=environment,
             bodies_running=self.counts.append,
             random=SystemRandom(),
+            removed=lambda: self.removed,
         )
         self.log.listeners.append(self.supervisor.on_tick)
         self.lease.on_change = self.supervisor.on_lease
@@ -677,6 +681,52 @@ async def test_a_partition_tolerant_body_goes_on_without_a_lease(node: Node) -> 
         await until(lambda: "strict" not in PROBE.live)
         assert "t" in PROBE.live
         PROBE.contexts["t"].check()
+        shown = node.supervisor.status()[KEY]
+        assert (shown.state, shown.reason) == (
+            "Running", "without a lease: it goes on under its last claim, as its kind may"
+        )  # fmt: skip
+        node.lease.renew(2)
+        await asyncio.sleep(0)
+        assert "t" in PROBE.live
+        reason = "session 1 has ended: it goes on under its last claim, as its kind may"
+        assert node.supervisor.status()[KEY].reason == reason
+        assert node.cluster.claimed("t", "Probe").session == 1
+
+
+async def test_a_run_that_went_on_after_its_void_stops_when_the_node_hears_of_it_and_is_told_of(node: Node) -> None:
+    async with node.running():
+        node.task(traits=KindTraits(partition_tolerant=True))
+        await until(lambda: "t" in PROBE.live)
+        epoch = node.cluster.claimed("t", "Probe").epoch
+        node.lease.lapse()
+        node.log.reachable = False
+        pin = SetTaskPin(database="Northwind", id=node.cluster.task_now("t").id, mentor="B", pinned=True)
+        node.cluster.do(pin)
+        void = VoidClaim(key=KEY, epoch=epoch, reason="silent")
+        node.cluster.do(Decide(term=1, iteration=1, at="", at_ms=0, voids=(void,)))
+        newer = node.cluster.do(replace(node.cluster.claim("B", "t"), kind="Probe"))
+        assert "t" in PROBE.live, "it has not heard of it yet"
+        node.lease.renew(2)
+        await until(lambda: "t" not in PROBE.live)
+        node.log.reachable = True
+        await until(lambda: len(node.cluster.record.observer.decisions) == 1)
+        [said] = node.cluster.record.observer.decisions
+        assert f"'t' ran twice: A, which was not heard, went on under epoch {epoch} until " in said.message
+        assert f"epoch {newer} was granted to B" in said.message
+        await until(lambda: KEY not in node.supervisor.status())
+        releases = [one for one in node.log.proposed if isinstance(one, ReleaseTask)]
+        assert [one.epoch for one in releases] == [epoch], "once"
+
+
+async def test_a_node_that_was_removed_runs_nothing_not_even_what_needs_no_lease(node: Node) -> None:
+    async with node.running():
+        node.task(traits=KindTraits(partition_tolerant=True))
+        await until(lambda: "t" in PROBE.live)
+        node.lease.lapse()
+        node.removed = True
+        node.lease.on_change()
+        await until(lambda: "t" not in PROBE.live)
+        assert node.cluster.claimed("t", "Probe").reason in ("", "the node was removed from the cluster")
 
 
 async def test_stopping_the_node_ends_all_bodies_and_releases_their_claims(node: Node) -> None:
