@@ -69,7 +69,7 @@ class Observer:
         self._iteration = 0
         self._term = -1
         self._rest = RESTLESS
-        self._standing: frozenset[Sentence] = frozenset()
+        self._standing: frozenset[Sentence] | None = None
         self._quiet: tuple[str, tuple[str, ...]] | None = None
         self._wake = asyncio.Event()
 
@@ -114,13 +114,14 @@ class Observer:
             return self._period_ms
         if self._heartbeat.term != self._term:
             self._term, self._iteration, self._rest = self._heartbeat.term, 0, RESTLESS
-            self._standing, self._quiet = frozenset(), None
+            self._standing, self._quiet = None, None
         self._iteration += 1
         facts = self._health.facts(record, timings, self._limits)
         verdict = decide(record, facts, self._rest)
         self._rest = at_rest(record, facts, (sentence.database for sentence in verdict.sentences), self._rest)
+        standing = _told_before(record, verdict) if self._standing is None else self._standing
         fresh = replace(
-            verdict, sentences=tuple(s for s in verdict.sentences if s.key is None or _keyed(s) not in self._standing)
+            verdict, sentences=tuple(s for s in verdict.sentences if s.key is None or _keyed(s) not in standing)
         )
         if not (fresh.topologies or fresh.voids or fresh.graces or fresh.sentences):
             self._standing = _standing(verdict)
@@ -215,6 +216,12 @@ def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
 
 def _keyed(sentence: Sentence) -> Sentence:
     return Sentence(sentence.database, "", sentence.key)
+
+
+def _told_before(record: Record, verdict: Verdict) -> frozenset[Sentence]:
+    """What a leader before has said, and need not be said again by the next."""
+    told = {(decision.database, decision.message) for decision in record.observer.decisions}
+    return frozenset(_keyed(s) for s in verdict.sentences if s.key is not None and (s.database, s.message) in told)
 
 
 def _standing(verdict: Verdict) -> frozenset[Sentence]:

@@ -12,6 +12,7 @@ from observer.rules.facts import Facts, NodeFacts, ObserverLimits
 from observer.rules.grace import graces
 from observer.rules.lag import lag
 from observer.rules.last_resort import last_resort
+from observer.rules.licence import waiting
 from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
@@ -64,15 +65,17 @@ def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
             topologies.append(_new(database, change))
             sentences.append(Sentence(database.name, change.why))
     voided = () if rest.claims is record.claims else void_over(record, facts)
-    waiting = () if quiet or suspended else graces(record, facts)
+    stay = () if quiet or suspended else graces(record, facts)
+    unlicensed = () if quiet or suspended else waiting(record)
     return Verdict(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),
-        graces=tuple(grace.end for grace in waiting if grace.end is not None),
+        graces=tuple(grace.end for grace in stay if grace.end is not None),
         sentences=(
             *sentences,
             *(Sentence(group.database, group.why) for group in voided),
-            *(Sentence(grace.database, grace.why, None if grace.end else grace.key) for grace in waiting),
+            *(Sentence(grace.database, grace.why, None if grace.end else grace.key) for grace in stay),
+            *(Sentence(task.database, task.why, task.key) for task in unlicensed),
         ),
     )
 

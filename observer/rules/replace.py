@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from observer.rules.database_view import DatabaseView, TopologyChange
+from observer.rules.database_view import Alert, DatabaseView, TopologyChange
 from raftnode.record.fitness import fittest_first
 from raftnode.record.model import ClusterNode, PromotionStatus, Topology
 
@@ -10,9 +10,19 @@ _NEW: PromotionStatus = "WaitingForFirstPromotion"
 REPLACED = "it has been replaced, and goes once the Members have all that it has"
 
 
-def replace_lost(view: DatabaseView) -> TopologyChange | None:
+def replace_lost(view: DatabaseView) -> TopologyChange | Alert | None:
     """Where the distribution is dynamic: a Promotable that is lost for long gives way to the fittest node, which is
-    also added where the group lacks copies. A Rehab that is lost for long does not count as one."""
+    also added where the group lacks copies. A Rehab that is lost for long does not count as one. Without the licence
+    for it, that is only said."""
+    change = _replacement(view)
+    if change is None or view.record.dynamic_nodes_distribution:
+        return change
+    added = ", ".join(sorted(set(change.topology.promotables) - set(view.topology.promotables)))
+    why = f"The licence has no dynamic nodes distribution, so this is not done: {change.why}"
+    return Alert(key=f"unlicensed {added}", why=why)
+
+
+def _replacement(view: DatabaseView) -> TopologyChange | None:
     topology = view.topology
     if not topology.dynamic_nodes_distribution or all(view.lost(tag) is not None for tag in topology.members):
         return None

@@ -173,6 +173,7 @@ def trouble(task: TaskShown) -> list[str]:
     told = [] if task.state in ("Error", "HeldBack") else ["when it last told"]
     where = f" ({', '.join([*on, *told])})" if on or told else ""
     return [
+        *([f"[yellow]waits for {task.waits_for}[/] ({task.placement.rule})"] if task.waits_for else []),
         *([f"[red]{escape(task.error)}[/]{where}"] if task.error else []),
         *([f"[yellow]{escape(task.unknown)}[/]"] if task.unknown else []),
         *([f"[yellow]{_failed(task)}[/]; raftnode task failed {escape(task.task_name)}"] if task.failed else []),

@@ -6,7 +6,8 @@ from raftnode.record.ownership import Rule
 
 def cause_of(record: Record, database: Database, task: Task, rule: Rule, tag: str | None, last: Claim | None) -> Cause:
     """The newest change that the placement on `tag` by `rule` can rest on: of the task, of the group, of the node that
-    held the task, or of the one that gets it; or the end of the grace in which it waited for its last holder.
+    held the task, of the one that gets it, or of the licence; or the end of the grace in which it waited for its last
+    holder.
 
     A claim follows its cause at once, so at its grant nothing newer comes between them. A node that claims its own task
     again is where it is for the reason of the first time.
@@ -21,6 +22,8 @@ def cause_of(record: Record, database: Database, task: Task, rule: Rule, tag: st
         node = record.nodes.get(involved) if involved else None
         if node is not None:
             causes.append(Cause(index=node.placement_index, what="Node", tag=node.tag))
+    if record.licence_index:
+        causes.append(Cause(index=record.licence_index, what="Licence"))
     if last is not None and last.grace_ended and last.tag != tag:
         causes.append(Cause(index=last.grace_index, what="Grace", tag=last.tag))
     return max(causes, key=lambda cause: cause.index)

@@ -10,6 +10,8 @@ import msgspec
 from immutables import Map
 
 from raftnode.foundation.names import fold
+from raftnode.record.observer_memory import ObserverMemory
+from raftnode.record.value import RecordValue
 
 Key = TypeVar("Key")
 
@@ -22,7 +24,6 @@ INDEXES_MAX = 1_000
 NODES_MAX = 100
 NAME_LENGTH_MAX = 128
 COMMAND_BYTES_MAX = 512 * 1024
-DECISIONS_MAX = 1_000
 REQUESTS_MAX = 10_000
 REQUEST_ID_LENGTH_MAX = 256
 ASKED_LENGTH_MAX = 32
@@ -42,10 +43,6 @@ ResourceFlag = Literal["OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory"]
 PromotionStatus = Literal[
     "WaitingForFirstPromotion", "NotResponding", "IndexNotUpToDate", "ChangeVectorNotMerged", "WaitingForResponse",
     "Ok", "OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory", "RaftIndexNotUpToDate"]  # fmt: skip
-
-
-class RecordValue(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=False):
-    """Base of everything in the record."""
 
 
 class Timings(RecordValue, frozen=True, kw_only=True):
@@ -299,33 +296,6 @@ class Database(RecordValue, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, task_ids=Map({fold(t.name): t.id for t in self.tasks.values()}))
 
 
-class Decision(RecordValue, frozen=True, kw_only=True):
-    """One sentence of the cluster observer, with its reason."""
-
-    index: int
-    iteration: int
-    at: str
-    database: str
-    message: str
-    term: int = 0
-
-
-class ObserverMemory(RecordValue, frozen=True, kw_only=True):
-    """What the observer must remember across leader changes, keyed "database/tag" with times in ms since the epoch:
-    `demotions` are the last demotions of each node in each database, `rehab_since` is when each Rehab became one, and
-    `lost_since` when each node that is "NotResponding" became so."""
-
-    suspended: bool = False
-    decisions: tuple[Decision, ...] = ()
-    demotions: Map[str, tuple[int, ...]] = Map()
-    rehab_since: Map[str, int] = Map()
-    lost_since: Map[str, int] = Map()
-
-    def in_rehab_since(self, database: str, tag: str) -> int:
-        """When the node's present stay in Rehab began, 0 if it is in none."""
-        return self.rehab_since.get(f"{fold(database)}/{tag}", 0)
-
-
 class CommandError(RecordValue, frozen=True, kw_only=True):
     """Why a command was refused: RavenDB's exception name and a sentence with the remedy."""
 
@@ -345,7 +315,9 @@ class CommandResult(RecordValue, frozen=True, kw_only=True):
 
 class Record(RecordValue, frozen=True, kw_only=True):
     """The whole replicated state. Databases are keyed by their folded (lower-case) name, claims by `claim_key`.
-    `held` finds a held claim's key by its epoch; it follows from `claims`."""
+    `held` finds a held claim's key by its epoch; it follows from `claims`. The licence: without
+    `highly_available_tasks` a task waits for its last holder, without `dynamic_nodes_distribution` no copy of a
+    database is replaced; `licence_index` is the log index of its last change."""
 
     schema_version: int = SCHEMA_VERSION
     index: int = 0
@@ -359,6 +331,8 @@ class Record(RecordValue, frozen=True, kw_only=True):
     identities: Map[str, int] = Map()
     observer: ObserverMemory = ObserverMemory()
     highly_available_tasks: bool = True
+    dynamic_nodes_distribution: bool = True
+    licence_index: int = 0
     requests: Map[str, CommandResult] = Map()
     request_order: Map[int, str] = Map()
     request_first: int = 0

@@ -146,7 +146,8 @@ class PlacementGroup:
         return (mentor, "Mentor") if self.ruled_out(task)[mentor] is None else None
 
     def _by_history(self, task: Task) -> tuple[str, Rule] | None:
-        keeps_last = not self._record.highly_available_tasks
+        # A mentor that is lost must not keep its node from being filled: an update is no task of a user's.
+        keeps_last = not self._record.highly_available_tasks and task.kind != UPDATE_KIND
         if not keeps_last and not task.traits.sticky:
             return None
         claim = last_claim(self._record, self._database, task)

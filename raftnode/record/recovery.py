@@ -7,16 +7,8 @@ from immutables import Map
 from msgspec.structs import replace
 
 from raftnode.record.commands.claims import without_ended_claims
-from raftnode.record.model import (
-    DECISIONS_MAX,
-    Claim,
-    ClusterNode,
-    Database,
-    Decision,
-    ObserverMemory,
-    Progress,
-    Record,
-)
+from raftnode.record.model import Claim, ClusterNode, Database, Progress, Record
+from raftnode.record.observer_memory import DECISIONS_MAX, Decision, ObserverMemory
 
 GENERATION_BY_CLOCK_MAX = 1 << 22
 """From here on generations only count; twice as many fit into an epoch of 63 bits."""

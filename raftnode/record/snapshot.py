@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.names import fold
 from raftnode.record.encoding import dec_hook, enc_hook
-from raftnode.record.model import SCHEMA_VERSION, Database, Record, RecordValue
+from raftnode.record.model import SCHEMA_VERSION, Database, Record
+from raftnode.record.value import RecordValue
 
 _PREFIX_BYTES = 4
 _encoder = msgspec.msgpack.Encoder(enc_hook=enc_hook)

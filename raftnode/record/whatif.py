@@ -16,8 +16,9 @@ from raftnode.record.commands.base import Command, CommandRefused, Entry, refuse
 from raftnode.record.commands.cluster import AddNode, SetDraining, SetNodeTraits
 from raftnode.record.commands.databases import AddDatabaseNode, PromoteDatabaseNode
 from raftnode.record.grace import grace_min
-from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, RecordValue, Task
+from raftnode.record.model import LABELS_MAX, NODES_MAX, ClusterNode, Database, Record, Task
 from raftnode.record.ownership import PlacementGroup, Rule, tasks_of
+from raftnode.record.value import RecordValue
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ from raftnode.web.routes import (
     groups,
     imports,
     indexes,
+    licence,
     observer,
     removed,
     replication,
@@ -38,8 +39,8 @@ from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
     bulk, cluster, connection_strings, databases, documents, etl, external_replication, failed, groups, imports,
-    indexes, observer, removed, replication, runs, silent_nodes, snapshots, status, task_definitions, tasks,
-    topology, traits, whatif, why,
+    indexes, licence, observer, removed, replication, runs, silent_nodes, snapshots, status, task_definitions,
+    tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftnode.foundation.http_client import HttpFailed
-from raftnode.record.model import DECISIONS_MAX
+from raftnode.record.observer_memory import DECISIONS_MAX
 from tests.harness.cluster import Cluster
 from tests.scenarios.conftest import Group
 from tests.scenarios.decisions import becomes, decided, has_members, messages

@@ -13,6 +13,7 @@ from raftnode.record.commands.cluster import (
     FormCluster,
     RemoveNode,
     SetDraining,
+    SetLicence,
     SetNodeFlags,
     SetNodeKind,
     SetNodeTraits,
@@ -50,8 +51,8 @@ AnyCommand = (
     AddDatabaseNode | AddNode | AnnounceNode | BlameTask | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
     | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
-    | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLockMode | SetNodeFlags
-    | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
+    | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLicence | SetLockMode
+    | SetNodeFlags | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
 )  # fmt: skip
 
 
@@ -116,6 +117,7 @@ __all__ = [
     "SetDatabaseState",
     "SetDraining",
     "SetDynamicDistribution",
+    "SetLicence",
     "SetLockMode",
     "SetNodeFlags",
     "SetNodeKind",

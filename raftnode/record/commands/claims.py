@@ -11,17 +11,16 @@ from raftnode.record.cause import cause_of
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse, the_database
 from raftnode.record.commands.tasks import ProgressMade, with_ending, with_progress
 from raftnode.record.model import (
-    DECISIONS_MAX,
     GENERATION_STRIDE,
     RUNS_KEPT_MAX,
     Claim,
     ClaimState,
     ClusterNode,
-    Decision,
     EndedRun,
     Record,
     RunEnd,
 )
+from raftnode.record.observer_memory import DECISIONS_MAX, Decision
 from raftnode.record.ownership import PlacementGroup, task_named, task_of
 
 

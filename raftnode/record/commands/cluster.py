@@ -191,6 +191,24 @@ class SetNodeTraits(Command, frozen=True, kw_only=True, tag="SetNodeTraits"):
         return _with_node(record, replace(node, weight=weight, labels=labels), entry)
 
 
+class SetLicence(Command, frozen=True, kw_only=True, tag="SetLicence"):
+    """What the licence permits: see `Record`. None leaves it as it is."""
+
+    highly_available_tasks: bool | None = None
+    dynamic_nodes_distribution: bool | None = None
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Always holds."""
+        tasks, nodes = self.highly_available_tasks, self.dynamic_nodes_distribution
+        licensed = replace(
+            record,
+            highly_available_tasks=record.highly_available_tasks if tasks is None else tasks,
+            dynamic_nodes_distribution=record.dynamic_nodes_distribution if nodes is None else nodes,
+            licence_index=entry.index,
+        )
+        return Outcome(record=licensed, changes=Changes(cluster=True))
+
+
 def _check_traits(weight: int, labels: tuple[str, ...]) -> None:
     # Placement draws once per unit of weight, so an unbounded weight would stop every node.
     if not 1 <= weight <= WEIGHT_MAX:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from raftnode.foundation.names import fold
 from raftnode.record.commands.base import Changes, Command, Entry, Outcome, refuse
 from raftnode.record.commands.claims import void
-from raftnode.record.model import DECISIONS_MAX, Claim, Decision, ObserverMemory, Record, Topology, TopologyStamp
+from raftnode.record.model import Claim, Record, Topology, TopologyStamp
+from raftnode.record.observer_memory import DECISIONS_MAX, Decision, ObserverMemory
 
 DEMOTIONS_KEPT_MAX = 16
 HOUR_MS = 3_600_000

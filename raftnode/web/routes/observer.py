@@ -6,7 +6,7 @@ from aiohttp import web
 from raftnode.foundation.names import fold
 from raftnode.liveness.report import ReceivedReport
 from raftnode.record.commands import SuspendObserver
-from raftnode.record.model import DECISIONS_MAX
+from raftnode.record.observer_memory import DECISIONS_MAX
 from raftnode.web.commit import commit
 from raftnode.web.forwarding import by_leader
 from raftnode.web.requests import Query, answer

@@ -160,6 +160,7 @@ def _cluster(record: Record, heard: SilentNodes, known: Quorum) -> ClusterStatus
         timings=record.timings,
         observer_suspended=record.observer.suspended,
         highly_available_tasks=record.highly_available_tasks,
+        dynamic_nodes_distribution=record.dynamic_nodes_distribution,
         nodes={tag: view(NodeView, node, silent=heard.of(tag)) for tag, node in sorted(record.nodes.items())},
         silent_unknown=heard.silent_unknown,
         quorum=known,

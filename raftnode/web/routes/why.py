@@ -17,7 +17,7 @@ from raftnode.web.routes.tasks import named_task
 from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import epoch, view
-from raftnode.web.views.tasks import task_view
+from raftnode.web.views.tasks import task_view, waits_for
 from raftnode.web.views.why import CauseView, Grant, RunEnd, Why
 
 
@@ -74,7 +74,8 @@ def _because(
     if claim is not None and claim.state == "Held" and claim.tag != placement.node:
         sentence += f" {claim.tag} still holds epoch {claim.epoch}, until that is released or void."
     elif placement.node is not None and (claim is None or claim.state != "Held"):
-        sentence += " It is not claimed yet."
+        waits = waits_for(database, task, placement.node)
+        sentence += f" It waits for {waits}, which is no Member now." if waits else " It is not claimed yet."
     return sentence
 
 
@@ -130,6 +131,8 @@ def _grant(claim: Claim | None) -> Grant | None:
 
 def _sentence(database: Database, task: Task, cause: Cause) -> str:
     match cause.what:
+        case "Licence":
+            return f"The licence was changed by log entry {cause.index}."
         case "Grace":
             return f"The grace in which it waited for {cause.tag} was ended by log entry {cause.index}."
         case "Task":

@@ -44,6 +44,7 @@ class ClusterStatus(View, frozen=True, kw_only=True):
     timings: Timings | None
     observer_suspended: bool
     highly_available_tasks: bool
+    dynamic_nodes_distribution: bool
     nodes: Mapping[str, NodeView]
     silent_unknown: str | None
     quorum: Quorum

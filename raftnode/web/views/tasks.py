@@ -38,7 +38,8 @@ class TaskShown(View, frozen=True, kw_only=True):
 
     `holder` is the node of a held claim; `last_holder` survives it. `state` is the run's, "Error" also while only a
     part of the task is held up, or says why there is no run. `failed` counts the documents that are passed over.
-    `behind` counts changes, null while nobody tells; `unknown` says why.
+    `behind` counts changes, null while nobody tells; `unknown` says why. `waits_for` is the node for which a task waits
+    that nobody runs: one that is no Member at present.
     """
 
     task_id: int
@@ -58,6 +59,7 @@ class TaskShown(View, frozen=True, kw_only=True):
     failed: int = 0
     behind: int | None = None
     unknown: str | None = None
+    waits_for: str | None = None
 
 
 class TaskView(TaskShown, frozen=True, kw_only=True):
@@ -156,8 +158,15 @@ def task_view(
         failed=run.info.failed if run and run.info else made.failed if made else 0,
         behind=run.behind if run else None,
         unknown=unknown,
+        waits_for=waits_for(database, task, placed.node) if holder is None else None,
     )
     return shown, run
+
+
+def waits_for(database: Database, task: Task, node: str | None) -> str | None:
+    """The node for which the task waits, if it is enabled, placed there, and the node is no Member at present."""
+    off = database.disabled or task.disabled
+    return node if node is not None and not off and node not in database.topology.members else None
 
 
 def placement(placed: Placement) -> PlacementView:

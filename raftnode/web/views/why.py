@@ -1,6 +1,7 @@
 """Why a task is where it is."""
 
-from raftnode.record.model import Cause, Decision
+from raftnode.record.model import Cause
+from raftnode.record.observer_memory import Decision
 from raftnode.web.views.base import View
 from raftnode.web.views.cluster import Quorum
 from raftnode.web.views.tasks import TaskShown

@@ -48,8 +48,8 @@ def status_with(task: TaskStatus) -> StatusView:
         not_ready=[],
     )  # fmt: skip
     cluster = ClusterStatus(
-        cluster_id="", timings=None, observer_suspended=False, highly_available_tasks=True, nodes={},
-        silent_unknown=None, quorum=Quorum(leader="A", voters=["A"]),
+        cluster_id="", timings=None, observer_suspended=False, highly_available_tasks=True,
+        dynamic_nodes_distribution=True, nodes={}, silent_unknown=None, quorum=Quorum(leader="A", voters=["A"]),
     )  # fmt: skip
     shop = DatabaseStatus(
         name="shop", etag=1, disabled=False, lock_mode="Unlock", deletion_in_progress={},

@@ -10,6 +10,8 @@ from observer.observer import parts
 from raftnode.record.commands import (
     AddDatabaseNode,
     Decide,
+    SetLicence,
+    SetTaskPin,
     SuspendObserver,
     VoidClaim,
     encode,
@@ -300,3 +302,22 @@ def test_a_decision_too_large_for_the_log_is_cut_and_nothing_of_it_is_lost() -> 
     assert sum((part.topologies for part in cut), ()) == whole.topologies
     assert sum((part.voids for part in cut), ()) == whole.voids
     assert sum((part.decisions for part in cut), ()) == whole.decisions
+
+
+async def test_what_a_leader_has_said_once_the_next_one_does_not_say_again() -> None:
+    rig = await settled()
+    hold(rig)
+    task = rig.database.task_named("t")
+    assert task is not None
+    rig.do(SetLicence(highly_available_tasks=False))
+    rig.do(SetTaskPin(database="Northwind", id=task.id, mentor=None))
+    rig.cut("B")
+    await rig.go(R_MS + 2000)
+
+    def said() -> list[str]:
+        return [d.message for d in rig.replica.record.observer.decisions if "waits for B" in d.message]
+
+    assert len(said()) == 1
+    rig.lead("C", term=2)
+    await rig.go(R_MS + VOID_WAIT_MS)
+    assert len(said()) == 1

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from raftnode.record import commands, model, progress
+from raftnode.record import commands, model, observer_memory, progress
 from raftnode.record.commands import AnyCommand, decode
 from raftnode.record.definition import TaskDefinition
 from raftnode.record.encoding import dec_hook, enc_hook
-from raftnode.record.model import RecordValue
+from raftnode.record.value import RecordValue
 
 COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "AddDatabaseNode": ({"name": "n", "tag": "A"}, {"mentor": None}),
@@ -138,6 +138,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "SetDatabaseState": ({"name": "n", "disabled": True}, {}),
     "SetDraining": ({"tag": "A", "draining": True}, {}),
     "SetDynamicDistribution": ({"name": "n", "enable": True}, {}),
+    "SetLicence": ({}, {"highly_available_tasks": None, "dynamic_nodes_distribution": None}),
     "SetLockMode": ({"name": "n", "mode": "PreventDeletesError"}, {}),
     "SetNodeFlags": ({"tag": "A"}, {"flags": ()}),
     "SetNodeKind": ({"tag": "A", "kind": "Member"}, {}),
@@ -265,8 +266,8 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
             "TaskIds": {},
         },
     ),
-    model.Decision: ({"Index": 1, "Iteration": 1, "At": "a", "Database": "d", "Message": "m"}, {"Term": 0}),
-    model.ObserverMemory: (
+    observer_memory.Decision: ({"Index": 1, "Iteration": 1, "At": "a", "Database": "d", "Message": "m"}, {"Term": 0}),
+    observer_memory.ObserverMemory: (
         {},
         {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}},
     ),
@@ -287,6 +288,8 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
             "Identities": {},
             "Observer": {"Suspended": False, "Decisions": (), "Demotions": {}, "RehabSince": {}, "LostSince": {}},
             "HighlyAvailableTasks": True,
+            "DynamicNodesDistribution": True,
+            "LicenceIndex": 0,
             "Requests": {},
             "RequestOrder": {},
             "RequestFirst": 0,
@@ -341,7 +344,9 @@ def test_a_command_keeps_its_tag_its_fields_and_their_defaults(tag: str) -> None
 
 def test_every_command_and_every_value_has_its_row() -> None:
     assert {kind.__struct_config__.tag for kind in get_args(AnyCommand)} == set(COMMANDS)
-    assert {kind for kind in RecordValue.__subclasses__() if kind.__module__ == model.__name__} == set(VALUES)
+    assert {
+        kind for kind in RecordValue.__subclasses__() if kind.__module__ in (model.__name__, observer_memory.__name__)
+    } == set(VALUES)
 
 
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)

@@ -10,6 +10,7 @@ from raftnode.record.commands import (
     ReleaseTask,
     RemoveNode,
     SetDraining,
+    SetLicence,
     SetNodeTraits,
     SetTaskPin,
 )
@@ -172,6 +173,17 @@ def test_licence_lets_go_of_a_holder_whose_copy_is_being_deleted() -> None:
     placement = responsible_node(record, database, cluster.task_now("t"))
     assert placement.rule == "Hash"
     assert placement.node != holder
+
+
+def test_licence_does_not_bind_the_update_of_a_node_to_a_mentor_that_is_lost() -> None:
+    cluster = three()
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    cluster.do(SetLicence(highly_available_tasks=False))
+    mentor = mentor_of(cluster.record, cluster.database(), "D")
+    assert mentor is not None
+    cluster.do(replace(cluster.claim(mentor, "D"), kind=UPDATE_KIND))
+    demote(cluster, mentor)
+    assert mentor_of(cluster.record, cluster.database(), "D") not in (None, mentor)
 
 
 # Rule 4

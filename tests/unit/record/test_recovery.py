@@ -11,17 +11,8 @@ from raftnode.record.commands import (
     SetNodeKind,
     SuspendObserver,
 )
-from raftnode.record.model import (
-    DECISIONS_MAX,
-    GENERATION_STRIDE,
-    Database,
-    Decision,
-    ObserverMemory,
-    Progress,
-    PromotionStatus,
-    Topology,
-    TopologyStamp,
-)
+from raftnode.record.model import GENERATION_STRIDE, Database, Progress, PromotionStatus, Topology, TopologyStamp
+from raftnode.record.observer_memory import DECISIONS_MAX, Decision, ObserverMemory
 from raftnode.record.recovery import GENERATION_BY_CLOCK_MAX, raised, recovered, restored, without_copy
 from tests.unit.record.build import KIND, Cluster, node
 

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from raftnode.record.commands import Decide, ReleaseTask, SetTaskPin, VoidClaim
 from raftnode.record.commands.claims import ran_on
-from raftnode.record.model import DECISIONS_MAX, Decision, EndedRun, KindTraits, claim_key
+from raftnode.record.model import EndedRun, KindTraits, claim_key
+from raftnode.record.observer_memory import DECISIONS_MAX, Decision
 from tests.unit.record.build import KIND, Cluster
 
 KEY = claim_key("Northwind", KIND, "Backup")

@@ -98,6 +98,8 @@ ROUTES = (
     Route("GET", "/admin/cluster/observer/decisions", {"take": "optional", "database": "text"}),
     Route("POST", "/admin/cluster/observer/suspend", {"value": "flag"}),
     Route("GET", "/admin/cluster/maintenance-stats"),
+    Route("GET", "/license/status"),
+    Route("POST", "/admin/license/features", {"highlyAvailableTasks": "flag", "dynamicNodesDistribution": "flag"}),
     Route("POST", "/cluster/what-if", body={**_SUPPOSED, "Databases": ["Shop"]}),
     Route("PUT", "/admin/databases", {"replicationFactor": "optional"}, {
         "DatabaseName": "New", "Topology": {"Members": ["A"]}, "Settings": {}, "Disabled": False, "Encrypted": False,

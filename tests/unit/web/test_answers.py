@@ -72,6 +72,8 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/cluster/topology", None),
     ("GET", "/topology?name=Shop", None),
     ("GET", "/rachis/waitfor?index=1", None),
+    ("GET", "/license/status", None),
+    ("POST", "/admin/license/features?highlyAvailableTasks=true&dynamicNodesDistribution=true", None),
     ("POST", "/cluster/what-if", {"Lost": ["A"]}),
     ("POST", "/cluster/what-if", {"Added": [{"Tag": "F", "Weight": 100, "Labels": ["ssd"]}], "Databases": ["Shop"]}),
     ("POST", f"{DB}/tasks/what-if", {"Drained": ["A"], "Labels": {"A": ["ssd"]}}),
