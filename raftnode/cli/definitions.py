@@ -30,7 +30,7 @@ def etl() -> None:
 @talks
 async def put_etl(session: Session, file: BinaryIO, database: str) -> None:
     """Add an ETL task, or edit the one of the same name, from RavenDB's JSON (- reads standard input)."""
-    await put_definition(session, _definition(file), database, "etl")
+    await put_definition(session, definition_in(file), database, "etl")
 
 
 async def put_definition(session: Session, definition: Json, database: str, route: str) -> None:
@@ -75,7 +75,7 @@ def connection_string() -> None:
 @talks
 async def put_connection_string(session: Session, file: BinaryIO, database: str) -> None:
     """Add or edit a connection string from RavenDB's JSON (- reads standard input)."""
-    definition = _definition(file)
+    definition = definition_in(file)
     answer = await session.call("PUT", f"/databases/{quote(database)}/admin/connection-strings", Json, json=definition)
     session.show(answer, f"Connection string {definition.get('Name')} is stored.")
 
@@ -118,7 +118,7 @@ def task_group() -> None:
 @talks
 async def put_task(session: Session, file: BinaryIO, database: str) -> None:
     """Add a task of any kind, its TaskType, or edit the one of the same name, from JSON (- reads standard input)."""
-    await put_definition(session, _definition(file), database, "tasks")
+    await put_definition(session, definition_in(file), database, "tasks")
 
 
 @task_group.command("show")
@@ -270,7 +270,8 @@ async def pin(session: Session, task: str, node: str | None, database: str | Non
     session.show(answer, f"Task {found.task_name} {done}.")
 
 
-def _definition(file: BinaryIO) -> Json:
+def definition_in(file: BinaryIO) -> Json:
+    """The JSON object of a file. Ends the command for anything else."""
     try:
         value = from_python_json(file.read())
     except ValueError as error:

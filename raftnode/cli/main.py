@@ -8,6 +8,7 @@ import click
 from raftnode.cli.streams import INTERRUPTED
 
 MODULES = {
+    "backup": "backups",
     "cluster": "licence",
     "connection-string": "definitions",
     "db": "groups",

@@ -46,6 +46,31 @@ def make_directory(directory: Path) -> None:
         sync_directory(folder.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Makes durable what was written to the file. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create(path: Path, data: bytes) -> None:
+    """Makes a file with that content, as a whole, where there is none. Raises FileExistsError, OSError; then there is
+    nothing of it."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(new, path)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directory(directory: Path) -> None:
     """Makes durable which files and directories are in it. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -29,14 +29,19 @@ DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, TooDeep)
 
 
 class MsgpackDecoder(Generic[Kind]):
-    """Msgpack as values of one type."""
+    """Msgpack as values of one type. A `flat` type names no value of any depth, so it is its own limit: nothing is
+    checked, which takes as long as decoding."""
 
-    def __init__(self, kind: type[Kind] | Any, *, dec_hook: Callable[[type, Any], Any] | None = None) -> None:
+    def __init__(
+        self, kind: type[Kind] | Any, *, dec_hook: Callable[[type, Any], Any] | None = None, flat: bool = False
+    ) -> None:
         self._decoder = msgspec.msgpack.Decoder(kind, dec_hook=dec_hook)
+        self._flat = flat
 
     def decode(self, data: bytes) -> Kind:
         """The value. Raises one of `DECODE_ERRORS`."""
-        check_msgpack_depth(data)
+        if not self._flat:
+            check_msgpack_depth(data)
         value: Kind = self._decoder.decode(data)
         return value
 

@@ -11,7 +11,11 @@ from typing import Any
 
 MASK = "********"
 
-_NAMED = r"password|passphrase|passwd|secret|token|api[ _-]?key|access[ _-]?key|account[ _-]?key|private[ _-]?key"
+_NAMED = (
+    r"password|passphrase|passwd|secret|token|(?:api|access|account|private|encryption)[ _-]?key|credentials[ _-]?json"
+)
+_BELOW = {"BackupEncryptionSettings": {"Key": "EncryptionKey"}}
+"""Fields that are secrets where they stand, and a name that says so."""
 _SECRET_NAME = re.compile(rf"(?:.*(?:{_NAMED}).*|pwd|psw|pass|credentials?)\Z", re.IGNORECASE | re.DOTALL)
 _OF_ADDRESS = re.compile(r"://[^:/@]*:([^@]*)@")
 _PARAMETER = re.compile(r"[?&]([^=&#]*)=([^&#]*)")
@@ -39,7 +43,7 @@ def in_text(text: str) -> str:
 def masked(value: Any, name: str = "") -> Any:
     """A value of JSON, that of the field `name`, with its secrets masked."""
     if isinstance(value, dict):
-        return {key: masked(item, key) for key, item in value.items()}
+        return {key: masked(item, _named(name, key)) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item, name) for item in value]
     return _masked_text(value, name) if isinstance(value, str) else value
@@ -49,11 +53,15 @@ def unmasked(given: Any, stored: Any, name: str = "") -> Any:
     """What is given, with each mask replaced by the secret at its place in what is stored. Raises NoStoredSecret."""
     if isinstance(given, dict):
         fields = stored if isinstance(stored, dict) else {}
-        return {key: unmasked(item, fields.get(key), key) for key, item in given.items()}
+        return {key: unmasked(item, fields.get(key), _named(name, key)) for key, item in given.items()}
     if isinstance(given, list):
         items = stored if isinstance(stored, list) else []
         return [unmasked(item, items[place] if place < len(items) else None, name) for place, item in enumerate(given)]
     return _kept(name, given, stored) if isinstance(given, str) else given
+
+
+def _named(above: str, field: str) -> str:
+    return _BELOW.get(above, {}).get(field, field)
 
 
 def _masked_text(value: str, name: str) -> str:

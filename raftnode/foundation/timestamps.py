@@ -65,3 +65,12 @@ def time_span(text: str) -> TimeSpan | None:
         return None
     sign, days, hours, minutes, seconds, fraction = match.groups()
     return TimeSpan(sign or "", int(days or 0), int(hours), int(minutes), int(seconds or 0), fraction or "0")
+
+
+def span_of(seconds: float) -> str:
+    """The time span of so many seconds, not negative: "1.02:03:04.5000000"."""
+    ticks = round(seconds * TICKS_PER_SECOND)
+    whole, fraction = divmod(ticks, TICKS_PER_SECOND)
+    days, rest = divmod(whole, 86_400)
+    text = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return (f"{days}." if days else "") + text + (f".{fraction:07d}" if fraction else "")

@@ -191,6 +191,7 @@ class Progress(RecordValue, frozen=True, kw_only=True):
     """How far a task has come. `generation` is the log index at which the task was created or reset; progress of
     an older generation is refused. `last_etags` is by database id; `processed` counts documents.
 
+    `state` is what else the task's kind remembers, for itself alone, at most `record.progress.STATE_BYTES_MAX`.
     `error` is what held the task up when this was told, `failed` counts the documents that are passed over, and
     `failures` are the newest of them, bounded as in `record.progress`: what every node can tell by itself. The
     whole list is with the task's progress in its target.
@@ -205,6 +206,7 @@ class Progress(RecordValue, frozen=True, kw_only=True):
     failed: int = 0
     failures: tuple[FailedDocument, ...] = ()
     error: str = ""
+    state: bytes = b""
 
 
 class EndedRun(RecordValue, frozen=True, kw_only=True):

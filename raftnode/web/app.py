@@ -8,6 +8,7 @@ from aiohttp import web
 from config.access import admits
 from raftnode.web.errors import ApiError, Handler, allowed, bad_request, errors
 from raftnode.web.routes import (
+    backups,
     bulk,
     cluster,
     connection_strings,
@@ -21,8 +22,10 @@ from raftnode.web.routes import (
     indexes,
     licence,
     observer,
+    operations,
     removed,
     replication,
+    restore,
     runs,
     silent_nodes,
     snapshots,
@@ -38,9 +41,9 @@ from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
-    bulk, cluster, connection_strings, databases, documents, etl, external_replication, failed, groups, imports,
-    indexes, licence, observer, removed, replication, runs, silent_nodes, snapshots, status, task_definitions,
-    tasks, topology, traits, whatif, why,
+    backups, bulk, cluster, connection_strings, databases, documents, etl, external_replication, failed, groups,
+    imports, indexes, licence, observer, operations, removed, replication, restore, runs, silent_nodes, snapshots,
+    status, task_definitions, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 
@@ -57,6 +60,9 @@ def application(services: Services) -> web.Application:
     services.replica.subscribe(etag)
     app[SLICES] = LoopSlices()
     app[removed.RESTORING] = asyncio.Lock()
+    app[restore.RESTORES] = set()
+    app.on_startup.append(restore.remove_unfinished_restores)
+    app.on_shutdown.append(restore.end_restores)
     app[topology.CLUSTER_ETAG] = etag
     app.on_response_prepare.append(topology.versioned)
     for area in AREAS:

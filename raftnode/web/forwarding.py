@@ -60,6 +60,18 @@ async def by_another(request: web.Request) -> web.Response:
     raise ApiError("NoLeaderException", f"Only another node can do this, and none answers: {tried}. Try again.")
 
 
+async def by_node(request: web.Request, tag: str) -> web.Response:
+    """The answer of that node, which alone can do what is asked."""
+    services = request.app[SERVICES]
+    node = services.replica.record.nodes.get(tag)
+    if node is None or FORWARDED in request.headers:
+        raise ApiError("NoLeaderException", f"Node {tag} must do this, and cannot be asked at the moment. Try again.")
+    try:
+        return await _forwarded(request, node, timeout_s=services.settings.http.request_timeout_ms / 1000)
+    except HttpUnreachable as error:
+        raise ApiError("NoLeaderException", f"Node {tag} must do this, and does not answer: {error}.") from None
+
+
 async def by_leader(request: web.Request) -> web.Response | None:
     """The leader's answer to this request, or None on the leader itself, which answers it."""
     services = request.app[SERVICES]

@@ -16,7 +16,7 @@ from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.module_isolation import theirs
 from raftnode.foundation.names import fold
 from raftnode.record.definition import TaskDefinition as TaskDefinition
-from raftnode.record.model import Database, Task
+from raftnode.record.model import Database, Progress, Task
 
 if TYPE_CHECKING:
     from tasks.runtime.context import TaskContext
@@ -81,6 +81,14 @@ class ShowsMore(Protocol):
     def shown(self, task: Task, connection: bytes | None, details: Mapping[str, Any]) -> Mapping[str, Any]:
         """These fields. `connection` is the JSON of the task's connection string, `details` what the run on the holder
         shows (see `RunFigures.details`), empty while nobody tells."""
+
+
+@runtime_checkable
+class ShowsProgress(Protocol):
+    """The same for a kind whose fields tell of what its tasks have done, whoever did it."""
+
+    def shown_with(self, task: Task, progress: Progress | None, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """These fields. `progress` is the task's, as the record has it."""
 
 
 @cache

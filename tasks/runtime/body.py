@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -29,7 +29,8 @@ State = Literal["Running", "Error", "Stopping", "Ended"]
 
 
 class Body:
-    """A run's body. `task` is what runs `live`; `reason` says why the body is in its state."""
+    """A run's body. `task` is what runs `live`; `reason` says why the body is in its state; `requests` are what users
+    ask of it."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Body:
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
         self.copy: TaskDocuments | None = None
+        self.requests: asyncio.Queue[Any] = asyncio.Queue()
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
         self._failure: str | None = None

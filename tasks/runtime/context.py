@@ -8,18 +8,21 @@ runs beside it has no effects.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from raftnode.documents.replication.sender import DocumentSender
 from raftnode.documents.store.model import Batch, Document
+from raftnode.documents.store.snapshot import SnapshotMoment, StoreSnapshot
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation import timestamps
 from raftnode.foundation.http_client import HttpClient
-from raftnode.record.model import FailedDocument, Progress, Task
-from raftnode.record.progress import bounded
+from raftnode.record.model import Database, FailedDocument, Progress, Task
+from raftnode.record.progress import STATE_BYTES_MAX, bounded
 from raftnode.scripting.javascript import ScriptLimits
+from tasks.runtime.operations import Operations
 from tasks.runtime.run_journal import FreezeDetector, RunJournal, machine_ns
 from tasks.runtime.shared_resources import SharedResources
 from tasks.runtime.subprocesses import offspring
@@ -114,7 +117,9 @@ class TaskContext:
 
     `http` is the node's client, `node_url` the address of another node by its tag, None if it is not in the cluster;
     `sending` shows a sender of documents to a node beside those of the group, None when it has ended. `shared` has what
-    the bodies of this node use together.
+    the bodies of this node use together, `operations` what they do for users. `requests` are what users ask of this
+    run. `directory` is the node's, for files that the body needs for a while; `definitions` gives the database as the
+    record has it.
     """
 
     def __init__(
@@ -132,11 +137,17 @@ class TaskContext:
         node_url: Callable[[str], str | None] = lambda tag: None,
         sending: Callable[[str, DocumentSender | None], None] = lambda tag, sender: None,
         shared: SharedResources | None = None,
+        operations: Operations | None = None,
+        requests: "asyncio.Queue[Any] | None" = None,
+        directory: Path = Path("."),
+        definitions: Callable[[], Database | None] = lambda: None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
         self.http, self.node_url, self.sending = http, node_url, sending
-        self.shared = shared or SharedResources()
+        self.shared, self.operations = shared or SharedResources(), operations or Operations()
+        self._requests: asyncio.Queue[Any] = requests or asyncio.Queue()
+        self.directory, self.definitions = directory, definitions
         self._active_since: int | None = None
         self.documents = TaskDocuments(self, store)
 
@@ -154,6 +165,7 @@ class TaskContext:
         """Replicate the progress; returns when it is on a majority of disks. Raises NotOwned if it was refused."""
         if progress.last_etags:
             self.info.seen_etag = progress.last_etags.get(self.documents.database_id, self.info.seen_etag)
+        assert len(progress.state) <= STATE_BYTES_MAX, "the record stays small"
         with self._checked():
             if not await self._save(self.run, self.info.told_with(progress)):
                 raise NotOwned(f"the cluster refused progress of epoch {self.run.epoch}: a newer run holds the task")
@@ -162,6 +174,22 @@ class TaskContext:
         """Replicate the progress soon, for display, where the truth is in the sink."""
         with self._checked():
             self._save(self.run, self.info.told_with(progress))
+
+    async def asked(self, timeout_s: float | None) -> Any:
+        """The next thing that a user asks of this run; None if nothing is in the time given. At rest meanwhile."""
+        with self._checked():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._requests.get()
+            except TimeoutError:
+                return None
+
+    def unanswered(self) -> list[Any]:
+        """What users have asked of this run, which ends. No effect, so it may be called when the run is not owned."""
+        left = []
+        while not self._requests.empty():
+            left.append(self._requests.get_nowait())
+        return left
 
     async def sleep(self, seconds: float) -> None:
         """Wait; the body is at rest meanwhile."""
@@ -268,6 +296,13 @@ class TaskDocuments:
     def heard_of(self, database_id: str) -> str:
         """What another database, which sends here, is known to hold; empty if it does not."""
         return self._store.heard_of(database_id)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[tuple[SnapshotMoment, StoreSnapshot]]:
+        """The store as of now, to be read in slices while writes go on. `check` before each effect of what is read."""
+        self._context.check()
+        async with self._store.snapshot() as taken:
+            yield taken
 
     async def get(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents under these ids (in any case), None for each that is missing."""

@@ -12,6 +12,7 @@ from tasks.runtime.blame import NoBlame
 from tasks.runtime.body import Body
 from tasks.runtime.checkpoints import Checkpoints
 from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
+from tasks.runtime.operations import Operations
 from tasks.runtime.plan import Start
 from tasks.runtime.ports import ReplicaPort, TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX, FreezeDetector, RunJournal
@@ -39,7 +40,8 @@ class BodyEnvironment:
         self._settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
         self._pulse = FreezeDetector()
-        self._shared = SharedResources()
+        self._shared, self._directory = SharedResources(), directory
+        self.operations = Operations()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self.blame = blame or NoBlame()
 
@@ -89,6 +91,10 @@ class BodyEnvironment:
             journal=self._journal,
             pulse=self._pulse,
             shared=self._shared,
+            operations=self.operations,
+            requests=body.requests,
+            directory=self._directory,
+            definitions=lambda: self._replica.record.database(body.run.database),
             http=self._http,
             sending=lambda tag, sender: self._databases.sends(fold(body.run.database), tag, sender),
             node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,

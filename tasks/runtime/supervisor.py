@@ -23,6 +23,7 @@ from tasks.runtime.claims import Claims
 from tasks.runtime.decision_log import DecisionLog
 from tasks.runtime.due_tasks import DueTasks
 from tasks.runtime.environment import BodyEnvironment
+from tasks.runtime.operations import Operations
 from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
 from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import OwnRuns
@@ -228,6 +229,21 @@ class Supervisor:
                 # The task may be this node's again, and now nothing stands in the way of a new claim.
                 self._due.call([action.key])
                 self._turns.now()
+
+    # ---- what users ask
+
+    @property
+    def operations(self) -> Operations:
+        """What this node does for users."""
+        return self._environment.operations
+
+    def ask(self, key: str, request: Any) -> bool:
+        """Hand a request to the run of that claim key. False: there is none here."""
+        body = self._runs.bodies.get(key)
+        if body is None or body.state not in ("Running", "Error"):
+            return False
+        body.requests.put_nowait(request)
+        return True
 
     # ---- what others see
 

@@ -12,7 +12,10 @@ from config.__main__ import ROOT
 from raftnode.cli.main import cli
 from raftnode.web.app import AREAS
 
-PAGES = [*(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")), *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
 BLOCK = re.compile(r"(?ms)^```(?:sh)?\n(.*?)^```")
 HERE_DOCUMENT = re.compile(r"(?ms) <<'(\w+)'$.*?^\1$")
 COMMAND = re.compile(r"(?:/opt/raftnode/bin/)?raftnode(?= |$)|python -m raftnode(?= |$)")

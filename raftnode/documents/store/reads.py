@@ -98,8 +98,8 @@ def after(
         return Batch(
             items=items,
             last_etag=reached,
-            change_vector=_as_of(connection, own, state, reached),
-            held=_as_of(connection, own, state, state.last_etag),
+            change_vector=as_of(connection, own, state, reached),
+            held=as_of(connection, own, state, state.last_etag),
             end=end,
             purged_last_modified=state.purged_last_modified,
             places=tuple(taken.values()),
@@ -109,7 +109,7 @@ def after(
 def known_at(connection: sqlite3.Connection, own: tuple[str, str], etag: int) -> str:
     """What the store knew at a place; `own` is its tag and database id."""
     with moment(connection):
-        return _as_of(connection, own, rows.state(connection), etag)
+        return as_of(connection, own, rows.state(connection), etag)
 
 
 def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:
@@ -118,7 +118,8 @@ def _among(wanted: set[str] | None, collection: str, formerly: str) -> bool:
     return bool(formerly) and any(earlier in wanted for _, earlier in rows.places(formerly))
 
 
-def _as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.StoreCounters, etag: int) -> str:
+def as_of(connection: sqlite3.Connection, own: tuple[str, str], state: rows.StoreCounters, etag: int) -> str:
+    """The change vector of the writes that stand at or before a place. `own` is this store's tag and database id."""
     # Below the compacted part's end places are missing, so that nothing can be told of them.
     if etag < state.compacted_etag:
         return ""
@@ -140,7 +141,7 @@ def stats(connection: sqlite3.Connection, own: tuple[str, str]) -> StoreStatisti
             conflicts=counts.get("conflicts", 0),
             revisions=counts.get("revisions", 0),
             last_etag=state.last_etag,
-            database_change_vector=_as_of(connection, own, state, state.last_etag),
+            database_change_vector=as_of(connection, own, state, state.last_etag),
             collections=collections,
             size_bytes=connection.execute(
                 "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"

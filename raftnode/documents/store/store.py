@@ -8,9 +8,9 @@ wait for no writer.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from raftnode.documents.store.model import (
     new_database_id,
 )
 from raftnode.documents.store.readers import IdleReaders
+from raftnode.documents.store.snapshot import SnapshotMoment, StoreSnapshot
 from raftnode.documents.store.writes import Writer
 from raftnode.foundation.broadcast import Broadcast
 
@@ -60,6 +61,8 @@ class DocumentStore:
         self.database_id = writer.database_id
         self._writer, self._commits = writer, commits
         self._readers = asyncio.Semaphore(READERS_PER_STORE)
+        self._snapshots: list[StoreSnapshot] = []
+        self._snapshot_closed = asyncio.Event()
         self._closed = False
         self._damage = ""
         self._heard: dict[str, str] = {}
@@ -119,6 +122,11 @@ class DocumentStore:
         await self._commits.close()
         for _ in range(READERS_PER_STORE):
             await self._readers.acquire()
+        for snapshot in self._snapshots:
+            snapshot.closing = True
+        while self._snapshots:
+            self._snapshot_closed.clear()
+            await self._snapshot_closed.wait()
         _idle_readers.close(self)
         self._changed.notify_all()
 
@@ -211,6 +219,21 @@ class DocumentStore:
         """What this database knew when its order went up to that place: whoever has read so far holds all of it."""
         own = (self.tag, self.database_id)
         return await self._read(lambda connection: reads.known_at(connection, own, etag))
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[tuple[SnapshotMoment, StoreSnapshot]]:
+        """The store as of now, to be read in slices while writes go on. `close` waits for the end of the block."""
+        self._check_open()
+        snapshot = StoreSnapshot(self.path, (self.tag, self.database_id), _reading)
+        self._snapshots.append(snapshot)
+        try:
+            yield await snapshot.open(), snapshot
+        finally:
+            try:
+                await snapshot.close()
+            finally:
+                self._snapshots.remove(snapshot)
+                self._snapshot_closed.set()
 
     async def accepted_from(self, source_database_id: str) -> int:
         """How far another store's order has been taken in; 0 if not at all."""

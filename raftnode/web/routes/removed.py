@@ -1,6 +1,8 @@
 """Softly deleted databases: where their files are on this node, and making a database of them again."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -9,7 +11,7 @@ from aiohttp import web
 from raftnode.documents.store import removed as files
 from raftnode.documents.store.folders import file
 from raftnode.foundation import timestamps
-from raftnode.record.commands import CreateDatabase
+from raftnode.record.commands import Command, CreateDatabase
 from raftnode.record.model import CommandResult
 from raftnode.web.commit import commit, unless_repeated
 from raftnode.web.errors import ApiError
@@ -58,19 +60,21 @@ async def restore(request: web.Request) -> web.Response:
         if isinstance(which, CommandResult):
             return await group_answer(request, given or wanted.rpartition("-")[0], which)
         name = given or which.database
-        result = await _restored(request, which, name)
+        result = await made_of(services, which, name, partial(commit, request))
     log.info("A softly deleted database was restored, as an operator asked.", database=name, folder=which.folder)
     return await group_answer(request, name, result)
 
 
-async def _restored(request: web.Request, which: files.RemovedCopy, name: str) -> CommandResult:
-    services = request.app[SERVICES]
+async def made_of(
+    services: Services, which: files.RemovedCopy, name: str, propose: Callable[[Command], Awaitable[CommandResult]]
+) -> CommandResult:
+    """A database of that name on this node, with the file of the copy. Hold RESTORING."""
     id = files.topology_id(services.tag, which.folder, name)
     at = timestamps.now()
     path = file(services.databases.directory, name, id)
     await asyncio.to_thread(files.put_back, which, path)
     try:
-        result = await commit(request, CreateDatabase(name=name, nodes=(services.tag,), topology_id=id, at=at))
+        result = await propose(CreateDatabase(name=name, nodes=(services.tag,), topology_id=id, at=at))
     except ApiError:
         # It was refused. Where it is not known whether it was, something else is raised and the file stays.
         await asyncio.to_thread(files.take_back, path)

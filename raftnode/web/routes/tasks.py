@@ -24,7 +24,7 @@ from raftnode.web.stores import existing_database
 from raftnode.web.views.base import members, view
 from raftnode.web.views.runs import RunView
 from raftnode.web.views.tasks import TaskChanged, TaskInfo, TaskView, configuration, no_such_task, task_view
-from tasks.kinds.registry import ConfigurationError, ShowsMore, described, known, load, loaded
+from tasks.kinds.registry import ConfigurationError, ShowsMore, ShowsProgress, described, known, load, loaded
 
 log = structlog.get_logger(__name__)
 Checked = TypeVar("Checked")
@@ -194,11 +194,13 @@ def task_info(
 
 def _shown_by_kind(database: Database, task: Task, run: RunView | None) -> Iterable[tuple[str, Any]]:
     kind = loaded(task.kind)
-    if not isinstance(kind, ShowsMore):
-        return ()
-    string = database.connection_strings.get(fold(task.connection_string or ""))
     details = run.info.details if run and run.info else {}
     try:
+        if isinstance(kind, ShowsProgress):
+            return masked(dict(kind.shown_with(task, database.progress.get(task.id), details))).items()
+        if not isinstance(kind, ShowsMore):
+            return ()
+        string = database.connection_strings.get(fold(task.connection_string or ""))
         return masked(dict(kind.shown(task, string.configuration if string else None, details))).items()
     except Exception as error:
         # A plug-in's defect must not hide its task.

@@ -59,6 +59,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                         "Failed": 0,
                         "Failures": (),
                         "Error": "",
+                        "State": b"",
                     },
                 },
             )
@@ -216,6 +217,7 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
             "Failed": 0,
             "Failures": (),
             "Error": "",
+            "State": b"",
         },
     ),
     model.EndedRun: ({"Epoch": 1, "Tag": "A", "State": "ClaimedAgain"}, {"Reason": ""}),
@@ -320,6 +322,7 @@ LIMITS = {
     "FAILURE_LENGTH_MAX": 300,
     "DOCUMENT_ID_LENGTH_MAX": 512,
     "ERROR_LENGTH_MAX": 500,
+    "STATE_BYTES_MAX": 65536,
     "DEMOTIONS_KEPT_MAX": 16,
     "REASON_LENGTH_MAX": 2000,
 }

@@ -72,6 +72,11 @@ _ETL = {
     "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
 }
 _TASK = {"TaskType": "SqlEtl"} | {key: value for key, value in _ETL.items() if key != "EtlType"}
+_PLACE = {"Disabled": False, "FolderPath": "/nowhere"}
+_BACKUP = {
+    "Name": "backup", "Disabled": True, "FullBackupFrequency": "0 2 * * *", "LocalSettings": _PLACE,
+    "RetentionPolicy": {"Disabled": True}, "BackupEncryptionSettings": {"EncryptionMode": "None"},
+}  # fmt: skip
 _SUPPOSED: dict[str, Any] = {"Lost": [], "Added": [], "Drained": [], "Undrained": [], "Weights": {}, "Labels": {}}
 _NAMES = {"DatabaseNames": ["Shop"]}
 _INDEX = {"Indexes": [{"Name": "i", "Maps": ["from o in docs.Orders select new { o.Company }"]}]}
@@ -136,6 +141,17 @@ ROUTES = (
     }),
     Route("POST", f"{DB}/bulk_insert", body={"Id": "x", "Type": "PUT", "Document": {}}, texts=("Id",)),
     Route("GET", f"{DB}/operations/next-operation-id"),
+    Route("GET", f"{DB}/operations/state", {"id": "integer"}),
+    Route("POST", f"{DB}/operations/kill", {"id": "integer"}),
+    Route("GET", "/operations"),
+    Route("GET", "/operations/state", {"id": "integer"}),
+    Route("POST", "/operations/kill", {"id": "integer"}),
+    Route("POST", f"{DB}/admin/periodic-backup", body=_BACKUP, names=("Name",), blank=("Name",)),
+    Route("POST", f"{DB}/admin/backup/database", {"taskId": "task", "isFullBackup": "flag"}),
+    Route("POST", "/admin/backup-task/delay", {"taskId": "integer", "duration": "span"}, extra="database=Shop"),
+    Route("GET", "/periodic-backup/status", {"taskId": "task", "name": "database"}),
+    Route("POST", "/admin/restore/points", body=_PLACE, extra="type=Local"),
+    Route("POST", "/admin/restore/database", body={"DatabaseName": "Shop", "Settings": {"LocalSettings": _PLACE}}),
     Route("PUT", f"{DB}/admin/indexes", body=_INDEX),
     Route("PUT", f"{DB}/indexes", body=_INDEX),
     Route("GET", f"{DB}/indexes", {"name": "text"}),

@@ -57,6 +57,13 @@ BEFORE: tuple[tuple[str, str, Any], ...] = (
         "Transforms": [{"Name": "t", "Collections": ["Others"], "Script": "loadToOthers({})"}],
     }),
 )  # fmt: skip
+BACKUP = {
+    "Name": "backup",
+    "Disabled": True,
+    "FullBackupFrequency": "0 2 * * *",
+    "LocalSettings": {"FolderPath": "/nowhere"},
+    "S3Settings": {"Disabled": True, "AwsSecretKey": "secret"},
+}
 THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/status", None),
     ("GET", "/status?database=nope", None),
@@ -103,6 +110,19 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     }),
     ("GET", f"{DB}/task?taskName=External%20Replication%20to%20other&type=Replication", None),
     ("DELETE", f"{DB}/admin/tasks?taskName=External%20Replication%20to%20other", None),
+    ("POST", f"{DB}/admin/periodic-backup", BACKUP),
+    ("GET", f"{DB}/task?taskName=backup&type=Backup", None),
+    ("POST", f"{DB}/admin/backup/database?taskId=999", None),
+    ("POST", "/admin/backup-task/delay?taskId=999&duration=01:00:00&database=Shop", None),
+    ("GET", "/periodic-backup/status?name=Shop&taskId=999", None),
+    ("DELETE", f"{DB}/admin/tasks?taskName=backup", None),
+    ("POST", "/admin/restore/points?type=Local", {"FolderPath": "/nowhere"}),
+    ("POST", "/admin/restore/database", {"DatabaseName": "Shop", "BackupLocation": "/nowhere"}),
+    ("GET", "/operations", None),
+    ("GET", "/operations/state?id=1", None),
+    ("POST", "/operations/kill?id=1", None),
+    ("GET", f"{DB}/operations/state?id=1", None),
+    ("POST", f"{DB}/operations/kill?id=1", None),
     ("GET", f"{DB}/indexes", None),
     ("GET", f"{DB}/indexes?name=i", None),
     ("GET", f"{DB}/tasks", None),

@@ -1,0 +1,138 @@
+"""Objects as files of a folder on the node's disk, or on a share that it has mounted.
+
+`create` links a file that is complete and synced to its name, which the file system does once for one of them.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raftnode.foundation import atomic_files
+from raftnode.foundation.threads import in_thread
+from tasks.sinks.objects.target import ObjectExists, ObjectMissing, ObjectTargetFailed, StoredObject, Uploaded
+
+PIECE_BYTES = 1 << 20
+
+
+class FolderTarget:
+    """See `ObjectTarget`."""
+
+    destination = "Local"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.location = str(folder)
+
+    async def prepare(self) -> None:
+        """See `ObjectTarget.prepare`."""
+        await in_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        with self._errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                raise ObjectTargetFailed(f"the folder {self._folder} is not writable: correct its rights")
+
+    async def create(self, key: str, data: bytes) -> None:
+        """See `ObjectTarget.create`."""
+        await in_thread(self._create, key, data)
+
+    def _create(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                atomic_files.create(path, data)
+            except FileExistsError:
+                raise ObjectExists(f"{path} is there already") from None
+
+    async def upload(self, key: str, file: Path, sent: Uploaded) -> None:
+        """See `ObjectTarget.upload`."""
+        sent(await in_thread(self._take, key, file))
+
+    def _take(self, key: str, file: Path) -> int:
+        path = self._path(key)
+        with self._errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, path)
+            except FileExistsError:
+                raise ObjectTargetFailed(f"{path} is there already, and is not this run's: move it away") from None
+            except OSError:  # another file system, or one without links
+                partial = path.with_name(path.name + ".in-progress")
+                shutil.copyfile(file, partial)
+                atomic_files.sync_file(partial)
+                partial.rename(path)
+            for folder in (path.parent, self._folder):
+                atomic_files.sync_directory(folder)
+            return path.stat().st_size
+
+    async def objects(self, prefix: str = "") -> list[StoredObject]:
+        """See `ObjectTarget.objects`."""
+        return await in_thread(self._list, prefix)
+
+    def _list(self, prefix: str) -> list[StoredObject]:
+        below = self._path(prefix)
+        if not below.is_dir():
+            return []
+        found = []
+        with self._errors():
+            for path in sorted(below.rglob("*")):
+                if path.is_file():
+                    found.append(StoredObject(path.relative_to(self._folder).as_posix(), path.stat().st_size))
+        return found
+
+    async def read(self, key: str, bytes_max: int) -> bytes:
+        """See `ObjectTarget.read`."""
+
+        def read() -> bytes:
+            with self._errors(), self._path(key).open("rb") as file:
+                return file.read(bytes_max)
+
+        return await in_thread(read)
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """See `ObjectTarget.stream`."""
+        with self._errors():
+            file = await in_thread(self._path(key).open, "rb")
+        try:
+            while True:
+                with self._errors():
+                    piece = await in_thread(file.read, PIECE_BYTES)
+                if not piece:
+                    return
+                yield piece
+        finally:
+            file.close()
+
+    async def delete(self, key: str) -> None:
+        """See `ObjectTarget.delete`. A folder that has become empty goes, too."""
+        await in_thread(self._delete, key)
+
+    def _delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._errors():
+            path.unlink(missing_ok=True)
+            if path.parent != self._folder and path.parent.is_dir() and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+    async def close(self) -> None:
+        """See `ObjectTarget.close`."""
+
+    def _path(self, key: str) -> Path:
+        path = self._folder / key
+        if ".." in Path(key).parts:
+            raise ObjectTargetFailed(f"{key!r} leads out of the folder {self._folder}")
+        return path
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"{error.filename} is not there") from None
+        except OSError as error:
+            what = f"{error.filename or self._folder}: {error.strerror or error}"
+            raise ObjectTargetFailed(f"{what}; make room, or correct the folder's rights") from None
