@@ -37,5 +37,17 @@ class ConcurrencyViolation(StoreError):
         super().__init__(f"document {id!r} was expected {wanted}, but {found}: load it again and repeat the change")
 
 
+class FenceStale(StoreError):
+    """A newer request of an ETL task, most often of a newer run, has been heard of here: this one changes nothing."""
+
+    def __init__(self, source: str, task: int, given: tuple[int, int], heard: tuple[int, int]) -> None:
+        self.heard = heard
+        run = "a newer run" if heard[0] > given[0] else "a later request of the run"
+        super().__init__(
+            f"{run} of ETL task {task} of {source} has been heard of here (epoch {heard[0]}, sequence {heard[1]}); "
+            f"epoch {given[0]}, sequence {given[1]} writes nothing any more"
+        )
+
+
 class ReplicationRefused(StoreError):
     """Incoming replication that cannot be taken; the message says why and what to do."""

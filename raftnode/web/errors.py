@@ -14,6 +14,7 @@ from raftnode.consensus.raft import NotCommitted, OutcomeUnknown
 from raftnode.documents.errors import (
     ConcurrencyViolation,
     DocumentInvalid,
+    FenceStale,
     ReplicationRefused,
     StoreBusy,
     StoreClosed,
@@ -149,12 +150,16 @@ def of_store(error: StoreError) -> ApiError:
     """What a store refused, as an answer."""
     match error:
         case ConcurrencyViolation():
-            details = {
+            details: Json = {
                 "Id": error.id,
                 "ExpectedChangeVector": error.expected,
                 "ActualChangeVector": error.actual,
             }
             return ApiError("ConcurrencyException", f"{_sentence(error)}", details=details)
+        case FenceStale():
+            epoch, sequence = error.heard
+            details = {"HeardEpoch": epoch, "HeardSequence": sequence}
+            return ApiError("ConcurrencyException", _sentence(error), details=details)
         case DocumentInvalid() | ReplicationRefused():
             return bad_request(_sentence(error))
         case StoreDamaged():

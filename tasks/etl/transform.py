@@ -1,15 +1,21 @@
-"""Transform scripts as in RavenDB's SQL ETL: documents in, rows by table out.
+"""Transform scripts as in RavenDB's ETL: documents in, rows by table or documents by collection out.
 
-A script runs once for each document, which is its `this`. It calls `loadTo<Table>({...})`, or
-`loadTo("table", {...})` for names that are no identifiers, any number of times; `id(this)`, `getMetadata(this)` and
-`this['@metadata']` give what the system knows of the document. A document whose script throws fails alone.
+A script runs once for each document, which is its `this`. It calls `loadTo<Target>({...})`, or
+`loadTo("target", {...})` for names that are no identifiers, any number of times; `id(this)`, `getMetadata(this)` and
+`this['@metadata']` give what the system knows of the document, `load(id)` another document. A document whose script
+throws fails alone.
+
+The script runs in a process that has no documents. One that asks for others is run again, from its beginning, once
+they are there. The functions `deleteDocumentsOf<Collection>Behavior` and `deleteDocumentsBehavior` that a script
+declares are asked whether what was loaded before goes; also of a document that is gone, for which the script itself
+does not run.
 
 Numbers keep the digits that the document has: whole numbers that a number of JavaScript cannot hold are BigInts, other
 such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is no whole number.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -22,6 +28,7 @@ from raftnode.scripting.sandbox import Sandbox
 
 _REMEDY = "load text without halves of surrogate pairs, and objects that are not nested beyond measure"
 _BENT = "leave the functions of the language as they are"
+_BEHAVIOR = re.compile(r"\bfunction\s+(deleteDocuments(?:Of\w+)?Behavior)\s*\(")
 _CALL = re.compile(
     r"""\bloadTo(?:(?P<suffix>\w+)\s*\(|\s*\(\s*(?P<quote>["'])(?P<text>(?:(?!(?P=quote)).)+)(?P=quote))"""
 )
@@ -30,7 +37,11 @@ _PRELUDE = """
 globalThis.__raftnode ??= (() => {
   const {stringify, parse, rawJSON} = JSON, text = String, keys = Object.keys, isArray = Array.isArray;
   const {isFinite} = Number, {defineProperty} = Object, big = BigInt, {toPrimitive} = Symbol, real = Number;
-  let current, currentId, rows, long;
+  const has = Function.prototype.call.bind(Object.prototype.hasOwnProperty), lower = text => text.toLowerCase();
+  const system = {"@id": 1, "@collection": 1, "@change-vector": 1, "@last-modified": 1, "@etag": 1, "@flags": 1,
+    "@attachments": 1, "@counters": 1, "@timeseries": 1};
+  const ask = {};
+  let current, currentId, rows, long, loads, missing, asDocuments;
   // A number of the document whose digits a number of JavaScript cannot hold, and that is no integer.
   class LongNumber extends Number {
     #source; #name;
@@ -82,8 +93,40 @@ globalThis.__raftnode ??= (() => {
     if (row === null || typeof row !== "object" || isArray(row))
       throw new Error(`loadTo${table} needs an object with a value for each column`);
     const columns = {};
-    for (const column of keys(row)) columns[column] = plain(`${table}.${column}`, row[column]);
+    for (const column of keys(row))
+      if (!asDocuments || column !== "@metadata") columns[column] = plain(`${table}.${column}`, row[column]);
+    if (asDocuments) columns["@metadata"] = metadataOf(table, row["@metadata"]);
     rows[rows.length] = [table, columns];
+    return attached;
+  };
+  // What a document takes along of what the system or its writer knew of it.
+  const metadataOf = (collection, given) => {
+    const metadata = {"@collection": collection};
+    if (given !== null && typeof given === "object")
+      for (const key of keys(given)) if (!has(system, key)) metadata[key] = given[key];
+    return metadata;
+  };
+  // Documents have no attachments, counters or time series here, so that there is none to add.
+  const attached = {addAttachment() {}, addCounter() {}, addTimeSeries() {}};
+  const loadDocument = id => {
+    if (id === null || id === undefined || id === "") return null;
+    if (typeof id !== "string") throw new Error("load needs the id of a document");
+    if (!has(loads, id)) {
+      missing[missing.length] = id;
+      return null;
+    }
+    if (loads[id] === null) return null;
+    const [metadata, body] = loads[id], document = parse(body, exact);
+    document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
+    return document;
+  };
+  const deletes = (transform, behaviors, metadata, deleted) => {
+    if (!behaviors) return true;
+    const found = transform.call(null, ask), id = metadata["@id"], collection = metadata["@collection"];
+    const own = lower(`deleteDocumentsOf${collection}Behavior`);
+    for (const name of keys(found)) if (lower(name) === own) return !!found[name](id, deleted);
+    if (found.deleteDocumentsBehavior) return !!found.deleteDocumentsBehavior(id, collection, deleted);
+    return true;
   };
   const failure = error => {
     try {
@@ -93,86 +136,142 @@ globalThis.__raftnode ??= (() => {
       return '{"error": "it threw something that cannot be shown"}';
     }
   };
-  const one = (transform, metadata, document) => {
+  const one = (transform, behaviors, metadata, document) => {
     try {
-      long = [];
+      long = []; missing = []; rows = [];
+      if (document === null) return stringify({deletes: deletes(transform, behaviors, metadata, true)});
       if (typeof document === "string") document = parse(document, exact);
       document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
-      current = document; currentId = metadata["@id"]; rows = [];
+      current = document; currentId = metadata["@id"];
       transform.call(document);
-      return stringify({rows}, plainly);
+      if (missing.length) return stringify({missing});
+      return stringify({rows, deletes: deletes(transform, behaviors, metadata, false)}, plainly);
     } catch (error) {
-      return failure(error);
+      return missing.length ? stringify({missing}) : failure(error);
     }
   };
   const define = (name, value) => defineProperty(globalThis, name, {value, configurable: true});
   define("loadTo", load);
+  define("load", loadDocument);
+  for (const name of ["loadAttachment", "loadCounter", "loadTimeSeries"]) define(name, () => null);
+  for (const name of ["hasAttachment", "hasCounter", "hasTimeSeries"]) define(name, () => false);
+  for (const name of ["getAttachments", "getCounters", "getTimeSeries"]) define(name, () => []);
+  define("output", () => {});
   define("id", document => document === current ? currentId : document?.["@metadata"]?.["@id"] ?? null);
   define("getMetadata", document => document?.["@metadata"] ?? null);
   return {
     define,
     load,
-    program: transform => batch => {
+    ask,
+    program: (transform, behaviors, documents) => ([found, batch]) => {
       let answers = "";
-      for (const [metadata, document] of batch) answers += one(transform, metadata, document) + "\\n";
+      loads = found; asDocuments = documents;
+      for (const [metadata, document] of batch) answers += one(transform, behaviors, metadata, document) + "\\n";
       return answers;
     },
   };
 })();
 """
-_DRIVER = "__raftnode.program(__transform)"
+_DRIVER = "__raftnode.program(__transform, {behaviors}, {documents})"
 """Takes the function of its own program: a later program of the same sandbox defines the name again."""
 
 
-class TransformedDocument(msgspec.Struct, frozen=True):
-    """What became of one document: its rows in the order in which they were loaded, or why it failed."""
+LOAD_ROUNDS_MAX = 16
+"""So often a script may ask for documents that it found by those before."""
 
-    rows: list[tuple[str, dict[str, Any]]] = []
+
+class TransformedDocument(msgspec.Struct, frozen=True):
+    """What became of one document: its rows (objects, or JSON where they are documents) in the order in which they were
+    loaded, or why it failed. `deletes` tells whether what it was loaded to before goes; `missing` are ids of documents
+    that the script asks for first."""
+
+    rows: list[tuple[str, Any]] = []
+    deletes: bool = True
     error: str | None = None
     stack: str = ""
+    missing: list[str] = []
 
+
+class _WithDocuments(TransformedDocument, frozen=True):
+    rows: list[tuple[str, msgspec.Raw]] = []
+
+
+Loader = Callable[[Sequence[str]], Awaitable[Sequence[Document | None]]]
+"""Gives the documents under these ids, None for each that is missing."""
 
 _lines: JsonDecoder[str] = JsonDecoder(str)
 _decoder: JsonDecoder[TransformedDocument] = JsonDecoder(TransformedDocument, float_hook=lambda text: _decimal(text))
+_documents_decoder: JsonDecoder[_WithDocuments] = JsonDecoder(_WithDocuments)
 _MAY_BE_LONG = re.compile(rb"\d[\d.]{15}|\d[eE][+-]?\d{3}")
 
 
 def targets(script: str) -> list[str]:
-    """The tables that a script names in its `loadTo` calls, each once, in order of appearance."""
+    """The targets that a script names in its `loadTo` calls, each once, in order of appearance."""
     names = [match["suffix"] or match["text"] for match in _CALL.finditer(script)]
     return list(dict.fromkeys(names))
 
 
-class Transform:
-    """One script, compiled for a sandbox."""
+def behaviors(script: str) -> list[str]:
+    """The names of the functions in a script that say whether what was loaded before goes, in order of appearance."""
+    return _BEHAVIOR.findall(script)
 
-    def __init__(self, name: str, script: str) -> None:
+
+class Transform:
+    """One script, compiled for a sandbox. With `documents` it loads documents by collection, else rows by table."""
+
+    def __init__(self, name: str, script: str, *, documents: bool = False) -> None:
         loaders = (
             f"__raftnode.define('loadTo{t}', row => __raftnode.load({t!r}, row));"
             for t in _identifiers(targets(script))
         )
         self.name = name
+        declared = ", ".join(dict.fromkeys(behaviors(script)))
+        asked = f"if (arguments[0] === __raftnode.ask) return {{{declared}}}; " if declared else ""
+        options = {"behaviors": str(bool(declared)).lower(), "documents": str(documents).lower()}
         self._program = Program(
             Script("raftnode:prelude", _PRELUDE),
             Script("raftnode:loaders", "\n".join(loaders)),
-            Script(name, "var __transform = function () { " + script + "\n};"),
-            Script("raftnode:driver", _DRIVER),
+            Script(name, "var __transform = function () { " + asked + script + "\n};"),
+            Script("raftnode:driver", _DRIVER.format(**options)),
             blame=name,
         )
+        self._decoder: JsonDecoder[Any] = _documents_decoder if documents else _decoder
         self._place = re.compile(re.escape(url_of(name)) + r":(\d+):\d+")
 
     def check(self) -> None:
         """Compile the script. Takes a moment: not for an event loop's thread. Raises ScriptError."""
         check(self._program, ScriptLimits())
 
-    async def apply(self, sandbox: Sandbox, documents: Sequence[Document]) -> list[TransformedDocument]:
-        """What becomes of each document, in their order.
+    async def apply(
+        self, sandbox: Sandbox, documents: Sequence[Document], loader: Loader | None = None
+    ) -> list[TransformedDocument]:
+        """What becomes of each document, in their order; of a tombstone only whether what was loaded before goes.
 
         Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
         a limit on this batch.
         """
-        items = (b"[" + _metadata(d) + b"," + _read_by_script(d.body or b"{}") + b"]" for d in documents)
-        answer = await sandbox.call(self._program, b"[" + b",".join(items) + b"]")
+        answers = dict(enumerate(await self._call(sandbox, documents, {})))
+        found: dict[str, Document | None] = {}
+        for _ in range(LOAD_ROUNDS_MAX if loader is not None else 0):
+            asking = [place for place, answer in answers.items() if answer.missing]
+            if not asking:
+                break
+            ids = list(dict.fromkeys(id for place in asking for id in answers[place].missing if id not in found))
+            assert loader is not None
+            found |= dict(zip(ids, await loader(ids), strict=True))
+            again = await self._call(sandbox, [documents[place] for place in asking], found)
+            answers |= dict(zip(asking, again, strict=True))
+        return [_without_missing(answers[place], self.name) for place in range(len(documents))]
+
+    async def _call(
+        self, sandbox: Sandbox, documents: Sequence[Document], found: Mapping[str, Document | None]
+    ) -> list[TransformedDocument]:
+        loads = b",".join(msgspec.json.encode(id) + b":" + _loaded(document) for id, document in found.items())
+        items = (
+            b"[" + _metadata(d) + b"," + (b"null" if d.deleted else _read_by_script(d.body or b"{}")) + b"]"
+            for d in documents
+        )
+        answer = await sandbox.call(self._program, b"[{" + loads + b"},[" + b",".join(items) + b"]]")
         try:
             lines = _lines.decode(answer).split("\n")[:-1]
         except DECODE_ERRORS as error:
@@ -183,7 +282,7 @@ class Transform:
 
     def _placed(self, line: str) -> TransformedDocument:
         try:
-            loaded = _decoder.decode(line)
+            loaded: TransformedDocument = self._decoder.decode(line)
         except DECODE_ERRORS as error:
             why = f"script '{self.name}': what it gives for this document cannot be read: {error}"
             return TransformedDocument(error=f"{why}; {_REMEDY}")
@@ -192,6 +291,19 @@ class Transform:
         place = self._place.search(loaded.stack)
         where = f"script '{self.name}'" + (f", line {place[1]}" if place else "")
         return TransformedDocument(error=f"{where}: {loaded.error}")
+
+
+def _without_missing(answer: TransformedDocument, name: str) -> TransformedDocument:
+    if not answer.missing:
+        return answer
+    problem = f"script '{name}' asks for '{answer.missing[0]}' after {LOAD_ROUNDS_MAX} documents that led to it"
+    return TransformedDocument(error=f"{problem}; load fewer that depend on one another")
+
+
+def _loaded(document: Document | None) -> bytes:
+    if document is None:
+        return b"null"
+    return b"[" + _metadata(document) + b"," + msgspec.json.encode(document.body.decode()) + b"]"
 
 
 def _identifiers(names: Iterable[str]) -> list[str]:

@@ -57,8 +57,9 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
     run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
-    `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale. `details` is
-    what the kind shows besides, see `tasks.kinds.registry.ShowsMore`."""
+    `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale. `fenced` tells
+    whether the target keeps runs that were replaced out; None while it is not known. `details` is what the kind shows
+    besides, see `tasks.kinds.registry.ShowsMore`."""
 
     processed: int = 0
     failed: int = 0
@@ -69,6 +70,7 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     errors: list[FailedDocument] = []
     seen_etag: int | None = None
     superseded: int = 0
+    fenced: bool | None = None
     details: dict[str, Any] = {}
 
     @classmethod

@@ -21,8 +21,9 @@ from raftnode.documents.store.body import prepare
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.foundation.names import fold
-from tasks.kinds.sql_etl.configuration import TransformConfiguration
-from tasks.kinds.sql_etl.stream import TransformProgress, TransformStream
+from tasks.etl.configuration import TransformConfiguration
+from tasks.etl.stream import TransformProgress
+from tasks.kinds.sql_etl.stream import SqlTransformStream
 from tests.properties.test_documents_replication import Clock, Node
 
 IDS = ("orders/1", "Orders/1", "ORDERS/1", "x/2", "X/2")
@@ -99,7 +100,7 @@ class World:
 
     def carry(self, holder: Node, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
         streams = [
-            TransformStream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms
+            SqlTransformStream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms
         ]
         moved = False
         for stream in [stream for stream in streams if stream.enabled]:
@@ -108,7 +109,7 @@ class World:
             pending = stream.pending(batch)
             for document in pending:
                 loaded: list[tuple[str, dict[str, object]]] = (
-                    [(table, {}) for table in stream.tables] if stream.has(document) else []
+                    [(table, {}) for table in stream.targets] if stream.has(document) else []
                 )
                 written = stream.written(document, loaded, streams)
                 if stream.transform.name == INSERTS.name:

@@ -14,7 +14,7 @@ from raftnode.documents.databases import Databases
 from raftnode.documents.store import reads
 from raftnode.documents.store.store import DocumentStore
 from raftnode.documents.store.writes import Writer
-from tasks.kinds.sql_etl import task as sql_etl
+from tasks.etl import runner as etl_runner
 from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 
@@ -63,7 +63,7 @@ async def test_nobody_looks_at_each_idle_database(tmp_path: Path, monkeypatch: p
 
 
 async def test_nobody_wakes_for_a_task_that_has_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql_etl, "IDLE_S", 0.01)
+    monkeypatch.setattr(etl_runner, "IDLE_S", 0.01)
     with sqlite3.connect(tmp_path / "target.sqlite") as target:
         target.execute("CREATE TABLE Orders (Id TEXT)")
     calls: Counter[str] = Counter()

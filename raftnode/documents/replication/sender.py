@@ -238,6 +238,7 @@ class DocumentSender:
             knowledge=batch.change_vector,
             documents=tuple(new),
             purged_last_modified=batch.purged_last_modified,
+            fences=batch.fences,
         )
         body = await asyncio.to_thread(encode, replication_batch)
         # For this very database: if another one has its name and address by the time this arrives, it must refuse.

@@ -170,7 +170,7 @@ class GroupCommit:
             raise
 
     def _step(self, write: _Write) -> Any:
-        before = self._writer.state, self._writer.knowledge
+        before = self._writer.marks
         self._connection.execute("SAVEPOINT step")
         try:
             outcome = write.run(self._writer)
@@ -178,7 +178,7 @@ class GroupCommit:
             raise
         except Exception as error:
             self._connection.execute("ROLLBACK TO step")
-            self._writer.state, self._writer.knowledge = before
+            self._writer.back_to(before)
             outcome = error
             if not isinstance(error, StoreError):
                 log.exception("A write failed because of a defect.", file=str(self._path))

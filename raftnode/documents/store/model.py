@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from raftnode.documents import change_vector
+from raftnode.documents.store.fencing import FenceState, Tokens
 from raftnode.foundation.names import fold
 
 EMPTY_COLLECTION: Final = "@empty"
@@ -21,7 +22,9 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     document's versions. `origin` is the write that made the content (one change vector entry). `resolved`
     tells that the version joins concurrent ones and has the content of one of them. `formerly` are the other places
     that earlier versions had, as (id in its spelling, folded collection): a deleted document may come back in another
-    collection or spelling before a task has seen it go, and the task must still see that it left.
+    collection or spelling before a task has seen it go, and the task must still see that it left. `fences` are the
+    tokens of the ETL tasks of other databases that wrote this version or one before it, see `fencing`. A tombstone
+    whose id ends with a slash stands for all ids that begin with it, see `writes`.
     """
 
     id: str
@@ -34,6 +37,12 @@ class Document(msgspec.Struct, frozen=True, array_like=True):
     origin: str = ""
     resolved: bool = False
     formerly: tuple[tuple[str, str], ...] = ()
+    fences: Tokens = ()
+
+    @property
+    def of_prefix(self) -> bool:
+        """Whether this is the tombstone of all ids that begin with its own. No document has such an id."""
+        return self.id.endswith("/")
 
     @property
     def place(self) -> tuple[str, str]:
@@ -66,10 +75,11 @@ class PutDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeleteDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A document to be deleted."""
+    """A document to be deleted; with `prefixed` all whose ids begin with `id`."""
 
     id: str
     expected: str | None = None
+    prefixed: bool = False
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +90,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     version, or a successor, stands at or before `last_etag`: a consumer done with everything up to there may
     merge it into its progress. `held` counts every write that was held here at the time: no item is older than what it
     counts. `end` tells that the scan reached the end of the store.
-    `purged_last_modified` travels with the batch, see `ReplicationBatch`.
+    `purged_last_modified` and `fences` travel with the batch, see `ReplicationBatch`.
     """
 
     items: list[Document]
@@ -90,13 +100,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     end: bool
     purged_last_modified: str = ""
     places: tuple[int, ...] = ()
+    fences: tuple[FenceState, ...] = ()
 
 
 class ReplicationBatch(msgspec.Struct, frozen=True, array_like=True):
     """A batch on its way to another store: a part of the source's order, from `after_etag` to `last_etag`.
 
     `source` is the source's database id, `knowledge` its batch's change vector, `purged_last_modified` a time that no
-    tombstone purged at the source was later than (empty: none was purged there).
+    tombstone purged at the source was later than (empty: none was purged there). `fences` is what the source knows of
+    ETL tasks that write there. It comes only with a stretch that reaches the end of the source's order, as who has that
+    holds all that their progress counts.
     """
 
     source: str
@@ -105,6 +118,7 @@ class ReplicationBatch(msgspec.Struct, frozen=True, array_like=True):
     knowledge: str
     documents: tuple[Document, ...]
     purged_last_modified: str = ""
+    fences: tuple[FenceState, ...] = ()
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,6 +103,7 @@ def after(
             end=end,
             purged_last_modified=state.purged_last_modified,
             places=tuple(taken.values()),
+            fences=tuple(rows.fences(connection).values()) if end else (),
         )
 
 

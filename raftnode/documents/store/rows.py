@@ -2,19 +2,22 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from raftnode.documents import change_vector as cv
+from raftnode.documents.store.fencing import FenceState, FenceToken, TaskName, Tokens
 from raftnode.documents.store.model import Document
 from raftnode.foundation.decoding import JsonDecoder
 from raftnode.foundation.names import fold
 
-COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly"
+COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, fences"
 
 _TOMBSTONES = "tombstones"
 _COLLECTION = "collection "
 _places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
+_tokens: JsonDecoder[Tokens] = JsonDecoder(tuple[FenceToken, ...])
 
 
 class StoreCounters(msgspec.Struct, frozen=True):
@@ -29,9 +32,10 @@ class StoreCounters(msgspec.Struct, frozen=True):
 
 def document(row: Sequence[object]) -> Document:
     """A document from a row of COLUMNS."""
-    id, collection, body, etag, vector, modified, deleted, origin, resolved, formerly = row
+    id, collection, body, etag, vector, modified, deleted, origin, resolved, formerly, fences = row
     flags = bool(deleted), origin, bool(resolved)
-    return Document(id, collection, body, etag, vector, modified, *flags, places(formerly))  # type: ignore[arg-type]
+    history = places(formerly), tokens(fences)
+    return Document(id, collection, body, etag, vector, modified, *flags, *history)  # type: ignore[arg-type]
 
 
 def places(formerly: object) -> tuple[tuple[str, str], ...]:
@@ -39,10 +43,21 @@ def places(formerly: object) -> tuple[tuple[str, str], ...]:
     return _places.decode(str(formerly)) if formerly else ()
 
 
+@lru_cache(maxsize=1024)
+def tokens(fences: object) -> Tokens:
+    """`Document.fences` from its column: JSON, empty for none. All versions of a request have the same."""
+    return _tokens.decode(str(fences)) if fences else ()
+
+
+@lru_cache(maxsize=1024)
+def _fences(tokens: Tokens) -> str:
+    return msgspec.json.encode(tokens).decode() if tokens else ""
+
+
 def _values(version: Document) -> tuple[object, ...]:
     """The values of COLUMNS."""
     formerly = msgspec.json.encode(version.formerly).decode() if version.formerly else ""
-    return (*msgspec.structs.astuple(version)[:-1], formerly)
+    return (*msgspec.structs.astuple(version)[:-2], formerly, _fences(version.fences))
 
 
 def state(connection: sqlite3.Connection) -> StoreCounters:
@@ -56,16 +71,39 @@ def find(connection: sqlite3.Connection, key: str) -> Document | None:
     return None if row is None else document(row)
 
 
+def below(connection: sqlite3.Connection, prefix: str) -> list[Document]:
+    """The live documents whose folded ids begin with that prefix, in order of id."""
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM documents WHERE key >= ? AND key < ? AND deleted = 0 ORDER BY key",
+        (prefix, prefix + "\U0010ffff"),
+    )
+    return [document(row) for row in found]
+
+
+def fences(connection: sqlite3.Connection) -> dict[TaskName, FenceState]:
+    """What is known of ETL tasks that write here."""
+    found = connection.execute(
+        "SELECT source, task, epoch, sequence, progress, progress_epoch, progress_sequence FROM fences"
+    )
+    states = (FenceState(*row) for row in found)
+    return {state.name: state for state in states}
+
+
+def set_fence(connection: sqlite3.Connection, state: FenceState) -> None:
+    connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(state))
+
+
 def store(connection: sqlite3.Connection, new: Document, old: Document | None) -> None:
     """Put a version in the place of the old one, note its place in the log, keep the counts."""
     [(doc,)] = connection.execute(
         """INSERT INTO documents
-            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, size)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly,
+            fences, size)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (key) DO UPDATE SET id = excluded.id, collection = excluded.collection, body = excluded.body,
             etag = excluded.etag, change_vector = excluded.change_vector, last_modified = excluded.last_modified,
             deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved,
-            formerly = excluded.formerly, size = excluded.size
+            formerly = excluded.formerly, fences = excluded.fences, size = excluded.size
         RETURNING doc""",
         (fold(new.id), *_values(new), len(new.body)),
     ).fetchall()
@@ -198,7 +236,7 @@ def keep_revision(connection: sqlite3.Connection, version: Document, per_documen
     """Keep a version that lost a conflict, and of each document the newest so many."""
     key = fold(version.id)
     connection.execute(
-        f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO revisions (key, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (key, *_values(version)),
     )
     gone = connection.execute(

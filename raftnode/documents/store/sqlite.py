@@ -11,13 +11,14 @@ from raftnode.documents.errors import StoreDamaged, StoreError, StoreFailed
 from raftnode.foundation.atomic_files import sync_directory
 
 APPLICATION_ID: Final = 0x52_46_4E_44
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 CHECK_BYTES_MAX: Final = 256 * 1024 * 1024
 """Files up to this size are checked page by page when opened; in larger ones damage shows when it is met."""
 BUSY_TIMEOUT_MS: Final = 10_000
 PATH_BYTES_MAX: Final = 512 - len("-journal")
 """Longest path that SQLite opens, with room for the files that it puts beside it."""
 
+# fences: what is known of ETL tasks of other databases that write here, see fencing.FenceState.
 # log: every version ever committed here, at its place (etag) in the store's order; compaction thins it.
 # knowledge: from this etag on, the change vector of other databases' writes that are held here.
 # state: one row, see rows.State.
@@ -26,7 +27,7 @@ CREATE TABLE documents (
     doc INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, collection TEXT NOT NULL,
     etag INTEGER NOT NULL, change_vector TEXT NOT NULL, last_modified TEXT NOT NULL, deleted INTEGER NOT NULL,
     origin TEXT NOT NULL, resolved INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL,
-    formerly TEXT NOT NULL DEFAULT '');
+    formerly TEXT NOT NULL DEFAULT '', fences TEXT NOT NULL DEFAULT '');
 CREATE INDEX live ON documents (etag) WHERE deleted = 0;
 CREATE INDEX in_collection ON documents (collection COLLATE NOCASE, etag) WHERE deleted = 0;
 CREATE INDEX tombstones ON documents (etag) WHERE deleted = 1;
@@ -36,7 +37,8 @@ CREATE TABLE accepted (source TEXT PRIMARY KEY, etag INTEGER NOT NULL) WITHOUT R
 CREATE TABLE revisions (
     revision INTEGER PRIMARY KEY, key TEXT NOT NULL, id TEXT NOT NULL, collection TEXT NOT NULL, etag INTEGER NOT NULL,
     change_vector TEXT NOT NULL, last_modified TEXT NOT NULL, deleted INTEGER NOT NULL, origin TEXT NOT NULL,
-    resolved INTEGER NOT NULL, body BLOB NOT NULL, formerly TEXT NOT NULL DEFAULT '');
+    resolved INTEGER NOT NULL, body BLOB NOT NULL, formerly TEXT NOT NULL DEFAULT '',
+    fences TEXT NOT NULL DEFAULT '');
 CREATE INDEX revisions_of ON revisions (key, revision);
 CREATE TABLE counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -44,6 +46,12 @@ CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1), database_id TEXT NOT NULL, database TEXT NOT NULL,
     last_etag INTEGER NOT NULL, own_etag INTEGER NOT NULL, compacted_etag INTEGER NOT NULL,
     purged_last_modified TEXT NOT NULL);
+"""
+_FENCES: Final = """
+CREATE TABLE fences (
+    source TEXT NOT NULL, task INTEGER NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    progress BLOB NOT NULL, progress_epoch INTEGER NOT NULL, progress_sequence INTEGER NOT NULL,
+    PRIMARY KEY (source, task)) WITHOUT ROWID;
 """
 
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -95,12 +103,14 @@ def create_or_check(connection: sqlite3.Connection, path: Path, database: str, d
         _check(connection, path)
         if version < 2:
             _remember_places(connection)
+        if version < 3:
+            _remember_fences(connection)
 
 
 def create_tables(connection: sqlite3.Connection, database: str, database_id: str) -> None:
     """Make an empty store in an empty file."""
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.split(";\n"):
+    for statement in (_SCHEMA + _FENCES).split(";\n"):
         connection.execute(statement)
     connection.execute("INSERT INTO state VALUES (1, ?, ?, 0, 0, 0, '')", (database_id, database))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -114,6 +124,16 @@ def _remember_places(connection: sqlite3.Connection) -> None:
     for table in ("documents", "revisions"):
         connection.execute(f"ALTER TABLE {table} ADD COLUMN formerly TEXT NOT NULL DEFAULT ''")
     connection.execute("PRAGMA user_version = 2")
+    connection.execute("COMMIT")
+
+
+def _remember_fences(connection: sqlite3.Connection) -> None:
+    """From schema 2 to 3: versions have the tokens of the ETL tasks that wrote them."""
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ("documents", "revisions"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN fences TEXT NOT NULL DEFAULT ''")
+    connection.execute(_FENCES)
+    connection.execute("PRAGMA user_version = 3")
     connection.execute("COMMIT")
 
 

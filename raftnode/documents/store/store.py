@@ -22,6 +22,7 @@ from raftnode.documents.store import reads, rows, sqlite
 from raftnode.documents.store.body import check_id, prepare
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.commit import GroupCommit
+from raftnode.documents.store.fencing import FencedRequest, FenceState, FenceToken
 from raftnode.documents.store.file_guard import FileGuard, check_made, note_made
 from raftnode.documents.store.model import (
     Batch,
@@ -153,8 +154,11 @@ class DocumentStore:
         [tombstone] = await self.batch([DeleteDocument(id=id, expected=expected)])
         return tombstone
 
-    async def batch(self, operations: Sequence[PutDocument | DeleteDocument]) -> list[Document | None]:
-        """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would."""
+    async def batch(
+        self, operations: Sequence[PutDocument | DeleteDocument], fenced: FencedRequest | None = None
+    ) -> list[Document | None]:
+        """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would; of
+        a deletion by prefix the last tombstone. With a request of an ETL task also FenceStale."""
         given = sum(
             len(one.document) for one in operations if isinstance(one, PutDocument) and isinstance(one.document, bytes)
         )
@@ -163,14 +167,23 @@ class DocumentStore:
         else:
             steps, size = await asyncio.to_thread(_steps, operations)
 
+        token = None if fenced is None else fenced.token
+
         def write(writer: Writer) -> list[Document | None]:
+            if fenced is not None:
+                writer.pass_fence(fenced)
             done = []
             for place, step in enumerate(steps):
                 with _at(place):
-                    done.append(step(writer))
+                    done.append(step(writer, token))
             return done
 
         return await self._write(write, size)
+
+    async def pass_fence(self, request: FencedRequest) -> FenceState:
+        """Note a request of an ETL task of another database, which is refused if a newer one has been heard of. Returns
+        what is known of the task then. Raises FenceStale."""
+        return await self._write(lambda writer: writer.pass_fence(request), len(request.progress or b""))
 
     async def merge(self, replication_batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
@@ -348,8 +361,11 @@ def _at(place: int) -> Iterator[None]:
         raise
 
 
-def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Callable[[Writer], Document | None]], int]:
-    steps: list[Callable[[Writer], Document | None]] = []
+Step = Callable[[Writer, FenceToken | None], Document | None]
+
+
+def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Step], int]:
+    steps: list[Step] = []
     size = 0
     for place, operation in enumerate(operations):
         with _at(place):
@@ -359,12 +375,14 @@ def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Cal
     return steps, size
 
 
-def _step(operation: PutDocument | DeleteDocument) -> tuple[Callable[[Writer], Document | None], int]:
+def _step(operation: PutDocument | DeleteDocument) -> tuple[Step, int]:
     """What an operation does within a transaction, and its size. The document is checked here, before it waits."""
     expected = operation.expected
     if isinstance(operation, DeleteDocument):
         id = operation.id
-        return (lambda writer: writer.delete(id, expected)), 0
+        if operation.prefixed:
+            return (lambda writer, token: writer.delete_prefix(id, token)), 0
+        return (lambda writer, token: writer.delete(id, expected, token)), 0
     id = check_id(operation.id)
     prepared = prepare(id, operation.document, operation.collection)
-    return (lambda writer: writer.put(id, prepared, expected)), len(prepared.body)
+    return (lambda writer, token: writer.put(id, prepared, expected, token)), len(prepared.body)

@@ -14,40 +14,51 @@ successor. Three rules keep it true when documents are overwritten and nodes are
 3. A batch is taken only if it begins where the last one from its source ended, or before.
 
 **Conflicts.** A document is a last-writer-wins register: its content is that of the write with the greatest
-(last_modified, origin) among all writes its vector counts. last_modified grows along a chain of versions, so
-a successor always beats what it replaced, and equal vectors mean equal contents on every node, in whatever
-order the writes arrived. Joining different contents also counts as a write of the node that does it, so that a
-task which carried both over, the loser last, meets the winner again. Joining equal contents does not, so that
+(fences, last_modified, origin) among all writes its vector counts. Fences never become less along a chain of versions,
+and last_modified grows, so a successor always beats what it replaced, and equal vectors mean equal contents on every
+node, in whatever order the writes arrived. Joining different contents also counts as a write of the node that does it,
+so that a task which carried both over, the loser last, meets the winner again. Joining equal contents does not, so that
 nodes which resolve the same conflict come to rest.
+
+**Fences.** A version that an ETL task of another database writes has the token of its request in its `fences`
+(`fencing`), and who writes over it keeps them. So of two versions that rest on writes of one task, the one with the
+newer write wins, whatever the clocks say; the time decides between versions that rest on the same one. A request whose
+place is not above all that have been heard of here, from the task or from other nodes, is refused as a whole. What a
+task deletes leaves a tombstone even where nothing stands, as an earlier request may have written there on another
+node. A deletion by prefix leaves one for the prefix: versions below it with lower tokens are deleted wherever both
+meet. Before a tombstone is purged every node has had it, and refuses earlier requests from then on.
 """
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from raftnode.documents import change_vector as cv
-from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, ReplicationRefused
-from raftnode.documents.store import rows, sqlite
-from raftnode.documents.store.body import DOCUMENT_BYTES_MAX, Prepared
+from raftnode.documents.errors import DocumentInvalid, FenceStale, ReplicationRefused
+from raftnode.documents.store import fencing, rows, sqlite
+from raftnode.documents.store.body import Prepared
+from raftnode.documents.store.checks import check_expected, check_item, check_places, check_tokens
 from raftnode.documents.store.cleaning import ConsumedUpTo
-from raftnode.documents.store.model import Document, ReplicationBatch
+from raftnode.documents.store.fencing import FencedRequest, FenceState, FenceToken, TaskName, Tokens
+from raftnode.documents.store.model import EMPTY_COLLECTION, Document, ReplicationBatch
 from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
 REVISIONS_PER_DOCUMENT_MAX = 100
-PLACES_PER_DOCUMENT_MAX = 64
 KNOWLEDGE_ROWS_MAX = 10_000
 PURGE_MAX = 10_000
+FENCES_MAX = 10_000
+PREFIX_COLLECTION = "@prefix"
 OLD_PLACES_MIN = 1_000
 """A log with fewer places of overwritten versions than this is not worth compacting."""
 
 
 class Writer:
-    """The operations within a transaction. The caller begins, commits and rolls back; `state` and `knowledge`
-    are reset with `load` after a rollback, or put back by the caller after a partial one. `documents` counts the live
-    ones as of the last `load` or `save`."""
+    """The operations within a transaction. The caller begins, commits and rolls back; what is remembered is reset with
+    `load` after a rollback, or with `back_to` after a partial one. `documents` counts the live ones as of the last
+    `load` or `save`."""
 
     def __init__(
         self, connection: sqlite3.Connection, tag: str, database_id: str, clock: Callable[[], int] = time.time_ns
@@ -60,7 +71,17 @@ class Writer:
         """Read the counters back from the file."""
         self.state = self._saved = rows.state(self._connection)
         self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
+        self.fences: Mapping[TaskName, FenceState] = rows.fences(self._connection)
         self.documents = rows.live(self._connection)
+
+    @property
+    def marks(self) -> tuple[rows.StoreCounters, str, Mapping[TaskName, FenceState]]:
+        """What is remembered, for `back_to`."""
+        return self.state, self.knowledge, self.fences
+
+    def back_to(self, marks: tuple[rows.StoreCounters, str, Mapping[TaskName, FenceState]]) -> None:
+        """Forget what came after, as the file has."""
+        self.state, self.knowledge, self.fences = marks
 
     def save(self) -> None:
         """Write the counters, before the commit. What has changed nothing stays so, and is not synced."""
@@ -77,30 +98,61 @@ class Writer:
         """Every write held here."""
         return rows.with_own(self.knowledge, self.tag, self.state.own_etag, self.database_id)
 
-    def put(self, id: str, prepared: Prepared, expected: str | None) -> Document:
-        """Write a document. Raises ConcurrencyViolation; DocumentInvalid if it would change its collection."""
+    def pass_fence(self, request: FencedRequest) -> FenceState:
+        """The first step of every request of an ETL task: what is known of the task then. Raises FenceStale."""
+        token = request.token
+        known = self.fences.get(token.name, FenceState(token.source, token.task, 0, 0))
+        if token.place <= known.place:
+            raise FenceStale(token.source, token.task, token.place, known.place)
+        after = known.heard(token.place)
+        if request.progress is not None:
+            progress = request.progress, token.epoch, token.sequence
+            after = FenceState(token.source, token.task, token.epoch, token.sequence, *progress)
+        if len(self.fences) >= FENCES_MAX and token.name not in self.fences:
+            raise DocumentInvalid(f"{FENCES_MAX} ETL tasks have written here, which is the limit")
+        self._remember([after])
+        return after
+
+    def put(self, id: str, prepared: Prepared, expected: str | None, token: FenceToken | None = None) -> Document:
+        """Write a document. Raises ConcurrencyViolation; DocumentInvalid if it would change its collection, which only
+        ETL tasks may do."""
         etag = self.state.last_etag + 1
         if id.endswith("/"):
             id, etag = self._server_side_id(id, etag)
         row = rows.find(self._connection, fold(id))
         live = row if row is not None and not row.deleted else None
-        _check_expected(id, live, expected)
-        if live is not None and fold(live.collection) != fold(prepared.collection):
+        check_expected(id, live, expected)
+        collection = prepared.collection
+        if live is not None and fold(live.collection) == fold(collection):
+            collection = live.collection
+        elif live is not None and token is None:
             raise DocumentInvalid(
                 f"document {id!r} is in collection {live.collection!r} and cannot become one of "
                 f"{prepared.collection!r}: delete it first"
             )
-        collection = live.collection if live is not None else prepared.collection
-        return self._write(live.id if live else id, collection, prepared.body, row, etag, deleted=False)
+        return self._write(live.id if live else id, collection, prepared.body, row, etag, token, deleted=False)
 
-    def delete(self, id: str, expected: str | None) -> Document | None:
+    def delete(self, id: str, expected: str | None, token: FenceToken | None = None) -> Document | None:
         """Leave a tombstone; None if there is nothing to delete. Raises ConcurrencyViolation."""
         row = rows.find(self._connection, fold(id))
-        if row is None or row.deleted:
-            _check_expected(id, None, expected)
-            return None
-        _check_expected(id, row, expected)
-        return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
+        if row is not None and not row.deleted:
+            check_expected(id, row, expected)
+            return self._bury(row, token)
+        check_expected(id, None, expected)
+        if token is not None:
+            self._bury(row or _nothing(id, EMPTY_COLLECTION), token)
+        return None
+
+    def delete_prefix(self, prefix: str, token: FenceToken | None = None) -> Document | None:
+        """Delete all documents whose ids begin so. Returns the last tombstone, None if there was nothing to delete.
+        Raises DocumentInvalid."""
+        if token is not None and not prefix.endswith("/"):
+            raise DocumentInvalid(f"an ETL task deletes by a prefix that ends with a slash, not by {prefix!r}")
+        gone = [self._bury(document, token) for document in rows.below(self._connection, fold(prefix))]
+        if token is not None:
+            row = rows.find(self._connection, fold(prefix))
+            self._bury(row or _nothing(prefix, PREFIX_COLLECTION), token)
+        return gone[-1] if gone else None
 
     def merge(self, replication_batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order; see the module's rules. Returns up to which etag the source has
@@ -115,6 +167,7 @@ class Writer:
         held = self.database_change_vector
         for item in replication_batch.documents:
             self._merge_one(item, held)
+        self._hear(replication_batch)
         # Last, so that the knowledge is noted with an etag at which all of the stretch has its place (rule 2).
         self._learn(replication_batch.knowledge)
         self._purged_until(replication_batch.purged_last_modified)
@@ -159,22 +212,38 @@ class Writer:
             etag += 1
         return id, etag
 
+    def _bury(self, version: Document, token: FenceToken | None) -> Document:
+        """Leave a tombstone in the place of the version."""
+        row, etag = version if version.etag else None, self.state.last_etag + 1
+        return self._write(version.id, version.collection, b"", row, etag, token, deleted=True)
+
     def _write(
-        self, id: str, collection: str, body: bytes, row: Document | None, etag: int, *, deleted: bool
+        self,
+        id: str,
+        collection: str,
+        body: bytes,
+        row: Document | None,
+        etag: int,
+        token: FenceToken | None,
+        *,
+        deleted: bool,
     ) -> Document:
         origin = cv.dot(self.tag, etag, self.database_id)
         replaced, last_modified = self._replaced(row)
         now = self._clock() // 100
         if last_modified:
             now = max(now, timestamps.to_ticks(last_modified) + 1)
+        fences = row.fences if row is not None else ()
         document = Document(
             id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
             change_vector=cv.merge(replaced, origin),
             last_modified=timestamps.from_ticks(now),
+            fences=fences if token is None else fencing.raised(fences, token),
         )  # fmt: skip
+        check_tokens(document)
         if row is not None:
             document = document.after(row)
-            _check_places(document)
+            check_places(document)
         rows.store(self._connection, document, row)
         self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
         return document
@@ -203,7 +272,7 @@ class Writer:
             )
 
     def _merge_one(self, item: Document, held: str) -> None:
-        _check_item(item)
+        check_item(item)
         self._check_counted(item.change_vector)
         # What is counted but not here was deleted and its tombstone purged: it must not come back.
         if cv.dominates(held, item.change_vector):
@@ -218,7 +287,9 @@ class Writer:
         self.state = msgspec.structs.replace(self.state, last_etag=etag)
         if row is None or cv.dominates(item.change_vector, row.change_vector):
             taken = msgspec.structs.replace(item, etag=etag)
-            rows.store(self._connection, taken if row is None else taken.after(row), row)
+            taken = taken if row is None else taken.after(row)
+            rows.store(self._connection, taken, row)
+            self._bury_outdone(taken)
             if row is not None and item.resolved and row.origin != item.origin:
                 # Another node resolved the conflict; what stood here may be the loser.
                 rows.keep_revision(self._connection, row, REVISIONS_PER_DOCUMENT_MAX)
@@ -233,6 +304,43 @@ class Writer:
             rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
         joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector).after(loser)
         rows.store(self._connection, joined, row)
+        self._bury_outdone(joined)
+
+    def _bury_outdone(self, version: Document) -> None:
+        """A version and the tombstone of a prefix of its id have met: if the same task deleted the prefix later than it
+        wrote what the version rests on, the version goes."""
+        if not version.fences:
+            return
+        if version.of_prefix:
+            for below in rows.below(self._connection, fold(version.id)):
+                self._bury_under(version, below)
+        elif not version.deleted:
+            for prefix in fencing.prefixes(fold(version.id)):
+                tombstone = rows.find(self._connection, prefix)
+                if tombstone is not None and self._bury_under(tombstone, version):
+                    return
+
+    def _bury_under(self, tombstone: Document, version: Document) -> bool:
+        outdone = fencing.outdone(version.fences, by=tombstone.fences)
+        if outdone:
+            rows.keep_revision(self._connection, version, REVISIONS_PER_DOCUMENT_MAX)
+            self._bury(version, outdone[0])
+        return bool(outdone)
+
+    def _hear(self, replication_batch: ReplicationBatch) -> None:
+        """Remember the places of ETL tasks that the batch tells of."""
+        states = {state.name: state for state in replication_batch.fences}
+        for token in {token for item in replication_batch.documents for token in item.fences}:
+            known = states.get(token.name, FenceState(token.source, token.task, 0, 0))
+            states[token.name] = known.heard(token.place)
+        self._remember([self.fences[name].joined(s) if name in self.fences else s for name, s in states.items()])
+
+    def _remember(self, states: Sequence[FenceState]) -> None:
+        changed = {state.name: state for state in states if self.fences.get(state.name) != state}
+        for state in changed.values():
+            rows.set_fence(self._connection, state)
+        if changed:
+            self.fences = {**self.fences, **changed}
 
     def _learn(self, knowledge: str) -> None:
         merged = cv.merge(self.knowledge, cv.without(knowledge, self.database_id))
@@ -242,38 +350,11 @@ class Writer:
         rows.note_knowledge(self._connection, self.state.last_etag, merged, KNOWLEDGE_ROWS_MAX)
 
 
-def _check_expected(id: str, live: Document | None, expected: str | None) -> None:
-    if expected is None:
-        return
-    actual = live.change_vector if live is not None else ""
-    try:
-        same = expected == actual or cv.equal(expected, actual)
-    except cv.ChangeVectorInvalid:
-        same = False
-    if not same:
-        raise ConcurrencyViolation(id, expected, actual)
+def _nothing(id: str, collection: str) -> Document:
+    """What an ETL task deletes where nothing stands."""
+    return Document(id=id, collection=collection, body=b"", etag=0, change_vector="", last_modified="", deleted=True)
 
 
-def _check_places(document: Document) -> None:
-    if len(document.formerly) > PLACES_PER_DOCUMENT_MAX and not document.deleted:
-        raise DocumentInvalid(
-            f"document {document.id!r} has stood in more than {PLACES_PER_DOCUMENT_MAX} other collections or spellings "
-            "of its id, and tasks must see that it left each: use another id"
-        )
-
-
-def _precedence(document: Document) -> tuple[str, str, int]:
+def _precedence(document: Document) -> tuple[Tokens, str, str, int]:
     [(database_id, (etag, _))] = cv.parse(document.origin).items()
-    return document.last_modified, database_id, etag
-
-
-def _check_item(item: Document) -> None:
-    try:
-        timestamps.to_ticks(item.last_modified)
-        sound = len(cv.parse(item.origin)) == 1 and cv.dominates(item.change_vector, item.origin)
-        if not sound or not item.id or len(item.body) > DOCUMENT_BYTES_MAX:
-            raise ValueError("its origin, id or size is out of bounds")
-    except ValueError as error:
-        raise ReplicationRefused(
-            f"incoming document {item.id[:80]!r} is malformed ({error}): check the source's version"
-        ) from error
+    return document.fences, document.last_modified, database_id, etag

@@ -10,6 +10,7 @@ from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
+from raftnode.web.routes.fences import FenceInput
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
 from raftnode.web.views.base import view
@@ -27,13 +28,15 @@ class BatchCommandInput(Input, frozen=True, kw_only=True):
     id: str | None = None
     change_vector: str | None = None
     document: msgspec.Raw = msgspec.Raw()
+    id_prefixed: bool = False
 
 
 class BatchInput(Input, frozen=True, kw_only=True):
-    """A batch: all or nothing."""
+    """A batch: all or nothing. With a fence it is a request of another database's ETL task."""
 
     commands: list[BatchCommandInput]
     transaction_mode: str | None = None
+    fence: FenceInput | None = None
 
 
 def routes() -> list[web.RouteDef]:
@@ -53,7 +56,7 @@ async def bulk_docs(request: web.Request) -> web.Response:
         raise bad_request(f"{len(batch.commands)} commands; documents.batch_operations_max is {limit}. Send fewer.")
     replicas = _replicas_wanted(request)
     operations = [_operation(services, index, command) for index, command in enumerate(batch.commands)]
-    done = await store.batch(operations)
+    done = await store.batch(operations, None if batch.fence is None else batch.fence.request())
     if replicas:
         await _wait_for_replicas(request, store, replicas)
     results = [_result(command, document) for command, document in zip(batch.commands, done, strict=True)]
@@ -70,7 +73,7 @@ def _operation(services: Services, index: int, command: BatchCommandInput) -> Pu
     if command.type == "DELETE":
         if not command.id:
             raise bad_request(f"{where} is a DELETE without an Id. Add it.")
-        return DeleteDocument(id=command.id, expected=command.change_vector)
+        return DeleteDocument(id=command.id, expected=command.change_vector, prefixed=command.id_prefixed)
     raise not_supported(f"{where}: the command type {command.type[:40]!r}", "Use PUT or DELETE.")
 
 

@@ -48,6 +48,19 @@ class BatchDone(View, frozen=True, kw_only=True):
     results: Sequence[BatchPut | BatchDelete]
 
 
+class FenceView(View, frozen=True, kw_only=True):
+    """What a copy knows of an ETL task that writes to it, and which copy of which database it is. `progress` is the
+    newest that is whole here, null for none."""
+
+    cluster_id: str
+    database: str
+    database_id: str
+    node_tag: str
+    epoch: int
+    sequence: int
+    progress: Json | None
+
+
 class Size(View, frozen=True, kw_only=True):
     """A size, for programs and for people."""
 

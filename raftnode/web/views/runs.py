@@ -28,6 +28,7 @@ class RunInfo(View, frozen=True, kw_only=True):
     seen_etag: int | None = None
     superseded: int = 0
     details: Mapping[str, Any] = {}
+    fenced: bool | None = None
 
 
 class RunView(View, frozen=True, kw_only=True):

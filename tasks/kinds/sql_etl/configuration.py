@@ -1,6 +1,7 @@
 """The configuration of an SQL ETL task, RavenDB's, and what is refused at the door."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,27 +9,15 @@ from msgspec.structs import replace
 
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
-from raftnode.record.commands.base import CommandRefused, check_labels
 from raftnode.record.model import Database
-from raftnode.scripting.javascript import ScriptError
+from tasks.etl.configuration import TransformConfiguration, check_requires, check_script, check_transforms, twice
 from tasks.etl.transform import Transform, targets
 from tasks.kinds.registry import ConfigurationError
 from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql import postgres as sql_postgres
 from tasks.sinks.sql.tables import SqlTable
 
-TRANSFORMS_MAX = 100
 TABLES_MAX = 100
-
-
-class TransformConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
-    """RavenDB's Transformation."""
-
-    name: str = ""
-    collections: tuple[str, ...] = ()
-    script: str = ""
-    apply_to_all_documents: bool = False
-    disabled: bool = False
 
 
 class SqlEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
@@ -60,7 +49,7 @@ def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfigu
     if sql_connection.parse(from_json(string.configuration)).url.drivername == sql_connection.POSTGRES:
         _check_names(etl.sql_tables)
     _check_transforms(etl)
-    _check_requires(etl.requires)
+    check_requires(etl.requires)
     return replace(etl, name=etl.name.strip() or f"SQL ETL to {string.name}", connection_string_name=string.name)
 
 
@@ -73,8 +62,8 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
         if not table.document_id_column.strip():
             problem = f"of table '{table.table_name}' is empty; name the column that takes the document's id"
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
-    if twice := _twice(table.table_name for table in tables):
-        raise ConfigurationError("SqlTables.TableName", f"'{twice}' is there twice; name each table once")
+    if name := twice(table.table_name for table in tables):
+        raise ConfigurationError("SqlTables.TableName", f"'{name}' is there twice; name each table once")
 
 
 def _check_names(tables: tuple[SqlTable, ...]) -> None:
@@ -88,18 +77,10 @@ def _check_names(tables: tuple[SqlTable, ...]) -> None:
 
 
 def _check_transforms(etl: SqlEtlConfiguration) -> None:
-    if not 1 <= len(etl.transforms) <= TRANSFORMS_MAX:
-        raise ConfigurationError("Transforms", f"has {len(etl.transforms)} entries; give 1 to {TRANSFORMS_MAX}")
-    if twice := _twice(transform.name for transform in etl.transforms):
-        raise ConfigurationError("Transforms.Name", f"'{twice}' is there twice; names must be unique")
+    check_transforms(etl.transforms)
     known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
         where = f"of transform '{transform.name}'"
-        if not transform.name.strip():
-            raise ConfigurationError("Transforms.Name", "is empty; name each transform")
-        if not transform.collections and not transform.apply_to_all_documents:
-            problem = f"{where} is empty; name collections or set ApplyToAllDocuments"
-            raise ConfigurationError("Transforms.Collections", problem)
         tables = targets(transform.script)
         if not tables:
             raise ConfigurationError("Transforms.Script", f"{where} loads nothing; call loadTo<Table>({{...}})")
@@ -107,23 +88,4 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
             if fold(table) not in known:
                 problem = f"{where} loads to '{table}', which is not in SqlTables; add it there"
                 raise ConfigurationError("Transforms.Script", problem)
-        try:
-            Transform(transform.name, transform.script).check()
-        except ScriptError as error:
-            raise ConfigurationError("Transforms.Script", str(error)) from None
-
-
-def _check_requires(labels: tuple[str, ...]) -> None:
-    try:
-        check_labels(labels)
-    except CommandRefused as refused:
-        raise ConfigurationError("Requires", refused.error.message) from None
-
-
-def _twice(names: Iterable[str]) -> str | None:
-    seen: set[str] = set()
-    for name in names:
-        if fold(name) in seen:
-            return name
-        seen.add(fold(name))
-    return None
+        check_script(partial(Transform, transform.name, transform.script))

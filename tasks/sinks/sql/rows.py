@@ -8,12 +8,13 @@ starts over with their old rows in place.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tasks.etl.refusals import DocumentRefusal, RefusalCheck
 from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.tables import NotWritable, TargetSchema, TargetTable
 from tasks.sinks.sql.types import DoesNotFit
@@ -36,19 +37,10 @@ class DocumentRows(msgspec.Struct, frozen=True):
     earlier: Sequence[str] = ()
     kept: Set[str] = frozenset()
 
-
-class DocumentRefusal(msgspec.Struct, frozen=True):
-    """A document that the database refused by itself, and why."""
-
-    id: str
-    reason: str
-
-
-class RefusalCheck(Protocol):
-    """Whose fault refusals are: raises TaskFailed when they are the task's and not single documents'."""
-
-    def __call__(self, accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
-        """Called when documents have been refused, and with `final` at the end of the batch."""
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.rows)
 
 
 class _Document(msgspec.Struct, frozen=True, eq=False):

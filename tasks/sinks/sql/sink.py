@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tasks.etl.refusals import DocumentRefusal, RefusalCheck
 from tasks.kinds.registry import TaskFailed
 from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.fence import Fence, FencedTask
 from tasks.sinks.sql.pool import Pooled, SqlPool
-from tasks.sinks.sql.rows import BatchWrite, DocumentRefusal, DocumentRows, RefusalCheck
+from tasks.sinks.sql.rows import BatchWrite, DocumentRows
 from tasks.sinks.sql.tables import NotWritable, SqlTable, TargetSchema, reflect
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class SqlSink:
 
     A cancelled call aborts its connection, so that a target that has fallen silent cannot keep a body from ending.
     """
+
+    fenced = True
 
     def __init__(
         self,

@@ -14,9 +14,10 @@ import msgspec
 from raftnode.foundation.decoding import DECODE_ERRORS, from_json
 from raftnode.foundation.names import fold
 from raftnode.record.model import Database, Task
+from tasks.etl.configuration import TransformConfiguration
 from tasks.etl.transform import targets
 from tasks.kinds.registry import ConfigurationError
-from tasks.kinds.sql_etl.configuration import SqlEtlConfiguration, TransformConfiguration
+from tasks.kinds.sql_etl.configuration import SqlEtlConfiguration
 from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql.tables import SqlTable
 

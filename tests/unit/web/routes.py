@@ -139,6 +139,9 @@ ROUTES = (
     Route("POST", f"{DB}/bulk_docs", body={
         "Commands": [{"Type": "PUT", "Id": "x", "ChangeVector": None, "Document": {}}], "TransactionMode": "SingleNode",
     }),
+    Route("POST", f"{DB}/etl/fence", body={
+        "Source": "cluster/shop", "Task": 1, "Epoch": 2**62, "Sequence": 2**62, "Progress": {},
+    }, texts=("Source",), free=("Progress",)),
     Route("POST", f"{DB}/bulk_insert", body={"Id": "x", "Type": "PUT", "Document": {}}, texts=("Id",)),
     Route("GET", f"{DB}/operations/next-operation-id"),
     Route("GET", f"{DB}/operations/state", {"id": "integer"}),

@@ -170,6 +170,8 @@ async def test_a_file_of_the_first_schema_is_opened_and_goes_on(tmp_path: Path) 
     connection = sqlite3.connect(path)
     for table in ("documents", "revisions"):
         connection.execute(f"ALTER TABLE {table} DROP COLUMN formerly")
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN fences")
+    connection.execute("DROP TABLE fences")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     for _ in range(2):

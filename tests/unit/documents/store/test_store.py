@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from raftnode.documents.errors import ConcurrencyViolation, DocumentInvalid, StoreBusy, StoreClosed, StoreFailed
-from raftnode.documents.store import body, commit, writes
+from raftnode.documents.store import body, checks, commit
 from raftnode.documents.store.model import DeleteDocument, PutDocument
 from raftnode.documents.store.store import DocumentStore
 from tests.unit.documents.conftest import Opener
@@ -102,13 +102,13 @@ async def test_a_collection_changes_only_by_deleting_first(store: DocumentStore)
 
 
 async def test_the_other_places_of_a_document_are_remembered_up_to_a_limit(store: DocumentStore) -> None:
-    for n in range(writes.PLACES_PER_DOCUMENT_MAX + 1):
+    for n in range(checks.PLACES_PER_DOCUMENT_MAX + 1):
         await store.put("Orders/1", {}, collection=f"C{n}")
         await store.delete("orders/1")
     with pytest.raises(DocumentInvalid, match="more than 64 other collections or spellings of its id"):
         await store.put("orders/1", {}, collection="Orders")
     again = await store.put("Orders/1", {}, collection="c0")
-    assert len(again.formerly) == writes.PLACES_PER_DOCUMENT_MAX
+    assert len(again.formerly) == checks.PLACES_PER_DOCUMENT_MAX
     assert ("Orders/1", "c1") in again.formerly
     assert again.place not in again.formerly
     batch = await store.after(0, limit=10, bytes_max=1 << 20, collections=frozenset({"C5"}))

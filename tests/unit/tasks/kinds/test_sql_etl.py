@@ -19,8 +19,8 @@ from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Task
 from raftnode.scripting.javascript import ScriptLimits
 from tasks.etl import failed_documents
+from tasks.etl import runner as etl_runner
 from tasks.kinds.registry import TaskFailed
-from tasks.kinds.sql_etl import task as sql_etl
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import NotOwned, SqlLimits, TaskContext
 from tasks.sinks.sql.fence import StaleEpoch
@@ -415,7 +415,7 @@ async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
 async def test_what_was_only_looked_at_is_stored_when_the_documents_are_at_rest(
     bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_etl, "IDLE_S", 0.02)
+    monkeypatch.setattr(etl_runner, "IDLE_S", 0.02)
     await put_all(bench.store, northwind("Orders")[:3])
     context = bench.context(task(tables), 10)
     async with running(context) as body:
@@ -837,7 +837,7 @@ async def test_with_all_transforms_disabled_the_body_rests(
 
     monkeypatch.setattr(context, "sleep", sleep)
     async with running(context) as body:
-        await until(lambda: rests == [sql_etl.DISABLED_S], body)
+        await until(lambda: rests == [etl_runner.DISABLED_S], body)
 
 
 @one_target

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from tasks.etl.refusals import DocumentRefusal
 from tasks.kinds.registry import TaskFailed
-from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
+from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import NotWritable, SqlTable
 from tests.unit.tasks.conftest import SqlTarget

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
+from tasks.etl.refusals import DocumentRefusal
+from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.tables import SqlTable
 from tests.unit.tasks.conftest import SqlTarget
 from tests.unit.tasks.sinks.sql.test_sink import sink

@@ -14,13 +14,14 @@ import pytest
 
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Task
+from tasks.etl.refusals import DocumentRefusal
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import SqlLimits
 from tasks.sinks.sql.connection_string import parse
 from tasks.sinks.sql.fence import FencedTask, StaleEpoch
 from tasks.sinks.sql.pool import SqlPool
-from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
+from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import SqlTable
 from tests.pgbouncer import Mode, pgbouncer

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tasks.etl.refusals import DocumentRefusal
 from tasks.kinds.registry import TaskFailed
 from tasks.runtime.context import SqlLimits
 from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.fence import FENCE, FencedTask, StaleEpoch
 from tasks.sinks.sql.pool import SqlPool
-from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
+from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import NotWritable, SqlTable
 from tests.unit.tasks.conftest import SqlTarget, until

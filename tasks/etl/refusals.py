@@ -1,0 +1,30 @@
+"""Documents that fail by themselves while the others of their batch do not."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from tasks.kinds.registry import TaskFailed
+
+
+class TransformFailed(TaskFailed):
+    """One transform cannot go on for now; the others of its task can."""
+
+
+class DocumentRefusal(msgspec.Struct, frozen=True):
+    """A document that the script or the target refused by itself, and why."""
+
+    id: str
+    reason: str
+
+
+class RefusalCheck(Protocol):
+    """Whose fault refusals are: raises TaskFailed when they are the task's and not single documents'."""
+
+    def __call__(self, accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+        """Called when documents have been refused, and with `final` at the end of the batch."""
+
+
+def no_verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+    """For writes in which nothing can be refused, or whoever is refused is listed."""
