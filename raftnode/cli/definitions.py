@@ -259,11 +259,15 @@ async def pin(session: Session, task: str, node: str | None, database: str | Non
     if (off and (node or prefer)) or (prefer and not node):
         raise click.UsageError("Give a node, nothing, or --off; --prefer needs a node.")
     name, found = await find_task(session, task, database)
-    if not found.task_id:
-        raise CommandFailed(f"Task '{task}' fills a node and belongs to its mentor; it cannot be pinned.")
+    update = not found.task_id
+    if update and not (prefer or off):
+        raise CommandFailed(
+            f"Task '{task}' updates a node: it can prefer a mentor (raftnode pin {task} NODE --prefer), not be pinned."
+        )
     where = f"&node={quote((node or '').upper())}" if node else ""
     pinned = "" if off else f"&pinned={str(not prefer).lower()}"
-    path = f"/databases/{quote(name)}/admin/tasks/pin?key={found.task_id}{where}{pinned}"
+    which = f"type=Update&taskName={quote(found.task_name)}" if update else f"key={found.task_id}"
+    path = f"/databases/{quote(name)}/admin/tasks/pin?{which}{where}{pinned}"
     answer = await session.call("POST", path, TaskChanged)
     tag = (node or answer.shown.responsible_node or "").upper()
     done = "is free to run anywhere" if off else f"{'prefers' if prefer else 'is pinned to'} {tag}"

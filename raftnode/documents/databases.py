@@ -13,7 +13,7 @@ import structlog
 
 from raftnode.documents.database_copies import DatabaseCopies, DatabaseCopy
 from raftnode.documents.errors import StoreClosed, StoreDamaged, StoreError
-from raftnode.documents.replication.sender import Destination, DocumentSender
+from raftnode.documents.replication.sender import Destination, DocumentSender, SenderStatus
 from raftnode.documents.store.cleaning import ConsumedUpTo, passed
 from raftnode.documents.store.folders import MADE, away, file, folder, move, remove
 from raftnode.documents.store.store import DocumentStore
@@ -135,6 +135,12 @@ class Databases:
             sender.on_moved = partial(self._copies.moved, folded)
             self._extra[key] = sender
         self._copies.moved(folded)
+
+    def sent_to(self, folded: str, tag: str) -> SenderStatus | None:
+        """How far this node's own sender to a Member or Rehab of the group is; None while there is none."""
+        copy = self._open.get(folded)
+        senders = copy.senders.items() if copy is not None else ()
+        return next((sender.status for destination, (sender, _) in senders if destination.tag == tag), None)
 
     async def _reconcile(self, record: Record, names: set[str], group: asyncio.TaskGroup) -> set[str]:
         """One pass over these databases. Gives those that failed, or wait, and must be looked at again."""

@@ -18,7 +18,9 @@ Rule = Literal["PinnedMentor", "Mentor", "LicenceKeepsLast", "StickyHolder", "Ha
 
 ENDINGS_MAX = 2
 UPDATE_KIND = "Update"
-"""The kind of the synthetic task in which a mentor fills a Promotable. Every node can run it."""
+"""The kind of the synthetic task in which a mentor updates a Promotable or Rehab. Every node can run it."""
+OF_REHAB = b'{"Of":"Rehab"}'
+"""The configuration of the update of a Rehab, which all Members send to anyway: its mentor tells how far it is."""
 
 
 class RankedNode(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -185,7 +187,17 @@ def update_task(record: Record, database: Database, tag: str) -> Task:
         kind=UPDATE_KIND,
         key=task_key(UPDATE_KIND, tag, node.url if node else "", fold(database.name)),
         mentor=database.topology.predefined_mentors.get(tag),
+        configuration=OF_REHAB if tag in database.topology.rehabs else b"{}",
     )
+
+
+def updated(database: Database) -> tuple[str, ...]:
+    """The nodes that a mentor updates: every Promotable, and each Rehab that stays and is not known to be lost. One
+    that is lost needs no mentor, and a task for each database of a node would come at a bad time."""
+    topology = database.topology
+    rehabs = (tag for tag in topology.rehabs if tag not in database.deletion_in_progress)
+    heard = (tag for tag in rehabs if topology.promotables_status.get(tag) != "NotResponding")
+    return (*topology.promotables, *heard)
 
 
 def mentor_of(record: Record, database: Database, tag: str) -> str | None:
@@ -194,16 +206,16 @@ def mentor_of(record: Record, database: Database, tag: str) -> str | None:
 
 
 def tasks_of(record: Record, database: Database) -> Sequence[Task]:
-    """Every task of the database: the ongoing tasks by id, then the update of each Promotable."""
+    """Every task of the database: the ongoing tasks by id, then the updates of Promotables and Rehabs."""
     ongoing = sorted(database.tasks.values(), key=lambda t: t.id)
-    return [*ongoing, *(update_task(record, database, tag) for tag in database.topology.promotables)]
+    return [*ongoing, *(update_task(record, database, tag) for tag in updated(database))]
 
 
 def task_named(record: Record, database: Database, kind: str, name: str) -> Task | None:
-    """The database's task of that kind and name, an update of a Promotable among them."""
+    """The database's task of that kind and name, the updates of Promotables and Rehabs among them."""
     if kind == UPDATE_KIND:
         tag = name.upper()
-        return update_task(record, database, tag) if tag in database.topology.promotables else None
+        return update_task(record, database, tag) if tag in updated(database) else None
     task = database.task_named(name)
     return task if task is not None and task.kind == kind else None
 

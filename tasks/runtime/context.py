@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from raftnode.documents.replication.sender import DocumentSender
+from raftnode.documents.replication.sender import DocumentSender, SenderStatus
 from raftnode.documents.store.model import Batch, Document
 from raftnode.documents.store.snapshot import SnapshotMoment, StoreSnapshot
 from raftnode.documents.store.store import DocumentStore
@@ -138,6 +138,7 @@ class TaskContext:
         http: HttpClient | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
         sending: Callable[[str, DocumentSender | None], None] = lambda tag, sender: None,
+        sent_to: Callable[[str], SenderStatus | None] = lambda tag: None,
         shared: SharedResources | None = None,
         operations: Operations | None = None,
         requests: "asyncio.Queue[Any] | None" = None,
@@ -146,7 +147,7 @@ class TaskContext:
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
         self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
-        self.http, self.node_url, self.sending = http, node_url, sending
+        self.http, self.node_url, self.sending, self.sent_to = http, node_url, sending, sent_to
         self.shared, self.operations = shared or SharedResources(), operations or Operations()
         self._requests: asyncio.Queue[Any] = requests or asyncio.Queue()
         self.directory, self.definitions = directory, definitions

@@ -97,5 +97,6 @@ class BodyEnvironment:
             definitions=lambda: self._replica.record.database(body.run.database),
             http=self._http,
             sending=lambda tag, sender: self._databases.sends(fold(body.run.database), tag, sender),
+            sent_to=lambda tag: self._databases.sent_to(fold(body.run.database), tag),
             node_url=lambda tag: node.url if (node := self._replica.record.nodes.get(tag)) else None,
         )

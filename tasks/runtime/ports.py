@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from raftnode.documents.replication.sender import DocumentSender
+from raftnode.documents.replication.sender import DocumentSender, SenderStatus
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.commands import Command
 from raftnode.record.model import CommandResult, Record
@@ -30,3 +30,4 @@ class TaskDatabasesPort(Protocol):
 
     async def store(self, name: str) -> DocumentStore: ...
     def sends(self, folded: str, tag: str, sender: DocumentSender | None) -> None: ...
+    def sent_to(self, folded: str, tag: str) -> SenderStatus | None: ...

@@ -23,7 +23,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
-from tasks.runtime.plan import Forget, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
+from tasks.runtime.plan import Assignment, Forget, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
 from tests.unit.record.build import KIND, NONCE, Cluster
 
 TAGS = ("A", "B", "C")
@@ -95,7 +95,7 @@ class World:
                     assert of_session == session
                     assert key not in node.bodies
                     node.claiming.add(key)
-                    self.wire.append((node, self._claim(node, assigned.database, assigned.task.name, of_session)))
+                    self.wire.append((node, self._claim(node, assigned, of_session)))
                 case Start(key, assigned, epoch, of_session):
                     assert key not in node.bodies
                     if not self.mutant:
@@ -124,11 +124,11 @@ class World:
         self.follow(pick)
         self.step(pick)
 
-    def _claim(self, node: Process, database: str, name: str, session: int) -> ClaimTask:
+    def _claim(self, node: Process, assigned: Assignment, session: int) -> ClaimTask:
         return ClaimTask(
-            database=database,
-            kind=KIND,
-            name=name,
+            database=assigned.database,
+            kind=assigned.task.kind,
+            name=assigned.task.name,
             tag=node.tag,
             node_id=node.own.node_id,
             boot=node.boot,

@@ -11,7 +11,7 @@ from observer.rules.facts import Facts, NodeFacts
 from raftnode.record.commands import Command, SetDraining, SetNodeFlags, SetNodeTraits, SuspendObserver
 from raftnode.record.commands.observer import Decide
 from raftnode.record.model import KindTraits, Record
-from raftnode.record.ownership import responsible_node
+from raftnode.record.ownership import UPDATE_KIND, responsible_node
 from raftnode.record.whatif import Forecast, Scenario, what_if
 from tests.properties.histories import play
 from tests.unit.observer.build import LIMITS
@@ -26,11 +26,12 @@ def cluster_of(chance: random.Random) -> Cluster:
     cluster = Cluster(*TAGS)
     cluster.create(*chance.sample(TAGS, chance.randint(1, 5)))
     for number in range(8):
+        mentor = chance.choice((None, *TAGS))
         cluster.task(
             f"t{number}",
             key=chance.getrandbits(64),
-            mentor=chance.choice((None, *TAGS)),
-            pinned=chance.random() < 0.3,
+            mentor=mentor,
+            pinned=mentor is not None and chance.random() < 0.3,
             traits=KindTraits(sticky=chance.random() < 0.3, grace_min=1),
             requires=("ssd",) if chance.random() < 0.2 else (),
         )
@@ -52,7 +53,9 @@ def nodes(record: Record) -> dict[int, str | None]:
 
 
 def forecast_nodes(record: Record, forecast: Forecast) -> dict[int, str | None]:
-    return nodes(record) | {fate.task_id: fate.target for fate in (*forecast.moves, *forecast.waits)}
+    """Of the tasks of users; that a Rehab is updated by a mentor follows from the group."""
+    fates = (*forecast.moves, *forecast.waits)
+    return nodes(record) | {fate.task_id: fate.target for fate in fates if fate.task_type != UPDATE_KIND}
 
 
 def observed(record: Record, lost: tuple[str, ...]) -> Decide | None:

@@ -195,3 +195,63 @@ def locked(file: Path) -> Iterator[None]:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
+
+
+async def test_a_promotable_whose_chosen_mentor_dies_in_the_middle_is_filled_by_another_member(
+    cluster: DoorCluster, group: Group
+) -> None:
+    await group.write(1, 300, "A")
+    await cluster.shut_doors("D")
+    try:
+        await cluster.call("PUT", f"/admin/databases/node?name={group.name}&node=D&mentor=B")
+        await updated_by(group, "D", "B")
+        await cluster.kill("B")
+        await updated_by(group, "D", "AE")
+    finally:
+        await cluster.open_doors()
+    await becomes(group, "D as a Member", lambda t: "D" in t["Members"])
+    assert (await cluster.call("GET", f"/databases/{group.name}/stats", tag="D"))["CountOfDocuments"] == 300
+    cluster.start("B")
+    await has_members(group, "ABDE")
+
+
+async def test_the_update_of_a_rehab_is_a_task_of_its_mentor_which_a_user_may_choose_and_another_takes_over(
+    cluster: DoorCluster, group: Group
+) -> None:
+    await cluster.shut_doors("B")
+    try:
+        await group.write(1, 2, "A")
+        await becomes(group, "B lagging", lambda t: t["PromotablesStatus"] == {"B": "ChangeVectorNotMerged"})
+        first = await updated_by(group, "B", "AE")
+        [chosen] = {"A", "E"} - {first}
+        path = f"/databases/{group.name}/admin/tasks/pin?type=Update&taskName=B&node={chosen}&pinned=false"
+        assert (await cluster.call("POST", path, tag="C"))["ResponsibleNode"] == chosen
+        await updated_by(group, "B", chosen)
+
+        async def told() -> bool:
+            task = await cluster.task(group.name, "B")
+            return bool(task["TaskType"] == "Update" and task["Behind"] == 2)
+
+        await cluster.wait_until(told, f"{chosen} to tell how far B is behind")
+        await cluster.kill(chosen)
+        await group.is_rehab(chosen)
+        await updated_by(group, "B", first)
+        status = await cluster.call("GET", "/status", tag=first)
+        assert [t["TaskName"] for t in status["Databases"][group.name]["Tasks"]] == ["B"], "nobody updates who is lost"
+    finally:
+        await cluster.open_doors()
+    await group.is_member("B")
+    cluster.start(chosen)
+    await has_members(group, "ABE")
+
+
+async def updated_by(group: Group, tag: str, mentors: str) -> str:
+    """Waits until one of these holds the update of the node; that one."""
+
+    async def held() -> str | None:
+        status = await group.cluster.view()
+        tasks = status["Databases"][group.name]["Tasks"] if status else []
+        holders = [t["Holder"] for t in tasks if (t["TaskType"], t["TaskName"]) == ("Update", tag)]
+        return holders[0] if holders and holders[0] in [*mentors] else None
+
+    return str(await group.cluster.wait_until(held, f"the update of {tag} on one of {mentors}"))

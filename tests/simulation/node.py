@@ -94,6 +94,9 @@ class Databases:
 
     def sends(self, folded: str, tag: str, sender: Any) -> None: ...
 
+    def sent_to(self, folded: str, tag: str) -> Any:
+        return None
+
     def changed(self, record: Record, changes: Changes) -> None:
         for name in sorted(changes.databases):
             database = record.databases.get(name)

@@ -30,6 +30,7 @@ from raftnode.record.commands.databases import (
     SetDatabaseState,
     SetDynamicDistribution,
     SetLockMode,
+    SetUpdateMentor,
 )
 from raftnode.record.commands.observer import Decide, GraceEnd, NewTopology, SuspendObserver, VoidClaim
 from raftnode.record.commands.tasks import (
@@ -52,7 +53,8 @@ AnyCommand = (
     | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
     | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLicence | SetLockMode
-    | SetNodeFlags | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SuspendObserver
+    | SetNodeFlags | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SetUpdateMentor
+    | SuspendObserver
 )  # fmt: skip
 
 
@@ -124,6 +126,7 @@ __all__ = [
     "SetNodeTraits",
     "SetTaskPin",
     "SetTaskState",
+    "SetUpdateMentor",
     "SuspendObserver",
     "VoidClaim",
     "decode",

@@ -165,12 +165,7 @@ class AddDatabaseNode(Command, frozen=True, kw_only=True, tag="AddDatabaseNode")
             refuse("BadRequestException", f"Node '{self.tag}' holds database '{self.name}' already.")
         if self.tag in database.deletion_in_progress:
             refuse("BadRequestException", f"Node '{self.tag}' still deletes '{self.name}'. Try again later.")
-        if self.mentor is not None and self.mentor not in topology.members:
-            refuse(
-                "BadRequestException",
-                f"Mentor '{self.mentor}' is not a Member of '{self.name}'. Members: "
-                f"{', '.join(topology.members) or 'none'}.",
-            )
+        _check_mentor(self.name, topology, self.mentor)
         mentors = topology.predefined_mentors
         grown = replace(
             topology,
@@ -180,6 +175,32 @@ class AddDatabaseNode(Command, frozen=True, kw_only=True, tag="AddDatabaseNode")
             promotables_status=topology.promotables_status.set(self.tag, "WaitingForFirstPromotion"),
         )
         return _with_topology(record, database, grown, entry)
+
+
+class SetUpdateMentor(Command, frozen=True, kw_only=True, tag="SetUpdateMentor"):
+    """The Member that a user wants to update a Promotable or Rehab; None leaves the choice to the hash. It is preferred
+    as long as it is a Member, and forgotten with the promotion."""
+
+    name: str
+    tag: str
+    mentor: str | None = None
+
+    def apply(self, record: Record, entry: Entry) -> Outcome:
+        """Refuses a node that is neither, and a mentor that is no Member."""
+        database = the_database(record, self.name)
+        topology = database.topology
+        state = topology.state_of(self.tag)
+        if state not in ("Promotable", "Rehab"):
+            refuse(
+                "BadRequestException",
+                f"Node '{self.tag}' is {'a Member of' if state else 'not in the group of'} '{self.name}': nobody "
+                "updates it.",
+            )
+        _check_mentor(self.name, topology, self.mentor)
+        mentors = topology.predefined_mentors
+        kept = mentors.delete(self.tag) if self.tag in mentors else mentors
+        chosen = kept if self.mentor is None else kept.set(self.tag, self.mentor)
+        return _with_topology(record, database, replace(topology, predefined_mentors=chosen), entry)
 
 
 class PromoteDatabaseNode(Command, frozen=True, kw_only=True, tag="PromoteDatabaseNode"):
@@ -293,6 +314,14 @@ class DeleteIndex(Command, frozen=True, kw_only=True, tag="DeleteIndex"):
         if folded not in database.indexes:
             return Outcome(record=record)
         return with_database(record, replace(database, indexes=database.indexes.delete(folded)), entry)
+
+
+def _check_mentor(name: str, topology: Topology, mentor: str | None) -> None:
+    if mentor is not None and mentor not in topology.members:
+        refuse(
+            "BadRequestException",
+            f"Mentor '{mentor}' is not a Member of '{name}'. Members: {', '.join(topology.members) or 'none'}.",
+        )
 
 
 def _with_topology(record: Record, database: Database, topology: Topology, entry: Entry) -> Outcome:

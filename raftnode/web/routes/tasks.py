@@ -10,9 +10,9 @@ from aiohttp import web
 
 from raftnode.foundation.masking import masked
 from raftnode.foundation.names import fold
-from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState
+from raftnode.record.commands import Command, DeleteTask, SetTaskPin, SetTaskState, SetUpdateMentor
 from raftnode.record.model import CommandResult, Database, Record, Task
-from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, responsible_node, task_named
+from raftnode.record.ownership import UPDATE_KIND, PlacementGroup, mentor_of, responsible_node, task_named
 from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Query, answer
@@ -85,6 +85,8 @@ async def pin(request: web.Request) -> web.Response:
     is set: then the task is pinned to the node that holds it."""
     query = Query(request)
     mentor = query.text("node")
+    if fold(query.text("type") or "") == fold(UPDATE_KIND):
+        return await _prefer(request, query.required("taskName"), mentor)
     pinned = query.flag("pinned", mentor is not None)
 
     async def checked() -> Command:
@@ -94,6 +96,24 @@ async def pin(request: web.Request) -> web.Response:
         return SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
 
     return modified(request, await commit(request, checked))
+
+
+async def _prefer(request: web.Request, tag: str, mentor: str | None) -> web.Response:
+    """Sets the Member that updates a Promotable or Rehab."""
+    if Query(request).flag("pinned", False):
+        raise bad_request(
+            f"The update of {tag} can prefer a mentor and not be pinned to it: without that one nobody would update "
+            f"{tag}. Set pinned=false."
+        )
+
+    async def checked() -> Command:
+        return SetUpdateMentor(name=existing_database(request).name, tag=tag.upper(), mentor=mentor)
+
+    result = await commit(request, checked)
+    record = request.app[SERVICES].replica.record
+    database = record.database(request.match_info["database"])
+    responsible = mentor_of(record, database, tag.upper()) if database is not None else None
+    return answer(TaskChanged(task_id=0, raft_command_index=result.index, responsible_node=responsible))
 
 
 async def delete(request: web.Request) -> web.Response:

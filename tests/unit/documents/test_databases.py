@@ -225,6 +225,8 @@ async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster
     await until(lambda: loaded(cluster) == ["northwind"])
     await until(lambda: "B" in cluster.databases.status()["northwind"].replication_errors)
     [(sender, _)] = cluster.databases._open["northwind"].senders.values()
+    assert cluster.databases.sent_to("northwind", "B") is sender.status
+    assert cluster.databases.sent_to("northwind", "C") is cluster.databases.sent_to("other", "B") is None
     cluster.databases.sends("northwind", "P", sender)
     assert cluster.databases.status()["northwind"].sent == {"B": 0, "P": 0}
     cluster.databases.sends("northwind", "P", None)

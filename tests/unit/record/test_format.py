@@ -146,6 +146,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "SetNodeTraits": ({"tag": "A"}, {"weight": None, "labels": None}),
     "SetTaskPin": ({"database": "d", "id": 1, "mentor": None}, {"pinned": False}),
     "SetTaskState": ({"database": "d", "id": 1, "disabled": True}, {}),
+    "SetUpdateMentor": ({"name": "n", "tag": "A"}, {"mentor": None}),
     "SuspendObserver": ({"suspended": True}, {}),
 }
 """By tag: the fields that each command must have, and the others with their defaults."""

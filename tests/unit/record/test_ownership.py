@@ -13,10 +13,12 @@ from raftnode.record.commands import (
     SetLicence,
     SetNodeTraits,
     SetTaskPin,
+    SetUpdateMentor,
 )
 from raftnode.record.commands.observer import Decide, GraceEnd
-from raftnode.record.model import KindTraits, Task, claim_key
+from raftnode.record.model import KindTraits, PromotionStatus, Task, claim_key
 from raftnode.record.ownership import (
+    OF_REHAB,
     UPDATE_KIND,
     Placement,
     PlacementGroup,
@@ -350,6 +352,53 @@ def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has
     demote(cluster, "B")
     assert mentor_of(cluster.record, cluster.database(), "E") in ("A", "C")
     assert mentor_of(replace(cluster.record, nodes=Map()), cluster.database(), "E") is None
+
+
+def test_a_rehab_is_updated_by_one_member_too_unless_it_is_lost_or_leaves() -> None:
+    cluster = three()
+    demote(cluster, "C")
+    with_status(cluster, "NotResponding")
+    assert tasks_of(cluster.record, cluster.database()) == []
+    assert task_of(cluster.record, claim_key("Northwind", UPDATE_KIND, "C")) is None
+    with_status(cluster, "ChangeVectorNotMerged")
+    [update] = tasks_of(cluster.record, cluster.database())
+    assert (update.kind, update.name, update.configuration) == (UPDATE_KIND, "C", OF_REHAB)
+    assert responsible_node(cluster.record, cluster.database(), update).node in ("A", "B")
+    assert task_of(cluster.record, claim_key("Northwind", UPDATE_KIND, "C")) == (cluster.database(), update)
+    database = replace(cluster.database(), deletion_in_progress=Map({"C": "HardDelete"}))
+    assert tasks_of(cluster.record, database) == []
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    assert [task.name for task in tasks_of(cluster.record, cluster.database())] == ["D", "C"]
+    assert update_task(cluster.record, cluster.database(), "D").configuration == b"{}"
+
+
+def with_status(cluster: Cluster, status: PromotionStatus) -> None:
+    """C's status in the group is this one."""
+    topology = replace(cluster.database().topology, promotables_status=Map({"C": status}))
+    changed = replace(cluster.database(), topology=topology)
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set("northwind", changed))
+
+
+def test_the_mentor_of_an_update_is_the_one_that_a_user_prefers_as_long_as_it_is_a_member() -> None:
+    cluster = three()
+    cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
+    for mentor in "ABC":
+        cluster.do(SetUpdateMentor(name="northwind", tag="D", mentor=mentor))
+        assert mentor_of(cluster.record, cluster.database(), "D") == mentor
+        assert cluster.database().topology.stamp.index == cluster.record.index
+    demote(cluster, "C")
+    assert mentor_of(cluster.record, cluster.database(), "D") in ("A", "B")
+    cluster.do(SetUpdateMentor(name="Northwind", tag="C", mentor="B"))
+    assert mentor_of(cluster.record, cluster.database(), "C") == "B"
+    for tag in "CDC":
+        cluster.do(SetUpdateMentor(name="Northwind", tag=tag))
+    assert cluster.database().topology.predefined_mentors == Map()
+    refused = cluster.refused(SetUpdateMentor(name="Northwind", tag="D", mentor="C"))
+    assert refused == "BadRequestException: Mentor 'C' is not a Member of 'Northwind'. Members: A, B."
+    refused = cluster.refused(SetUpdateMentor(name="Northwind", tag="A", mentor="B"))
+    assert refused == "BadRequestException: Node 'A' is a Member of 'Northwind': nobody updates it."
+    refused = cluster.refused(SetUpdateMentor(name="Northwind", tag="Z"))
+    assert refused == "BadRequestException: Node 'Z' is not in the group of 'Northwind': nobody updates it."
 
 
 def test_the_key_of_an_update_is_the_golden_vector_and_changes_with_the_nodes_address() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.documents.replication.sender import DocumentSender
+from raftnode.documents.replication.sender import DocumentSender, SenderStatus
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import Task
+from raftnode.record.ownership import OF_REHAB
 from tasks.kinds import registry as kinds
+from tasks.kinds import update
 from tasks.kinds.registry import ConfigurationError, TaskFailed
 from tasks.kinds.update import KIND
 from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext
@@ -38,12 +40,15 @@ async def promotable(tmp_path: Path) -> AsyncIterator[Promotable]:
 class Mentor:
     """The body's surroundings."""
 
-    def __init__(self, store: DocumentStore, directory: Path, http: HttpClient, url: str | None) -> None:
+    def __init__(
+        self, store: DocumentStore, directory: Path, http: HttpClient, url: str | None, configuration: bytes = b"{}"
+    ) -> None:
         self.owned = True
         self.senders: list[tuple[str, DocumentSender | None]] = []
+        self.group: dict[str, SenderStatus] = {}
         run = Run(
             database="Northwind",
-            task=Task(id=0, name="C", kind="Update", key=1),
+            task=Task(id=0, name="C", kind="Update", key=1, configuration=configuration),
             claim_key="northwind/Update/c",
             epoch=5,
             generation=0,
@@ -62,6 +67,7 @@ class Mentor:
             http=http,
             node_url=lambda tag: url if tag == "C" else None,
             sending=lambda tag, sender: self.senders.append((tag, sender)),
+            sent_to=lambda tag: self.group.get(tag),
         )
 
 
@@ -104,6 +110,26 @@ async def test_a_promotable_outside_the_cluster_is_a_task_error(store: DocumentS
         mentor = Mentor(store, tmp_path, http, None)
         with pytest.raises(TaskFailed, match="node C is not in the cluster"):
             await KIND.run(mentor.context)
+
+
+async def test_the_update_of_a_rehab_tells_how_far_the_groups_own_sender_is_and_sends_nothing(
+    store: DocumentStore, promotable: Promotable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update, "SHOW_S", 0.01)
+    await put_all(store, northwind("Orders"))
+    async with HttpClient() as http:
+        mentor = Mentor(store, tmp_path, http, promotable.url, OF_REHAB)
+        body = asyncio.create_task(KIND.run(mentor.context))
+        await asyncio.sleep(0.03)
+        assert mentor.context.info.seen_etag is None, "the sender is not there yet"
+        mentor.group["C"] = SenderStatus(destination="C", url="", last_sent_etag=7, sent=3, error="no way", at="now")
+        await until(lambda: mentor.context.info.seen_etag == 7, body)
+        info = mentor.context.info
+        assert (info.processed, info.error, info.last_batch_at) == (3, "no way", "now")
+        mentor.owned = False
+        with pytest.raises(NotOwned):
+            await body
+    assert (mentor.senders, (await promotable.store.stats()).documents) == ([], 0)
 
 
 def test_nobody_defines_an_update() -> None:

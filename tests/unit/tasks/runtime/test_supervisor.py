@@ -116,6 +116,9 @@ class Databases:
     def sends(self, folded: str, tag: str, sender: DocumentSender | None) -> None:
         raise AssertionError("only a mentor sends")
 
+    def sent_to(self, folded: str, tag: str) -> None:
+        raise AssertionError("only a mentor asks")
+
 
 class Node:
     """Everything the supervisor of node A touches."""
