@@ -151,7 +151,7 @@ async def test_a_node_that_is_killed_in_the_middle_leaves_nothing_out(sides: tup
     await here.delete("items/1", "items/10001")
 
     async def moved() -> bool:
-        return (await one.holder("Killed", "to KilledCopy") or holder) != holder
+        return await one.holder("Killed", "to KilledCopy") not in {None, holder}
 
     await one.wait_until(moved, "the task to move")
     assert len(await here.same_as(there)) == 10_498
