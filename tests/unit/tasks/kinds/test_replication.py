@@ -13,7 +13,7 @@ from tasks.kinds.registry import ConfigurationError, ShowsMore
 from tasks.kinds.replication.configuration import ExternalReplicationConfiguration
 from tasks.kinds.replication.task import KIND
 
-STRING = {
+STRING: dict[str, Any] = {
     "Name": "Copy",
     "Type": "Raven",
     "Database": "Elsewhere",
