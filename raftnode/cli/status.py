@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import click
 from rich.console import Group, RenderableType
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raftnode.cli.session import FAILING, Answer, CommandFailed, NotFound, Session, TryAgain, talks
-from raftnode.cli.tables import console, epoch, table
+from raftnode.cli.tables import console, epoch, moment, table
 from raftnode.web.views.cluster import Quorum
 from raftnode.web.views.status import DatabaseStatus, NodeStatus, StatusView
 from raftnode.web.views.tasks import TaskShown, TaskStatus
@@ -40,22 +41,24 @@ async def status(session: Session, watch: bool, database: str | None) -> None:
         end_by(answer.shown.cluster.quorum, _all_tasks(answer.shown))
         return
     with contextlib.suppress(asyncio.CancelledError):
-        await (_stream(session, database) if session.as_json else _watch(session, database))
+        show = partial(_everything, url=session.url)
+        await (_stream(session, database) if session.as_json else _watch(session, database, show))
 
 
 @click.command()
+@click.option("--watch", is_flag=True, help="Refresh it until Ctrl-C.")
 @click.option("--database", metavar="NAME", help="Only this database.")
 @talks
-async def tasks(session: Session, database: str | None) -> None:
+async def tasks(session: Session, watch: bool, database: str | None) -> None:
     """List the ongoing tasks: who is responsible by which rule, who holds them, how far they are."""
+    if watch:
+        with contextlib.suppress(asyncio.CancelledError):
+            await (_stream(session, database) if session.as_json else _watch(session, database, _only_tasks))
+        return
     answer = await _status(session, database)
     only_tasks = {name: found["Tasks"] for name, found in answer.json["Databases"].items()}
 
-    def show(status: StatusView) -> None:
-        parts = [_tasks(found, title=found.name) for found in status.databases.values() if found.tasks]
-        console().print(Group(*_quorum(status.cluster.quorum), *(parts or ["No tasks."])))
-
-    session.show(Answer(only_tasks, answer.shown), show)
+    session.show(Answer(only_tasks, answer.shown), lambda shown: console().print(_only_tasks(shown)))
     end_by(answer.shown.cluster.quorum, _all_tasks(answer.shown))
 
 
@@ -97,12 +100,12 @@ async def _status(session: Session, database: str | None) -> Answer[StatusView]:
     return answer
 
 
-async def _watch(session: Session, database: str | None) -> None:
+async def _watch(session: Session, database: str | None, show: Callable[[StatusView], RenderableType]) -> None:
     with Live(console=console(), auto_refresh=False, screen=True) as live:
         while True:
             try:
                 answer = await _status(session, database)
-                live.update(_everything(answer.shown, session.url), refresh=True)
+                live.update(show(answer.shown), refresh=True)
             except CommandFailed as failure:
                 live.update(f"[red]{escape(failure.message)}[/]", refresh=True)
             await asyncio.sleep(PERIOD_SEC)
@@ -114,6 +117,11 @@ async def _stream(session: Session, database: str | None) -> None:
         answer = await _status(session, database)
         click.echo(json.dumps({"At": time.time()} | answer.json))
         await asyncio.sleep(PERIOD_SEC)
+
+
+def _only_tasks(status: StatusView) -> RenderableType:
+    parts = [_tasks(found, title=found.name) for found in status.databases.values() if found.tasks]
+    return Group(*_quorum(status.cluster.quorum), *(parts or ["No tasks."]))
 
 
 def _everything(answer: StatusView, url: str) -> RenderableType:
@@ -181,12 +189,17 @@ def trouble(task: TaskShown) -> list[str]:
 
 
 def fares(task: TaskShown) -> str:
-    """How far a task is: "up to date", "12 behind", "up to date, 1 failed"."""
-    behind, parts = task.behind, []
+    """How far a task is: "up to date", "98 %, 12 left, 340/s", "up to date, 1 failed", "next at 2026-01-31 …"."""
+    figures, parts = task.figures, []
     if task.state == "Unknown":
         parts = ["not known"]
-    elif behind is not None:
-        parts = [f"{behind:,} behind" if behind else "up to date"]
+    elif task.behind is not None:
+        done = [f"{figures.percent:g} %"] if figures.percent is not None else []
+        parts = [*done, f"{task.behind:,} left"] if task.behind else ["up to date"]
+    if figures.rate_per_sec and task.behind:
+        parts.append(f"{figures.rate_per_sec:,.0f}/s")
+    if figures.next_run and task.state != "Disabled":
+        parts.append(f"next at {moment(figures.next_run)}")
     return ", ".join([*parts, *([f"{task.failed:,} failed"] if task.failed else [])])
 
 

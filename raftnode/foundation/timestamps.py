@@ -21,6 +21,11 @@ def now() -> str:
     return of(datetime.now(UTC))
 
 
+def in_s(seconds: float) -> str:
+    """The wall clock that many seconds from now."""
+    return of(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
 def of(moment: datetime) -> str:
     """The timestamp of a time in UTC."""
     return f"{moment:%Y-%m-%dT%H:%M:%S.%f}0Z"

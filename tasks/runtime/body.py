@@ -18,6 +18,7 @@ from tasks.kinds.registry import RunSuperseded
 from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext, TaskDocuments
 from tasks.runtime.plan import Fingerprint
+from tasks.runtime.rate import Rate
 from tasks.runtime.run_journal import RunJournal, machine_ns
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class Body:
         self.progress: Progress | None = None
         self.task: asyncio.Task[None] | None = None
         self.copy: TaskDocuments | None = None
+        self.rate = Rate()
         self.requests: asyncio.Queue[Any] = asyncio.Queue()
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
@@ -69,6 +71,11 @@ class Body:
         if self.copy is None or self.info.seen_etag is None:
             return None
         return max(0, self.copy.last_etag - self.info.seen_etag)
+
+    def acted(self) -> None:
+        """The body has come somewhere: what it shows is looked at."""
+        self.rate.saw(self.info.processed)
+        self.info.note_error()
 
     async def live(self, context: Callable[["Body"], Awaitable[TaskContext]]) -> None:
         """Run the kind's body, with a fresh context for every try, until cancelled or until the run is over."""
@@ -97,6 +104,7 @@ class Body:
             failures = 1 if stable else failures + 1
             expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
             self.info.error = in_text(" ".join(str(error).split()) if expected else kinds.described(error))
+            self.info.note_error()
             if isinstance(error, RunSuperseded):
                 failures = self.info.superseded = 1 if stable else self.info.superseded + 1
                 self.info.error += f"; refused {failures} times in a row, and claimed again after a growing pause"
@@ -111,6 +119,7 @@ class Body:
         if kind is None:
             kind = await asyncio.to_thread(kinds.load, self.run.task.kind)
         context.begin()
+        self.info.next_run = None
         try:
             if self.state == "Error":
                 self.state = "Running"
@@ -123,6 +132,7 @@ class Body:
         wait_s = backoff(failures, limits.backoff_min_ms, limits.backoff_max_ms, self._random) / 1000
         if self.state == "Running":
             self.state = "Error"
+        self.info.next_run = timestamps.in_s(wait_s)
         # A traceback once: a body that fails for the same reason for hours says so in one line each time.
         failure = None if isinstance(error, kinds.TaskFailed | kinds.ConfigurationError) else self.info.error
         fresh = failure is not None and failure != self._failure

@@ -57,6 +57,7 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
     run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
+    `last_error` is what held it up last, also once that is over, and `next_run` when it goes on if it rests until then.
     `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale. `fenced` tells
     whether the target keeps runs that were replaced out; None while it is not known. `details` is what the kind shows
     besides, see `tasks.kinds.registry.ShowsMore`."""
@@ -71,6 +72,9 @@ class RunFigures(msgspec.Struct, rename="pascal"):
     seen_etag: int | None = None
     superseded: int = 0
     fenced: bool | None = None
+    last_error: str | None = None
+    last_error_at: str | None = None
+    next_run: str | None = None
     details: dict[str, Any] = {}
 
     @classmethod
@@ -84,6 +88,11 @@ class RunFigures(msgspec.Struct, rename="pascal"):
         """List a document that failed by itself."""
         self.failed += 1
         self.errors = [*self.errors[1 - ERRORS_MAX :], FailedDocument(document_id=id, error=error, at=timestamps.now())]
+
+    def note_error(self) -> None:
+        """Remember what holds the run up now, if anything does."""
+        if self.error and self.error != self.last_error:
+            self.last_error, self.last_error_at = self.error, timestamps.now()
 
     def told_with(self, progress: Progress) -> Progress:
         """The progress with what the run shows of itself, as every node is to know it."""
@@ -121,7 +130,7 @@ class TaskContext:
     `sending` shows a sender of documents to a node beside those of the group, None when it has ended. `shared` has what
     the bodies of this node use together, `operations` what they do for users. `requests` are what users ask of this
     run. `directory` is the node's, for files that the body needs for a while; `definitions` gives the database as the
-    record has it.
+    record has it. `acted` is called before each call, so that whoever shows the run sees how fast it is.
     """
 
     def __init__(
@@ -143,6 +152,7 @@ class TaskContext:
         operations: Operations | None = None,
         requests: "asyncio.Queue[Any] | None" = None,
         directory: Path = Path("."),
+        acted: Callable[[], None] = lambda: None,
         definitions: Callable[[], Database | None] = lambda: None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
@@ -152,6 +162,7 @@ class TaskContext:
         self._requests: asyncio.Queue[Any] = requests or asyncio.Queue()
         self.directory, self.definitions = directory, definitions
         self._active_since: int | None = None
+        self._acted = acted
         self.documents = TaskDocuments(self, store)
 
     def still_owned(self) -> bool:
@@ -232,6 +243,7 @@ class TaskContext:
     @contextmanager
     def _call(self) -> Iterator[None]:
         self.rest()
+        self._acted()
         try:
             yield
         finally:

@@ -90,6 +90,7 @@ class BodyEnvironment:
             save=save,
             journal=self._journal,
             pulse=self._pulse,
+            acted=body.acted,
             shared=self._shared,
             operations=self.operations,
             requests=body.requests,

@@ -12,7 +12,8 @@ from tasks.runtime.plan import Assignment
 
 class LocalTaskStatus(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """What a node shows of one of its tasks. `reason` says why it is in this state, `error` what holds it up;
-    `behind` counts the changes of the node's copy that it has not looked at, None where it looks at none."""
+    `behind` counts the changes of the node's copy that it has not looked at, None where it looks at none, and
+    `rate_per_s` the documents a second that it has carried over lately."""
 
     database: str
     name: str
@@ -26,6 +27,7 @@ class LocalTaskStatus(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"
     since: str | None = None
     error: str | None = None
     behind: int | None = None
+    rate_per_s: float = 0.0
     progress: Progress | None = None
     info: RunFigures | None = None
 
@@ -48,6 +50,7 @@ def of_body(tag: str, body: Body, session: int | None) -> LocalTaskStatus:
         since=body.since,
         error=body.info.error,
         behind=body.behind,
+        rate_per_s=round(body.rate.per_s(body.info.processed), 1),
         progress=body.progress or body.run.progress,
         info=body.info,
     )

@@ -256,7 +256,7 @@ def test_failures_are_listed_and_tried_again_and_scripts_are_told(shop: Shell) -
 
     until("the missing table shows", lambda: "has no table 'T'" in shown()[1])
     assert shown()[0] == FAILING
-    assert "2 behind" in shown()[1]
+    assert "2 left" in shown()[1]
     target("CREATE TABLE T (Id text, N int CHECK (N < 100))")
     until("one document has failed", lambda: "up to date, 1 failed" in shown()[1])
     assert shown()[0] == FAILING

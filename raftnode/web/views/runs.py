@@ -27,6 +27,9 @@ class RunInfo(View, frozen=True, kw_only=True):
     errors: Sequence[FailedDocument] | UnsetType = UNSET
     seen_etag: int | None = None
     superseded: int = 0
+    last_error: str | None = None
+    last_error_at: str | None = None
+    next_run: str | None = None
     details: Mapping[str, Any] = {}
     fenced: bool | None = None
 
@@ -46,6 +49,7 @@ class RunView(View, frozen=True, kw_only=True):
     since: str | None = None
     error: str | None = None
     behind: int | None = None
+    rate_per_s: float = 0.0
     progress: ProgressView | None = None
     info: RunInfo | None = None
 

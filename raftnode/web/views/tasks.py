@@ -9,6 +9,7 @@ from raftnode.record.ownership import Placement, PlacementGroup, held_back
 from raftnode.web.views.base import Committed, Json, View, view
 from raftnode.web.views.base import epoch as as_text
 from raftnode.web.views.databases import NodeId, node_id
+from raftnode.web.views.figures import TaskFigures, figures
 from raftnode.web.views.progress import ProgressView, progress
 from raftnode.web.views.runs import RunView
 
@@ -39,7 +40,7 @@ class TaskShown(View, frozen=True, kw_only=True):
     `holder` is the node of a held claim; `last_holder` survives it. `state` is the run's, "Error" also while only a
     part of the task is held up, or says why there is no run. `failed` counts the documents that are passed over.
     `behind` counts changes, null while nobody tells; `unknown` says why. `waits_for` is the node for which a task waits
-    that nobody runs: one that is no Member at present.
+    that nobody runs: one that is no Member at present. `figures` are how far it is, for people.
     """
 
     task_id: int
@@ -60,6 +61,7 @@ class TaskShown(View, frozen=True, kw_only=True):
     behind: int | None = None
     unknown: str | None = None
     waits_for: str | None = None
+    figures: TaskFigures = TaskFigures()
 
 
 class TaskView(TaskShown, frozen=True, kw_only=True):
@@ -158,6 +160,7 @@ def task_view(
         failed=run.info.failed if run and run.info else made.failed if made else 0,
         behind=run.behind if run else None,
         unknown=unknown,
+        figures=figures(run, made),
         waits_for=waits_for(database, task, placed.node) if holder is None else None,
     )
     return shown, run

@@ -111,6 +111,7 @@ class _BackupRunner:
             if wait_s <= 0:
                 await self._make(Attempt(now(), full=due.full), None)
                 continue
+            self._context.info.next_run = timestamps.of(due.at)
             asked = await self._context.asked(min(wait_s, LOOK_S))
             if asked is not None:
                 await self._serve(asked)

@@ -131,6 +131,7 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", f"{DB}/task?taskName=orders", None),
     ("GET", f"{DB}/task?taskName=pinned&type=SqlEtl", None),
     ("GET", f"{DB}/task?taskName=nope", None),
+    ("GET", f"{DB}/etl/progress", None),
     ("GET", f"{DB}/tasks/orders/why", None),
     ("GET", f"{DB}/tasks/pinned/why", None),
     ("GET", f"{DB}/tasks/orders/failed", None),
