@@ -148,9 +148,10 @@ def test_the_status_shows_node_cluster_and_database(shop: Shell) -> None:
     assert "orders  SqlEtl" in shown.replace("\u200b", "")
 
 
-def test_watching_as_json_gives_a_line_a_look(shop: Shell) -> None:
+@pytest.mark.parametrize("command", ["status", "tasks"])
+def test_watching_as_json_gives_a_line_a_look(shop: Shell, command: str) -> None:
     watching = subprocess.Popen(
-        [sys.executable, "-m", "raftnode", "status", "--watch", "--json"],
+        [sys.executable, "-m", "raftnode", command, "--watch", "--json"],
         cwd=shop.directory,
         env=shop.environment(),
         stdout=subprocess.PIPE,
