@@ -52,6 +52,21 @@ class Sink:
         return True
 
 
+@dataclass
+class TolerantSink(Sink):
+    """Where the steps of a task go that may run twice: each run's stand by themselves, under its epoch."""
+
+    def begin(self, epoch: int) -> int:
+        """Gives how far the task has come, whoever brought it there."""
+        return self.steps
+
+    def write(self, epoch: int, step: int) -> bool:
+        """Takes the step."""
+        self.steps = max(self.steps, step)
+        self.written.append((epoch, step))
+        return True
+
+
 class SimSteps:
     """See `tasks.kinds.registry.TaskKind`."""
 
@@ -65,7 +80,8 @@ class SimSteps:
         assert process is not None
         world: World = process.world
         key, epoch = context.run.claim_key, context.run.epoch
-        body = world.bodies.begin(key, epoch, process, context.run)
+        tolerant = context.run.task.traits.partition_tolerant
+        body = world.bodies.begin(key, epoch, process, context.run, tolerant=tolerant)
         try:
             await self._steps(context, world)
         except asyncio.CancelledError:
@@ -77,7 +93,8 @@ class SimSteps:
 
     async def _steps(self, context: TaskContext, world: "World") -> None:
         run, chance = context.run, world.chance
-        sink = world.sinks.setdefault(f"{run.database}/{run.task.id}", Sink())
+        tolerant = run.task.traits.partition_tolerant
+        sink = world.sinks.setdefault(f"{run.database}/{run.task.id}", TolerantSink() if tolerant else Sink())
         context.check()
         step = await self._ask(world, lambda: sink.begin(run.epoch))
         if step is None:
@@ -90,7 +107,8 @@ class SimSteps:
             if not taken:
                 raise RunSuperseded("a newer run has reached the sink")
             progress = Progress(generation=run.generation, epoch=run.epoch, processed=step)
-            if chance.random() < 0.2:
+            # Whoever may go on in a partition does not wait there until its progress is known.
+            if chance.random() < 0.2 and not tolerant:
                 await context.checkpoint(progress)
             else:
                 context.report(progress)

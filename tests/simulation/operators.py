@@ -10,12 +10,13 @@ from raftnode.record.commands import (
     DeleteTask,
     PutTask,
     SetDraining,
+    SetLicence,
     SetNodeTraits,
     SetTaskPin,
     SetTaskState,
     encode,
 )
-from raftnode.record.model import Task
+from raftnode.record.model import KindTraits, Task
 from raftnode.record.ownership import task_key
 from tests.simulation.body import NAME
 from tests.simulation.node import Machine
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 DATABASE = "Northwind"
 TASKS_MIN, TASKS_MAX = 3, 8
+TRAITS = (
+    KindTraits(),
+    KindTraits(sticky=True, grace_min=0),
+    KindTraits(),
+    KindTraits(sticky=True, grace_min=0, partition_tolerant=True, resource_heavy=True),
+    KindTraits(sticky=True, grace_min=1, partition_tolerant=True),
+)
+"""Of the tasks, one after the other: as those of ETLs and of backups are, with graces that end within the world's life
+and others that do not."""
 
 
 class Operators:
@@ -67,9 +77,7 @@ class Operators:
             return self._edited(task)
         if what < 0.65:
             mentor = chance.choice([None, *database.topology.members])
-            return SetTaskPin(
-                database=DATABASE, id=task.id, mentor=mentor, pinned=bool(mentor) and chance.random() < 0.3
-            )
+            return SetTaskPin(database=DATABASE, id=task.id, mentor=mentor, pinned=chance.random() < 0.3)
         if what < 0.75:
             return SetTaskState(database=DATABASE, id=task.id, disabled=not task.disabled)
         if what < 0.85:
@@ -77,6 +85,10 @@ class Operators:
             return SetDraining(tag=node.tag, draining=not node.draining)
         if what < 0.9:
             return SetNodeTraits(tag=chance.choice(sorted(record.nodes)), weight=chance.choice((1, 2, 5)))
+        if what < 0.92:
+            return SetLicence(
+                highly_available_tasks=chance.random() < 0.5, dynamic_nodes_distribution=chance.random() < 0.5
+            )
         self._besides(machine)
         return None
 
@@ -98,7 +110,8 @@ class Operators:
     def _new_task(self) -> PutTask:
         self._number += 1
         name = f"task {self._number}"
-        return PutTask(database=DATABASE, name=name, kind=NAME, key=task_key(NAME, name))
+        traits = TRAITS[self._number % len(TRAITS)]
+        return PutTask(database=DATABASE, name=name, kind=NAME, key=task_key(NAME, name), traits=traits)
 
     def _edited(self, task: Task) -> PutTask:
         self._number += 1
@@ -111,6 +124,7 @@ class Operators:
             mentor=task.mentor,
             pinned=task.pinned,
             disabled=task.disabled,
+            traits=task.traits,
             configuration=b'{"edit": %d}' % self._number,
         )
 
@@ -127,7 +141,8 @@ class Operators:
         world.note(f"{machine.tag}: {type(command).__name__} is {answer} at {proposed.index}")
 
     async def undo(self, machine: Machine) -> None:
-        """Before the end: nothing is drained."""
+        """Before the end: nothing is drained, and the licence permits everything."""
+        await self._propose(machine, SetLicence(highly_available_tasks=True, dynamic_nodes_distribution=True))
         for node in sorted(machine.replica.record.nodes.values(), key=lambda node: node.tag):
             if node.draining:
                 await self._propose(machine, SetDraining(tag=node.tag, draining=False))

@@ -150,6 +150,7 @@ class World:
         """How much there was of what."""
         return {
             "bodies": self.bodies.ended,
+            "runs that went on": len(self.bodies.went_on),
             "messages": self.network.messages,
             "entries": self.logs.newest.index - self.logs.began.index,
             "acknowledged": len(self.logs.acknowledged),
@@ -207,9 +208,10 @@ class World:
         if record.nodes and sorted(record.nodes) != self.tags:
             return f"the record has nodes {sorted(record.nodes)}, and there are {self.tags}"
         draining = [node.tag for node in record.nodes.values() if node.draining]
-        if draining:
+        permitted = record.highly_available_tasks and record.dynamic_nodes_distribution
+        if draining or not permitted:
             self.on(machines[0], self.operators.undo(machines[0]))
-            return f"draining {draining}"
+            return f"draining {draining}, {'all' if permitted else 'not all'} permitted"
         database = record.database(DATABASE)
         if database is None:
             return ""
@@ -218,7 +220,7 @@ class World:
             runs = self.bodies.of(claim_key(DATABASE, task.kind, task.name))
             if place.node is not None and not task.disabled and [run.node for run in runs] != [place.node]:
                 return f"{task.name} belongs to {place.node} ({place.rule}) and runs on {[run.node for run in runs]}"
-        return ""
+        return self.bodies.untold(record)
 
 
 def simulate(
