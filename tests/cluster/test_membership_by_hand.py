@@ -65,7 +65,7 @@ async def test_a_watcher_joins_becomes_a_voter_leads_and_becomes_a_watcher_again
     await cluster.ready("D")
 
 
-async def test_a_live_node_is_removed_after_its_tasks_have_moved_and_says_so(cluster: Cluster) -> None:
+async def test_scenario_02_20_a_live_node_is_removed_after_its_tasks_have_moved_and_says_so(cluster: Cluster) -> None:
     await cluster.add("E")
     await cluster.wait_until(lambda: is_member(cluster, "E"), "E to vote")
     group = await Group(cluster, "Live", "ABE").create()
@@ -139,7 +139,8 @@ async def test_a_node_without_its_disk_comes_back_under_its_tag_under_the_same_l
     await cluster.restart("C")
 
 
-async def test_a_dead_node_is_removed_and_its_machine_joins_under_a_new_tag(cluster: Cluster) -> None:
+async def test_scenario_22_a_dead_node_is_removed_and_its_machine_joins_under_a_new_tag(cluster: Cluster) -> None:
+    """Its pinned task runs on another Member from then on."""
     group = await Group(cluster, "Dead", "ABC").create()
     await group.add_task("orders", MentorNode="B", PinToMentorNode=True)
     await group.write(1, 20, "A")

@@ -38,7 +38,7 @@ def with_topology(record: Record, topology: Topology) -> Record:
 
 
 @given(groups.filter(lambda g: len(g) > 1), st.data())
-def test_a_demotion_moves_only_the_tasks_of_the_demoted_node_and_its_return_brings_back_just_these(
+def test_scenario_09_a_demotion_moves_only_the_tasks_of_the_demoted_node_and_its_return_brings_back_just_these(
     members: tuple[str, ...], data: st.DataObject
 ) -> None:
     gone = data.draw(st.sampled_from(members))

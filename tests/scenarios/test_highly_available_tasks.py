@@ -148,7 +148,7 @@ async def test_a_preferred_mentor_runs_it(group: Group) -> None:
         assert task["Placement"]["Rule"] == "Mentor"
 
 
-async def test_a_pinned_task_waits_for_its_node_in_rehab_and_goes_on_from_its_progress_when_it_returns(
+async def test_scenario_21_a_pinned_task_waits_for_its_node_in_rehab_and_goes_on_from_its_progress_when_it_returns(
     cluster: Cluster, group: Group
 ) -> None:
     await group.add_task("pinned", MentorNode="B", PinToMentorNode=True)
@@ -192,7 +192,9 @@ async def test_a_promotable_is_filled_by_one_mentor(cluster: Cluster, group: Gro
     assert stats["CountOfDocuments"] == 2000
 
 
-async def test_every_node_that_applied_index_i_names_the_same_responsible_node(cluster: Cluster, group: Group) -> None:
+async def test_scenario_03_every_node_that_applied_index_i_names_the_same_responsible_node(
+    cluster: Cluster, group: Group
+) -> None:
     for n in range(10):
         await group.add_task(f"t{n}")
     named: dict[int, dict[str, Any]] = {}
@@ -210,7 +212,7 @@ async def test_every_node_that_applied_index_i_names_the_same_responsible_node(c
     assert compared > 0, "no two nodes were seen at one index"
 
 
-async def test_a_node_back_from_rehab_gets_its_share_by_hand_over_and_only_those_tasks_move(
+async def test_scenario_10_a_node_back_from_rehab_gets_its_share_by_hand_over_and_only_those_tasks_move(
     cluster: Cluster, group: Group
 ) -> None:
     for n in range(12):

@@ -53,6 +53,7 @@ class DatabaseInput(Input, frozen=True, kw_only=True):
     encrypted: bool = False
     topology: TopologyInput | None = None
     settings: dict[str, str | None] | None = None
+    sharding: Json | None = None
 
 
 class DeletionInput(Input, frozen=True, kw_only=True):
@@ -103,6 +104,8 @@ async def create(request: web.Request) -> web.Response:
             raise not_supported(f"'{key}' in a new database's record", "Create the database, then put them.")
     if wished.encrypted or wished.disabled:
         raise not_supported("'Encrypted' or 'Disabled' in a new database's record", "Leave both false.")
+    if wished.sharding:
+        raise not_supported("'Sharding' in a new database's record", "Leave it out.")
     group = wished.topology or TopologyInput()
     command = CreateDatabase(
         name=name,

@@ -480,7 +480,8 @@ def test_the_update_of_a_promotable_is_claimed_by_its_mentor_and_ends_with_it() 
     assert key not in cluster.record.claims
 
 
-def test_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
+def test_scenario_30_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
+    """RavenDB compares the owner by node, and not before the first batch. Here it is the epoch that counts."""
     cluster = two()
     task = cluster.task_now("t")
     epoch = cluster.do(cluster.claim("A", "t"))

@@ -80,7 +80,7 @@ def other_than(cluster: Cluster, *tags: str) -> str:
 # Rule 1
 
 
-def test_pinned_mentor_is_responsible_in_any_state() -> None:
+def test_scenario_06_pinned_mentor_is_responsible_in_any_state() -> None:
     cluster = three()
     cluster.task("t", mentor="B", pinned=True)
     assert cluster.placed("t").rule == "PinnedMentor"
@@ -102,7 +102,7 @@ def test_pinned_mentor_is_responsible_as_a_promotable() -> None:
     assert cluster.placed("t").node == "D"
 
 
-def test_pinned_mentor_outside_the_group_is_passed_over() -> None:
+def test_scenario_07_pinned_mentor_outside_the_group_is_passed_over() -> None:
     cluster = three()
     cluster.task("t", mentor="D", pinned=True)
     assert cluster.placed("t").rule == "Hash"
@@ -120,7 +120,7 @@ def test_pinned_mentor_that_is_being_deleted_frees_its_task() -> None:
 # Rule 2
 
 
-def test_mentor_is_responsible_while_it_is_a_member() -> None:
+def test_scenario_04_05_mentor_is_responsible_while_it_is_a_member() -> None:
     cluster = three()
     cluster.task("t", mentor="C")
     assert (cluster.placed("t").node, cluster.placed("t").rule) == ("C", "Mentor")
@@ -258,7 +258,9 @@ def test_hash_names_the_member_with_the_highest_score() -> None:
     assert [r.score for r in placement.ranking] == sorted((r.score for r in placement.ranking), reverse=True)
 
 
-def test_scores_are_the_golden_vectors() -> None:
+def test_scenario_08_scores_are_the_golden_vectors() -> None:
+    """RavenDB's table is that of jump consistent hashing. Here it is rendezvous hashing, which moves fewer tasks; these
+    are its vectors."""
     assert score(0, "A", 1) == 3995129350463417266
     assert score(1, "A", 1) == 11009642858421713094
     assert score(1, "B", 1) == 3695675174070560259
@@ -280,7 +282,7 @@ def test_equal_scores_go_to_the_first_tag() -> None:
     assert responsible_node(replace(cluster.record, nodes=nodes), cluster.database(), cluster.task_now("t")).node == "A"
 
 
-def test_resource_heavy_task_leaves_out_the_preferred_node_if_another_is_eligible() -> None:
+def test_scenario_13_14_resource_heavy_task_leaves_out_the_preferred_node_if_another_is_eligible() -> None:
     cluster = three()
     heavy = KindTraits(resource_heavy=True)
     for i in range(20):
@@ -313,7 +315,7 @@ def test_nodes_that_report_no_runner_are_passed_over_and_named() -> None:
 # Rule 6
 
 
-def test_nobody_is_responsible_without_a_member() -> None:
+def test_scenario_11_nobody_is_responsible_without_a_member() -> None:
     cluster = three()
     cluster.task("t")
     demote(cluster, "A", "B", "C")

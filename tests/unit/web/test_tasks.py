@@ -142,7 +142,9 @@ async def test_a_taken_name_is_refused(client: Client) -> None:
     assert "orders" in (await client.put(f"{DB}/admin/etl", ETL)).message
 
 
-async def test_an_edit_keeps_the_id_and_a_stale_one_is_refused(client: Client) -> None:
+async def test_scenario_18_an_edit_keeps_the_id_and_a_stale_one_is_refused(client: Client) -> None:
+    """RavenDB gives an ETL that is edited a new id, by which it may move. Here it keeps its id and its progress, and
+    its node, too, unless a key field was edited."""
     id = await _etl(client)
     etag = (await client.get(f"{DB}/task?key={id}")).json["Etag"]
     edited = ETL | {"MentorNode": "A", "PinToMentorNode": True}
@@ -208,7 +210,11 @@ async def test_a_task_is_pinned_and_unpinned(client: Client) -> None:
     assert (info["MentorNode"], info["PinToMentorNode"], info["Placement"]["Rule"]) == ("A", True, "PinnedMentor")
 
 
-async def test_an_edit_of_the_pin_alone_keeps_the_rest_and_a_pin_without_a_mentor_finds_one(client: Client) -> None:
+async def test_scenario_26_an_edit_of_the_pin_alone_keeps_the_rest_and_a_pin_without_a_mentor_finds_one(
+    client: Client,
+) -> None:
+    """RavenDB's is of a subscription; here it holds for every kind. A pin without a mentor means nothing there, and the
+    present holder here."""
     id = await _etl(client, PinToMentorNode=True)
 
     async def pin() -> tuple[object, ...]:

@@ -127,7 +127,7 @@ async def test_a_replica_that_does_not_come_in_time_is_told_and_the_document_sta
     assert (await a.get("/databases/Shop/docs?id=x")).status == 200
 
 
-async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_run(
+async def test_scenario_27_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_run(
     pair: tuple[Client, Client], tmp_path: Path
 ) -> None:
     a, b = pair

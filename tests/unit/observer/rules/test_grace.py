@@ -34,7 +34,9 @@ def seen(*nodes: NodeFacts, later_ms: int = 0) -> Facts:
     return facts(*known.values(), now_ms=NOW_MS + later_ms)
 
 
-def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
+def test_scenario_35_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
+    """RavenDB's observer stores the owner. Here the last holder follows from the claim, and what is stored is the end
+    of its grace."""
     cluster = sticky()
     commit(cluster, seen(silent("B")))
     assert cluster.placed("backup").rule == "StickyHolder"
@@ -126,7 +128,7 @@ def test_graces_end_in_the_order_of_databases_and_tasks() -> None:
 
 
 @pytest.mark.parametrize("flag", ["OutOfCpuCredits", "EarlyOutOfMemory", "HighDirtyMemory"])
-def test_a_holder_that_is_only_short_of_a_resource_keeps_it(flag: ResourceFlag) -> None:
+def test_scenario_41_a_holder_that_is_only_short_of_a_resource_keeps_it(flag: ResourceFlag) -> None:
     cluster = sticky()
     cluster.do(SetNodeFlags(tag="B", flags=(flag,)))
     commit(cluster, seen())

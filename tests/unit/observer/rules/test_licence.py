@@ -43,7 +43,8 @@ def said(cluster: Cluster, *nodes: NodeFacts) -> list[Sentence]:
     return [s for s in decide(cluster.record, seen(*nodes)).sentences if "licence" in s.message]
 
 
-def test_a_task_waits_for_its_node_and_that_is_said_once_a_task() -> None:
+def test_scenario_15_a_task_waits_for_its_node_and_that_is_said_once_a_task() -> None:
+    """RavenDB's alert is kept by each node; here it is a decision of the observer, which all nodes have."""
     cluster = held("t", "u")
     assert said(cluster) == []
     commit(cluster, seen(silent("B")))
@@ -69,7 +70,7 @@ def test_it_goes_on_when_its_node_returns() -> None:
     assert said(cluster) == [], "it runs, though its node is still in Rehab"
 
 
-def test_it_moves_when_its_node_leaves_the_group() -> None:
+def test_scenario_16_it_moves_when_its_node_leaves_the_group() -> None:
     cluster = held()
     commit(cluster, seen(silent("B")))
     cluster.do(RemoveNode(tag="B"))
@@ -77,7 +78,7 @@ def test_it_moves_when_its_node_leaves_the_group() -> None:
     assert said(cluster, silent("B")) == []
 
 
-def test_a_mentor_still_wins_and_so_does_the_licence_once_it_is_there() -> None:
+def test_scenario_17_a_mentor_still_wins_and_so_does_the_licence_once_it_is_there() -> None:
     cluster = held()
     commit(cluster, seen(silent("B")))
     cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor="C"))

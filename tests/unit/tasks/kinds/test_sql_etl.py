@@ -394,7 +394,7 @@ async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTa
 
 
 @one_target
-async def test_another_node_s_copy_is_continued_by_what_the_progress_counts(
+async def test_scenario_32_another_node_s_copy_is_continued_by_what_the_progress_counts(
     bench: Bench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     await put_all(bench.store, northwind("Orders")[:10])

@@ -76,7 +76,7 @@ def test_a_task_is_claimed_by_its_responsible_node_in_its_present_session(cluste
     assert plan(cluster.record, NodeIncarnation("B", "id-B", 1, NONCE), 3, {}) == []
 
 
-def test_nothing_is_claimed_without_a_lease_or_while_a_claim_is_on_its_way(cluster: Cluster) -> None:
+def test_scenario_01_nothing_is_claimed_without_a_lease_or_while_a_claim_is_on_its_way(cluster: Cluster) -> None:
     assert plan(cluster.record, A, None, {}) == []
     assert plan(cluster.record, A, 1, {}, claiming={KEY}) == []
 
@@ -191,9 +191,11 @@ def test_a_body_whose_epoch_is_not_the_record_s_stops_at_once(cluster: Cluster) 
         (SetDraining(tag="A", draining=True), "B is, by rule Hash"),
     ],
 )
-def test_a_body_that_is_not_this_node_s_any_more_stops_with_the_reason(
+def test_scenario_42_a_body_that_is_not_this_node_s_any_more_stops_with_the_reason(
     cluster: Cluster, command: SetTaskPin, reason: str
 ) -> None:
+    """RavenDB lets a backup that runs finish where it is. Here it stops, as each kind does. Nothing starts elsewhere
+    before it has, and what it has not finished is not whole."""
     running = body(cluster, granted(cluster))
     if hasattr(command, "id"):
         command = replace(command, id=cluster.task_now("orders").id)

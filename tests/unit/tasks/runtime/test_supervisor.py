@@ -643,7 +643,9 @@ async def test_the_context_refuses_a_body_that_has_lost_its_run(node: Node) -> N
             await context.documents.after(0)
 
 
-async def test_a_checkpoint_is_answered_when_it_is_applied_and_refused_after_a_reset(node: Node) -> None:
+async def test_scenario_31_a_checkpoint_is_answered_when_it_is_applied_and_refused_after_a_reset(node: Node) -> None:
+    """RavenDB's is the ack of a subscription, which this version has not. What a stale run of any kind reports is
+    refused in the same way."""
     async with node.running():
         id = node.task()
         await until(lambda: "t" in PROBE.contexts)
