@@ -1,0 +1,157 @@
+"""Backups of real nodes, whose makers are killed and frozen in the middle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.harness.cluster import PATIENT, Cluster, northwind
+
+DATABASE = "Northwind"
+LONG_AGO = "2026-01-01T00:00:00.0000000Z"
+"""A task that was made then is overdue."""
+
+
+def backup(folder: Path, **more: Any) -> dict[str, Any]:
+    """A backup task into the folder."""
+    given = {"Name": "nightly", "FullBackupFrequency": "0 2 * * *", "LocalSettings": {"FolderPath": str(folder)}}
+    return given | more
+
+
+async def put(cluster: Cluster, task: dict[str, Any]) -> int:
+    """Adds or edits the task; its id."""
+    return int((await cluster.call("POST", f"/databases/{DATABASE}/admin/periodic-backup", task))["TaskId"])
+
+
+async def points(cluster: Cluster, folder: Path) -> list[dict[str, Any]]:
+    """Every backup that was begun there."""
+    answer = await cluster.call("POST", "/admin/restore/points?type=Local", {"FolderPath": str(folder)})
+    return [point for found in answer["List"] for point in found["Files"]]
+
+
+async def ended(cluster: Cluster, tag: str, id: int) -> dict[str, Any]:
+    """An operation of a node, once it has ended well."""
+
+    async def over() -> dict[str, Any] | None:
+        state = await cluster.call("GET", f"/operations/state?id={id}", tag=tag)
+        return state if state["Status"] != "InProgress" else None
+
+    state: dict[str, Any] = await cluster.wait_until(over, f"operation {id} on {tag} to end")
+    assert state["Status"] == "Completed", state
+    return state
+
+
+async def back_up(cluster: Cluster, task: int, *, full: bool, tag: str = "A") -> dict[str, Any]:
+    """A backup on demand, asked of a node that need not make it."""
+    path = f"/databases/{DATABASE}/admin/backup/database?taskId={task}&isFullBackup={str(full).lower()}"
+    begun = await cluster.call("POST", path, tag=tag)
+    return await ended(cluster, begun["ResponsibleNode"], begun["OperationId"])
+
+
+async def documents(cluster: Cluster, database: str, tag: str) -> dict[str, Any]:
+    """All documents on a node, without what differs between databases."""
+    answer = await cluster.call("GET", f"/databases/{database}/docs?start=0&pageSize=10000", tag=tag)
+    found = {}
+    for document in answer["Results"]:
+        metadata = document.pop("@metadata")
+        kept = ("@collection", "@last-modified")
+        found[metadata["@id"]] = document | {name: metadata[name] for name in kept}
+    return found
+
+
+async def restore(cluster: Cluster, point: dict[str, Any], name: str, tag: str) -> dict[str, Any]:
+    """Restores up to that backup, on that node; its documents."""
+    wished = {"DatabaseName": name, "BackupLocation": point["Location"], "LastFileNameToRestore": point["FileName"]}
+    begun = await cluster.call("POST", "/admin/restore/database", wished | {"DisableOngoingTasks": True}, tag)
+    await ended(cluster, tag, begun["OperationId"])
+    return await documents(cluster, name, tag)
+
+
+async def test_a_node_that_is_killed_in_the_middle_makes_a_whole_backup_at_once_when_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    async with Cluster(tmp_path / "nodes", "A", flags=PATIENT) as cluster:
+        await cluster.create_database(DATABASE, "A")
+        await cluster.import_documents(DATABASE, northwind(), "A")
+        # Overdue, and slow enough to be met in the middle.
+        id = await put(cluster, backup(folder, CreatedAt=LONG_AGO, MaxReadOpsPerSecond=500))
+
+        def begun() -> bool:
+            return any(folder.glob("*/*.in-progress"))
+
+        await cluster.wait_until(begun, "a backup to be begun")
+        await cluster.kill("A")
+        assert begun(), "it must be in the middle"
+        await cluster.restart("A")
+
+        async def made() -> bool:
+            status = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}")
+            return status["Status"]["LastFullBackup"] is not None
+
+        await cluster.wait_until(made, "a backup to be made")
+        torn, whole = await points(cluster, folder)
+        assert (torn["IsWhole"], whole["IsWhole"]) == (False, True)
+        assert "no manifest" in torn["Problem"]
+        assert int(torn["Epoch"]) < int(whole["Epoch"])
+        assert await restore(cluster, whole, "Again", "A") == await documents(cluster, DATABASE, "A")
+
+
+async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_successor_has_made(tmp_path: Path) -> None:
+    """Any node is asked for a backup and tells what was made. Then the holder is frozen in the middle of one, and
+    another node makes one. What the frozen one makes when it wakes, if anything, stands beside that and is whole."""
+    folder = tmp_path / "backups"
+    async with Cluster(tmp_path / "nodes", "ABC", flags=PATIENT) as cluster:
+        settings = {"Backup.MoveToNewResponsibleNodeGracePeriodInMin": "0"}
+        group = {"Topology": {"Members": ["A", "B", "C"]}, "Settings": settings}
+        await cluster.call("PUT", f"/admin/databases?name={DATABASE}", group)
+        await cluster.import_documents(DATABASE, northwind(), "A")
+        id = await put(cluster, backup(folder, MaxReadOpsPerSecond=700))
+        holder = await held(cluster)
+        assert holder != "A", "not on the preferred node"
+        assert (await back_up(cluster, id, full=True))["Result"]["Documents"]["ReadCount"] == len(northwind())
+        await cluster.call("DELETE", f"/databases/{DATABASE}/docs?id=orders/10248-A", tag=holder)
+        assert (await back_up(cluster, id, full=False))["Result"]["Tombstones"]["ReadCount"] == 1
+        present = await documents(cluster, DATABASE, holder)
+        for tag in "ABC":
+            await told(cluster, id, holder, tag)
+        full, incremental = await points(cluster, folder)
+        assert await restore(cluster, incremental, "Again", "A") == present
+
+        began = await cluster.call("POST", f"/databases/{DATABASE}/admin/backup/database?taskId={id}")
+        assert began["ResponsibleNode"] == holder
+        await cluster.wait_until(lambda: any(folder.glob("*/*.in-progress")), "a backup to be begun")
+        await cluster.freeze(holder)
+        others = [tag for tag in "ABC" if tag != holder]
+        successor = await held(cluster, others)
+        made = await back_up(cluster, id, full=False, tag=successor)
+        assert made["Result"]["IsFull"], "a new owner has nothing to go on from"
+        cluster.thaw(holder)
+        await cluster.ready(holder)
+        await cluster.wait_until(lambda: not any(folder.glob("*/*.in-progress")), "the late backup to end")
+        late = [
+            p for p in await points(cluster, folder) if p["FileName"] not in (full["FileName"], incremental["FileName"])
+        ]
+        assert made["Result"]["File"] in [point["FileName"] for point in late if point["IsWhole"]]
+        for number, point in enumerate(late):
+            if point["IsWhole"]:
+                assert await restore(cluster, point, f"Again{number}", "A") == present
+        await told(cluster, id, successor, holder)
+
+
+async def held(cluster: Cluster, among: Sequence[str] = "ABC") -> str:
+    """One of these nodes, which runs the task."""
+
+    async def running() -> str | None:
+        task = await cluster.task(DATABASE, "nightly", among)
+        return str(task["Holder"]) if task["State"] == "Running" and task["Holder"] in among else None
+
+    return str(await cluster.wait_until(running, f"one of {among} to run the task"))
+
+
+async def told(cluster: Cluster, id: int, maker: str, tag: str) -> None:
+    """Waits until a node tells that the newest backup is the maker's."""
+
+    async def known() -> bool:
+        answer = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}", tag=tag)
+        status = answer["Status"]
+        return status["NodeTag"] == maker and status["Nodes"][maker]["Backups"] > 0 and status["Error"] is None
+
+    await cluster.wait_until(known, f"{tag} to know of {maker}'s backup")
