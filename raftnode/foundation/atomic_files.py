@@ -58,9 +58,9 @@ def sync_file(path: Path) -> None:
 def create(path: Path, data: bytes) -> None:
     """Makes a file with that content, as a whole, where there is none. Raises FileExistsError, OSError; then there is
     nothing of it."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{os.urandom(8).hex()}")  # others may try the same, on other machines as well
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666), "wb") as file:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -51,6 +51,7 @@ class Operation(msgspec.Struct, kw_only=True):
         self._ended("Canceled")
 
     def _ended(self, status: OperationStatus) -> None:
+        assert self.running, "an operation ends once"
         self.status, self.ended_at, self.cancel = status, timestamps.now(), None
 
 

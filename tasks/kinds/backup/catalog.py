@@ -7,6 +7,7 @@ listed as superseded.
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 from tasks.kinds.backup import manifest as manifests
@@ -17,6 +18,7 @@ from tasks.sinks.objects.target import ObjectMissing, ObjectTarget
 
 IN_PROGRESS = ".in-progress"
 READ_AT_ONCE = 16
+NOT_WHOLE = "the backup that it goes on from is missing, or not whole"
 
 
 class BackupPoint(NamedTuple):
@@ -55,10 +57,15 @@ class BackupFolder(NamedTuple):
         if not whole:
             raise ValueError(f"{candidates[-1].key} is not whole: {candidates[-1].problem}")
         by_checksum = {point.manifest.checksum: point for point in self.points if point.manifest is not None}
-        chain = [whole[-1]]
+        chain = [max(whole, key=_newness)]
         while (made := chain[0].manifest) is not None and made.previous:
             chain.insert(0, by_checksum[made.previous])
         return chain
+
+
+def _newness(point: BackupPoint) -> tuple[int, datetime]:
+    """Of two in one folder, that which holds more is newer."""
+    return (point.manifest.last_etag if point.manifest else 0), point.named.at
 
 
 async def folders(target: ObjectTarget) -> list[BackupFolder]:
@@ -123,34 +130,34 @@ def _problem(file: str, named: FileName, sizes: Mapping[str, int], read: Manifes
 
 
 def _linked(points: Iterable[BackupPoint]) -> list[BackupPoint]:
-    """The points with what is wrong with those that they go on from, in the order of their time."""
+    """The points with what is wrong with those that they go on from, in the order of their time. What goes on from what
+    is told by checksums alone, as clocks are set."""
     ordered = sorted(points, key=lambda point: (point.named.at, point.named.epoch))
-    newest: dict[str, BackupPoint] = {}
+    following: dict[str, list[BackupPoint]] = {}
     for point in ordered:
-        if point.manifest is not None and not point.problem and point.manifest.previous:
-            rival = newest.get(point.manifest.previous)
-            if rival is None or (rival.named.epoch, rival.named.at) < (point.named.epoch, point.named.at):
-                newest[point.manifest.previous] = point
-    linked: list[BackupPoint] = []
-    whole: dict[str, Manifest] = {}
-    for point in ordered:
-        made = point.manifest
-        if made is not None and not point.problem:
-            problem = _link_problem(point, made, whole.get(made.previous), newest.get(made.previous))
-            point = point._replace(problem=problem)
-            if not problem:
-                whole[made.checksum] = made
-        linked.append(point)
-    return linked
+        if point.manifest is not None and not point.problem:
+            following.setdefault(point.manifest.previous, []).append(point)
+    problems = {point.file: point.problem or NOT_WHOLE for point in ordered}
+    reached: list[tuple[Manifest | None, BackupPoint]] = [(None, point) for point in following.pop("", [])]
+    while reached:
+        before, point = reached.pop()
+        assert point.manifest is not None
+        problems[point.file] = _link_problem(point.manifest, before)
+        if problems[point.file]:
+            continue
+        rivals = following.pop(point.manifest.checksum, [])
+        rivals.sort(key=lambda rival: (rival.named.epoch, rival.named.at))
+        reached += [(point.manifest, rival) for rival in rivals[-1:]]
+        for rival in rivals[:-1]:
+            problems[rival.file] = f"it is superseded: {rivals[-1].file}, of a newer run, goes on from the same backup"
+    torn = "; ".join(f"{point.file}: {point.problem}" for point in ordered if point.problem)
+    told = f"{NOT_WHOLE} ({torn})" if torn else NOT_WHOLE
+    return [p._replace(problem=told if problems[p.file] == NOT_WHOLE else problems[p.file]) for p in ordered]
 
 
-def _link_problem(point: BackupPoint, made: Manifest, before: Manifest | None, stands: BackupPoint | None) -> str:
-    if not made.previous:
-        return "" if made.part == "Full" else "it goes on from nothing"
-    if stands is not None and stands.file != point.file:
-        return f"it is superseded: {stands.file}, of a newer run, goes on from the same backup"
+def _link_problem(made: Manifest, before: Manifest | None) -> str:
     if before is None:
-        return "the backup that it goes on from is missing, or not whole"
+        return "" if made.part == "Full" else "it goes on from nothing"
     if (before.database_id, before.last_etag) != (made.database_id, made.after_etag):
         return "it does not go on where the backup before it ends"
     return ""

@@ -44,6 +44,9 @@ LOOK_S = 60.0
 TELL_S = 5.0
 """So long a backup waits until the cluster knows of it. In a partition it goes on, and the cluster is told later."""
 SHOW_S = 0.5
+ENDED_BY_USER = "it was ended by a user"
+SECOND = timedelta(seconds=1)
+SET_BACK = timedelta(minutes=1)
 
 
 def now() -> datetime:
@@ -109,18 +112,25 @@ class _BackupRunner:
             due = outcome.next_due(self._backup, self._state)
             wait_s = (due.at - now()).total_seconds()
             if wait_s <= 0:
-                await self._make(Attempt(now(), full=due.full), None)
+                await self._make(Attempt(self._moment(), full=due.full), None)
                 continue
             self._context.info.next_run = timestamps.of(due.at)
             asked = await self._context.asked(min(wait_s, LOOK_S))
             if asked is not None:
                 await self._serve(asked)
 
+    def _moment(self) -> datetime:
+        """Now, or the second after that of the backup before: names tell the second."""
+        at = now()
+        last = state.later(self._state.tried_full, self._state.tried_incremental)
+        # A clock that was set back by more is believed; names then tell the runs apart by their epochs.
+        return at if last is None or at >= last + SECOND or at < last - SET_BACK else last + SECOND
+
     async def _serve(self, asked: object) -> None:
         match asked:
             case BackupNow(full, operation):
                 if operation.running:
-                    await self._make(Attempt(now(), full=full, on_demand=True), operation)
+                    await self._make(Attempt(self._moment(), full=full, on_demand=True), operation)
             case BackupDelay(until):
                 due = outcome.next_due(self._backup, replace(self._state, delay_until=None, original_time=None))
                 self._state = replace(
@@ -141,16 +151,17 @@ class _BackupRunner:
             await work
         except asyncio.CancelledError:
             if (me := asyncio.current_task()) is not None and me.cancelling():
-                operation.canceled()
                 raise
-            operation.canceled()
+            # A user has ended it.
             if not await self._delayed():
-                await self._ended(attempt, operation, error="it was ended by a user")
-        except BaseException as error:
+                await self._ended(attempt, operation, error=ENDED_BY_USER)
+        except Exception as error:
             operation.failed(in_text(str(error)))
             raise
         finally:
             context.info.details = {}
+            if operation.running:
+                operation.canceled()
 
     async def _delayed(self) -> bool:
         """Whether the backup was ended as it is to be made later."""
@@ -257,7 +268,8 @@ class _BackupRunner:
         said = {"task": context.run.claim_key, "full": attempt.full, "epoch": context.run.epoch}
         if error:
             log.warning("A backup has failed.", reason=error, **said)
-            operation.failed(error)
+            if error != ENDED_BY_USER:
+                operation.failed(error)
         else:
             log.info("A backup was made." if made else "Nothing has changed since the last backup.", **said)
             operation.completed(outcome.result(made, attempt))

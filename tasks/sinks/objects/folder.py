@@ -3,6 +3,7 @@
 `create` links a file that is complete and synced to its name, which the file system does once for one of them.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,8 @@ from raftnode.foundation.threads import in_thread
 from tasks.sinks.objects.target import ObjectExists, ObjectMissing, ObjectTargetFailed, StoredObject, Uploaded
 
 PIECE_BYTES = 1 << 20
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""Another file system, or one that has no links: what is to be there is copied."""
 
 
 class FolderTarget:
@@ -47,6 +50,19 @@ class FolderTarget:
                 atomic_files.create(path, data)
             except FileExistsError:
                 raise ObjectExists(f"{path} is there already") from None
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                self._write(path, data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """The same on a file system without links. A manifest that is cut off here has a wrong checksum."""
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            raise ObjectExists(f"{path} is there already") from None
+        atomic_files.sync_file(path)
 
     async def upload(self, key: str, file: Path, sent: Uploaded) -> None:
         """See `ObjectTarget.upload`."""
@@ -57,17 +73,22 @@ class FolderTarget:
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(file, path)
+                self._link(file, path)
             except FileExistsError:
                 raise ObjectTargetFailed(f"{path} is there already, and is not this run's: move it away") from None
-            except OSError:  # another file system, or one without links
-                partial = path.with_name(path.name + ".in-progress")
-                shutil.copyfile(file, partial)
-                atomic_files.sync_file(partial)
-                partial.rename(path)
             for folder in (path.parent, self._folder):
                 atomic_files.sync_directory(folder)
             return path.stat().st_size
+
+    def _link(self, file: Path, path: Path) -> None:
+        try:
+            os.link(file, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            with file.open("rb") as source, path.open("xb") as copy:
+                shutil.copyfileobj(source, copy)
+            atomic_files.sync_file(path)
 
     async def objects(self, prefix: str = "") -> list[StoredObject]:
         """See `ObjectTarget.objects`."""

@@ -1,12 +1,18 @@
 """Backup and restore over HTTP, on a real node with a real folder."""
 
 import asyncio
+import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.unit.web.client import Client
 
 NIGHTLY = "0 2 * * *"
+KEY = base64.b64encode(bytes(range(32))).decode()
+ENCRYPTED = {"BackupEncryptionSettings": {"EncryptionMode": "UseProvidedKey", "Key": KEY}}
 
 
 def task(folder: Path, **more: Any) -> dict[str, Any]:
@@ -19,20 +25,22 @@ async def put_task(client: Client, folder: Path, **more: Any) -> int:
     reply = await client.post("/databases/Shop/admin/periodic-backup", task(folder, **more))
     assert reply.status in (200, 201), reply.text
     id = int(reply.json["TaskId"])
-    async with asyncio.timeout(20):
-        while True:
-            if (await client.get(f"/databases/Shop/task?key={id}&type=Backup")).json["State"] == "Running":
-                return id
-            await asyncio.sleep(0.02)
+    await eventually(client, f"/databases/Shop/task?key={id}&type=Backup", lambda shown: shown["State"] == "Running")
+    return id
 
 
 async def ended(client: Client, path: str, id: int) -> dict[str, Any]:
     """The operation, once it has ended."""
+    return await eventually(client, f"{path}/state?id={id}", lambda state: state["Status"] != "InProgress")
+
+
+async def eventually(client: Client, path: str, condition: Callable[[Any], Any]) -> dict[str, Any]:
+    """The answer, once it fulfils a condition."""
     async with asyncio.timeout(20):
         while True:
-            state = (await client.get(f"{path}/state?id={id}")).json
-            if state["Status"] != "InProgress":
-                return dict(state)
+            shown = (await client.get(path)).json
+            if condition(shown):
+                return dict(shown)
             await asyncio.sleep(0.02)
 
 
@@ -86,3 +94,155 @@ async def test_a_full_and_an_incremental_backup_restore_to_what_was_there(client
     assert done["Status"] == "Completed", done
     assert await documents(client, "Again") == after
     assert (await client.get("/databases/Again/stats")).json["CountOfDocuments"] == 20
+
+
+async def test_check_35_a_restore_up_to_a_file_leaves_later_ones_out_disables_tasks_and_takes_no_name_twice(
+    client: Client, tmp_path: Path
+) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    id = await put_task(client, tmp_path / "backups")
+    await back_up(client, id)
+    await put(client, "orders/2", Number=2)
+    second = (await back_up(client, id, full=False))["Result"]
+    await put(client, "orders/3", Number=3)
+    await back_up(client, id, full=False)
+    folder = tmp_path / "backups" / second["Folder"]
+    wished = {"LastFileNameToRestore": second["File"], "DisableOngoingTasks": True}
+    assert (await restored(client, "Again", folder, **wished))["Status"] == "Completed"
+    assert set(await documents(client, "Again")) == {"orders/1", "orders/2"}
+    [task] = (await client.get("/databases/Again/tasks")).json["OngoingTasks"]
+    assert (task["TaskName"], task["TaskState"]) == ("nightly", "Disabled")
+    again = await client.post("/admin/restore/database", {"DatabaseName": "again", "BackupLocation": str(folder)})
+    assert again.status == 409
+    assert "Database 'again' exists" in again.message
+
+
+async def test_definitions_come_back_and_what_cannot_is_told(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    raven = {"Type": "Raven", "Name": "other", "Database": "x", "TopologyDiscoveryUrls": ["http://127.0.0.1:1"]}
+    assert (await client.put("/databases/Shop/admin/connection-strings", raven)).status == 200
+    index = {"Indexes": [{"Name": "i", "Maps": ["from o in docs.Orders select new { o.Company }"]}]}
+    assert (await client.put("/databases/Shop/admin/indexes", index)).status == 201
+    await put_task(client, tmp_path / "other", Name="encrypted", **ENCRYPTED)
+    id = await put_task(client, tmp_path / "backups")
+    folder = tmp_path / "backups" / (await back_up(client, id))["Result"]["Folder"]
+    done = await restored(client, "Again", folder)
+    record = (await client.get("/admin/databases?name=Again")).json
+    assert record["RavenConnectionStrings"]["other"]["Database"] == "x"
+    assert set(record["Indexes"]) == {"i"}
+    assert [task["Name"] for task in record["PeriodicBackups"]] == ["nightly"]
+    # No backup that anybody can read holds the key of another.
+    [skipped] = done["Result"]["Skipped"]
+    assert skipped["Name"] == "encrypted"
+    assert "Key" in skipped["Reason"]
+    assert KEY.encode() not in b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+async def test_a_damaged_backup_is_refused_with_the_files_name_and_leaves_nothing(
+    client: Client, tmp_path: Path
+) -> None:
+    await client.database()
+    await put(client, "orders/1", Text="x" * 1000)
+    id = await put_task(client, tmp_path / "backups")
+    result = (await back_up(client, id))["Result"]
+    file = tmp_path / "backups" / result["Folder"] / result["File"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20] + bytes(20))
+    refused = await restored(client, "Again", file.parent)
+    assert refused["Status"] == "Faulted"
+    assert result["File"] in refused["Result"]["Message"]
+    file.write_bytes(whole[:-1])
+    refused = await restored(client, "Again", file.parent)
+    assert f"{result['File']} is not whole: its file has" in refused["Result"]["Message"]
+    assert (await client.get("/databases?namesOnly=true")).json["Databases"] == ["Shop"]
+    assert (await client.get("/admin/databases/removed")).json["Removed"] == []
+    assert list((tmp_path / "data" / "databases" / ".restoring").iterdir()) == []
+
+
+async def test_an_encrypted_backup_needs_its_key_which_is_shown_nowhere(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    id = await put_task(client, tmp_path / "backups", **ENCRYPTED)
+    folder = tmp_path / "backups" / (await back_up(client, id))["Result"]["Folder"]
+    for wrong, says in ((None, "give its key"), (base64.b64encode(bytes(32)).decode(), "the key is another")):
+        refused = await restored(client, "Again", folder, EncryptionKey=wrong)
+        assert says in refused["Result"]["Message"]
+    bad = {"DatabaseName": "Again", "BackupLocation": str(folder), "EncryptionKey": "c2hvcnQ="}
+    reply = await client.post("/admin/restore/database", bad)
+    assert (reply.status, "c2hvcnQ=" in reply.text) == (400, False)
+    assert (await restored(client, "Again", folder, EncryptionKey=KEY))["Status"] == "Completed"
+    assert await documents(client, "Again") == await documents(client, "Shop")
+    shown = [
+        f"/databases/Shop/task?key={id}&type=Backup",
+        "/databases/Shop/tasks",
+        "/admin/databases?name=Shop",
+        f"/periodic-backup/status?name=Shop&taskId={id}",
+        "/operations",
+        "/status",
+    ]
+    for path in shown:
+        assert KEY not in (await client.get(path)).text
+    assert KEY not in caplog.text
+    assert (await client.get(f"/periodic-backup/status?name=Shop&taskId={id}")).json["Status"]["IsEncrypted"]
+
+
+async def test_a_place_is_listed_with_what_is_whole_and_what_is_not(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    id = await put_task(client, tmp_path / "backups")
+    result = (await back_up(client, id))["Result"]
+    torn = tmp_path / "backups" / "2026-01-01-00-00-00.raftnode-Shop-A-3-backup"
+    torn.mkdir()
+    (torn / "2026-01-01-00-00-00.3.full-backup").write_bytes(b"half of it")
+    (tmp_path / "backups" / "notes.txt").write_text("something else")
+    listed = (await client.post("/admin/restore/points?type=Local", {"FolderPath": str(tmp_path / "backups")})).json
+    first, second = listed["List"]
+    assert (first["Files"][0]["IsWhole"], second["Files"][0]["IsWhole"]) == (False, True)
+    assert second["Files"][0]["FileName"] == result["File"]
+    assert first["DatabaseName"] == second["DatabaseName"] == "Shop"
+    assert first["Files"][0]["Problem"] is not None
+    # Whoever names the place and not the backup is told which there are.
+    refused = await restored(client, "Again", tmp_path / "backups")
+    assert result["Folder"] in refused["Result"]["Message"]
+
+
+async def test_a_backup_that_runs_answers_for_itself_and_can_be_delayed_and_ended(
+    client: Client, tmp_path: Path
+) -> None:
+    await client.database()
+    for number in range(20):
+        await put(client, f"orders/{number}", Number=number)
+    slow = {"MaxReadOpsPerSecond": 1, "CreatedAt": "2026-01-01T00:00:00.0000000Z"}
+    id = await put_task(client, tmp_path / "backups", **slow)
+    info = f"/databases/Shop/task?key={id}&type=Backup"
+    going = (await eventually(client, info, lambda shown: shown["OnGoingBackup"]))["OnGoingBackup"]
+    operation = going["RunningBackupTaskId"]
+    reply = await client.post(f"/databases/Shop/admin/backup/database?taskId={id}&isFullBackup=true")
+    assert reply.json == {"ResponsibleNode": "A", "OperationId": operation}
+    state = (await client.get(f"/databases/Shop/operations/state?id={operation}")).json
+    assert (state["Status"], state["Killable"]) == ("InProgress", True)
+    path = f"/admin/backup-task/delay?taskId={operation}&duration=02:00:00&database=Shop"
+    assert (await client.post(path)).status == 200
+    assert (await ended(client, "/operations", operation))["Status"] == "Canceled"
+    shown = (await client.get(info)).json
+    assert (shown["OnGoingBackup"], shown["LastFullBackup"]) == (None, None)
+    assert shown["NextBackup"]["TimeSpan"].startswith("01:59:")
+    begun = (await client.post(f"/databases/Shop/admin/backup/database?taskId={id}")).json["OperationId"]
+    await eventually(client, f"/operations/state?id={begun}", lambda shown: shown["Killable"])
+    assert (await client.post(f"/databases/Shop/operations/kill?id={begun}")).status == 204
+    assert (await ended(client, "/operations", begun))["Status"] == "Canceled"
+    status = (await client.get(f"/periodic-backup/status?name=Shop&taskId={id}")).json["Status"]
+    assert status["Error"]["Exception"] == "it was ended by a user"
+    reply = await client.post(f"/admin/backup-task/delay?taskId={id}&duration=-1&database=Shop")
+    assert reply.status == 400
+
+
+async def test_a_task_that_does_not_run_says_why_no_backup_is_made(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    reply = await client.post("/databases/Shop/admin/periodic-backup", task(tmp_path / "backups", Disabled=True))
+    reply = await client.post(f"/databases/Shop/admin/backup/database?taskId={reply.json['TaskId']}")
+    assert reply.status == 503
+    assert "raftnode task enable nightly" in reply.message

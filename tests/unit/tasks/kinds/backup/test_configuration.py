@@ -1,0 +1,125 @@
+"""What is refused at the door, with the field and the remedy."""
+
+import base64
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftnode.foundation.masking import MASK, masked, unmasked
+from raftnode.record.model import Database, Task, Topology
+from tasks.kinds.backup.task import KIND
+from tasks.kinds.registry import ConfigurationError
+
+KEY = base64.b64encode(bytes(range(32))).decode()
+GOOD: dict[str, Any] = {"FullBackupFrequency": "0 2 * * *", "LocalSettings": {"FolderPath": "/backups"}}
+SHOP = Database(name="Shop", etag=1, topology=Topology(members=("A",)))
+
+
+def parsed(**more: Any) -> dict[str, Any]:
+    definition = KIND.parse(GOOD | more, SHOP)
+    return dict(msgspec.json.decode(definition.configuration))
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("FullBackupFrequency", {"FullBackupFrequency": None}),
+        ("Name", {"Name": "Server Wide Backup x"}),
+        ("Name", {"Name": "server wide backup, nightly"}),
+        ("RetentionPolicy.MinimumBackupAgeToKeep", {"RetentionPolicy": {"MinimumBackupAgeToKeep": "12:00:00"}}),
+    ],
+)
+def test_check_31_no_frequency_a_reserved_name_or_too_short_a_retention_is_refused(
+    field: str, more: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parsed(**more)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("FullBackupFrequency", {"FullBackupFrequency": "0 2 * *"}),
+        ("IncrementalBackupFrequency", {"IncrementalBackupFrequency": "0 0 30 2 *"}),
+        ("TimeZone", {"TimeZone": "Berlin"}),
+        ("TimeZone", {"TimeZone": "../etc/passwd"}),
+        ("BackupType", {"BackupType": "Snapshot"}),
+        ("RetentionPolicy.MinimumBackupAgeToKeep", {"RetentionPolicy": {"MinimumBackupAgeToKeep": "-3.00:00:00"}}),
+        ("RetentionPolicy.MinimumBackupAgeToKeep", {"RetentionPolicy": {"MinimumBackupAgeToKeep": "a week"}}),
+        ("LocalSettings", {"LocalSettings": None}),
+        ("LocalSettings", {"LocalSettings": {"Disabled": True, "FolderPath": "/x"}}),
+        ("LocalSettings.FolderPath", {"LocalSettings": {"FolderPath": "backups"}}),
+        ("LocalSettings.FolderPath", {"LocalSettings": {}}),
+        (
+            "LocalSettings.GetBackupConfigurationScript",
+            {"LocalSettings": {"FolderPath": "/x", "GetBackupConfigurationScript": {"Exec": "sh"}}},
+        ),
+        ("GlacierSettings", {"GlacierSettings": {"VaultName": "v"}}),
+        ("FtpSettings", {"FtpSettings": {"Url": "ftp://x"}}),
+        ("S3Settings.BucketName", {"S3Settings": {"AwsRegionName": "eu-central-1"}}),
+        ("S3Settings.AwsRegionName", {"S3Settings": {"BucketName": "b"}}),
+        ("S3Settings.AwsSecretKey", {"S3Settings": {"BucketName": "b", "AwsRegionName": "r", "AwsAccessKey": "k"}}),
+        (
+            "S3Settings.StorageClass",
+            {"S3Settings": {"BucketName": "b", "AwsRegionName": "r", "StorageClass": "Glacier"}},
+        ),
+        ("AzureSettings.StorageContainer", {"AzureSettings": {"AccountName": "a", "AccountKey": "k"}}),
+        ("AzureSettings.AccountKey", {"AzureSettings": {"AccountName": "a", "StorageContainer": "c"}}),
+        ("GoogleCloudSettings.GoogleCredentialsJson", {"GoogleCloudSettings": {"BucketName": "b"}}),
+        (
+            "BackupEncryptionSettings.EncryptionMode",
+            {"BackupEncryptionSettings": {"EncryptionMode": "UseDatabaseKey"}},
+        ),
+        ("BackupEncryptionSettings.Key", {"BackupEncryptionSettings": {"EncryptionMode": "UseProvidedKey"}}),
+        (
+            "BackupEncryptionSettings.Key",
+            {"BackupEncryptionSettings": {"EncryptionMode": "UseProvidedKey", "Key": "c2hvcnQ="}},
+        ),
+        ("Requires", {"Requires": ["a,b"]}),
+        ("CreatedAt", {"CreatedAt": "yesterday"}),
+        ("Configuration", {"FullBackupFrequency": 5}),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parsed(**more)
+    assert refused.value.field == field
+    assert "c2hvcnQ=" not in str(refused.value)
+
+
+def test_every_field_that_the_official_client_reads_is_there() -> None:
+    fields = parsed(GoogleCloudSettings={"BucketName": "b", "CustomServerUrl": "http://x"})
+    assert {"BackupType", "SnapshotSettings", "BackupEncryptionSettings", "LocalSettings", "S3Settings"} <= set(fields)
+    assert {"GlacierSettings", "AzureSettings", "FtpSettings", "RetentionPolicy", "TaskId"} <= set(fields)
+    assert {"LastFullBackup", "Exception", "GoogleCredentialsJson"} <= set(fields["GoogleCloudSettings"])
+    assert fields["Name"] == "Backup to Local, GoogleCloud"
+
+
+def test_an_edit_keeps_when_the_task_was_made() -> None:
+    first = KIND.parse(GOOD | {"Name": "n"}, SHOP)
+    task = Task(id=7, name="n", kind="Backup", key=first.key, configuration=first.configuration)
+    edited = KIND.parse(GOOD | {"Name": "n", "TaskId": 7, "FullBackupFrequency": "0 3 * * *"}, SHOP.with_task(task))
+    created = msgspec.json.decode(first.configuration)["CreatedAt"]
+    assert msgspec.json.decode(edited.configuration)["CreatedAt"] == created
+    assert edited.key == first.key, "the schedule decides nothing about where it runs"
+
+
+def test_the_kind_says_what_placement_must_know() -> None:
+    traits = KIND.parse(GOOD, SHOP).traits
+    assert (traits.sticky, traits.resource_heavy, traits.partition_tolerant) == (True, True, True)
+    assert traits.grace_min is None, "as the database or the cluster is set"
+
+
+def test_secrets_are_masked_and_an_edit_with_the_mask_keeps_them() -> None:
+    stored = parsed(
+        BackupEncryptionSettings={"EncryptionMode": "UseProvidedKey", "Key": KEY},
+        S3Settings={"BucketName": "b", "AwsRegionName": "r", "AwsAccessKey": "access", "AwsSecretKey": "s3cret"},
+        AzureSettings={"StorageContainer": "c", "AccountName": "a", "SasToken": "sas"},
+        GoogleCloudSettings={"BucketName": "b", "GoogleCredentialsJson": '{"private_key": "pk"}'},
+    )
+    shown = masked(stored)
+    assert shown["BackupEncryptionSettings"] == {"EncryptionMode": "UseProvidedKey", "Key": MASK}
+    assert all(secret not in str(shown) for secret in (KEY, "access", "s3cret", "'sas'", "pk"))
+    assert unmasked(shown, stored) == stored

@@ -1,0 +1,132 @@
+"""What every place for objects promises: a folder, a bucket of S3 (moto's server), a container of Azure (Azurite)."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftnode.cli.local_cluster import free_ports
+from tasks.kinds.backup.destinations import AzureSettings, GoogleCloudSettings, S3Settings
+from tasks.sinks.objects import remote
+from tasks.sinks.objects.folder import FolderTarget
+from tasks.sinks.objects.target import ObjectExists, ObjectMissing, ObjectTarget, ObjectTargetFailed
+from tests import objects
+
+
+@pytest.fixture(scope="module")
+def s3_settings() -> Iterator[dict[str, Any]]:
+    with objects.s3() as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def azure_settings() -> Iterator[dict[str, Any]]:
+    with objects.azure() as settings:
+        yield settings
+
+
+@pytest.fixture(params=["folder", "s3", "azure"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectTarget:
+    """An empty place."""
+    if request.param == "folder":
+        return FolderTarget(tmp_path / "backups")
+    settings = request.getfixturevalue(f"{request.param}_settings") | {"RemoteFolderName": f"x/{os.urandom(8).hex()}"}
+    if request.param == "s3":
+        return msgspec.convert(settings, S3Settings).target()
+    return msgspec.convert(settings, AzureSettings).target()
+
+
+async def streamed(target: ObjectTarget, key: str) -> bytes:
+    return b"".join([piece async for piece in target.stream(key)])
+
+
+async def test_an_object_is_made_once(target: ObjectTarget) -> None:
+    await target.prepare()
+    await target.create("f/x.manifest", b"first")
+    with pytest.raises(ObjectExists):
+        await target.create("f/x.manifest", b"second")
+    assert await target.read("f/x.manifest", 100) == b"first"
+
+
+async def test_of_many_that_make_one_at_once_one_has_made_it(target: ObjectTarget) -> None:
+    await target.prepare()
+    made = await asyncio.gather(*(target.create("f/x", b"%d" % number) for number in range(8)), return_exceptions=True)
+    [winner] = [number for number, outcome in enumerate(made) if outcome is None]
+    assert [outcome for outcome in made if not isinstance(outcome, ObjectExists | None)] == []
+    assert await target.read("f/x", 100) == b"%d" % winner
+
+
+async def test_a_large_file_is_there_as_it_was(target: ObjectTarget, tmp_path: Path) -> None:
+    await target.prepare()
+    content, file, sent = os.urandom(10 << 20), tmp_path / "file", list[int]()
+    file.write_bytes(content)
+    await target.upload("f/large", file, sent.append)
+    assert sum(sent) == len(content)
+    assert await streamed(target, "f/large") == content
+    assert [(one.key, one.size_bytes) for one in await target.objects()] == [("f/large", len(content))]
+
+
+async def test_objects_are_listed_below_a_prefix_and_can_be_deleted(target: ObjectTarget) -> None:
+    await target.prepare()
+    for key in ("f/a", "f/b", "g/c"):
+        await target.create(key, key.encode())
+    assert sorted(one.key for one in await target.objects()) == ["f/a", "f/b", "g/c"]
+    assert sorted(one.key for one in await target.objects("f/")) == ["f/a", "f/b"]
+    await target.delete("f/a")
+    await target.delete("f/a")
+    assert [one.key for one in await target.objects("f/")] == ["f/b"]
+
+
+async def test_what_is_not_there_is_missing(target: ObjectTarget) -> None:
+    await target.prepare()
+    for read in (target.read("f/x", 100), streamed(target, "f/x")):
+        with pytest.raises(ObjectMissing):
+            await read
+    assert await target.objects() == []
+
+
+async def test_a_folder_on_another_file_system_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    target = FolderTarget(tmp_path / "backups")
+    await target.upload("f/x", file, lambda _: None)
+    assert [(one.key, one.size_bytes) for one in await target.objects()] == [("f/x", 7)]
+    with pytest.raises(ObjectTargetFailed, match="is there already"):
+        await target.upload("f/x", file, lambda _: None)
+    await target.create("f/x.manifest", b"first")
+    with pytest.raises(ObjectExists):
+        await target.create("f/x.manifest", b"second")
+    assert await target.read("f/x.manifest", 100) == b"first"
+
+
+async def test_a_key_never_leads_out_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ObjectTargetFailed, match="leads out"):
+        await FolderTarget(tmp_path / "backups").create("../x", b"")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"BucketName": "nope", "AwsAccessKey": "k", "AwsSecretKey": "s3cret"}, S3Settings),
+        ({"StorageContainer": "c", "AccountName": "a", "AccountKey": "czNjcmV0"}, AzureSettings),
+        ({"BucketName": "nope"}, GoogleCloudSettings),
+    ],
+)
+async def test_a_place_that_does_not_answer_is_named_and_no_secret_is(
+    settings: dict[str, Any], kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES_MAX", 0)
+    target = msgspec.convert(settings | {"CustomServerUrl": f"http://127.0.0.1:{free_ports(1)[0]}"}, kind).target()
+    with pytest.raises(ObjectTargetFailed) as refused:
+        await target.prepare()
+    assert settings.get("BucketName", "c") in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+    assert "czNjcmV0" not in str(refused.value)
