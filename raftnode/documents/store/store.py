@@ -120,11 +120,11 @@ class DocumentStore:
         if self._closed:
             return
         self._closed = True
+        for snapshot in self._snapshots:
+            snapshot.closing = True
         await self._commits.close()
         for _ in range(READERS_PER_STORE):
             await self._readers.acquire()
-        for snapshot in self._snapshots:
-            snapshot.closing = True
         while self._snapshots:
             self._snapshot_closed.clear()
             await self._snapshot_closed.wait()
