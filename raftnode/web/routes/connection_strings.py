@@ -19,6 +19,10 @@ from raftnode.web.views.record import connection_strings
 from tasks.kinds import connection_types
 
 
+USED_BY = {"Replication": "ExternalReplication"}
+"""RavenDB's ConnectionStringUsageKind where it differs from the TaskType. Official clients refuse other words."""
+
+
 class ConnectionStringHeader(Input, frozen=True, kw_only=True):
     """What every connection string has."""
 
@@ -96,7 +100,7 @@ def with_secrets(given: Json, stored: bytes | None) -> Json:
 
 def _users(database: Database, name: str) -> list[User]:
     return [
-        User(kind=task.kind, id=task.id, name=task.name)
+        User(kind=USED_BY.get(task.kind, task.kind), id=task.id, name=task.name)
         for task in sorted(database.tasks.values(), key=lambda t: t.id)
         if fold(task.connection_string or "") == fold(name)
     ]
