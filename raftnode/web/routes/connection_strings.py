@@ -18,7 +18,6 @@ from raftnode.web.views.definitions import User
 from raftnode.web.views.record import connection_strings
 from tasks.kinds import connection_types
 
-
 USED_BY = {"Replication": "ExternalReplication"}
 """RavenDB's ConnectionStringUsageKind where it differs from the TaskType. Official clients refuse other words."""
 
