@@ -12,6 +12,7 @@ from tests.harness.runs import assert_no_overlap
 from tests.harness.slow_road import slow_road
 
 pytestmark = pytest.mark.timeout(240)
+PAGE = 10_000
 
 
 class Side:
@@ -54,12 +55,15 @@ class Side:
 
     async def documents(self, tag: str | None = None) -> dict[str, tuple[str, Any]]:
         """Every document on a node by id: its change vector and content."""
-        path = f"/databases/{self.database}/docs?pageSize=100000"
-        results = (await self.cluster.call("GET", path, tag=tag))["Results"]
-        found = {}
-        for document in results:
-            metadata = document.pop("@metadata")
-            found[metadata["@id"]] = (metadata["@change-vector"], document)
+        found: dict[str, tuple[str, Any]] = {}
+        while True:
+            path = f"/databases/{self.database}/docs?start={len(found)}&pageSize={PAGE}"
+            results = (await self.cluster.call("GET", path, tag=tag))["Results"]
+            for document in results:
+                metadata = document.pop("@metadata")
+                found[metadata["@id"]] = (metadata["@change-vector"], document)
+            if len(results) < PAGE:
+                break
         return found
 
     async def same_as(self, other: "Side") -> dict[str, tuple[str, Any]]:
