@@ -166,13 +166,15 @@ async def disable(session: Session, task: str, database: str | None) -> None:
 @task_group.command()
 @click.argument("task")
 @IN_DATABASE
+@click.option("--transform", metavar="NAME", help="Only this transform, where each has its own progress.")
 @asks()
 @talks
-async def reset(session: Session, task: str, database: str | None, yes: bool) -> None:
+async def reset(session: Session, task: str, database: str | None, transform: str | None, yes: bool) -> None:
     """Forget an ETL task's progress: it starts again from the first document."""
     ask(f"Forget the progress of task {task}? It starts again from the first document.", yes=yes)
     name, found = await find_task(session, task, database)
-    query = urlencode({"configurationName": found.task_name})
+    given = {"configurationName": found.task_name, "transformationName": transform}
+    query = urlencode({key: value for key, value in given.items() if value is not None})
     answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Json)
     session.show(answer, f"Task {found.task_name} starts again from the first document.")
 

@@ -18,6 +18,7 @@ Key = TypeVar("Key")
 SCHEMA_VERSION = 2
 
 DATABASES_MAX = 1_000
+RESETS_KEPT_MAX = 200
 TASKS_PER_DATABASE_MAX = 10_000
 CONNECTION_STRINGS_MAX = 1_000
 INDEXES_MAX = 1_000
@@ -158,7 +159,8 @@ class Task(RecordValue, frozen=True, kw_only=True):
 
     `key` is the task's unique hash (`ownership.task_key`), computed at the door by the kind; `etag` is the log index
     of the last edit, `placement_index` that of the last one which placement reads. `connection_string` names the one
-    it uses. `retry` is the log index at which it was asked to try failed documents again. `endings`: see `held_back`.
+    it uses. `retry` is the log index at which it was asked to try failed documents again, `resets` has those at which
+    single transforms, by folded name, were reset. `endings`: see `held_back`.
     """
 
     id: int
@@ -175,6 +177,7 @@ class Task(RecordValue, frozen=True, kw_only=True):
     etag: int = 0
     placement_index: int = 0
     retry: int = 0
+    resets: Map[str, int] = Map()
     endings: tuple["EndedRun", ...] = ()
 
 

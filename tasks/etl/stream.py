@@ -36,7 +36,8 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     before the place of a write that the version builds on. `early` has the versions themselves, of a transform that
     writes a table which is only inserted into, see `early_versions`. `failed` counts the documents that are passed
     over, `failures` lists the newest, `unlisted` has the folded ids of those before, see `failed_documents`; `versions`
-    has the change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that it obeyed.
+    has the change vectors of those that are listed, by folded id; `retried` is the newest `Task.retry` that it obeyed,
+    `reset` the entry of `Task.resets`.
     """
 
     change_vector: str = ""
@@ -49,6 +50,7 @@ class TransformProgress(msgspec.Struct, frozen=True, rename="pascal"):
     unlisted: tuple[str, ...] = ()
     versions: dict[str, str] = {}
     retried: int = 0
+    reset: int = 0
 
     @property
     def had(self) -> str:

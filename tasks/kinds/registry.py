@@ -91,6 +91,13 @@ class ShowsProgress(Protocol):
         """These fields. `progress` is the task's, as the record has it."""
 
 
+@runtime_checkable
+class ResetsTransforms(Protocol):
+    """What a kind provides besides, if each transform of its tasks can begin again alone, see `Task.resets`."""
+
+    resets_transforms: bool
+
+
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
     points = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]

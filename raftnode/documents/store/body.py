@@ -60,6 +60,15 @@ def check_id(id: str) -> str:
     return id
 
 
+def may_be_id(id: str) -> bool:
+    """Whether there could be a document of that id, or documents below it."""
+    try:
+        _check_name("id", id, ID_BYTES_MAX)
+    except DocumentInvalid:
+        return False
+    return bool(id)
+
+
 def with_metadata(document: Document) -> bytes:
     """The document as clients see it: its JSON with the system's metadata beside the user's."""
     fields: dict[str, Any] = dict(_fields.decode(document.body or b"{}"))

@@ -38,7 +38,7 @@ import msgspec
 from raftnode.documents import change_vector as cv
 from raftnode.documents.errors import DocumentInvalid, FenceStale, ReplicationRefused
 from raftnode.documents.store import fencing, rows, sqlite
-from raftnode.documents.store.body import Prepared
+from raftnode.documents.store.body import Prepared, may_be_id
 from raftnode.documents.store.checks import check_expected, check_item, check_places, check_tokens
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.fencing import FencedRequest, FenceState, FenceToken, TaskName, Tokens
@@ -139,7 +139,7 @@ class Writer:
             check_expected(id, row, expected)
             return self._bury(row, token)
         check_expected(id, None, expected)
-        if token is not None:
+        if token is not None and may_be_id(id):
             self._bury(row or _nothing(id, EMPTY_COLLECTION), token)
         return None
 
@@ -149,7 +149,7 @@ class Writer:
         if token is not None and not prefix.endswith("/"):
             raise DocumentInvalid(f"an ETL task deletes by a prefix that ends with a slash, not by {prefix!r}")
         gone = [self._bury(document, token) for document in rows.below(self._connection, fold(prefix))]
-        if token is not None:
+        if token is not None and may_be_id(prefix):
             row = rows.find(self._connection, fold(prefix))
             self._bury(row or _nothing(prefix, PREFIX_COLLECTION), token)
         return gone[-1] if gone else None

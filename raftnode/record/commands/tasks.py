@@ -4,6 +4,7 @@ The configuration of a task is opaque here. Its kind has validated it at the doo
 a plug-in missing on one node cannot make apply diverge.
 """
 
+from immutables import Map
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -24,6 +25,7 @@ from raftnode.record.model import (
     CONNECTION_STRINGS_MAX,
     GENERATION_STRIDE,
     KEY_MAX,
+    RESETS_KEPT_MAX,
     RUNS_KEPT_MAX,
     TASKS_PER_DATABASE_MAX,
     ConnectionString,
@@ -94,14 +96,16 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
 class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask"):
     """A task is added (`id` 0; its id becomes the log index) or edited (its id stays).
 
-    `etag`, if given, is the one the editor has read. `reset` forgets the progress. A pin without a mentor pins the task
-    to the node that holds it, or would get it.
+    `etag`, if given, is the one the editor has read. `reset` forgets the progress; with `reset_transforms` these start
+    again, and the others go on: for kinds whose transforms have progress of their own. A pin without a mentor pins the
+    task to the node that holds it, or would get it.
     """
 
     database: str
     id: int = 0
     etag: int | None = None
     reset: bool = False
+    reset_transforms: tuple[str, ...] = ()
 
     def apply(self, record: Record, entry: Entry) -> Outcome:
         """Refuses a taken name, a kind or key that no placement could use, an unknown task or connection string, a
@@ -126,6 +130,7 @@ class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask")
             etag=entry.index,
             placement_index=entry.index,
             retry=present.retry if present else 0,
+            resets=self._resets(present, entry.index),
         )
         if task.pinned and task.mentor is None:
             task = replace(task, mentor=_present_holder(record, database, present or task))
@@ -138,6 +143,12 @@ class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask")
             progress = progress.set(task.id, Progress(generation=entry.index))
         changed = replace(database.with_task(task), progress=progress)
         return with_database(record, changed, entry, value=task.id)
+
+    def _resets(self, present: Task | None, index: int) -> Map[str, int]:
+        """When transforms were reset alone, the newest ones."""
+        known = {} if present is None or self.reset else dict(present.resets)
+        known |= {fold(name): index for name in self.reset_transforms}
+        return Map(sorted(known.items(), key=lambda item: (item[1], item[0]))[-RESETS_KEPT_MAX:])
 
     def _check_header(self) -> None:
         if not self.kind.isalnum() or self.kind == UPDATE_KIND:

@@ -12,6 +12,7 @@ from raftnode.web.commit import commit
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body, fitting, not_supported
 from raftnode.web.routes.tasks import checked_by_kind
+from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.definitions import User
@@ -46,6 +47,8 @@ async def put(request: web.Request) -> web.Response:
         stored = database.connection_strings.get(fold(header.name))
         whole = with_secrets(given, stored.configuration if stored else None)
         await _check(header.type, whole, database)
+        if header.type == "Raven":
+            _refuse_itself(request, whole, database)
         return PutConnectionString(
             database=database.name, name=header.name, type=header.type, configuration=msgspec.json.encode(whole)
         )
@@ -86,6 +89,17 @@ async def delete(request: web.Request) -> web.Response:
         return DeleteConnectionString(database=database.name, name=name)
 
     return answer(Committed(raft_command_index=(await commit(request, checked)).index))
+
+
+def _refuse_itself(request: web.Request, given: Json, database: Database) -> None:
+    """Refuses a database as its own destination: its nodes have its documents already."""
+    own = {node.url.rstrip("/").lower() for node in request.app[SERVICES].replica.record.nodes.values()}
+    urls = [url for url in given["TopologyDiscoveryUrls"] if url.rstrip("/").lower() in own]
+    if urls and fold(given["Database"]) == fold(database.name):
+        raise bad_request(
+            f"TopologyDiscoveryUrls: {urls[0]} is a node of this cluster, and '{database.name}' this very database. "
+            "Name another database, or another cluster's nodes."
+        )
 
 
 def with_secrets(given: Json, stored: bytes | None) -> Json:

@@ -25,7 +25,8 @@ async def put(request: web.Request) -> web.Response:
 
 
 async def reset(request: web.Request) -> web.Response:
-    """Forgets an ETL's progress: it starts again from the first document."""
+    """Forgets an ETL's progress, or that of one transform where they have their own: it starts again from the first
+    document."""
     name, transform = Query(request).required("configurationName"), Query(request).text("transformationName")
 
     def named(database: Database) -> Task:
@@ -38,4 +39,4 @@ async def reset(request: web.Request) -> web.Response:
             check_transform(task.configuration, transform)
         return task
 
-    return await reset_task(request, named)
+    return await reset_task(request, named, transforms=() if transform is None else (transform,))

@@ -1,6 +1,7 @@
 """Putting tasks, of any kind that a node of the cluster has. The kind validates the configuration here, at the door."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified, t
 from raftnode.web.stores import existing_database, store_to_read
 from raftnode.web.views.base import Json
 from raftnode.web.views.tasks import TaskReset, transforms
-from tasks.kinds.registry import kinds, parsed
+from tasks.kinds.registry import ResetsTransforms, kinds, load, parsed
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +64,18 @@ async def reset(request: web.Request) -> web.Response:
     return await reset_task(request, lambda database: the_task(database, query))
 
 
-async def reset_task(request: web.Request, find: Callable[[Database], Task]) -> web.Response:
-    """Forgets the progress of the task that is found in the database, which is put again as it is."""
+async def reset_task(
+    request: web.Request, find: Callable[[Database], Task], *, transforms: Sequence[str] = ()
+) -> web.Response:
+    """Forgets the progress of the task that is found in the database, which is put again as it is; only that of these
+    transforms, if there are some, and the kind can do that."""
 
     async def checked() -> PutTask:
         database = existing_database(request)
         task = find(database)
         definition = {field: getattr(task, field) for field in TaskDefinition.__struct_fields__}
-        return PutTask(database=database.name, id=task.id, etag=task.etag, reset=True, **definition)
+        how = await checked_by_kind(lambda: _resetting(task.kind, transforms or None))
+        return PutTask(database=database.name, id=task.id, etag=task.etag, **how, **definition)
 
     result = await commit(request, checked)
     return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))
@@ -91,15 +96,23 @@ async def _checked(request: web.Request, kind: str, id: int, given: Json) -> Put
     given = _with_what_stands(given, present)
     definition = await checked_by_kind(lambda: parsed(kind, given | {"TaskId": id}, database))
     check_mentor(request, database, definition.mentor)
-    for name in query.all("reset"):
+    again = query.all("reset")
+    for name in again:
         check_transform(definition.configuration, name)
     return PutTask(
         database=database.name,
         id=id,
         etag=_etag(request),
-        reset=bool(query.all("reset")),
+        **(_resetting(kind, again) if again else {}),
         **msgspec.structs.asdict(definition),
     )
+
+
+def _resetting(kind: str, transforms: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of a command that resets these transforms (None: all)."""
+    if transforms is not None and isinstance(load(kind), ResetsTransforms):
+        return {"reset_transforms": tuple(transforms)}
+    return {"reset": True}
 
 
 async def _unknown_collections(request: web.Request, definition: PutTask) -> list[str]:

@@ -37,6 +37,7 @@ class RavenEtlKind:
     """The kind "RavenEtl"."""
 
     name = NAME
+    resets_transforms = True
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
@@ -103,7 +104,15 @@ class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
     def streams(self, stored: Mapping[str, TransformProgress]) -> list[RavenTransformStream]:
         """See `EtlRunner`."""
         id = self._context.documents.database_id
-        return [RavenTransformStream(t, stored.get(t.name, TransformProgress()), id) for t in self._etl.transforms]
+        return [RavenTransformStream(t, self._since_reset(t.name, stored), id) for t in self._etl.transforms]
+
+    def _since_reset(self, name: str, stored: Mapping[str, TransformProgress]) -> TransformProgress:
+        """What counts of a transform's progress."""
+        known = stored.get(name, TransformProgress())
+        asked = self._context.run.task.resets.get(fold(name), 0)
+        if known.reset >= asked:
+            return known
+        return TransformProgress(processed=known.processed, retried=known.retried, reset=asked)
 
     async def transformed(
         self, stream: RavenTransformStream, documents: Sequence[Document]

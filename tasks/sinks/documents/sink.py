@@ -134,12 +134,12 @@ class DocumentSink:
         for some in earlier:
             await self._take(some, refused, verdict)
         if not refused and last:
+            verdict(len(documents), refused, final=True)
             with suppress(_Refused):
                 await self._post(last, progress([]))
                 return []
         await self._take(last, refused, verdict)
-        if refused:
-            verdict(len(documents) - len(refused), refused, final=True)
+        verdict(len(documents) - len(refused), refused, final=True)
         await self._store(progress(refused))
         return refused
 

@@ -30,7 +30,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.commands import databases as database_commands
 from raftnode.record.commands import tasks as task_commands
-from raftnode.record.model import NAME_LENGTH_MAX, Database, Topology, TopologyStamp
+from raftnode.record.model import NAME_LENGTH_MAX, RESETS_KEPT_MAX, Database, Topology, TopologyStamp
 from tests.unit.record.build import KIND, Cluster
 
 
@@ -431,6 +431,27 @@ def test_state_is_an_edit_and_a_pin_is_none() -> None:
     assert cluster.task_now("t").disabled
     assert cluster.task_now("t").etag == cluster.record.index
     assert "has no task 5000" in cluster.refused(SetTaskState(database="Northwind", id=5000, disabled=True))
+
+
+def test_a_transform_that_is_reset_alone_leaves_the_progress_and_is_remembered_until_the_task_is_reset() -> None:
+    cluster = abc()
+    id = cluster.do(put())
+    before = cluster.record.databases["northwind"].progress[id]
+
+    def edited(**fields: Any) -> tuple[int, dict[str, int]]:
+        cluster.do(put(id=id, **fields))
+        return cluster.record.index, dict(cluster.task_now("t").resets)
+
+    first, resets = edited(reset_transforms=("One", "two"))
+    assert resets == {"one": first, "two": first}
+    second, resets = edited(reset_transforms=("TWO",))
+    assert resets == {"one": first, "two": second} == edited()[1]
+    assert cluster.record.databases["northwind"].progress[id] == before
+    names = [f"n{number:03}" for number in range(RESETS_KEPT_MAX - 1)]
+    third, resets = edited(reset_transforms=tuple(names))
+    assert resets == dict.fromkeys(names, third) | {"two": second}
+    assert edited(reset=True)[1] == {}
+    assert cluster.record.databases["northwind"].progress[id].generation == cluster.record.index
 
 
 def test_a_retry_of_failed_documents_is_remembered_through_edits() -> None:

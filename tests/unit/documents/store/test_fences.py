@@ -112,6 +112,14 @@ async def test_what_a_task_deletes_is_not_made_by_an_earlier_request_on_another_
     assert await shows(b, "x", None)
 
 
+async def test_what_cannot_be_there_leaves_no_tombstone(opened: Opener) -> None:
+    store = await opened()
+    long = "x" * 513
+    operations = [DeleteDocument(id=long), DeleteDocument(id=f"{long}/", prefixed=True), DeleteDocument(id="a\nb")]
+    assert await store.batch(operations, request(1, 1)) == [None, None, None]
+    assert (await store.stats()).tombstones == 0
+
+
 async def test_once_a_tombstone_is_purged_every_node_knows_the_run(opened: Opener) -> None:
     """So that a late request cannot raise the dead: a tombstone is purged when every node has had it."""
     a, b, c = [await opened(tag) for tag in "ABC"]
