@@ -39,9 +39,11 @@ def s3() -> Iterator[dict[str, Any]]:
         url = "http://{}:{}".format(*server.get_host_and_port())
         keys = {"aws_access_key_id": "access", "aws_secret_access_key": "s3cret"}
         client = boto3.client("s3", endpoint_url=url, region_name=REGION, **keys)
-        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        # All servers of a process share what they have.
+        bucket = f"{BUCKET}-{os.urandom(8).hex()}"
+        client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         yield {
-            "BucketName": BUCKET,
+            "BucketName": bucket,
             "AwsRegionName": REGION,
             "AwsAccessKey": "access",
             "AwsSecretKey": "s3cret",

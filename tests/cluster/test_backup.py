@@ -1,11 +1,17 @@
 """Backups of real nodes, whose makers are killed and frozen in the middle."""
 
+import asyncio
+import os
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.harness.cluster import PATIENT, Cluster, northwind
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "tasks" / "backup.md"
 DATABASE = "Northwind"
 LONG_AGO = "2026-01-01T00:00:00.0000000Z"
 """A task that was made then is overdue."""
@@ -155,3 +161,18 @@ async def told(cluster: Cluster, id: int, maker: str, tag: str) -> None:
         return status["NodeTag"] == maker and status["Nodes"][maker]["Backups"] > 0 and status["Error"] is None
 
     await cluster.wait_until(known, f"{tag} to know of {maker}'s backup")
+
+
+async def test_the_example_of_the_page_can_be_typed(tmp_path: Path) -> None:
+    [block] = re.findall(r"(?ms)^## Example\n.*?^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"))
+    script = block.replace("/tmp/raftnode-backups", str(tmp_path / "backups"))
+    async with Cluster(tmp_path / "nodes", "A", flags=PATIENT) as cluster:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"RAFTNODE_URL": cluster.nodes["A"].url, "PATH": path}
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-e", "-c", script, env=environment, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0
+        assert b"Database Again is there, with 1053 documents, on A." in said
+        assert await documents(cluster, "Again", "A") == await documents(cluster, DATABASE, "A")

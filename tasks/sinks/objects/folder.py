@@ -109,14 +109,14 @@ class FolderTarget:
         """See `ObjectTarget.read`."""
 
         def read() -> bytes:
-            with self._errors(), self._path(key).open("rb") as file:
+            with self._errors(reads=True), self._path(key).open("rb") as file:
                 return file.read(bytes_max)
 
         return await in_thread(read)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """See `ObjectTarget.stream`."""
-        with self._errors():
+        with self._errors(reads=True):
             file = await in_thread(self._path(key).open, "rb")
         try:
             while True:
@@ -149,11 +149,11 @@ class FolderTarget:
         return path
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, reads: bool = False) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"{error.filename} is not there") from None
         except OSError as error:
+            if reads and isinstance(error, FileNotFoundError):
+                raise ObjectMissing(f"{error.filename} is not there") from None
             what = f"{error.filename or self._folder}: {error.strerror or error}"
             raise ObjectTargetFailed(f"{what}; make room, or correct the folder's rights") from None

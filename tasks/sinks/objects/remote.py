@@ -75,7 +75,7 @@ class BucketTarget:
 
     async def read(self, key: str, bytes_max: int) -> bytes:
         """See `ObjectTarget.read`."""
-        with self._errors():
+        with self._errors(reads=True):
             reply = await obstore.get_async(self._store, self._path(key))
             if reply.meta["size"] > bytes_max:
                 raise ObjectTargetFailed(
@@ -85,7 +85,7 @@ class BucketTarget:
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """See `ObjectTarget.stream`."""
-        with self._errors():
+        with self._errors(reads=True):
             reply = await obstore.get_async(self._store, self._path(key))
             async for piece in reply.stream():
                 yield bytes(piece)
@@ -105,13 +105,15 @@ class BucketTarget:
         return f"{self._prefix}/{key}" if self._prefix else key
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, reads: bool = False) -> Iterator[None]:
         try:
             yield
         except exceptions.AlreadyExistsError:
             raise ObjectExists(f"an object of {self.location} is there already") from None
-        except FileNotFoundError:
-            raise ObjectMissing(f"an object of {self.location} is not there") from None
+        except FileNotFoundError as error:
+            if reads:
+                raise ObjectMissing(f"an object of {self.location} is not there") from None
+            raise ObjectTargetFailed(f"{self.location}: there is no such bucket: {_line(error)}") from None
         except (exceptions.BaseError, OSError) as error:
             text = in_text(" ".join(str(error).split()))[:ERROR_LENGTH_MAX]
             raise ObjectTargetFailed(
@@ -161,6 +163,10 @@ def google(bucket: str, folder: str, *, credentials: str | None, url: str | None
         key = credentials or ""
     store = GCSStore(bucket, service_account_key=key, **_client(url))
     return BucketTarget(store, "GoogleCloud", _location("gs", bucket, folder), folder, {})
+
+
+def _line(error: Exception) -> str:
+    return in_text(" ".join(str(error).split()))[:ERROR_LENGTH_MAX]
 
 
 def _client(url: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from tasks.kinds.backup.task import KIND
 from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
 from tasks.runtime.operations import Operation, Operations
 from tasks.runtime.run_journal import FreezeDetector, RunJournal
+from tasks.sinks.objects.folder import FolderTarget
+from tasks.sinks.objects.target import ObjectTarget
 from tests.unit.tasks.conftest import until
 
 SHOP = Database(name="Shop", etag=1, topology=Topology(members=("A",)))
@@ -35,6 +37,7 @@ class BackupBench:
         self.operations, self.owned = Operations(), True
         self.progress = Progress(generation=1)
         self.checkpoint_hangs = False
+        self.place: Callable[[], ObjectTarget] = lambda: FolderTarget(self.folder)
         self._journal = RunJournal(directory, "A")
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
         self.body: asyncio.Task[None] | None = None
@@ -99,18 +102,13 @@ class BackupBench:
 
     async def points(self) -> list[BackupPoint]:
         """Every backup that was begun."""
-        folders = await catalog.folders(self.target())
+        folders = await catalog.folders(self.place())
         return [point for folder in folders for point in folder.points]
-
-    def target(self) -> Any:
-        from tasks.sinks.objects.folder import FolderTarget
-
-        return FolderTarget(self.folder)
 
     async def restored(self, name: str, *, last: str | None = None, key: bytes | None = None) -> Content:
         """The documents of a backup's folder. Raises BackupRefused."""
-        found = {folder.name: folder for folder in await catalog.folders(self.target())}
-        restoring = BackupRestoring(self.target(), found[name], last=last, key=key)
+        found = {folder.name: folder for folder in await catalog.folders(self.place())}
+        restoring = BackupRestoring(self.place(), found[name], last=last, key=key)
         path = self.directory / "restored" / f"{len(list(self.directory.glob('restored/*')))}.sqlite"
         builder = StoreBuilder(path, tag="A", database="Again")
         await restoring.into(builder)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftnode.documents.store.model import DeleteDocument, PutDocument
@@ -14,8 +15,13 @@ from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation import timestamps
 from raftnode.record.model import Progress
 from tasks.kinds.backup import task as backup_task
+from tasks.kinds.backup.destinations import S3Settings
 from tasks.kinds.backup.requests import BackupDelay, BackupNow
 from tasks.kinds.backup.restoring import BackupRefused
+from tasks.sinks.objects import remote
+from tasks.sinks.objects.remote import BucketTarget
+from tasks.sinks.objects.target import ObjectTargetFailed
+from tests import objects
 from tests.unit.tasks.conftest import northwind, put_all, until
 from tests.unit.tasks.kinds.backup.conftest import BackupBench, content
 
@@ -399,3 +405,46 @@ async def test_old_backups_go_after_a_full_one(
     assert [point.named.at.day for point in await bench.points()] == [3, 4]
     assert len(list(bench.folder.iterdir())) == 2
     assert bench.state.retention_error == ""
+
+
+async def test_a_bucket_gets_the_same_as_a_folder_and_no_file_stays_on_the_node(
+    bench: BackupBench, store: DocumentStore
+) -> None:
+    await put_all(store, northwind("Orders"))
+    with objects.s3() as settings:
+        bench.place = msgspec.convert(settings, S3Settings).target
+        context = bench.start(10, LocalSettings=None, S3Settings=settings, **ENCRYPTED)
+        await bench.make(full=True)
+        await store.delete("orders/10248-A")
+        result = (await bench.make(full=False)).result
+        assert result is not None
+        assert not result["IsFull"]
+        assert [point.problem for point in await bench.points()] == ["", ""]
+        assert await bench.restored(result["Folder"], key=KEY) == await content(store)
+        assert bench.state.destinations["AmazonS3"].bytes == result["SizeInBytes"]
+        assert [path for path in context.directory.rglob("*") if path.is_file()] == []
+
+
+async def test_what_fails_at_one_destination_is_told_and_keeps_nothing_from_the_others(
+    bench: BackupBench, store: DocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETRIES_MAX", 0)
+    await put(store, "orders/1")
+    with objects.s3() as settings:
+        nowhere = {"BucketName": "nope", "CustomServerUrl": settings["CustomServerUrl"]}
+        target = msgspec.convert(settings | nowhere, S3Settings).target
+
+        async def prepare(_: BucketTarget) -> None:
+            """The bucket is deleted between this and the upload."""
+
+        monkeypatch.setattr(BucketTarget, "prepare", prepare)
+        bench.start(10, S3Settings=settings | nowhere)
+        operation = await bench.make(full=True)
+        assert operation.status == "Faulted"
+        assert "AmazonS3: s3://nope" in operation.error
+        with pytest.raises(ObjectTargetFailed):
+            await target().objects()
+    assert [point.problem for point in await bench.points()] == [""]
+    assert bench.state.destinations["Local"].exception is None
+    assert "nope" in (bench.state.destinations["AmazonS3"].exception or "")
+    assert bench.state.chains == {}, "nothing goes on from what does not stand everywhere"
