@@ -1,7 +1,7 @@
 """The Raft engine: PySyncObj's core between our journal, our messages and our clock. No asyncio, no sockets.
 
-Whoever owns it calls `tick` when `schedule_tick` asks for it and every few milliseconds besides, `receive` for each
-message, and `connected` when a peer comes or goes; all on one thread.
+Its owner calls `tick` when `schedule_tick` asks for it and at least twice per period of empty appends, `receive` for
+each message, and `connected` when a peer comes or goes; all on one thread.
 """
 
 from collections.abc import Callable
