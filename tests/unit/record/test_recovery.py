@@ -19,6 +19,7 @@ from raftnode.record.model import (
     ObserverMemory,
     Progress,
     PromotionStatus,
+    Record,
     Topology,
     TopologyStamp,
 )
@@ -77,7 +78,7 @@ def test_by_force_the_survivor_is_alone_and_the_member_of_what_it_has_a_copy_of(
     )
 
 
-def test_by_force_only_the_nodes_the_groups_and_the_claims_change() -> None:
+def with_a_group_of_every_state() -> Record:
     cluster = shop()
     cluster.create("A", "B", name="Both")
     cluster.do(SuspendObserver(suspended=True), request_id="r1")
@@ -91,8 +92,11 @@ def test_by_force_only_the_nodes_the_groups_and_the_claims_change() -> None:
         priority_order=("A", "B"),
     )
     both = replace(cluster.database("Both"), topology=group, deletion_in_progress=Map({"A": "HardDelete"}))
-    cluster.record = replace(cluster.record, generation=2, databases=cluster.record.databases.set("both", both))
-    before = cluster.record
+    return replace(cluster.record, generation=2, databases=cluster.record.databases.set("both", both))
+
+
+def test_by_force_only_the_nodes_the_groups_and_the_claims_change() -> None:
+    before = with_a_group_of_every_state()
     index = before.index + 1
     assert recovered(before, "A", index=index, term=4, generation=3, at=AT) == replace(
         before,

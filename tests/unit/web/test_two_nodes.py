@@ -127,6 +127,17 @@ async def test_a_replica_that_does_not_come_in_time_is_told_and_the_document_sta
     assert (await a.get("/databases/Shop/docs?id=x")).status == 200
 
 
+FAILING_ETL = {
+    "EtlType": "Sql",
+    "Name": "orders",
+    "ConnectionStringName": "target",
+    "MentorNode": "A",
+    "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id"}],
+    "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
+}
+"""Of a target without its table."""
+
+
 async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_run(
     pair: tuple[Client, Client], tmp_path: Path
 ) -> None:
@@ -139,15 +150,7 @@ async def test_both_nodes_name_the_same_responsible_node_and_tell_of_the_others_
         "ConnectionString": f"Data Source={tmp_path}/target.sqlite",
     }
     assert (await b.put("/databases/Shop/admin/connection-strings", target)).status == 200
-    etl = {
-        "EtlType": "Sql",
-        "Name": "orders",
-        "ConnectionStringName": "target",
-        "MentorNode": "A",
-        "SqlTables": [{"TableName": "Orders", "DocumentIdColumn": "Id"}],
-        "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
-    }
-    reply = await b.put("/databases/Shop/admin/etl", etl)
+    reply = await b.put("/databases/Shop/admin/etl", FAILING_ETL)
     assert (reply.status, reply.json["ResponsibleNode"]) == (201, "A")
     await b.put("/databases/Shop/docs?id=o/1", {"@metadata": {"@collection": "Orders"}})
     path = "/databases/Shop/task?taskName=orders&type=SqlEtl"
