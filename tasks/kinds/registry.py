@@ -115,6 +115,10 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
     """What the kind of that name makes of a configuration. Raises ConfigurationError, also where a plug-in fails in
     another way: it must not look like a defect of the node."""
     kind = load(name)
+    spelt = _spelt(_entry_points()[_plain(name)])
+    if not spelt.isalnum():
+        problem = f"'{spelt[:40]}' may have letters and digits only; name its entry point so"
+        raise ConfigurationError("TaskType", problem)
     try:
         definition = kind.parse(configuration, database)
     except ConfigurationError:
@@ -133,7 +137,7 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
     if not _is_object(definition.configuration):
         raise ConfigurationError("TaskType", f"{name}.parse gave a configuration that is no JSON object")
     # As nodes tell it of themselves, by which placement finds who can run it.
-    return msgspec.structs.replace(definition, kind=_spelt(_entry_points()[_plain(name)]))
+    return msgspec.structs.replace(definition, kind=spelt)
 
 
 def described(error: Exception) -> str:
