@@ -12,7 +12,7 @@ from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talk
 from raftnode.cli.tables import counted, print_table
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
-from raftnode.web.views.base import Json
+from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.tasks import FailedDocuments, TaskChanged, TaskInfo, TaskList, TaskStatus
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
@@ -75,7 +75,9 @@ def connection_string() -> None:
 async def put_connection_string(session: Session, file: BinaryIO, database: str) -> None:
     """Add or edit a connection string from RavenDB's JSON (- reads standard input)."""
     definition = _definition(file)
-    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/connection-strings", Json, json=definition)
+    answer = await session.call(
+        "PUT", f"/databases/{quote(database)}/admin/connection-strings", Committed, json=definition
+    )
     session.show(answer, f"Connection string {definition.get('Name')} is stored.")
 
 
@@ -84,9 +86,10 @@ async def put_connection_string(session: Session, file: BinaryIO, database: str)
 @talks
 async def list_connection_strings(session: Session, database: str) -> None:
     """List their names by type."""
-    answer = await session.call("GET", f"/databases/{quote(database)}/admin/connection-strings", Json)
+    path = f"/databases/{quote(database)}/admin/connection-strings"
+    answer = await session.call("GET", path, dict[str, dict[str, Json]])
     suffix = "ConnectionStrings"
-    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.shown.items() for name in group or {}]
+    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.shown.items() for name in group]
     shown = [{"Name": name, "Type": kind} for name, kind in found]
     none = "No connection strings."
     session.show(Answer(shown, found), lambda rows: print_table("", ("name", "type"), rows, empty=none))
@@ -102,7 +105,7 @@ async def delete_connection_string(session: Session, name: str, kind: str, datab
     """Delete one that no task uses."""
     ask(f"Delete connection string {name} of database {database}?", yes=yes)
     query = urlencode({"connectionString": name, "type": kind})
-    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}", Json)
+    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}", Committed)
     session.show(answer, f"Connection string {name} is deleted.")
 
 
@@ -172,7 +175,7 @@ async def reset(session: Session, task: str, database: str | None, yes: bool) ->
     ask(f"Forget the progress of task {task}? It starts again from the first document.", yes=yes)
     name, found = await find_task(session, task, database)
     query = urlencode({"configurationName": found.task_name})
-    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Json)
+    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Committed)
     session.show(answer, f"Task {found.task_name} starts again from the first document.")
 
 
@@ -208,7 +211,7 @@ async def retry(session: Session, task: str, database: str | None) -> None:
     """Try the documents again that a task has passed over."""
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Json)
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Committed)
     count = found.failed
     what = (
         f"tries {counted(count, 'document')} again" if count else "has passed no document over: nothing is to be tried"
@@ -235,14 +238,14 @@ def _show_failed(answer: FailedDocuments) -> None:
 async def delete_task(session: Session, database: str, task: TaskStatus) -> None:
     """Deletes a task that was found, and says so."""
     query = urlencode({"id": task.task_id, "type": task.task_type})
-    answer = await session.call("DELETE", f"/databases/{quote(database, safe='')}/admin/tasks?{query}", Json)
+    answer = await session.call("DELETE", f"/databases/{quote(database, safe='')}/admin/tasks?{query}", Committed)
     session.show(answer, f"Task {task.task_name} is deleted.")
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type, "disable": str(disable).lower()})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}", Json)
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}", Committed)
     session.show(answer, f"Task {found.task_name} is {'disabled' if disable else 'enabled'}.")
 
 
@@ -262,7 +265,7 @@ async def pin(session: Session, task: str, node: str | None, database: str | Non
         raise CommandFailed(f"Task '{task}' fills a node and belongs to its mentor; it cannot be pinned.")
     where = "" if off else f"&node={quote((node or '').upper())}&pinned={'false' if prefer else 'true'}"
     path = f"/databases/{quote(name)}/admin/tasks/pin?key={found.task_id}{where}"
-    answer = await session.call("POST", path, Json)
+    answer = await session.call("POST", path, Committed)
     done = "is free to run anywhere" if off else f"{'prefers' if prefer else 'is pinned to'} {(node or '').upper()}"
     session.show(answer, f"Task {found.task_name} {done}.")
 
