@@ -112,7 +112,7 @@ class Raft:
         )
         self._tick_s = min(TICK_MS_MAX, max(1, config.append_period_ms // 2)) / 1000
         self._timer: asyncio.TimerHandle | None = None
-        self._kicked: asyncio.Handle | None = None
+        self._scheduled_tick: asyncio.Handle | None = None
         self._seen: tuple[Role, int, str | None] = ("Follower", 0, None)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiters = 0
@@ -179,10 +179,10 @@ class Raft:
         """Takes no further part; the files are closed when this returns. Proposals in flight end as unknown."""
         if self._engine is None:
             return
-        for handle in (self._timer, self._kicked):
+        for handle in (self._timer, self._scheduled_tick):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._kicked = None
+        self._timer = self._scheduled_tick = None
         self._fail_waiters("Raft was stopped.")
         self._transport.on_connection.remove(self._connection)
         if self._watch is not None:
@@ -264,8 +264,8 @@ class Raft:
     # what the engine tells
 
     def schedule_tick(self) -> None:
-        if self._kicked is None and self._timer is not None:
-            self._kicked = self._loop.call_soon(self._on_kick)
+        if self._scheduled_tick is None and self._timer is not None:
+            self._scheduled_tick = self._loop.call_soon(self._on_scheduled_tick)
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         self._proposals.applied(index, term, answer)
@@ -309,8 +309,8 @@ class Raft:
         self._timer = self._loop.call_later(self._tick_s, self._on_timer)
         self._tick()
 
-    def _on_kick(self) -> None:
-        self._kicked = None
+    def _on_scheduled_tick(self) -> None:
+        self._scheduled_tick = None
         self._tick()
 
     def _tick(self) -> None:

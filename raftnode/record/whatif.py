@@ -84,7 +84,7 @@ def what_if(
     lost, drained = frozenset(scenario.lost), frozenset(scenario.drained)
     supposed = after_loss(_supposed(record, scenario, chosen, skip_present=databases is None), lost)
     minority = _minority(supposed, lost)
-    fates: list[TaskMove] = []
+    found: list[TaskMove] = []
     count = 0
     for folded in chosen:
         before, after = record.databases[folded], supposed.databases[folded]
@@ -95,11 +95,11 @@ def what_if(
             count += 1
             why = reason(task, target, rule)
             if why is not None or target != source:
-                fates.append(_move(after, task, source, target, rule, why))
+                found.append(_move(after, task, source, target, rule, why))
     return Forecast(
         tasks=count,
-        moves=tuple(move for move in fates if move.reason is None),
-        waits=tuple(move for move in fates if move.reason is not None),
+        moves=tuple(move for move in found if move.reason is None),
+        waits=tuple(move for move in found if move.reason is not None),
     )
 
 

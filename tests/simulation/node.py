@@ -41,13 +41,13 @@ class ProcessClock:
         self._machine, self._loop = machine, machine.world.loop
         self.rate = machine.rate
         self._began_s = self._loop.time()
-        self._hold_ns = self._judge_ns = 0
+        self._upper_ns = self._lower_ns = 0
 
     def elapsed_upper_ns(self) -> int:
-        return self._hold_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
+        return self._upper_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def elapsed_lower_ns(self) -> int:
-        return self._judge_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
+        return self._lower_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def wall_ms(self) -> int:
         return WALL_AT_ZERO_MS + int(self._loop.time() * self.rate * 1000) + self._machine.wall_off_ms

@@ -188,7 +188,7 @@ class Links:
             try:
                 await connection.welcome
             except asyncio.CancelledError:
-                connection.drop("the other side did not answer the greeting in time")
+                connection.drop("the other side did not answer the handshake in time")
                 raise
 
     def _complain(self, link: Link, complaint: str) -> None:

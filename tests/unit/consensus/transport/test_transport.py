@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import trustme
 
-from raftnode.consensus.transport import handshake as greeting
+from raftnode.consensus.transport import handshake as rules
 from raftnode.consensus.transport.connection import framed
 from raftnode.consensus.transport.entrance import GUESTS_MAX
 from raftnode.consensus.transport.handshake import (
@@ -186,7 +186,7 @@ async def test_a_node_that_is_added_again_is_removed_no_longer() -> None:
         assert a.removed_by == ["B"]
 
 
-async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting() -> None:
+async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_handshake() -> None:
     asked: list[str] = []
 
     def admits(host: str) -> bool:
@@ -411,7 +411,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
         stalled, _ = await loop.sock_accept(listener)
         stalled.setblocking(False)
         await loop.sock_recv(stalled, 10_000)
-        frame = greeting.encode(Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
+        frame = rules.encode(Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
         await loop.sock_sendall(stalled, framed(frame))
         await until(lambda: a.transport.connected_tags() == {"B"})
         for _ in range(1_000):
@@ -437,7 +437,7 @@ async def test_strangers_that_say_nothing_are_dropped() -> None:
         writer.close()
 
 
-async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
+async def test_a_stranger_that_never_finishes_its_handshake_is_dropped() -> None:
     """One byte now and then is no sign of life: a hundred such strangers would keep every node out."""
     a = End(process("A"))
     async with ends(a):
@@ -460,7 +460,7 @@ async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
 async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection as a node of that tag that has applied the membership of that index."""
     reader, writer = await asyncio.open_connection("127.0.0.1", end.transport.port)
-    writer.write(framed(greeting.encode(Handshake(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
+    writer.write(framed(rules.encode(Handshake(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
     return reader, writer
 
 
