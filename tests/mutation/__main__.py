@@ -8,7 +8,7 @@ from collections import Counter
 from random import Random
 
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.runner import Subject, Verdict, preload, run
+from tests.mutation.runner import MutantVerdict, Subject, preload, run
 from tests.mutation.targets import ROOT, equivalents, subjects
 
 KILLED_PERCENT_MIN = 97.0
@@ -52,7 +52,7 @@ def chosen(paths: list[str], text: str, number: int | None, seed: int) -> list[t
     return [found[index] for index in sorted(Random(seed).sample(range(len(found)), number))]
 
 
-def tried(some: list[tuple[Subject, Mutant]], jobs: int) -> list[Verdict]:
+def tried(some: list[tuple[Subject, Mutant]], jobs: int) -> list[MutantVerdict]:
     found = []
     began = time.monotonic()
     for verdict in run(some, jobs):
@@ -62,7 +62,7 @@ def tried(some: list[tuple[Subject, Mutant]], jobs: int) -> list[Verdict]:
     return found
 
 
-def report(found: list[Verdict]) -> int:
+def report(found: list[MutantVerdict]) -> int:
     """Prints what survived, and the counts by file; the exit code."""
     same = equivalents()
     counted, killed, left_out, wrong = Counter[str](), Counter[str](), Counter[str](), 0

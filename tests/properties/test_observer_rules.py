@@ -20,7 +20,7 @@ from observer.rules.facts import (
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCD"
 FOLDED = ("northwind", "other")
@@ -114,7 +114,7 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
 @settings(max_examples=150, deadline=None)
 @given(seeds, all_facts())
 def test_the_same_facts_come_to_rest(seed: int, seen: Facts) -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     cluster.record = record_of(seed)
     for _ in range(12):
         verdict = commit(cluster, seen)

@@ -13,7 +13,7 @@ RECORD_EVERY = 16
 
 
 @dataclass
-class Run:
+class BodyRun:
     """One life of a body, in true seconds."""
 
     key: str
@@ -24,20 +24,20 @@ class Run:
     to_s: float | None = None
 
 
-class Bodies:
+class BodyChecker:
     """Who ran what from when to when: no two bodies of a task at once, no epoch twice at different nodes."""
 
     def __init__(self, time: Callable[[], float], breach: Callable[[str], None]) -> None:
         self._time, self._breach = time, breach
-        self.running: dict[str, list[Run]] = {}
+        self.running: dict[str, list[BodyRun]] = {}
         self.ended = 0
         self.epochs: dict[str, tuple[int, object]] = {}
         self.floor = 0
         """The highest epoch from before a recovery by hand."""
 
-    def begin(self, key: str, epoch: int, process: Process, owner: object) -> Run:
+    def begin(self, key: str, epoch: int, process: Process, owner: object) -> BodyRun:
         """A body begins to act, or the same one tries again. `owner`: what stands for its one claim."""
-        run = Run(key, epoch, process.name, process, self._time())
+        run = BodyRun(key, epoch, process.name, process, self._time())
         others = self.running.setdefault(key, [])
         for other in others:
             self._breach(
@@ -52,7 +52,7 @@ class Bodies:
         others.append(run)
         return run
 
-    def end(self, run: Run, process: Process) -> None:
+    def end(self, run: BodyRun, process: Process) -> None:
         """The body has ended; a dead process ends nothing."""
         if process.alive and run in self.running.get(run.key, []):
             self.running[run.key].remove(run)
@@ -66,7 +66,7 @@ class Bodies:
                 runs.remove(run)
             self.ended += len(gone)
 
-    def of(self, key: str) -> list[Run]:
+    def of(self, key: str) -> list[BodyRun]:
         """The bodies of a task that run now."""
         return self.running.get(key, [])
 

@@ -25,7 +25,7 @@ from raftnode.record.model import ClusterNode, CommandResult, Record, Timings
 from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.disk import MemoryDisk, PowerLost
 from tests.simulation.loop import PROCESS, Process
-from tests.simulation.network import Transport
+from tests.simulation.network import SimulatedTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -79,7 +79,7 @@ class KernelTimer:
             self._machine.die()
 
 
-class Databases:
+class EmptyDatabases:
     """Copies that are always loaded and empty; deletions are confirmed."""
 
     def __init__(
@@ -268,15 +268,15 @@ class Machine:
             limits=LIMITS,
         )
 
-    def _ports(self, process: Process, setup: Setup) -> Ports[Transport, Databases]:
+    def _ports(self, process: Process, setup: Setup) -> Ports[SimulatedTransport, EmptyDatabases]:
         who = handshake_of(self.wire, setup.own, 0)
         return Ports(
             clock=self.clock,
             random=self.world.chance,
             disk=self.disk,
             timer=KernelTimer(self, process, self.clock),
-            transport=lambda replica: Transport(self.world.network, process, who, self.host, replica),
-            databases=lambda record, deleted: Databases(self.tag, record, deleted),
+            transport=lambda replica: SimulatedTransport(self.world.network, process, who, self.host, replica),
+            databases=lambda record, deleted: EmptyDatabases(self.tag, record, deleted),
             flags=lambda: (),
             failed=self._failed,
             superseded=self._superseded,

@@ -52,6 +52,6 @@ def test_a_function_fits_a_screen() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    product = [path for path in modules() if path.relative_to(ROOT).parts[0] in PACKAGES]
-    names = Counter(node.name for _, node in definitions(product) if isinstance(node, ast.ClassDef))
+    found = definitions(modules() + scripts("python"))
+    names = Counter(node.name for _, node in found if isinstance(node, ast.ClassDef))
     assert {name: count for name, count in names.items() if count > 1} == {}

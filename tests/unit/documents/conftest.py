@@ -62,7 +62,7 @@ async def content(store: DocumentStore) -> dict[str, tuple[bytes, str]]:
     return {d.id: (d.body, d.change_vector) for d in await store.page(size=10_000)}
 
 
-class Receiver:
+class ReceivingEnd:
     """A node's receiving end over real HTTP. `broken` makes it fail; `batches` are those that it took in."""
 
     def __init__(self, store: DocumentStore) -> None:
@@ -92,9 +92,9 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(store: DocumentStore) -> AsyncIterator[Receiver]:
+async def receiving(store: DocumentStore) -> AsyncIterator[ReceivingEnd]:
     """A server on loopback that takes in what is replicated to the store."""
-    receiver = Receiver(store)
+    receiver = ReceivingEnd(store)
     app = web.Application(client_max_size=1 << 28)
     app.add_routes(
         [

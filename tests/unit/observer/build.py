@@ -9,7 +9,7 @@ from observer.rules.decide import Verdict, decide
 from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
-from tests.unit.record.build import NONCE, Cluster
+from tests.unit.record.build import NONCE, RecordCluster
 
 NOW_MS = 10_000_000
 NOW_NS = 1_000_000 * NS_PER_MS
@@ -69,9 +69,9 @@ def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
     return Facts(**(defaults | fields))
 
 
-def group(*nodes: str, **fields: Any) -> Cluster:
+def group(*nodes: str, **fields: Any) -> RecordCluster:
     """A cluster A to E with Northwind in this topology."""
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create(*(nodes or ("A", "B", "C")))
     if fields:
         topology = replace(cluster.database().topology, **fields)
@@ -80,7 +80,7 @@ def group(*nodes: str, **fields: Any) -> Cluster:
     return cluster
 
 
-def commit(cluster: Cluster, seen: Facts) -> Verdict:
+def commit(cluster: RecordCluster, seen: Facts) -> Verdict:
     """Decides, and applies what was decided."""
     verdict = decide(cluster.record, seen)
     cluster.do(
@@ -98,7 +98,7 @@ def commit(cluster: Cluster, seen: Facts) -> Verdict:
     return verdict
 
 
-def topology_after(cluster: Cluster, seen: Facts) -> Topology:
+def topology_after(cluster: RecordCluster, seen: Facts) -> Topology:
     """The topology that one iteration leads to."""
     commit(cluster, seen)
     return cluster.database().topology

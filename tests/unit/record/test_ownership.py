@@ -27,18 +27,18 @@ from raftnode.record.ownership import (
     tasks_of,
     update_task,
 )
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 STICKY = KindTraits(sticky=True, grace_min=30)
 
 
-def three() -> Cluster:
-    cluster = Cluster("A", "B", "C", "D")
+def three() -> RecordCluster:
+    cluster = RecordCluster("A", "B", "C", "D")
     cluster.create("A", "B", "C")
     return cluster
 
 
-def demote(cluster: Cluster, *tags: str) -> None:
+def demote(cluster: RecordCluster, *tags: str) -> None:
     database = cluster.database()
     topology = database.topology
     cluster.do(
@@ -63,14 +63,14 @@ def demote(cluster: Cluster, *tags: str) -> None:
     )
 
 
-def hold(cluster: Cluster, name: str) -> str:
+def hold(cluster: RecordCluster, name: str) -> str:
     tag = cluster.placed(name).node
     assert tag is not None
     cluster.do(cluster.claim(tag, name))
     return tag
 
 
-def other_than(cluster: Cluster, *tags: str) -> str:
+def other_than(cluster: RecordCluster, *tags: str) -> str:
     return next(t for t in cluster.database().topology.members if t not in tags)
 
 
@@ -177,7 +177,7 @@ def test_licence_lets_go_of_a_holder_whose_copy_is_being_deleted() -> None:
 # Rule 4
 
 
-def sticky() -> tuple[Cluster, str]:
+def sticky() -> tuple[RecordCluster, str]:
     """A sticky task whose holder is not the node the hash names."""
     cluster = three()
     cluster.task("t", traits=STICKY)
@@ -196,7 +196,7 @@ def test_sticky_task_stays_with_its_last_holder_after_release() -> None:
     assert (cluster.placed("t").node, cluster.placed("t").rule) == (holder, "StickyHolder")
 
 
-def end_grace(cluster: Cluster, name: str, epoch: int) -> None:
+def end_grace(cluster: RecordCluster, name: str, epoch: int) -> None:
     end = GraceEnd(claim_key("Northwind", KIND, name), epoch)
     cluster.do(Decide(term=cluster.term, iteration=1, at="now", at_ms=1, graces=(end,)))
 
@@ -259,7 +259,7 @@ def test_scores_are_the_golden_vectors() -> None:
 
 
 def test_equal_scores_go_to_the_first_tag() -> None:
-    cluster = Cluster("B", "A")
+    cluster = RecordCluster("B", "A")
     cluster.create("B", "A")
     cluster.task("t")
     nodes = Map({tag: replace(n, weight=0) for tag, n in cluster.record.nodes.items()})
@@ -277,7 +277,7 @@ def test_resource_heavy_task_leaves_out_the_preferred_node_if_another_is_eligibl
 
 
 def test_weight_wins_in_proportion() -> None:
-    cluster = Cluster("A", node("B", weight=3))
+    cluster = RecordCluster("A", node("B", weight=3))
     cluster.create("A", "B")
     for i in range(400):
         cluster.task(f"t{i}")
@@ -329,7 +329,7 @@ def test_the_ranking_names_what_rules_a_node_out() -> None:
 
 
 def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has_one() -> None:
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create("A", "B", "C")
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     cluster.do(AddDatabaseNode(name="Northwind", tag="E", mentor="B"))

@@ -24,14 +24,14 @@ from raftnode.record.model import (
     TopologyStamp,
 )
 from raftnode.record.recovery import GENERATION_BY_CLOCK_MAX, raised, recovered, restored, without_copy
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 AT = "2026-11-21T08:00:00.0000000Z"
 
 
-def shop() -> Cluster:
+def shop() -> RecordCluster:
     """Three nodes; A has a copy of Northwind that B fills, Elsewhere is on B and C, B and C hold a task each."""
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("B", "C")
     cluster.do(AddDatabaseNode(name="Northwind", tag="A", mentor="B"))
     cluster.create("B", "C", name="Elsewhere")
@@ -41,7 +41,7 @@ def shop() -> Cluster:
     return cluster
 
 
-def forced(cluster: Cluster) -> Cluster:
+def forced(cluster: RecordCluster) -> RecordCluster:
     """The cluster after A began it anew."""
     record = cluster.record
     generation = raised(record.generation, 0)
@@ -144,7 +144,7 @@ def test_by_force_only_the_nodes_the_groups_and_the_claims_change() -> None:
 
 
 def test_what_is_gone_is_named_in_order_or_as_none() -> None:
-    cluster = Cluster("A", "C", "D", "B")
+    cluster = RecordCluster("A", "C", "D", "B")
     for name in ("Y", "X", "Z"):
         cluster.create("C", "B", name=name)
     assert without_copy(cluster.record, "A") == ["X", "Y", "Z"]

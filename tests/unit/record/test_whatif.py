@@ -22,28 +22,28 @@ from raftnode.record.encoding import enc_hook
 from raftnode.record.model import CommandError, KindTraits
 from raftnode.record.ownership import UPDATE_KIND
 from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 NAMES = tuple(f"t{i}" for i in range(30))
 
 
-def three() -> Cluster:
+def three() -> RecordCluster:
     """Thirty tasks on A, B and C; D is in the cluster and not in the group."""
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create("A", "B", "C")
     for name in NAMES:
         cluster.task(name)
     return cluster
 
 
-def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
+def suppose(cluster: RecordCluster, *databases: str, **fields: Any) -> Forecast:
     before = cluster.record
     forecast = what_if(before, Scenario(**fields), databases or None, after_loss=after_loss)
     assert cluster.record is before
     return forecast
 
 
-def on(cluster: Cluster, tag: str) -> set[str]:
+def on(cluster: RecordCluster, tag: str) -> set[str]:
     return {name for name in NAMES if cluster.placed(name).node == tag}
 
 
@@ -177,7 +177,7 @@ def test_labels_decide_which_nodes_can_take_a_task() -> None:
 
 
 def test_when_no_member_is_left_alive_the_tasks_wait() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A")
     cluster.task("t")
     assert reasons(suppose(cluster, lost=("A",))) == {"t": "no Member of the group would be alive: A would be lost"}

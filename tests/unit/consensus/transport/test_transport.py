@@ -546,11 +546,11 @@ async def test_what_cannot_be_read_ends_the_connection_without_an_exception(fram
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> "Authority":
-    return Authority(tmp_path)
+def authority(tmp_path: Path) -> "CertificateAuthority":
+    return CertificateAuthority(tmp_path)
 
 
-class Authority:
+class CertificateAuthority:
     """Issues certificates into files."""
 
     def __init__(self, directory: Path) -> None:
@@ -566,7 +566,7 @@ class Authority:
         return load_tls(*paths)
 
 
-async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authority) -> None:
+async def test_with_mutual_tls_the_certificate_names_the_tag(authority: CertificateAuthority) -> None:
     a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("B"))
     async with ends(a, b):
         a.knows(b)
@@ -580,7 +580,7 @@ async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authorit
         assert link._transport.get_extra_info("ssl_object").version() == "TLSv1.3"
 
 
-async def test_a_certificate_for_another_tag_is_refused(authority: Authority) -> None:
+async def test_a_certificate_for_another_tag_is_refused(authority: CertificateAuthority) -> None:
     a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("C"))
     async with ends(a, b):
         a.knows(b)
@@ -589,9 +589,11 @@ async def test_a_certificate_for_another_tag_is_refused(authority: Authority) ->
         assert not a.is_up(b)
 
 
-async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authority: Authority, tmp_path: Path) -> None:
+async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
     (tmp_path / "foreign").mkdir()
-    foreign = Authority(tmp_path / "foreign")
+    foreign = CertificateAuthority(tmp_path / "foreign")
     a = End(process("A"), authority.tls("A"))
     b, plain = End(process("B"), foreign.tls("B")), End(process("C"))
     async with ends(a, b, plain):
@@ -603,7 +605,7 @@ async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authorit
         assert a.links == []
 
 
-def test_contexts_that_ask_for_no_certificate_are_refused(authority: Authority) -> None:
+def test_contexts_that_ask_for_no_certificate_are_refused(authority: CertificateAuthority) -> None:
     good = authority.tls("A")
     with pytest.raises(ValueError, match="CERT_REQUIRED"):
         Tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.client)
@@ -613,7 +615,7 @@ def test_contexts_that_ask_for_no_certificate_are_refused(authority: Authority) 
         Tls(old, good.client)
 
 
-async def test_a_cluster_works_over_mutual_tls(authority: Authority, tmp_path: Path) -> None:
+async def test_a_cluster_works_over_mutual_tls(authority: CertificateAuthority, tmp_path: Path) -> None:
     contexts = {tag: authority.tls(tag) for tag in "ABC"}
     async with running(tmp_path / "cluster", tls_by_tag=contexts) as cluster:
         for node in cluster.nodes:

@@ -15,7 +15,7 @@ from raftnode.documents.replication.sender import Destination, DocumentSender, d
 from raftnode.documents.store.model import ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
-from tests.unit.documents.conftest import Opener, Receiver, content, receiving, stretch_of, until
+from tests.unit.documents.conftest import Opener, ReceivingEnd, content, receiving, stretch_of, until
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def http() -> AsyncIterator[HttpClient]:
 
 @asynccontextmanager
 async def sending(
-    source: DocumentStore, to: Receiver, http: HttpClient, documents_max: int = 1024
+    source: DocumentStore, to: ReceivingEnd, http: HttpClient, documents_max: int = 1024
 ) -> AsyncIterator[DocumentSender]:
     destination = Destination(to.store.tag, to.url, "North wind")
     sender = DocumentSender(source, destination, http, batch_documents_max=documents_max, heard=source.heard_of)

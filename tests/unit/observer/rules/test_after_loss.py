@@ -9,19 +9,19 @@ from observer.rules.decide import after_loss, decide
 from raftnode.record.commands import SetDatabaseState, SetDraining, SetNodeFlags, SuspendObserver
 from raftnode.record.model import Topology
 from tests.unit.observer.build import FOLDED, facts, group, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 LOSSES = [frozenset(lost) for count in range(4) for lost in combinations("BCD", count)]
 
 
-def cluster() -> Cluster:
+def cluster() -> RecordCluster:
     """Northwind is on A, B and C, D is its Rehab; Other is on D and E."""
     made = group("A", "B", "C", rehabs=("D",))
     made.create("D", "E", name="Other")
     return made
 
 
-def decided(made: Cluster, lost: frozenset[str]) -> Topology:
+def decided(made: RecordCluster, lost: frozenset[str]) -> Topology:
     """Northwind's topology after the turn in which the nodes turn out to be silent."""
     nodes = [silent(tag) if tag in lost else well(tag) for tag in "BCDE"]
     found = {new.database: new.topology for new in decide(made.record, facts(*nodes)).topologies if new.demoted}

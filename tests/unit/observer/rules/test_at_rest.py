@@ -12,16 +12,16 @@ from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, No
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import Database, Record
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, NOW_NS, R_MS, group, report
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCDE"
 LATER_MS = 3_600_000
 
 
-class Watched:
+class WatchedNodes:
     """The five nodes as a leader sees them, each copy with reports of its own, all of them well."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: RecordCluster) -> None:
         self.record = cluster.record
         self.now_ms = 0
         same = {tag: {FOLDED: report()} for tag in TAGS}
@@ -77,17 +77,17 @@ class Watched:
         return quiet
 
 
-def idle() -> Watched:
+def idle() -> WatchedNodes:
     """A cluster in which all is well, and has been looked at."""
-    watched = Watched(group())
+    watched = WatchedNodes(group())
     assert not watched.look()
     assert watched.look()
     return watched
 
 
-def idle_with(cluster: Cluster) -> Watched:
+def idle_with(cluster: RecordCluster) -> WatchedNodes:
     """The same of that cluster."""
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     watched.look()
     return watched
 
@@ -114,7 +114,7 @@ def test_another_report_is_looked_at_until_both_samples_are_it() -> None:
 def test_other_databases_rest_while_one_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = group()
     cluster.create("A", "B", "C", name="Other")
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     other = {tag: report() for tag in TAGS}
     for tag in TAGS:
         both = {FOLDED: report(), "other": other[tag]}
@@ -165,7 +165,7 @@ def test_a_database_that_is_changed_or_waits_is_looked_at() -> None:
         {"demotion_reasons": group().database().topology.demotion_reasons.set("A", "it was lost")},
         {"members": ("A", "B", "Z")},
     ):
-        watched = Watched(group(**change))
+        watched = WatchedNodes(group(**change))
         watched.look()
         assert not watched.look(), change
     watched = idle()
@@ -208,7 +208,7 @@ def test_a_suspended_observer_takes_nothing_for_at_rest() -> None:
     """It looks at no topology, and so has not found that nothing is to be done."""
     cluster = group()
     cluster.do(SuspendObserver(suspended=True))
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     watched.look()
     assert not watched.look()
     assert watched.rest is RESTLESS
@@ -218,7 +218,7 @@ def test_random_worlds_come_to_the_same_verdicts() -> None:
     quiet = looked = 0
     for seed in range(60):
         chance = random.Random(seed)
-        watched = Watched(group(members=tuple(chance.sample(TAGS, 3))))
+        watched = WatchedNodes(group(members=tuple(chance.sample(TAGS, 3))))
         records: list[Record] = [watched.record]
         for _ in range(40):
             watched.now_ms += chance.choice((100, 1000, 10_000))

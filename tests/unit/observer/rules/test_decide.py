@@ -8,14 +8,14 @@ from observer.rules.decide import Sentence, Verdict, after_loss, decide
 from raftnode.record.commands import DeleteDatabase, SetDatabaseState, SetDraining, SuspendObserver
 from raftnode.record.model import KindTraits
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCDE"
 REASON = "B has not been heard for 800 ms (limit 750 ms)"
 
 
 def test_databases_are_decided_about_in_the_order_of_their_names() -> None:
-    cluster = Cluster(*TAGS)
+    cluster = RecordCluster(*TAGS)
     names = [f"Db{number}" for number in range(8)]
     for name in reversed(names):
         cluster.create("A", "B", "C", name=name)
@@ -49,7 +49,7 @@ def test_a_suspended_observer_ends_no_grace_and_speaks_of_none() -> None:
     assert decide(cluster.record, over) == decide(cluster.record, lasts) == Verdict()
 
 
-def several() -> Cluster:
+def several() -> RecordCluster:
     """Groups of three, two and one, one that is disabled, and one with a drained Member."""
     cluster = group()
     cluster.create("B", name="Alone")

@@ -10,12 +10,12 @@ from raftnode.record.commands import PutTask, SetDatabaseState, SetNodeFlags, Se
 from raftnode.record.model import KindTraits, ResourceFlag
 from raftnode.record.ownership import task_key
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, sentences, silent, well
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 MIN_MS = 60_000
 
 
-def sticky(grace_min: int = 30) -> Cluster:
+def sticky(grace_min: int = 30) -> RecordCluster:
     """B holds a task that stays with its holder; another one is held by A, a third by nobody."""
     cluster = group("A", "B", "C")
     for name, mentor in (("backup", "B"), ("other", "A"), ("new", None)):
@@ -64,7 +64,7 @@ def test_a_task_that_does_not_stay_with_its_holder_waits_for_nobody() -> None:
 
 
 def test_graces_end_in_the_order_of_databases_and_tasks() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     names = [f"Db{number}" for number in range(8)]
     traits = KindTraits(sticky=True, grace_min=0)
     for name in reversed(names):

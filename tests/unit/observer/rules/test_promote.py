@@ -27,14 +27,14 @@ from tests.unit.observer.build import (
     unwell,
     well,
 )
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 HOUR_MS = 3_600_000
 LONG_AGO_MS = 600_000
 SAMPLE_MS = NOW_NS // NS_PER_MS - 200
 
 
-def rehab(*demoted_ago_ms: int) -> Cluster:
+def rehab(*demoted_ago_ms: int) -> RecordCluster:
     """B in Rehab, after demotions that long ago."""
     cluster = group("A", "B", "C", members=("A", "C"), rehabs=("B",))
     times = tuple(NOW_MS - ago for ago in demoted_ago_ms)
@@ -48,11 +48,11 @@ def around(*nodes: NodeFacts, **fields: Any) -> Facts:
     return facts(*known.values(), **fields)
 
 
-def readiness(cluster: Cluster, seen: Facts, tag: str = "B") -> Readiness:
+def readiness(cluster: RecordCluster, seen: Facts, tag: str = "B") -> Readiness:
     return readiness_of(DatabaseView(record=cluster.record, database=cluster.database(), facts=seen), tag)
 
 
-def verdict_on(cluster: Cluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
+def verdict_on(cluster: RecordCluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
     answer = readiness(cluster, seen, tag)
     return answer.ready, answer.status
 
@@ -229,7 +229,7 @@ def test_why_a_node_that_is_well_is_not_promoted_is_said() -> None:
     assert readiness(rehab(), around(well("B", good_ms=STABLE_MS))) == Readiness(True, "Ok", why)
 
 
-def mentor_and_others(cluster: Cluster) -> tuple[str, str]:
+def mentor_and_others(cluster: RecordCluster) -> tuple[str, str]:
     mentor = mentor_of(cluster.record, cluster.database(), "B")
     assert mentor in ("A", "C")
     return mentor, "C" if mentor == "A" else "A"

@@ -31,7 +31,7 @@ from tests.unit.observer.build import (
     topology_after,
     well,
 )
-from tests.unit.record.build import Cluster, node
+from tests.unit.record.build import RecordCluster, node
 
 LONG_MS = LIMITS.replace_ms
 EMPTY = (well("D", copies={}), well("E", copies={}))
@@ -42,14 +42,14 @@ def all_well(*others: NodeFacts, **fields: Any) -> Facts:
     return facts(*known.values(), **fields)
 
 
-def dynamic(**fields: Any) -> Cluster:
+def dynamic(**fields: Any) -> RecordCluster:
     """A, B and C, in a group that may be healed by other nodes."""
     cluster = group(**fields)
     cluster.do(SetDynamicDistribution(name="Northwind", enable=True))
     return cluster
 
 
-def after_loss(cluster: Cluster, *, lost_ms: int = LONG_MS) -> Facts:
+def after_loss(cluster: RecordCluster, *, lost_ms: int = LONG_MS) -> Facts:
     """B is demoted; what is seen when that much time has passed."""
     commit(cluster, all_well(silent("B")))
     return all_well(silent("B"), now_ms=NOW_MS + lost_ms)
@@ -207,7 +207,7 @@ def test_a_member_that_is_lost_but_stays_keeps_nobody_from_being_replaced() -> N
     assert topology_after(cluster, late).promotables == ("D",)
 
 
-def replaced() -> Cluster:
+def replaced() -> RecordCluster:
     """B was lost, and D became a Member in its place."""
     cluster = dynamic()
     cluster.task("pinned", mentor="B", pinned=True)

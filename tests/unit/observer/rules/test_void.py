@@ -18,20 +18,20 @@ from raftnode.record.commands import (
 from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import claim_key
 from tests.unit.observer.build import commit, facts, group, sentences, silent, unwell, well
-from tests.unit.record.build import KIND, NONCE, Cluster, node
+from tests.unit.record.build import KIND, NONCE, RecordCluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
 C = well("C")
 
 
-def held() -> tuple[Cluster, int]:
+def held() -> tuple[RecordCluster, int]:
     """B holds task t."""
     cluster = group()
     cluster.task("t", mentor="B")
     return cluster, cluster.do(cluster.claim("B", "t"))
 
 
-def epochs(cluster: Cluster, seen: Facts) -> list[int]:
+def epochs(cluster: RecordCluster, seen: Facts) -> list[int]:
     return [end.epoch for end in decide(cluster.record, seen).voids]
 
 
@@ -173,7 +173,7 @@ def test_many_voids_of_one_node_are_one_sentence_in_the_order_of_their_names(cou
 
 
 def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> None:
-    cluster, held = Cluster("A", "B", "C"), []
+    cluster, held = RecordCluster("A", "B", "C"), []
     for number in range(8):
         name = f"Db{7 - number}"
         cluster.create("A", "B", "C", name=name)

@@ -24,7 +24,7 @@ from tasks.sinks.sql.rows import DocumentRefusal, DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import SqlTable
 from tests.pgbouncer import Mode, pgbouncer
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
+from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, northwind, put_all, until
 
 pytestmark = pytest.mark.postgres
 
@@ -110,7 +110,7 @@ async def test_what_bounds_a_transaction_ends_with_it(bounced: SqlTarget) -> Non
 
 async def test_a_whole_task_works(bounced: SqlTarget, store: DocumentStore, tmp_path: Path) -> None:
     await put_all(store, northwind("Orders"))
-    bench = Bench(store, bounced, tmp_path)
+    bench = BodyBench(store, bounced, tmp_path)
     configuration = {
         "Name": "Orders",
         "ConnectionStringName": "target",
@@ -142,7 +142,7 @@ async def test_connections_that_are_cut_at_any_time_double_and_lose_no_row(
 ) -> None:
     """Also in the middle of a commit, whose end nobody has heard. A table that is only inserted into shows it."""
     await put_all(store, northwind("Orders"))
-    bench = Bench(store, bounced, tmp_path)
+    bench = BodyBench(store, bounced, tmp_path)
     configuration = {
         "Name": "Orders",
         "ConnectionStringName": "target",
