@@ -164,12 +164,12 @@ async def test_connections_that_are_cut_at_any_time_double_and_lose_no_row(
             except TaskFailed:
                 cut += 1
 
-    body = asyncio.create_task(tries())
+    body, chance = asyncio.create_task(tries()), random.Random(1)
     others = "FROM pg_stat_activity WHERE application_name LIKE 'raftnode%' AND datname = current_database()"
     async with asyncio.timeout(120):
         while context.info.processed < 830 and not body.done():
             await postgres_target.rows(f"SELECT pg_terminate_backend(pid) {others}")
-            await asyncio.sleep(random.uniform(0.0, 0.1))
+            await asyncio.sleep(chance.uniform(0.0, 0.1))
     body.cancel()
     await asyncio.gather(body, return_exceptions=True)
     assert cut > 0
