@@ -195,7 +195,7 @@ async def delete(session: Session, task: str, database: str | None, yes: bool) -
 @IN_DATABASE
 @talks
 async def failed(session: Session, task: str, database: str | None) -> None:
-    """List the documents that a task has passed over: which, when, why."""
+    """List the documents that a task has skipped: which, when, why."""
     name, found = await find_task(session, task, database)
     given = found.task_name if found.task_type == "Update" else found.task_id
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/failed"
@@ -208,7 +208,7 @@ async def failed(session: Session, task: str, database: str | None) -> None:
 @IN_DATABASE
 @talks
 async def retry(session: Session, task: str, database: str | None) -> None:
-    """Try the documents again that a task has passed over."""
+    """Try the documents again that a task has skipped."""
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type})
     answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Committed)
@@ -223,8 +223,8 @@ def _show_failed(answer: FailedDocuments) -> None:
     rows = [
         (escape(one.document_id), one.at[:19], escape(one.transform), escape(one.error)) for one in answer.documents
     ]
-    none = "No document is passed over." if not answer.failed else "The documents are not known here."
-    print_table("", ("document", "passed over", "transform", "why"), rows, empty=none)
+    none = "No document is skipped." if not answer.failed else "The documents are not known here."
+    print_table("", ("document", "skipped", "transform", "why"), rows, empty=none)
     if answer.unknown:
         click.echo(answer.unknown)
     if answer.unlisted:

@@ -191,7 +191,7 @@ def fares(task: TaskShown) -> str:
 
 def _failed(task: TaskShown) -> str:
     count = task.failed
-    return f"{count:,} document{'s are' if count > 1 else ' is'} passed over"
+    return f"{count:,} document{'s are' if count > 1 else ' is'} skipped"
 
 
 def _task_row(task: TaskShown) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from raftnode.foundation.decoding import from_python_json
-from raftnode.foundation.module_isolation import theirs
+from raftnode.foundation.module_isolation import users_name
 from raftnode.foundation.names import fold
 from raftnode.record.definition import TaskDefinition as TaskDefinition
 from raftnode.record.model import Database
@@ -150,7 +150,7 @@ def described(error: Exception) -> str:
 def _imported(point: EntryPoint) -> TaskKind:
     if point.dist is not None and point.dist.name != "raftnode":
         # A user's package may have a module that is called as one of ours.
-        point = EntryPoint(point.name, theirs(point.module) + point.value.removeprefix(point.module), point.group)
+        point = EntryPoint(point.name, users_name(point.module) + point.value.removeprefix(point.module), point.group)
     kind: TaskKind = point.load()
     _LOADED[_plain(point.name)] = kind
     return kind

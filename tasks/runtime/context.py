@@ -51,7 +51,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
-    run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
+    run did; `failed` counts the documents that are skipped now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
     `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale."""
 

@@ -8,7 +8,6 @@ from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress, Timings
-from tasks.runtime.blame import NoBlame
 from tasks.runtime.body import Body
 from tasks.runtime.checkpoints import Checkpoints
 from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
@@ -16,6 +15,7 @@ from tasks.runtime.plan import Start
 from tasks.runtime.ports import ReplicaPort, TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX, FreezeDetector, RunJournal
 from tasks.runtime.shared_resources import SharedResources
+from tasks.runtime.stall_tracker import StallTracker
 
 
 class BodyEnvironment:
@@ -33,7 +33,7 @@ class BodyEnvironment:
         http: HttpClient | None = None,
         checkpoint_ms: int = 50,
         journal_bytes_max: int = BYTES_MAX,
-        blame: NoBlame | None = None,
+        stall_tracker: StallTracker | None = None,
     ) -> None:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
         self._settings = settings or RunSettings()
@@ -41,7 +41,7 @@ class BodyEnvironment:
         self._pulse = FreezeDetector()
         self._shared = SharedResources()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
-        self.blame = blame or NoBlame()
+        self.stall_tracker = stall_tracker or StallTracker()
 
     async def run(self) -> None:
         """Replicates checkpoints until cancelled."""
@@ -53,11 +53,11 @@ class BodyEnvironment:
         self._journal.close()
 
     def beat(self, timings: Timings | None) -> None:
-        """The loop turns while bodies run. The pulse tells freezes of the process, for the journal; the blame names the
-        body that held the loop, if it does not turn for half a lease."""
+        """The loop turns while bodies run. The pulse detects that the process was frozen, for the run journal. The
+        stall tracker names the body that held the loop, if it does not turn for half a lease."""
         self._pulse.beat()
         if timings is not None:
-            self.blame.beat(timings.lease_ms / 2000)
+            self.stall_tracker.arm(timings.lease_ms / 2000)
 
     def body(self, run: Run, start: Start, info: RunFigures) -> Body:
         """The body of a run, not started yet."""
@@ -69,7 +69,7 @@ class BodyEnvironment:
             settings=self._settings,
             random=self._random,
             journal=self._journal,
-            blame=self.blame,
+            stall_tracker=self.stall_tracker,
         )
 
     async def context(self, body: Body, owned: Callable[[], bool]) -> TaskContext:

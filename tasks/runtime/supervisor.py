@@ -92,7 +92,7 @@ class Supervisor:
                 self._group = group
                 group.create_task(self._environment.run())
                 # From here on each change of a claim is told; what this process holds already is looked at once.
-                self._due.call(planning.held_here(self._replica.record, self._own))
+                self._due.add(planning.held_here(self._replica.record, self._own))
                 self._turns.now()
                 group.create_task(self._report())
                 try:
@@ -127,13 +127,13 @@ class Supervisor:
         """Only while bodies run: an idle node sleeps."""
         while True:
             if not self._runs.bodies:
-                self._environment.blame.rest()
+                self._environment.stall_tracker.disarm()
                 await self._changed.wait()
             self._environment.beat(self._replica.record.timings)
             await asyncio.sleep(PULSE_S)
 
     async def _report(self) -> None:
-        told = await self._environment.blame.report(
+        told = await self._environment.stall_tracker.report(
             self._own.tag, lambda command: self._proposals.answer(command, Proposal(), lambda: True)
         )
         self._touch(*told)
@@ -146,7 +146,7 @@ class Supervisor:
 
     def on_tick(self, record: Record, changes: Changes) -> None:
         """The record has changed."""
-        self._due.call(changes.claims)
+        self._due.add(changes.claims)
         self._turns.now()
 
     def on_lease(self) -> None:
@@ -155,7 +155,7 @@ class Supervisor:
 
     def _touch(self, *keys: str) -> None:
         """Something of our own has changed about these tasks. Many such changes cost one turn."""
-        self._due.call(keys)
+        self._due.add(keys)
         self._turns.soon()
 
     # ---- decisions
@@ -190,21 +190,21 @@ class Supervisor:
         due, session = self._due, self._lease.session
         assigned = NOTHING if self._closing else self._wanted(record)
         # An answer counts once the record has come as far as it: decided earlier, the task would be claimed again.
-        due.call(self._claims.under_way.landed(record.index))
+        due.add(self._claims.under_way.take_applied(record.index))
         gone = due.compare(assigned)
         self._claims.forgive(gone)
         self._runs.not_wanted(gone)
         if session != due.session:
             due.session = session
-            due.call(assigned)
-            due.call(planning.held_here(record, self._own))
+            due.add(assigned)
+            due.add(planning.held_here(record, self._own))
             # What runs without a lease must stop before anything else is done.
-            due.call_first(self._runs.bodies)
+            due.add_first(self._runs.bodies)
             self._runs.session_changed()
         return assigned
 
     def _accused(self, key: str) -> bool:
-        return self._environment.blame.accuses(key)
+        return self._environment.stall_tracker.is_unreported(key)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -222,7 +222,7 @@ class Supervisor:
             case planning.Forget():
                 self._runs.forget(action.key, assigned=action.key in self._due.assigned)
                 # The task may be this node's again, and now nothing stands in the way of a new claim.
-                self._due.call([action.key])
+                self._due.add([action.key])
                 self._turns.now()
 
     # ---- what others see

@@ -260,7 +260,7 @@ def test_failures_are_listed_and_tried_again_and_scripts_are_told(shop: Shell) -
     target("CREATE TABLE T (Id text, N int CHECK (N < 100))")
     until("one document has failed", lambda: "up to date, 1 failed" in shown()[1])
     assert shown()[0] == FAILING
-    assert "1 document is passed over; raftnode task failed fails" in shown()[1]
+    assert "1 document is skipped; raftnode task failed fails" in shown()[1]
     assert shop.run("why", "fails").returncode == FAILING
     (one,) = shop.json("task", "failed", "fails")["Documents"]
     assert (one["DocumentId"], one["Transform"]) == ("o/900", "x")
@@ -271,7 +271,7 @@ def test_failures_are_listed_and_tried_again_and_scripts_are_told(shop: Shell) -
     assert "tries 1 document again" in shop.run("task", "retry", "fails").stdout
     until("nothing is failed any more", lambda: shown()[0] == 0)
     assert "up to date" in shown()[1]
-    assert shop.run("task", "failed", "fails").stdout.strip() == "No document is passed over."
+    assert shop.run("task", "failed", "fails").stdout.strip() == "No document is skipped."
     shop.json("db", "delete", "Failing", "--yes")
 
 

@@ -266,7 +266,7 @@ class ModelNode:
         self.supervise()
 
     def check(self) -> None:
-        self.lease, down = rules.checked(self.lease, self.view(), self.now())
+        self.lease, down = rules.advance(self.lease, self.view(), self.now())
         self.obey(down)
         body, holder = self.body, self.lease.holder
         if body and body.end_ns is None and (not holder.held or holder.session != body.session):

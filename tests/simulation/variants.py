@@ -284,7 +284,7 @@ def any_error_is_an_answer(patch: Patch) -> None:
 
 
 def failed_entries_count_as_applied(patch: Patch) -> None:
-    """An entry that could not be applied is passed over."""
+    """An entry that could not be applied is skipped."""
 
     def apply(self: Applier, entry: tuple[bytes, int, int]) -> None:
         try:

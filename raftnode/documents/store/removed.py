@@ -38,7 +38,7 @@ class RemovedCopy(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def removed(directory: Path, live: Collection[Path]) -> list[RemovedCopy]:
-    """Those that this node has, oldest first. What cannot be read is passed over. `live` are the files of the databases
+    """Those that this node has, oldest first. What cannot be read is skipped. `live` are the files of the databases
     that there are: a copy that is one of them again, as a crash came before it was forgotten, is forgotten now."""
     found = []
     for file in _files(directory):

@@ -102,25 +102,25 @@ class Writer:
         _check_expected(id, row, expected)
         return self._write(row.id, row.collection, b"", row, self.state.last_etag + 1, deleted=True)
 
-    def merge(self, replication_batch: ReplicationBatch) -> int:
+    def merge(self, batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order; see the module's rules. Returns up to which etag the source has
         been taken in now. Nothing happens if there is a gap before the stretch. Raises ReplicationRefused."""
-        accepted = rows.accepted(self._connection, replication_batch.source)
-        if replication_batch.after_etag > accepted:
+        accepted = rows.accepted(self._connection, batch.source)
+        if batch.after_etag > accepted:
             return accepted
-        if replication_batch.source == self.database_id:
+        if batch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
-        self._check_counted(replication_batch.knowledge)
+        self._check_counted(batch.knowledge)
         # Once for all of them, as merging a document adds nothing to what is known of others' writes.
         held = self.database_change_vector
-        for item in replication_batch.documents:
+        for item in batch.documents:
             self._merge_one(item, held)
         # Last, so that the knowledge is noted with an etag at which all of the stretch has its place (rule 2).
-        self._learn(replication_batch.knowledge)
-        self._purged_until(replication_batch.purged_last_modified)
-        if replication_batch.last_etag > accepted:
-            accepted = replication_batch.last_etag
-            rows.accept(self._connection, replication_batch.source, accepted)
+        self._learn(batch.knowledge)
+        self._purged_until(batch.purged_last_modified)
+        if batch.last_etag > accepted:
+            accepted = batch.last_etag
+            rows.accept(self._connection, batch.source, accepted)
         return accepted
 
     def purge(self, passed: ConsumedUpTo) -> int:

@@ -43,7 +43,7 @@ async def restore(request: web.Request) -> web.Response:
     services, query = request.app[SERVICES], Query(request)
     wanted, given = query.required("folder"), query.text("name")
 
-    async def checked() -> files.RemovedCopy:
+    async def build() -> files.RemovedCopy:
         found = await _copies(services)
         which = next((one for one in found if one.folder == wanted), None)
         if which is None:
@@ -54,7 +54,7 @@ async def restore(request: web.Request) -> web.Response:
         return which
 
     async with request.app[RESTORING]:
-        which = await unless_repeated(request, checked)
+        which = await unless_repeated(request, build)
         if isinstance(which, CommandResult):
             return await group_answer(request, given or wanted.rpartition("-")[0], which)
         name = given or which.database

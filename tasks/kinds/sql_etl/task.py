@@ -1,8 +1,8 @@
 """SQL ETL: documents of this database become rows of a relational one, each change exactly once.
 
 Every transform has its own progress, kept in the target beside the rows; the record's copy is for display. Documents
-that fail by themselves are listed and passed over; when it looks like the script's or the target's fault, nothing is
-passed over and the batch is tried again later, while the other transforms of the task go on.
+that fail by themselves are listed and skipped; when it looks like the script's or the target's fault, nothing is
+skipped and the batch is tried again later, while the other transforms of the task go on.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ NAME = "SqlEtl"
 POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
 RETRIED_AT_ONCE = 50
-"""So many of the documents that were passed over are tried again in one transaction."""
+"""So many of the documents that were skipped are tried again in one transaction."""
 IDLE_S = 30.0
 DISABLED_S = 3600.0
 """A task whose transforms are all disabled has nothing to do until it is edited, which ends its run."""
@@ -213,7 +213,7 @@ class _Runner:
         return True
 
     async def _retry(self, sink: SqlSink, stream: TransformStream) -> None:
-        """Try the documents again that the transform has passed over, if that was asked for, until nothing changes."""
+        """Try the documents again that the transform has skipped, if that was asked for, until nothing changes."""
         asked = self._context.run.task.retry
         if asked <= stream.progress.retried:
             return
@@ -235,7 +235,7 @@ class _Runner:
         if before:
             await self._store_place(sink)
         log.info(
-            "The documents that a transform had passed over were tried again.",
+            "The documents that a transform had skipped were tried again.",
             task=self._context.run.claim_key,
             transform=stream.transform.name,
             carried=before - stream.progress.failed,
@@ -263,7 +263,7 @@ class _Runner:
             after = stream.tried(done, [*failures, *refused], due)
             return msgspec.json.encode(self._progress() | {stream.transform.name: after})
 
-        await sink.write(rows, progress, _no_verdict)
+        await sink.write(rows, progress, _accept_refusals)
         stream.progress = after
         self._stored = self._progress()
         self._context.info.rows += sum(len(d.rows) for d in rows)
@@ -322,11 +322,11 @@ class _Runner:
             after = stream.advanced(batch, documents, [*failures, *refused])
             return msgspec.json.encode(self._progress() | {name: after})
 
-        def verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
-            stream.verdict(accepted, [*failures, *refusals], final=final)
+        def check_refusals(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+            stream.check_refusals(accepted, [*failures, *refusals], final=final)
 
         try:
-            failures = failures + await sink.write(rows, progress, verdict)
+            failures = failures + await sink.write(rows, progress, check_refusals)
         except TaskFailed:
             for other in self._all:
                 other.progress = before[other.transform.name]
@@ -342,7 +342,7 @@ class _Runner:
         self._context.info.batch_done()
         for failure in failures:
             log.warning(
-                "A document was passed over.",
+                "A document was skipped.",
                 task=self._context.run.claim_key,
                 transform=name,
                 document=failure.id,
@@ -352,7 +352,7 @@ class _Runner:
 
     async def _store_place(self, sink: SqlSink) -> None:
         """Store the progress without rows."""
-        await sink.write([], lambda refused: msgspec.json.encode(self._progress()), _no_verdict)
+        await sink.write([], lambda refused: msgspec.json.encode(self._progress()), _accept_refusals)
         self._stored = self._progress()
         self._tell()
 
@@ -394,5 +394,5 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _no_verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+def _accept_refusals(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """Nothing is written, so nothing is refused."""

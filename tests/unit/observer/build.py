@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from observer.rules.decide import Verdict, decide
+from observer.rules.decide import IterationDecisions, decide
 from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
@@ -80,22 +80,22 @@ def group(*nodes: str, **fields: Any) -> RecordCluster:
     return cluster
 
 
-def commit(cluster: RecordCluster, seen: Facts) -> Verdict:
+def commit(cluster: RecordCluster, seen: Facts) -> IterationDecisions:
     """Decides, and applies what was decided."""
-    verdict = decide(cluster.record, seen)
+    decisions = decide(cluster.record, seen)
     cluster.do(
         Decide(
             term=cluster.term,
             iteration=1,
             at="now",
             at_ms=seen.now_ms,
-            topologies=verdict.topologies,
-            voids=verdict.voids,
-            graces=verdict.graces,
-            decisions=tuple((sentence.database, sentence.message) for sentence in verdict.sentences),
+            topologies=decisions.topologies,
+            voids=decisions.voids,
+            graces=decisions.graces,
+            decisions=tuple((sentence.database, sentence.message) for sentence in decisions.sentences),
         )
     )
-    return verdict
+    return decisions
 
 
 def topology_after(cluster: RecordCluster, seen: Facts) -> Topology:
@@ -104,6 +104,6 @@ def topology_after(cluster: RecordCluster, seen: Facts) -> Topology:
     return cluster.database().topology
 
 
-def sentences(verdict: Verdict) -> str:
+def sentences(decisions: IterationDecisions) -> str:
     """All that was said."""
-    return "\n".join(sentence.message for sentence in verdict.sentences)
+    return "\n".join(sentence.message for sentence in decisions.sentences)

@@ -44,7 +44,7 @@ def test_a_topology_is_written_with_its_stamp_and_its_reason() -> None:
     database = cluster.database()
     assert (database.topology.members, database.topology.rehabs) == (("A",), ("B",))
     assert database.topology.stamp.index == database.etag == cluster.record.index
-    assert (database.topology.stamp.term, database.topology.stamp.leaders_ticks) == (4, 1000)
+    assert (database.topology.stamp.term, database.topology.stamp.leader_wall_ms) == (4, 1000)
     assert database.topology.nodes_modified_at == "now"
     (decision,) = cluster.record.observer.decisions
     assert (decision.iteration, decision.term, decision.message) == (7, 4, "B is silent.")

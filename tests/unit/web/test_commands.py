@@ -25,7 +25,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("etl", "list"), "Orders"),
     (("etl", "show", "orders"), '"EtlType": "Sql"'),
     (("task", "show", "orders"), '"TaskType": "SqlEtl"'),
-    (("task", "failed", "orders"), "No document is passed over."),
+    (("task", "failed", "orders"), "No document is skipped."),
     (("task", "retry", "orders"), "has passed no document over"),
     (("task", "disable", "orders"), "Task orders is disabled."),
     (("task", "enable", "orders"), "Task orders is enabled."),

@@ -41,10 +41,10 @@ def test_the_task_waits_for_its_holder_and_then_leaves_it() -> None:
     assert almost.graces == ()
     [waits] = [sentence for sentence in almost.sentences if sentence.key]
     assert waits.message == f"{KIND} 'backup' stays with B in Rehab for 30 min before another node takes it."
-    verdict = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
+    decisions = commit(cluster, seen(silent("B"), later_ms=30 * MIN_MS))
     ended = f"{KIND} 'backup' leaves B, which has been in Rehab for 1800000 ms (grace 1800000 ms)."
-    assert ended in sentences(verdict)
-    assert [end.key for end in verdict.graces] == [f"{FOLDED}/{KIND}/backup"]
+    assert ended in sentences(decisions)
+    assert [end.key for end in decisions.graces] == [f"{FOLDED}/{KIND}/backup"]
     assert (cluster.placed("backup").node in ("A", "C"), cluster.placed("backup").rule) == (True, "Hash")
     assert decide(cluster.record, seen(silent("B"), later_ms=31 * MIN_MS)).graces == (), "once"
 

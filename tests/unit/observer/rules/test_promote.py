@@ -59,12 +59,12 @@ def verdict_on(cluster: RecordCluster, seen: Facts, tag: str = "B") -> tuple[boo
 
 def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
     cluster = rehab(8000)
-    verdict = commit(cluster, around(well("B", good_ms=5_000)))
+    decisions = commit(cluster, around(well("B", good_ms=5_000)))
     topology = cluster.database().topology
     assert (set(topology.members), topology.rehabs) == ({"A", "B", "C"}, ())
     assert not topology.demotion_reasons
     assert not topology.promotables_status
-    assert sentences(verdict) == (
+    assert sentences(decisions) == (
         "B was promoted to Member: it has caught up and been good for 5000 ms "
         "(required 5000 ms; 1 demotion(s) within the last hour)."
     )

@@ -37,10 +37,10 @@ def epochs(cluster: RecordCluster, seen: Facts) -> list[int]:
 
 def test_a_silent_members_claims_are_void_with_its_demotion_in_one_decision() -> None:
     cluster, epoch = held()
-    verdict = commit(cluster, facts(silent("B"), C))
+    decisions = commit(cluster, facts(silent("B"), C))
     assert cluster.database().topology.rehabs == ("B",)
     assert cluster.claimed("t").state == "Void"
-    assert f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 800 ms" in sentences(verdict)
+    assert f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 800 ms" in sentences(decisions)
     assert "B has not been heard" in cluster.claimed("t").reason
     placed = cluster.placed("t").node
     assert placed in ("A", "C")
@@ -81,9 +81,9 @@ def test_claims_of_a_nodes_former_process_are_void_once_that_is_over_though_the_
     assert cluster.announce("B", boot=2, nonce=8).error is None
     assert epochs(cluster, facts(well("B"), C)) == []
     assert epochs(cluster, facts(well("B"), C, over=frozenset({ClaimHolder("B", 2, 8)}))) == [], "of that process alone"
-    verdict = commit(cluster, facts(well("B"), C, over=FORMER))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(verdict)
+    decisions = commit(cluster, facts(well("B"), C, over=FORMER))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(decisions)
     assert cluster.database().topology.rehabs == ()
     assert cluster.do(cluster.claim("B", "t", boot=2, nonce=8)) > epoch
 
@@ -107,16 +107,16 @@ def test_claims_of_a_nodes_former_id_are_void_once_that_is_over(node_id: str, wh
     cluster.do(RemoveNode(tag="B"))
     cluster.do(AddNode(node=node("B", node_id=node_id, boot=0, nonce=0)))
     assert epochs(cluster, facts(well("B"), C)) == []
-    verdict = decide(cluster.record, facts(well("B"), C, over=FORMER))
-    assert verdict.voids == (VoidClaim(key=KEY, epoch=epoch, reason=why),)
+    decisions = decide(cluster.record, facts(well("B"), C, over=FORMER))
+    assert decisions.voids == (VoidClaim(key=KEY, epoch=epoch, reason=why),)
 
 
 def test_claims_of_a_former_process_of_a_removed_node_are_void() -> None:
     cluster, epoch = held()
     cluster.do(RemoveNode(tag="B"))
-    verdict = decide(cluster.record, facts(C, over=FORMER))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert "start 1 of B has had no lease for 750 ms." in sentences(verdict)
+    decisions = decide(cluster.record, facts(C, over=FORMER))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms." in sentences(decisions)
 
 
 def test_a_suspended_observer_still_frees_a_node_that_was_started_again_and_nobody_else() -> None:
@@ -126,8 +126,8 @@ def test_a_suspended_observer_still_frees_a_node_that_was_started_again_and_nobo
     assert epochs(cluster, facts(silent("B"), C)) == []
     assert cluster.announce("B", boot=2, nonce=8).error is None
     assert epochs(cluster, facts(well("B"), C, over=FORMER)) == [epoch]
-    verdict = decide(cluster.record, facts(silent("B"), silent("C"), over=FORMER))
-    assert (verdict.topologies, len(verdict.voids)) == ((), 1)
+    decisions = decide(cluster.record, facts(silent("B"), silent("C"), over=FORMER))
+    assert (decisions.topologies, len(decisions.voids)) == ((), 1)
 
 
 def test_only_held_claims_are_void() -> None:
@@ -143,9 +143,9 @@ def test_claims_of_disabled_and_deleted_databases_are_void_too() -> None:
     cluster.do(DeleteDatabase(name="Northwind"))
     for tag in "ABC":
         cluster.do(ConfirmDeletion(name="Northwind", tag=tag))
-    verdict = decide(cluster.record, facts(silent("B"), C))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert verdict.sentences[0].database == "northwind"
+    decisions = decide(cluster.record, facts(silent("B"), C))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert decisions.sentences[0].database == "northwind"
 
 
 def test_claims_of_dead_members_are_void_though_nobody_is_demoted() -> None:
@@ -163,13 +163,13 @@ def test_many_voids_of_one_node_are_one_sentence_in_the_order_of_their_names(cou
     for name in reversed([f"t{number:02}" for number in range(count)]):
         cluster.task(name, mentor="B")
         epochs[name] = cluster.do(cluster.claim("B", name))
-    verdict = decide(cluster.record, facts(silent("B"), C))
+    decisions = decide(cluster.record, facts(silent("B"), C))
     why = "B has not been heard for 800 ms (limit 750 ms)"
-    assert verdict.voids == tuple(
+    assert decisions.voids == tuple(
         VoidClaim(key=claim_key("Northwind", KIND, name), epoch=epochs[name], reason=why) for name in sorted(epochs)
     )
     named = ", ".join(f"{KIND}/{name} (epoch {epochs[name]})" for name in sorted(epochs)[:10])
-    assert verdict.sentences[1:] == (Sentence("Northwind", f"Claims void: {named}{more}; {why}."),)
+    assert decisions.sentences[1:] == (Sentence("Northwind", f"Claims void: {named}{more}; {why}."),)
 
 
 def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> None:
@@ -185,9 +185,9 @@ def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> No
                 cluster.do(ReleaseTask(key=key, epoch=epoch))
             else:
                 held.append(key)
-    verdict = decide(cluster.record, facts(silent("B"), C))
-    assert [end.key for end in verdict.voids] == sorted(held)
-    spoken = [sentence.database for sentence in verdict.sentences if "void" in sentence.message]
+    decisions = decide(cluster.record, facts(silent("B"), C))
+    assert [end.key for end in decisions.voids] == sorted(held)
+    spoken = [sentence.database for sentence in decisions.sentences if "void" in sentence.message]
     assert spoken == [f"Db{number}" for number in range(8)]
 
 

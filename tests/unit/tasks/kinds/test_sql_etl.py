@@ -612,7 +612,7 @@ async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: BodyB
 async def test_a_target_that_has_not_every_character_refuses_only_the_documents_that_need_one(
     bench: BodyBench, target: SqlTarget
 ) -> None:
-    """By their ids, too: the list of what was passed over stands in the target."""
+    """By their ids, too: the list of what was skipped stands in the target."""
     latin = f"latin_{uuid.uuid4().hex[:8]}"
     connection = await asyncpg.connect(target.connection.url.set(drivername="postgresql").render_as_string())
     await connection.execute(f"CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
@@ -665,7 +665,7 @@ async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone
     with structlog.testing.capture_logs() as logs:
         await bench.store.batch([order(f"o/{n}", "text" if n < 3 else "1") for n in range(5)])
         await carried(bench, task(tables, script), 10, 5)
-    lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was passed over."]
+    lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was skipped."]
     assert lines == [(f"o/{n}", 'Orders.Freight: "text" is no number') for n in range(3)]
     told = bench.saved[-1]
     assert (told.failed, [(f.document_id, f.transform) for f in told.failures]) == (
