@@ -282,7 +282,7 @@ class Node:
 
         async def end() -> None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)  # `watched` has told what failed
 
         def failed(error: Exception) -> None:
             self.fail(str(error) if isinstance(error, EXPECTED) else f"The {name} failed ({error!r}); see the log.")

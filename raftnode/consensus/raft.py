@@ -187,7 +187,7 @@ class Raft:
         self._transport.on_connection.remove(self._connection)
         if self._watch is not None:
             self._watch.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)  # `watched` has told what failed
         self._engine.close()
 
     # doing
@@ -233,6 +233,7 @@ class Raft:
                 if self.status.leads:
                     self._begin_hand_over(tag)
                 else:
+                    # Whether the leader has heard it shows below, in who leads.
                     with contextlib.suppress(OutcomeUnknown):
                         await self._proposals.ask_leader(TransferRequest(tag))
                 while (leader := self.status.leader) in (None, before) or (tag is not None and leader != tag):
@@ -258,7 +259,8 @@ class Raft:
         self._notice()
 
     def take_snapshot(self) -> None:
-        """Starts writing a snapshot now, whatever the size of the journal."""
+        """Starts writing a snapshot now, whatever the size of the journal. The engine decides that by itself; this is
+        for those who need one at a certain moment: the simulator's operators, and the makers of fixtures."""
         self._running().snapshot()
 
     # what the engine tells

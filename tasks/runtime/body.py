@@ -140,7 +140,7 @@ class Body:
         told = self.progress or self.run.progress or Progress(generation=self.run.generation)
         if context is None or self.info.told_with(told) == told:
             return
-        with suppress(NotOwned):
+        with suppress(NotOwned):  # the run is over: its next holder tells what holds the task up
             context.report(told)
 
     def _note(self, event: Literal["start", "end"]) -> None:

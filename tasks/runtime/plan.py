@@ -118,6 +118,9 @@ def plan(
 ) -> list[Action]:
     """The next actions, at most one for each task: `action` asked about every key that may need one.
 
+    The supervisor asks `action` itself, about the keys that are due. This is what it must come to: the tests of the
+    plan read it, and those of the supervisor compare the two.
+
     `bodies` are the runs of this process by claim key; `assigned` is `assignments_of_node(record, own)`, which the
     caller may have remembered.
     """

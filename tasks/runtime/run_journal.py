@@ -98,7 +98,7 @@ class RunJournal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _rolled(self, full: FileIO) -> FileIO:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # somebody has deleted it, and a new one begins either way
             self._path.replace(self._path.with_name(FILE_NAME + ".1"))
         fresh = self._open()
         full.close()

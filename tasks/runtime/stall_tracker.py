@@ -103,21 +103,30 @@ class FileStallTracker(StallTracker):
         faulthandler.register(SIGNAL, file=self._stack_file, all_threads=False)
 
     def _read(self) -> list[StalledRun]:
-        kept: list[StalledRun] = []
+        kept = self._read_kept()
         try:
-            if self._kept.exists():
-                kept = from_json(self._kept.read_bytes(), list[StalledRun])
             name, stack = self._name.read_bytes(), self._stack.read_text(errors="replace")
         except FileNotFoundError:
-            return kept
-        except DECODE_ERRORS:
-            return kept
+            return kept  # the last process has ended in order
         named = _NAME.match(name)
         if named is None or int(named[1]) > EPOCH_MAX or not stack.strip():
             return kept  # nobody was on the loop, or the page is not what was written there
         # The newest stack comes last, and in it the innermost call first.
         lines = [line.strip() for line in stack.rstrip().rsplit("\n\n", 1)[-1].splitlines()[1 : STACK_LINES_MAX + 1]]
         return [*kept, StalledRun(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
+
+    def _read_kept(self) -> list[StalledRun]:
+        """What earlier processes could not report."""
+        try:
+            return from_json(self._kept.read_bytes(), list[StalledRun])
+        except FileNotFoundError:
+            return []
+        except DECODE_ERRORS as error:
+            log.warning(
+                "Which tasks have ended this node before cannot be read: they are not held back for it.",
+                file=str(self._kept), reason=str(error),
+            )  # fmt: skip
+            return []
 
     def _keep(self) -> None:
         """The next process, if this one ends as well before it could report, must find them all."""

@@ -81,7 +81,7 @@ class Links:
         keepers = [link.keeper for link in self.by_tag.values() if link.keeper is not None]
         for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*keepers, return_exceptions=True)  # `kept` has told what failed
 
     def connection(self, tag: str) -> Connection | None:
         """The connection to a peer, if there is one."""

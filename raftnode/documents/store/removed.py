@@ -78,6 +78,7 @@ def take_back(path: Path) -> None:
 
 def link_of(directory: Path, copy: Path) -> Path | None:
     """Where the file of a copy has been put back, or is being; None if nowhere."""
+    # What cannot be looked at counts as removed: it is listed, and nothing is deleted.
     with contextlib.suppress(OSError):
         if copy.stat().st_nlink > 1:
             # Folders of databases only: those that begin with a dot are not.

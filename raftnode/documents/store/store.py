@@ -238,7 +238,7 @@ class DocumentStore:
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
-            return
+            return  # whoever waits looks at what there is, and so sees that nothing has come
 
     def _committed(self) -> None:
         self.last_etag = self._writer.state.last_etag

@@ -200,7 +200,7 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
         async with asyncio.timeout(wait_s):
             await replica.until(lambda record: not waiting(record))
     except TimeoutError:
-        pass
+        pass  # the answer names those for which the wait was in vain
     return waiting(replica.record)
 
 

@@ -71,6 +71,17 @@ async def test_a_body_that_held_the_loop_when_its_process_was_killed_is_named(tm
     assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
 
 
+def test_a_list_that_cannot_be_read_is_said_and_hides_nothing_newer(tmp_path: Path) -> None:
+    (tmp_path / "on_loop").write_bytes(b"7 db/Kind/t\0")
+    (tmp_path / "held_at").write_bytes(b"Thread\n  File x in body\n")
+    (tmp_path / "blamed.json").write_bytes(b"[{")
+    with capture_logs() as logs:
+        stall_tracker = FileStallTracker(tmp_path)
+    assert [(one.key, one.epoch) for one in stall_tracker.unreported] == [("db/Kind/t", 7)]
+    assert [line["file"] for line in logs] == [str(tmp_path / "blamed.json")]
+    stall_tracker.close()
+
+
 async def test_a_process_that_is_killed_while_its_loop_turns_blames_nobody(tmp_path: Path) -> None:
     process = await body_of("await asyncio.sleep(3600)", tmp_path)
     process.kill()
@@ -124,7 +135,7 @@ async def test_while_nothing_runs_nothing_is_written_down_and_a_late_signal_ends
     assert (tmp_path / "held_at").stat().st_size == 0
     stall_tracker.arm(0.02)
     time.sleep(0.05)  # noqa: ASYNC251
-    assert "test_blame.py" in (tmp_path / "held_at").read_text()
+    assert "test_stall_tracker.py" in (tmp_path / "held_at").read_text()
     stall_tracker.arm(3600)
     assert (tmp_path / "held_at").stat().st_size == 0
     stall_tracker.close()
