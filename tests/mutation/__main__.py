@@ -8,7 +8,7 @@ from collections import Counter
 from random import Random
 
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.runner import MutantResult, Subject, preload, run
+from tests.mutation.runner import MutantVerdict, Subject, preload, run
 from tests.mutation.targets import ROOT, equivalents, subjects
 
 KILLED_PERCENT_MIN = 97.0
@@ -52,32 +52,32 @@ def chosen(paths: list[str], text: str, number: int | None, seed: int) -> list[t
     return [found[index] for index in sorted(Random(seed).sample(range(len(found)), number))]
 
 
-def tried(some: list[tuple[Subject, Mutant]], jobs: int) -> list[MutantResult]:
+def tried(some: list[tuple[Subject, Mutant]], jobs: int) -> list[MutantVerdict]:
     found = []
     began = time.monotonic()
-    for result in run(some, jobs):
-        found.append(result)
+    for verdict in run(some, jobs):
+        found.append(verdict)
         print(f"\r{len(found)} of {len(some)} in {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return found
 
 
-def report(found: list[MutantResult]) -> int:
+def report(found: list[MutantVerdict]) -> int:
     """Prints what survived, and the counts by file; the exit code."""
     same = equivalents()
     counted, killed, left_out, wrong = Counter[str](), Counter[str](), Counter[str](), 0
-    for result in sorted(found, key=lambda one: (one.subject.file, one.mutant.line)):
-        file, change = str(result.subject.file.relative_to(ROOT)), result.mutant.change
+    for verdict in sorted(found, key=lambda one: (one.subject.file, one.mutant.line)):
+        file, change = str(verdict.subject.file.relative_to(ROOT)), verdict.mutant.change
         if change in same.get(file, {}):
             left_out[file] += 1
-            if result.killed:
+            if verdict.killed:
                 wrong += 1
-                print(f"{file}:{result.mutant.line}: listed as equivalent, but killed: {change}")
+                print(f"{file}:{verdict.mutant.line}: listed as equivalent, but killed: {change}")
             continue
         counted[file] += 1
-        killed[file] += result.killed
-        if not result.killed:
-            print(f"{file}:{result.mutant.line}: {change}")
+        killed[file] += verdict.killed
+        if not verdict.killed:
+            print(f"{file}:{verdict.mutant.line}: {change}")
     for file in sorted(counted | left_out):
         print(f"{killed[file]:5} of {counted[file]:5} killed, {left_out[file]:3} equivalent  {file}")
     percent = 100 * killed.total() / (counted.total() or 1)

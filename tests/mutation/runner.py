@@ -44,7 +44,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class MutantResult:
+class MutantVerdict:
     """Whether the tests of the module kill the mutant: whether one fails, or does not end."""
 
     subject: Subject
@@ -63,8 +63,8 @@ def preload() -> None:
     gc.freeze()  # What is shared by all of them need not be looked through by each.
 
 
-def run(mutants: Sequence[tuple[Subject, Mutant]], jobs: int) -> Iterator[MutantResult]:
-    """The results, in the order in which they come; `jobs` mutants are tried at a time. ValueError if tests fail
+def run(mutants: Sequence[tuple[Subject, Mutant]], jobs: int) -> Iterator[MutantVerdict]:
+    """The verdicts, in the order in which they come; `jobs` mutants are tried at a time. ValueError if tests fail
     without any change."""
     by_tests = {subject.tests: subject for subject, _ in mutants}
     limits = {tests: _limit_s(subject) for tests, subject in by_tests.items()}
@@ -77,7 +77,7 @@ def run(mutants: Sequence[tuple[Subject, Mutant]], jobs: int) -> Iterator[Mutant
         if not running:
             return
         child, status = os.waitpid(-1, 0)
-        yield MutantResult(*running.pop(child), killed=status != 0)
+        yield MutantVerdict(*running.pop(child), killed=status != 0)
 
 
 def _limit_s(subject: Subject) -> int:
@@ -107,7 +107,7 @@ def _test(subject: Subject, tree: ast.Module | None, limit_s: int | None) -> NoR
         if limit_s is not None:
             resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
         if tree is not None:
-            sys.meta_path.insert(0, _Finder(subject, tree))
+            sys.meta_path.insert(0, _MutantFinder(subject, tree))
         options = ["-x", "-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"]
         code = int(pytest.main([*options, *subject.tests], plugins=[_Repeatable()]))
     finally:
@@ -124,7 +124,7 @@ class _Repeatable:
         settings.load_profile("mutation")
 
 
-class _Finder:
+class _MutantFinder:
     """Has Python find the mutant where it looks for the module."""
 
     def __init__(self, subject: Subject, tree: ast.Module) -> None:
