@@ -352,10 +352,15 @@ async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: S
     assert node.supervisor._claims._refused == {}
 
 
-async def test_a_body_that_finds_its_run_over_ends_and_is_claimed_anew(node: SupervisedNode) -> None:
+@pytest.mark.parametrize(
+    "over",
+    [NotOwned("the cluster refused progress"), RunSuperseded("a newer run has reached the target")],
+    ids=["not owned", "superseded at its sink"],
+)
+async def test_a_run_that_is_over_ends_and_only_a_new_claim_goes_on(node: SupervisedNode, over: Exception) -> None:
     async def over_once(context: TaskContext) -> None:
         if len(PROBE.events) == 1:
-            raise NotOwned("the cluster refused progress")
+            raise over
         await asyncio.Event().wait()
 
     PROBE.behave = over_once
@@ -589,19 +594,6 @@ async def test_a_kind_that_is_not_here_is_an_error_of_its_task_alone(node: Super
         key = "northwind/Alien/alien"
         await until(lambda: (s := node.supervisor.status().get(key)) is not None and s.state == "Error")
         assert "no task kind 'Alien'" in str(node.supervisor.status()[key].error)
-
-
-async def test_a_run_that_is_superseded_at_its_sink_ends_and_only_a_new_claim_goes_on(node: SupervisedNode) -> None:
-    async def superseded_once(context: TaskContext) -> None:
-        if len(PROBE.events) == 1:
-            raise RunSuperseded("a newer run has reached the target")
-        await asyncio.Event().wait()
-
-    PROBE.behave = superseded_once
-    async with node.running():
-        node.task()
-        await until(lambda: len(PROBE.events) == 3)
-        assert PROBE.events[2][2] > PROBE.events[0][2]
 
 
 async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_time_and_says_so(
