@@ -76,8 +76,23 @@ class TakesConnections(Protocol):
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
-    points = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
-    return {_plain(point.name): point for point in (*points, *entry_points(group=GROUP))}
+    ours = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
+    found: dict[str, EntryPoint] = {}
+    # A plug-in must not run in the place of a kind of ours, so those come first.
+    for point in (*ours, *sorted(entry_points(group=GROUP), key=_is_users)):
+        used = found.setdefault(_plain(point.name), point)
+        if used.value != point.value:
+            log.warning(
+                "A task kind is not used, as another one has its name. Rename its entry point.",
+                kind=point.name,
+                ignored=point.value,
+                used=used.value,
+            )
+    return found
+
+
+def _is_users(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name != "raftnode"
 
 
 def kinds() -> tuple[str, ...]:
@@ -148,7 +163,7 @@ def described(error: Exception) -> str:
 
 @cache
 def _imported(point: EntryPoint) -> TaskKind:
-    if point.dist is not None and point.dist.name != "raftnode":
+    if _is_users(point):
         # A user's package may have a module that is called as one of ours.
         point = EntryPoint(point.name, users_name(point.module) + point.value.removeprefix(point.module), point.group)
     kind: TaskKind = point.load()
