@@ -31,7 +31,8 @@ def started_again(record: Record, holder: ClaimHolder) -> bool:
 
 
 class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's copy of a database as the node reports it.
+    """A node's copy of a database as the rules read it. The node sends its change vector as a string (`CopyReport` in
+    `raftnode.liveness.report`); it is parsed once, when the report is new, and not by each rule in each iteration.
 
     `sent` is the etag up to which it has sent its changes to each other node; `vector` is the change vector as
     etags by database id.
