@@ -181,9 +181,9 @@ async def leads_another(cluster: Cluster) -> None:
     """The leader hands over to somebody who does not prefer anything: not to the group's first node."""
     before = await cluster.leader()
     preferred = (await cluster.topology(DATABASE))["Members"][0]
-    transfer_target = next(tag for tag in sorted(cluster.living(), reverse=True) if tag not in (before, preferred))
-    answer = await cluster.call("POST", f"/admin/cluster/reelect?nodeTag={transfer_target}", tag=before)
-    assert answer["Leader"] == transfer_target
+    successor = next(tag for tag in sorted(cluster.living(), reverse=True) if tag not in (before, preferred))
+    answer = await cluster.call("POST", f"/admin/cluster/reelect?nodeTag={successor}", tag=before)
+    assert answer["Leader"] == successor
 
 
 async def joins(cluster: Cluster) -> None:

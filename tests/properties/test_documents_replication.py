@@ -76,7 +76,7 @@ class Write(NamedTuple):
 
 class InFlight(NamedTuple):
     destination: ReplicaStore
-    replication_batch: ReplicationBatch
+    batch: ReplicationBatch
 
 
 class ReplicationWorld:
@@ -112,7 +112,7 @@ class ReplicationWorld:
         after = max(0, accepted - back)
         batch = source.after(after, limit)
         known = destination.known_before[-1 - stale % len(destination.known_before)]
-        replication_batch = ReplicationBatch(
+        outgoing = ReplicationBatch(
             source=source.id,
             documents=tuple(item for item in batch.items if not cv.dominates(known, item.change_vector)),
             after_etag=after,
@@ -120,7 +120,7 @@ class ReplicationWorld:
             knowledge=batch.change_vector,
             purged_last_modified=batch.purged_last_modified,
         )
-        self.in_flight.append(InFlight(destination, replication_batch))
+        self.in_flight.append(InFlight(destination, outgoing))
 
     def deliver(self, index: int, again: bool) -> None:
         if not self.in_flight:
@@ -131,7 +131,7 @@ class ReplicationWorld:
         if flight.destination not in self.nodes:
             return
         with flight.destination.transaction() as writer:
-            writer.merge(flight.replication_batch)
+            writer.merge(flight.batch)
 
     def work(self, holder: ReplicaStore, limit: int, checkpoint: bool) -> bool:
         """A task's turn on a node. Without the checkpoint it is as if the node had died just before it."""

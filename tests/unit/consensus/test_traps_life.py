@@ -179,12 +179,12 @@ def test_trap_08_a_stalled_follower_still_takes_the_leadership_that_is_handed_to
     world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
-    transfer_target = follower_of(world, leader)
-    leader.engine.transfer_leadership(transfer_target.tag)
-    world.deliver(leader.tag, transfer_target.tag)
+    successor = follower_of(world, leader)
+    leader.engine.transfer_leadership(successor.tag)
+    world.deliver(leader.tag, successor.tag)
     world.clock.pass_ms(world.config.election_min_ms * 0.9)
-    transfer_target.engine.tick()
-    assert transfer_target.engine.status.term > leader.engine.status.term, (
+    successor.engine.tick()
+    assert successor.engine.status.term > leader.engine.status.term, (
         "it must stand at once, and not wait for its own timeout"
     )
-    world.run_until(lambda: transfer_target.engine.status.role == "Leader")
+    world.run_until(lambda: successor.engine.status.role == "Leader")
