@@ -19,7 +19,6 @@ from tests.unit.record.build import KIND, RecordCluster
 
 TAGS = ("A", "B", "C", "D", "E")
 seeds = st.integers(0, 2**32 - 1)
-some_tags = st.lists(st.sampled_from(TAGS), max_size=3)
 
 
 def cluster_of(chance: random.Random) -> RecordCluster:
