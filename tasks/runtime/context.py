@@ -124,14 +124,14 @@ class TaskContext:
         owned: Callable[[], bool],
         save: Callable[[Run, Progress], asyncio.Future[bool]],
         journal: RunJournal,
-        pulse: FreezeDetector,
+        freezes: FreezeDetector,
         http: HttpClient | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
         sending: Callable[[str, DocumentSender | None], None] = lambda tag, sender: None,
         shared: SharedResources | None = None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
-        self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
+        self._owned, self._save, self._journal, self._freezes = owned, save, journal, freezes
         self.http, self.node_url, self.sending = http, node_url, sending
         self.shared = shared or SharedResources()
         self._active_since: int | None = None
@@ -214,7 +214,7 @@ class TaskContext:
             return
         self._active_since = None
         key, epoch = self.run.claim_key, self.run.epoch
-        for frozen_ns, thawed_ns in self._pulse.frozen_within(since_ns, now_ns):
+        for frozen_ns, thawed_ns in self._freezes.frozen_within(since_ns, now_ns):
             self._journal.write(key, epoch, "active", since_ns, frozen_ns, soon=soon)
             self._journal.write(key, epoch, "frozen", frozen_ns, thawed_ns, soon=soon)
             since_ns = thawed_ns

@@ -38,7 +38,7 @@ class BodyEnvironment:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
         self._settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
-        self._pulse = FreezeDetector()
+        self._freezes = FreezeDetector()
         self._shared = SharedResources()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self.stall_tracker = stall_tracker or StallTracker()
@@ -53,9 +53,9 @@ class BodyEnvironment:
         self._journal.close()
 
     def beat(self, timings: Timings | None) -> None:
-        """The loop turns while bodies run. The pulse detects that the process was frozen, for the run journal. The
-        stall tracker names the body that held the loop, if it does not turn for half a lease."""
-        self._pulse.beat()
+        """The loop turns while bodies run. That tells the run journal when the process was frozen, and the stall
+        tracker which body held the loop, if it does not turn for half a lease."""
+        self._freezes.beat()
         if timings is not None:
             self.stall_tracker.arm(timings.lease_ms / 2000)
 
@@ -87,7 +87,7 @@ class BodyEnvironment:
             owned=owned,
             save=save,
             journal=self._journal,
-            pulse=self._pulse,
+            freezes=self._freezes,
             shared=self._shared,
             http=self._http,
             sending=lambda tag, sender: self._databases.sends(fold(body.run.database), tag, sender),

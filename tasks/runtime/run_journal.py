@@ -28,7 +28,7 @@ FILE_NAME = "runs.jsonl"
 BYTES_MAX = 16 << 20
 FREEZES_MAX = 100
 FROZEN_NS_MIN = 300_000_000
-"""A pulse that comes this much late, while the process used next to no processor time, tells of a freeze."""
+"""A beat that comes this much late, while the process used next to no processor time, tells of a freeze."""
 
 Event = Literal["start", "active", "frozen", "end"]
 

@@ -26,12 +26,12 @@ from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
 from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import OwnRuns
-from tasks.runtime.status import LocalTaskStatus, of_body, of_wanted
+from tasks.runtime.status import LocalTaskStatus, of_assignment, of_body
 from tasks.runtime.turns import Turns
 
 log = structlog.get_logger(__name__)
 
-PULSE_S = 0.1
+FREEZE_CHECK_S = 0.1
 SLICE_MAX = 100
 """So many tasks are decided about before the event loop has a turn at everything else."""
 NOTHING: Mapping[str, Assignment] = {}
@@ -75,7 +75,7 @@ class Supervisor:
             bodies_running=bodies_running,
             ended=self._touch,
         )
-        self._wanted = Assignments(own)
+        self._assignments = Assignments(own)
         self._due = DueTasks()
         self._waits: dict[str, Wait] = {}
         self._turns = Turns(self._turn, lambda: bool(self._due) and self._group is not None)
@@ -130,7 +130,7 @@ class Supervisor:
                 self._environment.stall_tracker.disarm()
                 await self._changed.wait()
             self._environment.beat(self._replica.record.timings)
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(FREEZE_CHECK_S)
 
     async def _report(self) -> None:
         told = await self._environment.stall_tracker.report(
@@ -188,12 +188,12 @@ class Supervisor:
     def _look(self, record: Record) -> Mapping[str, Assignment]:
         """Calls the tasks about which anything has changed that `planning.action` reads."""
         due, session = self._due, self._lease.session
-        assigned = NOTHING if self._closing else self._wanted(record)
+        assigned = NOTHING if self._closing else self._assignments(record)
         # An answer counts once the record has come as far as it: decided earlier, the task would be claimed again.
         due.add(self._claims.under_way.take_applied(record.index))
         gone = due.compare(assigned)
         self._claims.forgive(gone)
-        self._runs.not_wanted(gone)
+        self._runs.unassigned(gone)
         if session != due.session:
             due.session = session
             due.add(assigned)
@@ -241,6 +241,6 @@ class Supervisor:
         if (body := self._runs.bodies.get(key)) is not None:
             return of_body(tag, body)
         if (proposal := self._claims.under_way.claims.get(key)) is not None:
-            return of_wanted(tag, proposal.assigned, "Claiming", error=proposal.error)
+            return of_assignment(tag, proposal.assigned, "Claiming", error=proposal.error)
         wait = self._waits.get(key)
-        return None if wait is None else of_wanted(tag, wait.assigned, "Waiting", reason=wait.reason)
+        return None if wait is None else of_assignment(tag, wait.assigned, "Waiting", reason=wait.reason)

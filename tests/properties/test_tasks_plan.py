@@ -358,7 +358,7 @@ def test_the_checks_catch_a_void_that_comes_before_the_bodies_have_ended() -> No
     assert caught
 
 
-def test_wanted_names_only_the_tasks_of_this_node() -> None:
+def test_assignments_name_only_the_tasks_of_this_node() -> None:
     cluster = RecordCluster(*TAGS)
     cluster.create(*TAGS)
     for n in range(20):

@@ -146,7 +146,7 @@ class BodyBench:
             owned=lambda: self.owned,
             save=self._save,
             journal=self.journal,
-            pulse=FreezeDetector(),
+            freezes=FreezeDetector(),
             shared=self.shared,
         )
 
