@@ -28,7 +28,8 @@ PROGRAM = """\
 import json, sys
 from pathlib import Path
 from tests.mutation.mutants import mutants
-from tests.mutation.runner import Subject, run
+from tests.mutation.runner import run
+from tests.mutation.targets import Subject
 file = Path("toy/shorten.py")
 subject = Subject(file, "toy.shorten", ("test_toy.py",))
 some = [(subject, mutant) for mutant in mutants(file.read_text()) if mutant.change in sys.argv[1:]]
