@@ -74,8 +74,8 @@ class ObserverLimits(msgspec.Struct, frozen=True, kw_only=True):
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One node. All readings are of the leader's lower-bound clock.
 
-    `silent`: it has certainly no lease. `fresh`: its reports are new enough to
-    promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
+    `silent`: it has certainly no lease. `fresh`: it is not silent, and its reports are new enough to promote somebody
+    on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
     keyed by folded name; `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
     databases whose group the node is in. `flags` are the resources that the node finds itself short of.
     """

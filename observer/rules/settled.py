@@ -106,7 +106,7 @@ def calm(record: Record, facts: Facts) -> bool:
 
 def _well(facts: Facts, seen: NodeFacts, node: ClusterNode) -> bool:
     heard = facts.now_ns - seen.heard_ns < facts.limits.rotate_ms * NS_PER_MS
-    return heard and seen.fresh and not (seen.silent or seen.flags or node.flags or node.draining)
+    return heard and seen.fresh and not (seen.flags or node.flags or node.draining)
 
 
 def _reports(facts: Facts, folded: str, database: Database) -> Reports | None:
@@ -132,7 +132,7 @@ def _reports(facts: Facts, folded: str, database: Database) -> Reports | None:
 def _both(seen: NodeFacts, folded: str) -> DatabaseReport | None:
     """The node's report of its copy, if both samples are that one."""
     report = seen.current.get(folded)
-    return report if report is not None and seen.previous.get(folded) is report else None
+    return report if seen.previous.get(folded) is report else None
 
 
 def _copy_is_well(seen: NodeFacts, folded: str) -> bool:

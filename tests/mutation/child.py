@@ -2,6 +2,7 @@
 
 import os
 import resource
+import traceback
 from collections.abc import Callable
 
 from hypothesis import Phase, settings
@@ -16,11 +17,11 @@ MEMORY_BYTES_MAX = 2 << 30
 
 
 def fork(run: Callable[[], int]) -> int:
-    """The id of a new process that ends with what `run` returns, or with EX_SOFTWARE if it raises."""
+    """The id of a new process that ends with what `run` returns; with EX_SOFTWARE, and a traceback, if it raises."""
     child = os.fork()
     if child:
         return child
-    code = os.EX_SOFTWARE
+    code, stderr = os.EX_SOFTWARE, os.dup(2)
     try:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -28,6 +29,8 @@ def fork(run: Callable[[], int]) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code = run()
+    except Exception:
+        os.write(stderr, traceback.format_exc().encode())
     finally:
         os._exit(code)
 

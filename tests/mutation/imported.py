@@ -49,11 +49,11 @@ def _test(subject: Subject, tree: ast.Module | None, limit_s: int | None) -> int
     if limit_s is not None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
     if tree is not None:
-        sys.meta_path.insert(0, _Finder(subject, tree))
+        sys.meta_path.insert(0, _MutantFinder(subject, tree))
     return int(pytest.main([*OPTIONS, *subject.tests], plugins=[Repeatable()]))
 
 
-class _Finder:
+class _MutantFinder:
     """Has Python find the mutant where it looks for the module."""
 
     def __init__(self, subject: Subject, tree: ast.Module) -> None:

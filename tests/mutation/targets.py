@@ -9,8 +9,13 @@ EQUIVALENTS = Path(__file__).with_name("equivalents.toml")
 
 TESTS = {
     "raftnode/lease": ("tests/unit/lease", "tests/properties/test_lease_membership.py"),
-    "raftnode/record": ("tests/unit/record", "tests/properties/test_whatif.py", "tests/properties/test_recovery.py"),
-    "observer/rules": ("tests/unit/observer/rules", "tests/properties/test_observer_rules.py"),
+    "raftnode/record": (
+        "tests/unit/record/test_format.py",
+        "tests/unit/record",
+        "tests/properties/test_whatif.py",
+        "tests/properties/test_recovery.py",
+    ),
+    "observer/rules": ("tests/unit/observer/rules",),
     "tasks/runtime/plan.py": ("tests/unit/tasks/runtime/test_plan.py", "tests/properties/test_tasks_plan.py"),
     "raftnode/consensus/engine/message_filter.py": (
         "tests/unit/consensus/engine",

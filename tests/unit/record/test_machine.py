@@ -291,6 +291,8 @@ def test_what_is_no_record_is_refused_on_load() -> None:
         read([b"\x09\0\0\0\x81\xa5Index\xa1x"])
     with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
         read([])
+    with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
+        read([bytes(4)])  # one frame, which is empty
     with pytest.raises(SnapshotUnreadable, match="left over"):
         read([b"".join(frames(Record()))[:-1]])
     with pytest.raises(SnapshotUnreadable, match="Upgrade it"):

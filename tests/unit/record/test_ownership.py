@@ -323,6 +323,8 @@ def test_the_ranking_names_what_rules_a_node_out() -> None:
         "D": "Promotable",
         "Z": "NotInCluster",
     }
+    key = cluster.task_now("t").key
+    assert {r.node: r.score for r in placement.ranking} == {tag: score(key, tag, 1) for tag in "ABCDZ"}
 
 
 # Updates of Promotables

@@ -45,7 +45,10 @@ def test_it_is_what_the_observer_decides_once_they_are_silent(
 
 
 def test_only_the_databases_that_lose_a_member_change() -> None:
-    record = cluster().record
+    """Another one keeps also the Member that the observer is about to demote for a resource."""
+    made = cluster()
+    made.do(SetNodeFlags(tag="B", flags=("HighDirtyMemory",)))
+    record = made.record
     assert after_loss(record, frozenset()) == record
     after = after_loss(record, frozenset("E"))
     assert after.databases[FOLDED] is record.databases[FOLDED]
