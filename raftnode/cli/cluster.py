@@ -70,7 +70,7 @@ def _node_row(node: NodeView, leader: str | None) -> tuple[str, ...]:
 async def add(session: Session, tag: str, address: str, cluster_address: str, watcher: bool) -> None:
     """Announce a node at ADDRESS (http://host:port) and CLUSTER_ADDRESS (host:port).
 
-    Rarely needed: `raftnode run --join URL` on the new node does this by itself.
+    This reserves its tag. Rarely needed: `raftnode run --join URL` on the new node joins without it.
     """
     said = {"tag": tag, "url": address, "clusterAddress": cluster_address, "watcher": str(watcher).lower()}
     answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}", Committed)

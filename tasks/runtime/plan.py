@@ -181,7 +181,7 @@ def _why_stop(
     if assignment is None:
         return f"this node is not responsible any more: {why_not(record, key)}"
     if assignment.fingerprint != body.fingerprint:
-        return "the task or its connection string was edited"
+        return "the task or its connection string was edited, or a retry was requested"
     return None
 
 

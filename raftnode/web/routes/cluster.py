@@ -221,12 +221,14 @@ def _free_tag(record: Record) -> str:
 
 
 def _known(record: Record, node: ClusterNode) -> bool:
+    """Whether the node is in the cluster already: it has joined, or an operator announced it, and it has no id yet."""
     present = record.nodes.get(node.tag)
-    return (
-        present is not None
-        and node.node_id != ""
-        and (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
-    )
+    if present is None or node.node_id == "":
+        return False
+    if present.node_id == "":
+        announced = (present.url, present.cluster_address, present.kind)
+        return announced == (node.url, node.cluster_address, node.kind)
+    return (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
 
 
 def _joined(request: web.Request, tag: str, index: int) -> web.Response:

@@ -86,13 +86,13 @@ async def _check_free(services: Services, which: files.RemovedCopy, name: str) -
         if link is not None and link.parent == file(services.databases.directory, name, "").parent:
             await asyncio.to_thread(files.take_back, link)
         # Said before a file is touched; the command would refuse it, too.
-        message = f"Database '{name}' exists. Give another name: &name=..."
+        message = f"Database '{name}' exists already. Restore the copy under another name: &name=... (--name)."
         raise ApiError("ConcurrencyException", message)
     if link is not None and link.parent != file(services.databases.directory, name, "").parent:
         begun = link.parent.name
         message = (
             f"The copy was to be restored as '{begun}', and how that ended is not known. Restore it under that name: "
-            f"&name={begun}."
+            f"&name={begun} (--name {begun})."
         )
         raise ApiError("ConcurrencyException", message)
 

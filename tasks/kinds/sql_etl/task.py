@@ -232,8 +232,9 @@ class _Runner:
             stream.tried_while_lagging = asked
         else:
             stream.progress = msgspec.structs.replace(stream.progress, retried=asked)
-        if before:
-            await self._store_place(sink)
+        if not before:
+            return
+        await self._store_place(sink)
         log.info(
             "The documents that a transform had skipped were tried again.",
             task=self._context.run.claim_key,

@@ -45,6 +45,8 @@ COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("db", "reorder", "Shop", "A"), "The Members of Shop are in the order A."),
     (("db", "promote", "Shop", "A"), "The group of Shop has Members: A."),
     (("db", "dynamic", "Shop", "on"), "The observer replaces nodes of Shop that stay away."),
+    (("db", "lock", "Shop", "ignore"), "The lock mode of Shop is PreventDeletesIgnore."),
+    (("db", "delete", "SHOP", "--yes"), "Nothing is deleted: the lock mode of SHOP is PreventDeletesIgnore."),
     (("db", "lock", "Shop", "off"), "The lock mode of Shop is Unlock."),
     (("db", "disable", "Shop"), "Database Shop is disabled."),
     (("db", "enable", "Shop"), "Database Shop is enabled."),

@@ -278,6 +278,17 @@ async def test_any_node_says_which_nodes_are_silent(pair: tuple[Client, Client])
         assert [line.split()[0] for line in done.output.splitlines() if line.rstrip().endswith("silent")] == ["C"], (
             done.output
         )
+    assert (await pair[0].delete("/admin/cluster/node?nodeTag=C&force=true")).status == 200
+
+    async def left_out() -> bool:
+        leader = (await pair[0].get("/cluster/topology")).json["Leader"]
+        told = {node.node.tag: (await node.get("/cluster/silence")).json for node in pair}
+        why = f"Which nodes are silent is not known: only the leader {leader} knows."
+        return told.pop(leader, None) == {"Silent": [], "SilentUnknown": None} and list(told.values()) == [
+            {"Silent": None, "SilentUnknown": why}
+        ]
+
+    await eventually("the leader leaves out who was removed, and the other node names the leader", left_out)
 
 
 async def test_a_removed_node_is_drained_and_gone_even_when_it_leads(pair: tuple[Client, Client]) -> None:
@@ -342,4 +353,5 @@ async def test_only_a_node_of_the_cluster_replicates_into_it(pair: tuple[Client,
             await a.post("/replication/Shop/documents", b"\x00\x80", **{NODE_HEADER: stranger}),
         ):
             assert reply.status == 409
-            assert "joins again with an empty data directory" in reply.message
+            says = "has to join again with an empty data directory" if stranger else f"send the header {NODE_HEADER}"
+            assert says in reply.message

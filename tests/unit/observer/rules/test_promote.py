@@ -66,7 +66,7 @@ def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
     assert not topology.promotables_status
     assert sentences(decisions) == (
         "B was promoted to Member: it has caught up and been good for 5000 ms "
-        "(required 5000 ms; 1 demotion(s) within the last hour)."
+        "(required 5000 ms; 1 demotion within the last hour)."
     )
 
 
@@ -223,7 +223,7 @@ def test_why_a_node_that_is_well_is_not_promoted_is_said() -> None:
     soon = around(well("B", good_ms=STABLE_MS - 300))
     why = "B has caught up and must stay good for 5000 ms"
     assert readiness(rehab(), soon) == Readiness(False, "Ok", why, 300)
-    again = f"{why}; 1 demotion(s) within the last hour"
+    again = f"{why}; 1 demotion within the last hour"
     assert readiness(rehab(LONG_AGO_MS), soon) == Readiness(False, "Ok", again, 300)
     why = "it has caught up and been good for 5000 ms (required 5000 ms)"
     assert readiness(rehab(), around(well("B", good_ms=STABLE_MS))) == Readiness(True, "Ok", why)

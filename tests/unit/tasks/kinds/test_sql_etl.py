@@ -700,8 +700,10 @@ async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Bo
             for n in range(6)]  # fmt: skip
     good = PutDocument(id="a", document={"Company": "d", "Freight": 1}, collection="Orders")
     await bench.store.batch([good, *puts, order("o/9", "")])
-    first = await carried(bench, definition, 10, 8)
+    with structlog.testing.capture_logs() as logs:
+        first = await carried(bench, replace(definition, retry=1), 10, 8)
     assert first.info.failed == 7
+    assert not [line for line in logs if "tried again" in line["event"]], "nothing had failed yet"
     await tables.execute("INSERT INTO parents VALUES ('c')")
     again = bench.context(replace(definition, retry=100), 11)
     async with running(again) as body:

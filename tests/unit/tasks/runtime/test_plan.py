@@ -209,7 +209,9 @@ def test_an_edit_restarts_the_body_under_a_new_claim(cluster: RecordCluster, wha
         cluster.do(PutTask(database="Northwind", configuration=b'{"x":1}', **fields))
     else:
         cluster.do(PutConnectionString(database="Northwind", name="Warehouse", type="Sql", configuration=b'{"x":1}'))
-    assert one(plan(cluster.record, A, 1, running)) == Stop(KEY, "the task or its connection string was edited")
+    assert one(plan(cluster.record, A, 1, running)) == Stop(
+        KEY, "the task or its connection string was edited, or a retry was requested"
+    )
     ended = {KEY: OwnRun(epoch, 1, running[KEY].fingerprint, "Ended")}
     assert one(plan(cluster.record, A, 1, ended, spent={epoch})) == Release(KEY, epoch, "the body has ended")
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
