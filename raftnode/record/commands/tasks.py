@@ -80,7 +80,7 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
         folded = fold(self.name)
         if folded not in database.connection_strings:
             return Outcome(record=record)
-        users = [t.name for t in database.tasks.values() if fold(t.connection_string or "") == folded]
+        users = [t.name for t in database.tasks.values() if t.connection_string and fold(t.connection_string) == folded]
         if users:
             refuse(
                 "BadRequestException",

@@ -482,14 +482,15 @@ def test_the_update_of_a_promotable_is_claimed_by_its_mentor_and_ends_with_it() 
 
 def test_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
     cluster = two()
-    task = cluster.task_now("t")
+    cluster.task("never claimed")
+    task, unclaimed = cluster.task_now("t"), cluster.task_now("never claimed").id
     epoch = cluster.do(cluster.claim("A", "t"))
 
     def made(processed: int, *, at: int = epoch, generation: int = task.id, id: int = task.id) -> ProgressMade:
         progress = Progress(generation=generation, processed=processed)
         return ProgressMade(database="northwind", id=id, epoch=at, progress=progress)
 
-    assert cluster.do(Checkpoint(made=(made(5), made(9, id=999)))) == [task.id]
+    assert cluster.do(Checkpoint(made=(made(5), made(9, id=999), made(9, id=unclaimed)))) == [task.id]
     etag = cluster.database().etag
     assert cluster.do(Checkpoint(made=(made(4),))) == []
     assert cluster.do(Checkpoint(made=(made(6, at=epoch - 1),))) == []

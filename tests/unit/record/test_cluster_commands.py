@@ -75,7 +75,8 @@ def test_a_node_joins_as_a_watcher_and_becomes_a_member() -> None:
     cluster.do(SetNodeKind(tag="W", kind="Member"))
     assert cluster.record.nodes["W"].kind == "Member"
     cluster.do(SetNodeKind(tag="A", kind="Watcher"))
-    assert "last voter" in cluster.refused(SetNodeKind(tag="W", kind="Watcher"))
+    refused = cluster.refused(SetNodeKind(tag="W", kind="Watcher"))
+    assert refused == "BadRequestException: Node 'W' is the last voter and stays one."
 
 
 def test_a_node_that_announces_itself_is_known_by_id_boot_and_kinds() -> None:
@@ -83,6 +84,8 @@ def test_a_node_that_announces_itself_is_known_by_id_boot_and_kinds() -> None:
     assert cluster.announce("A", boot=3).error is None
     announced = cluster.record.nodes["A"]
     assert (announced.node_id, announced.boot, announced.kinds) == ("id-A", 3, ("SqlEtl",))
+    cluster = RecordCluster(node("A", node_id="", boot=3))
+    assert cluster.announce("A", boot=3, nonce=5).error is None, "no process is known whose start this could be"
 
 
 def test_a_cloned_or_lost_disk_is_refused() -> None:
@@ -116,9 +119,14 @@ def test_a_removed_node_leaves_every_group_and_its_databases_may_go_with_it() ->
     cluster.create("A", name="OnlyA")
     cluster.create("B", "C", name="Leaving")
     cluster.do(DeleteDatabase(name="Leaving", from_nodes=("B",)))
-    before = cluster.database("OnlyA")
+    for number in range(9):
+        cluster.create("A", name=f"Other{number}")
+    before, stamp = cluster.database("OnlyA"), cluster.database().topology.stamp
+    cluster.term += 1
     cluster.do(RemoveNode(tag="B"))
     assert cluster.database().topology.members == ("A",)
+    changed = replace(stamp, index=cluster.record.index, term=cluster.term)
+    assert cluster.database().topology.stamp == cluster.database("Leaving").topology.stamp == changed
     assert cluster.record.database("OnlyB") is None
     assert not cluster.database("Leaving").deletion_in_progress
     assert cluster.database("OnlyA") is before
@@ -127,7 +135,8 @@ def test_a_removed_node_leaves_every_group_and_its_databases_may_go_with_it() ->
 
 def test_the_last_node_and_an_unknown_node_are_not_removed() -> None:
     cluster = RecordCluster("A")
-    assert "last one" in cluster.refused(RemoveNode(tag="A"))
+    refused = cluster.refused(RemoveNode(tag="A"))
+    assert refused == "BadRequestException: Node 'A' is the last one of the cluster and stays."
     assert "Known nodes: A" in cluster.refused(RemoveNode(tag="B"))
     assert "Known nodes: none" in RecordCluster().refused(RemoveNode(tag="B"))
 
@@ -249,8 +258,8 @@ CHANGES: list[tuple[Command, dict[str, Any], bool]] = [
     (SetNodeKind(tag="A", kind="Watcher"), {"kind": "Watcher"}, False),
     (SetNodeKind(tag="A", kind="Member"), {}, False),
     (
-        SetNodeFlags(tag="A", flags=("HighDirtyMemory", "EarlyOutOfMemory", "HighDirtyMemory")),
-        {"flags": ("EarlyOutOfMemory", "HighDirtyMemory")},
+        SetNodeFlags(tag="A", flags=("OutOfCpuCredits", "HighDirtyMemory", "EarlyOutOfMemory", "HighDirtyMemory")),
+        {"flags": ("EarlyOutOfMemory", "HighDirtyMemory", "OutOfCpuCredits")},
         False,
     ),
     (
