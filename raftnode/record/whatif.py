@@ -209,7 +209,8 @@ def _why_waits(
                 return f"it stays with its last holder, as highly available tasks are off, and {state}"
             case "StickyHolder":
                 return f"it stays with its last holder for {task.traits.grace_min} min, and {state}"
-        if record.observer.suspended and node in lost:
+        # Placement skips what drains: the node would be lost.
+        if record.observer.suspended:
             return f"the observer is suspended and moves no node to Rehab, and {state}"
         return f"no Member of the group would be alive: {state}"
 

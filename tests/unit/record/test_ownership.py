@@ -272,7 +272,9 @@ def test_resource_heavy_task_leaves_out_the_preferred_node_if_another_is_eligibl
     for i in range(20):
         cluster.task(f"t{i}", traits=heavy)
     assert {cluster.placed(f"t{i}").node for i in range(20)} == {"B", "C"}
-    demote(cluster, "B", "C")
+    demote(cluster, "B")
+    assert {cluster.placed(f"t{i}").node for i in range(20)} == {"C"}
+    demote(cluster, "C")
     assert cluster.placed("t0").node == "A"
 
 
@@ -337,6 +339,7 @@ def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has
     cluster.do(AddDatabaseNode(name="Northwind", tag="E", mentor="B"))
     assert mentor_of(cluster.record, cluster.database(), "D") in ("A", "B", "C")
     assert mentor_of(cluster.record, cluster.database(), "E") == "B"
+    assert update_task(cluster.record, cluster.database(), "E").mentor == "B"
     demote(cluster, "B")
     assert mentor_of(cluster.record, cluster.database(), "E") in ("A", "C")
     assert mentor_of(replace(cluster.record, nodes=Map()), cluster.database(), "E") is None
@@ -382,6 +385,10 @@ def test_the_tasks_of_a_database_are_the_ongoing_ones_and_the_updates() -> None:
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     listed = [(t.kind, t.name) for t in tasks_of(cluster.record, cluster.database())]
     assert listed == [(KIND, "second"), (KIND, "first"), (UPDATE_KIND, "D")]
+    for number in range(40):
+        cluster.task(f"t{number}")
+    ids = [task.id for task in tasks_of(cluster.record, cluster.database())]
+    assert ids == [*sorted(cluster.database().tasks), 0]
 
 
 def test_a_group_answers_about_any_number_of_tasks_as_if_asked_about_each_alone() -> None:
