@@ -130,23 +130,25 @@ class _Loop:
         self, session: pytest.Session, functions: dict[Name, list[FunctionType]], tests: dict[Name, list[_Test]]
     ) -> None:
         originals = {subject.file: _compiled(subject, None) for _, subject, _ in self._some}
-        running: dict[int, int] = {}
+        running: dict[int, tuple[int, bool]] = {}
         for number, subject, mutant in self._some:
             changed = _changed(originals[subject.file], _compiled(subject, mutant.tree))
             name = _name(changed[0]) if changed else None
-            if not changed or not name or name in self._importing.names or not _fits(changed, functions.get(name, [])):
+            if not changed or not name or not _fits(changed, functions.get(name, [])):
                 self._answer(number, None)
                 continue
             if len(running) == self._jobs:
                 self._await_one(running)
             child = fork(partial(_try, session, functions[name], changed[1], tests.get(name, [])))
-            running[child] = number
+            running[child] = number, name in self._importing.names
         while running:
             self._await_one(running)
 
-    def _await_one(self, running: dict[int, int]) -> None:
+    def _await_one(self, running: dict[int, tuple[int, bool]]) -> None:
         child, status = os.wait()
-        self._answer(running.pop(child), status != 0)
+        number, imported = running.pop(child)
+        # What was called as the tests were imported had the code from before the change: they may notice it there.
+        self._answer(number, True if status != 0 else None if imported else False)
 
     def _answer(self, number: int, killed: bool | None) -> None:
         print(json.dumps((number, killed)), file=self._answers)
