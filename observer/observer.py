@@ -12,9 +12,9 @@ import structlog
 from msgspec.structs import replace
 
 from observer.health import Health, LeadershipPort
-from observer.rules.at_rest import RESTLESS, at_rest
-from observer.rules.decide import Sentence, Verdict, decide
+from observer.rules.decide import IterationDecisions, Sentence, decide
 from observer.rules.facts import Facts, ObserverLimits, started_again
+from observer.rules.settled import NOTHING_SETTLED, settled_after
 from raftnode.consensus.model import NotCommitted, OutcomeUnknown
 from raftnode.foundation import timestamps
 from raftnode.foundation.background import set_or_after
@@ -68,7 +68,7 @@ class Observer:
         self._limits = limits
         self._iteration = 0
         self._term = -1
-        self._rest = RESTLESS
+        self._settled = NOTHING_SETTLED
         self._standing: frozenset[Sentence] | None = None
         self._quiet: tuple[str, tuple[str, ...]] | None = None
         self._wake = asyncio.Event()
@@ -113,39 +113,38 @@ class Observer:
             self._term = -1
             return self._period_ms
         if self._heartbeat.term != self._term:
-            self._term, self._iteration, self._rest = self._heartbeat.term, 0, RESTLESS
+            self._term, self._iteration, self._settled = self._heartbeat.term, 0, NOTHING_SETTLED
             self._standing, self._quiet = None, None
         self._iteration += 1
         facts = self._health.facts(record, timings, self._limits)
-        verdict = decide(record, facts, self._rest)
-        self._rest = at_rest(record, facts, (sentence.database for sentence in verdict.sentences), self._rest)
-        standing = _told_before(record, verdict) if self._standing is None else self._standing
-        fresh = replace(
-            verdict, sentences=tuple(s for s in verdict.sentences if s.key is None or _keyed(s) not in standing)
-        )
+        decisions = decide(record, facts, self._settled)
+        self._settled = settled_after(record, facts, (one.database for one in decisions.sentences), self._settled)
+        standing = _told_before(record, decisions) if self._standing is None else self._standing
+        new = (one for one in decisions.sentences if one.key is None or _keyed(one) not in standing)
+        fresh = replace(decisions, sentences=tuple(new))
         if not (fresh.topologies or fresh.voids or fresh.graces or fresh.sentences):
-            self._standing = _standing(verdict)
+            self._standing = _standing(decisions)
             self._nothing(record, facts)
             return _pause_ms(record, facts, self._period_ms)
         self._quiet = None
         if not await self._propose(self._command(fresh, facts), fresh):
             return _pause_ms(record, facts, self._period_ms)
-        self._standing = _standing(verdict)
+        self._standing = _standing(decisions)
         return 0
 
-    def _command(self, verdict: Verdict, facts: Facts) -> Decide:
+    def _command(self, decisions: IterationDecisions, facts: Facts) -> Decide:
         return Decide(
             term=facts.term,
             iteration=self._iteration,
             at=timestamps.from_ticks(facts.now_ms * timestamps.TICKS_PER_MS),
             at_ms=facts.now_ms,
-            topologies=verdict.topologies,
-            voids=verdict.voids,
-            graces=verdict.graces,
-            decisions=tuple((sentence.database, sentence.message) for sentence in verdict.sentences),
+            topologies=decisions.topologies,
+            voids=decisions.voids,
+            graces=decisions.graces,
+            decisions=tuple((sentence.database, sentence.message) for sentence in decisions.sentences),
         )
 
-    async def _propose(self, command: Decide, verdict: Verdict) -> bool:
+    async def _propose(self, command: Decide, decisions: IterationDecisions) -> bool:
         """Whether all of it was applied."""
         stale: set[str] = set()
         for part in parts(command):
@@ -162,7 +161,7 @@ class Observer:
             _log.warning(
                 "A topology was not changed: its record was edited meanwhile. It is decided again.", database=database
             )
-        for sentence in (sentence for sentence in verdict.sentences if sentence.database not in stale):
+        for sentence in (sentence for sentence in decisions.sentences if sentence.database not in stale):
             _log.info(sentence.message, database=sentence.database, iteration=command.iteration, term=command.term)
         return not stale
 
@@ -189,14 +188,14 @@ def parts(command: Decide) -> list[Decide]:
         graces=command.graces[:g],
         decisions=command.decisions[:d],
     )
-    rest = replace(
+    settled = replace(
         command,
         topologies=command.topologies[t:],
         voids=command.voids[v:],
         graces=command.graces[g:],
         decisions=command.decisions[d:],
     )
-    return [*parts(first), *parts(rest)]
+    return [*parts(first), *parts(settled)]
 
 
 def _pause_ms(record: Record, facts: Facts, period_ms: int) -> float:
@@ -218,11 +217,11 @@ def _keyed(sentence: Sentence) -> Sentence:
     return Sentence(sentence.database, "", sentence.key)
 
 
-def _told_before(record: Record, verdict: Verdict) -> frozenset[Sentence]:
+def _told_before(record: Record, decisions: IterationDecisions) -> frozenset[Sentence]:
     """What a leader before has said, and need not be said again by the next."""
     told = {(decision.database, decision.message) for decision in record.observer.decisions}
-    return frozenset(_keyed(s) for s in verdict.sentences if s.key is not None and (s.database, s.message) in told)
+    return frozenset(_keyed(s) for s in decisions.sentences if s.key is not None and (s.database, s.message) in told)
 
 
-def _standing(verdict: Verdict) -> frozenset[Sentence]:
-    return frozenset(_keyed(sentence) for sentence in verdict.sentences if sentence.key is not None)
+def _standing(decisions: IterationDecisions) -> frozenset[Sentence]:
+    return frozenset(_keyed(sentence) for sentence in decisions.sentences if sentence.key is not None)

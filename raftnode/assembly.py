@@ -30,11 +30,11 @@ from raftnode.liveness.report import CopyReport, NodeReport
 from raftnode.record.commands import AnnounceNode, Changes, ConfirmDeletion, FormCluster
 from raftnode.record.model import Record, ResourceFlag
 from tasks.kinds.registry import kinds
-from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import RunSettings
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.ports import TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX
+from tasks.runtime.stall_tracker import StallTracker
 from tasks.runtime.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     `transport` is made from the record on this node, which tells who may have a tag; `databases` from what gives the
     newest record, and from what is awaited with a database's name once its copy is gone. `flags` tells what the machine
     is short of. `failed` ends the process, with a reason for the operator. `superseded` remembers that no process may
-    use its directory again, as the node has gone on in another one. `blame` finds out which task has ended one.
+    use its directory again, as the node has gone on in another one. `stall_tracker` finds out which task has ended one.
     """
 
     clock: Clock
@@ -84,7 +84,7 @@ class Ports(Generic[AnyTransport, AnyDatabases]):
     failed: Callable[[str], None]
     superseded: Callable[[], None]
     http: HttpClient | None = None
-    blame: NoBlame | None = None
+    stall_tracker: StallTracker | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ class Assembly(Generic[AnyTransport, AnyDatabases]):
             http=ports.http,
             checkpoint_ms=setup.checkpoint_ms,
             journal_bytes_max=setup.run_journal_bytes_max,
-            blame=ports.blame,
+            stall_tracker=ports.stall_tracker,
         )
         self.supervisor = Supervisor(
             setup.own,

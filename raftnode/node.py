@@ -44,8 +44,8 @@ from raftnode.record.model import Record
 from raftnode.scripting.javascript import ScriptLimits
 from raftnode.web.server import BindFailed, HttpServer
 from raftnode.web.services import Services
-from tasks.runtime.blame import blame_in
 from tasks.runtime.context import RunSettings, SqlLimits
+from tasks.runtime.stall_tracker import open_stall_tracker
 
 log = structlog.get_logger(__name__)
 
@@ -189,8 +189,8 @@ class Node:
                 ),
             )
 
-        blame = blame_in(self._data_dir)
-        stack.callback(blame.close)
+        stall_tracker = open_stall_tracker(self._data_dir)
+        stack.callback(stall_tracker.close)
         return Ports(
             clock=SystemClock(),
             random=SystemRandom(),
@@ -202,7 +202,7 @@ class Node:
             failed=self.fail,
             superseded=partial(self._superseded, directory),
             http=self.http,
-            blame=blame,
+            stall_tracker=stall_tracker,
         )
 
     def _databases(self, record: Callable[[], Record], deleted: Callable[[str], Awaitable[None]]) -> Databases:
@@ -282,7 +282,7 @@ class Node:
 
         async def end() -> None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)  # `watched` has told what failed
 
         def failed(error: Exception) -> None:
             self.fail(str(error) if isinstance(error, EXPECTED) else f"The {name} failed ({error!r}); see the log.")

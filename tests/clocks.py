@@ -2,8 +2,8 @@
 
 import math
 
-from raftnode.foundation.clock_margins import RATES_APART_PERCENT
+from raftnode.foundation.clock_margins import CLOCK_DRIFT_PERCENT_MAX
 
-FASTEST = math.sqrt(1 + RATES_APART_PERCENT / 100)
+FASTEST = math.sqrt(1 + CLOCK_DRIFT_PERCENT_MAX / 100)
 """How many of its seconds pass in a true one."""
 SLOWEST = 1 / FASTEST

@@ -5,7 +5,6 @@ from collections.abc import Callable, Set
 import msgspec
 from msgspec.structs import replace
 
-from observer.rules.at_rest import RESTLESS, AtRest, all_rest, resting, rests
 from observer.rules.database_view import Alert, DatabaseView, TopologyChange
 from observer.rules.demote import demote
 from observer.rules.facts import Facts, NodeFacts, ObserverLimits
@@ -16,6 +15,7 @@ from observer.rules.licence import waiting
 from observer.rules.order import prioritize, rotate
 from observer.rules.promote import promote
 from observer.rules.replace import remove_surplus, replace_lost
+from observer.rules.settled import NOTHING_SETTLED, Settled, all_settled, is_settled, still_settled
 from observer.rules.statuses import statuses
 from observer.rules.void import void_over
 from raftnode.record.commands.observer import GraceEnd, NewTopology, VoidClaim, grace_ended
@@ -37,7 +37,7 @@ class Sentence(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class IterationDecisions(msgspec.Struct, frozen=True, kw_only=True):
     """All that one iteration decided."""
 
     topologies: tuple[NewTopology, ...] = ()
@@ -46,28 +46,28 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     sentences: tuple[Sentence, ...] = ()
 
 
-def decide(record: Record, facts: Facts, before: AtRest = RESTLESS) -> Verdict:
-    """What is to be changed now, and why. Total, and the same for the same input. What was at rest `before`, and still
-    is, is passed over: the verdict is the same as without that.
+def decide(record: Record, facts: Facts, before: Settled = NOTHING_SETTLED) -> IterationDecisions:
+    """What is to be changed now, and why. Total, and the same for the same input. What was settled `before`, and still
+    is, is skipped: the decisions are the same as without that.
 
     A suspended observer changes no topology and moves no task, as the maintenance for which it is suspended expects
     things to stay put: it only ends the claims of previous processes, so that a node that was restarted works again.
     """
     suspended = record.observer.suspended
     topologies, sentences = [], []
-    rest = resting(record, facts, before)
-    quiet = all_rest(rest, record, facts)
-    busy = (item for item in record.databases.items() if not rests(rest, facts, *item))
+    settled = still_settled(record, facts, before)
+    quiet = all_settled(settled, record, facts)
+    busy = (item for item in record.databases.items() if not is_settled(settled, facts, *item))
     for _, database in () if quiet or suspended else sorted(busy):
         change, alerts = _topology(DatabaseView(record=record, database=database, facts=facts))
         sentences += [Sentence(database.name, alert.why, alert.key) for alert in alerts]
         if change is not None:
             topologies.append(_new(database, change))
             sentences.append(Sentence(database.name, change.why))
-    voided = () if rest.claims is record.claims else void_over(record, facts)
+    voided = () if settled.claims is record.claims else void_over(record, facts)
     stay = () if quiet or suspended else graces(record, facts)
     unlicensed = () if quiet or suspended else waiting(record)
-    return Verdict(
+    return IterationDecisions(
         topologies=tuple(topologies),
         voids=tuple(end for group in voided for end in group.voids),
         graces=tuple(grace.end for grace in stay if grace.end is not None),

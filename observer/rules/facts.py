@@ -31,7 +31,8 @@ def started_again(record: Record, holder: ClaimHolder) -> bool:
 
 
 class DatabaseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's copy of a database as the node reports it.
+    """A node's copy of a database as the rules read it. The node sends its change vector as a string (`CopyReport` in
+    `raftnode.liveness.report`); it is parsed once, when the report is new, and not by each rule in each iteration.
 
     `sent` is the etag up to which it has sent its changes to each other node; `vector` is the change vector as
     etags by database id.
@@ -75,8 +76,8 @@ class ObserverLimits(msgspec.Struct, frozen=True, kw_only=True):
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One node. All readings are of the leader's lower-bound clock.
 
-    `silent`: it has certainly no lease. `fresh`: its reports are new enough to
-    promote somebody on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
+    `silent`: it has certainly no lease. `fresh`: it is not silent, and its reports are new enough to promote somebody
+    on their strength. `heard_ns`: when it was last heard, or this leadership began. Databases are
     keyed by folded name; `previous` is the sample before `current`, taken at `previous_ns`. `copies` are those of
     databases whose group the node is in. `flags` are the resources that the node finds itself short of.
     """

@@ -3,7 +3,6 @@
 import msgspec
 
 from observer.rules.facts import Facts
-from raftnode.foundation import timestamps
 from raftnode.record.commands.observer import GraceEnd
 from raftnode.record.grace import grace_min
 from raftnode.record.model import Claim, Database, Record, ResourceFlag, Task
@@ -49,13 +48,11 @@ def _grace(record: Record, facts: Facts, database: Database, task: Task, claim: 
     away_ms, grace_ms = facts.now_ms - since_ms, minutes * MS_PER_MIN
     ended = away_ms >= grace_ms
     what = f"{task.kind} '{task.name}'"
-    until = timestamps.from_ticks((since_ms + grace_ms) * timestamps.TICKS_PER_MS)
     return TaskGrace(
         database=database.name,
         why=f"{what} leaves {claim.tag}, which has been in Rehab for {away_ms} ms (grace {grace_ms} ms)."
         if ended
-        else f"{what} stays with {claim.tag}, which is in Rehab, for {minutes} min before another node takes it: until "
-        f"{until}.",
+        else f"{what} stays with {claim.tag} in Rehab for {minutes} min before another node takes it.",
         key=f"grace {task.id} {claim.epoch}",
         end=GraceEnd(database.claim_key(task), claim.epoch) if ended else None,
     )

@@ -17,7 +17,7 @@ def lag(view: DatabaseView) -> TopologyChange | None:
 
     Nothing is judged before the leader and the topology have stood for R: replication needs that long to get going.
     """
-    changed_ms = view.facts.now_ms - view.topology.stamp.leaders_ticks
+    changed_ms = view.facts.now_ms - view.topology.stamp.leader_wall_ms
     if not view.facts.void_allowed or 0 <= changed_ms < view.facts.silence_ms:
         return None
     now, before = {}, {}

@@ -11,7 +11,7 @@ from raftnode.record.model import Topology
 def rotate(view: DatabaseView) -> TopologyChange | None:
     """A preferred node that is drained, or has not been good for a while, goes to the end if another one is good."""
     members = view.topology.members
-    if not members or not any(view.good(tag) for tag in members):
+    if not any(view.good(tag) for tag in members):
         return None
     first, rest = members[0], members[1:]
     slow_ms, limit_ms = view.slow_ms(first), view.facts.limits.rotate_ms

@@ -124,7 +124,7 @@ def _held_down(view: DatabaseView, tag: str, since_ns: int) -> Readiness:
     """Who lagged or was short of a resource was heard and well all the time: what counts is the time since then. A
     demotion that seems to lie ahead is older than a change of the wall clock, and says nothing."""
     wait_ms, demotions = hold_down_ms(view, tag)
-    often = f"; {demotions} demotion(s) within the last hour" if demotions else ""
+    often = f"; {demotions} demotion{'s' * (demotions > 1)} within the last hour" if demotions else ""
     since_demotion_ms = (view.facts.now_ms - at for at in _demotions(view, tag) if at <= view.facts.now_ms)
     good_ms = min([(view.facts.now_ns - since_ns) // NS_PER_MS, *since_demotion_ms])
     if good_ms < wait_ms:

@@ -20,7 +20,7 @@ def statuses(view: DatabaseView) -> TopologyChange | None:
     be promoted within that time. What a leader before has written of a node that is lost stands until this one has
     heard the node or found it lost: else the time for which it is lost would start from zero with each leader."""
     topology = view.topology
-    if 0 <= view.facts.now_ms - topology.stamp.leaders_ticks < view.facts.limits.stabilization_ms:
+    if 0 <= view.facts.now_ms - topology.stamp.leader_wall_ms < view.facts.limits.stabilization_ms:
         return None
     statuses, reasons, sentences = topology.promotables_status, topology.demotion_reasons, []
     for tag in topology.all_nodes:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.session import Answer, Session, talks
 from raftnode.cli.tables import moment, print_table
-from raftnode.web.views.base import Json
+from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.cluster import ClusterView, LeaderView
 from raftnode.web.views.observer import Decisions
 from raftnode.web.views.status import NodeView, StatusView
@@ -70,10 +70,10 @@ def _node_row(node: NodeView, leader: str | None) -> tuple[str, ...]:
 async def add(session: Session, tag: str, address: str, cluster_address: str, watcher: bool) -> None:
     """Announce a node at ADDRESS (http://host:port) and CLUSTER_ADDRESS (host:port).
 
-    Rarely needed: `raftnode run --join URL` on the new node does this by itself.
+    This reserves its tag. Rarely needed: `raftnode run --join URL` on the new node joins without it.
     """
     said = {"tag": tag, "url": address, "clusterAddress": cluster_address, "watcher": str(watcher).lower()}
-    answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}", Json)
+    answer = await session.call("PUT", f"/admin/cluster/node?{urlencode(said)}", Committed)
     session.show(answer, f"Node {tag} is in the cluster; it takes part once it runs.")
 
 
@@ -85,7 +85,7 @@ async def add(session: Session, tag: str, address: str, cluster_address: str, wa
 async def remove(session: Session, tag: str, force: bool, yes: bool) -> None:
     """Remove a node, after its tasks have moved."""
     ask(f"Remove node {tag}? It can come back only with an empty data directory.", yes=yes)
-    answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}", Json)
+    answer = await session.call("DELETE", f"/admin/cluster/node?nodeTag={tag}&force={str(force).lower()}", Committed)
     session.show(answer, f"Node {tag} is removed.")
 
 
@@ -94,7 +94,7 @@ async def remove(session: Session, tag: str, force: bool, yes: bool) -> None:
 @talks
 async def promote(session: Session, tag: str) -> None:
     """Make a watcher a voter."""
-    answer = await session.call("POST", f"/admin/cluster/promote?nodeTag={tag}", Json)
+    answer = await session.call("POST", f"/admin/cluster/promote?nodeTag={tag}", Committed)
     session.show(answer, f"Node {tag} votes now.")
 
 
@@ -103,7 +103,7 @@ async def promote(session: Session, tag: str) -> None:
 @talks
 async def demote(session: Session, tag: str) -> None:
     """Make a voter a watcher."""
-    answer = await session.call("POST", f"/admin/cluster/demote?nodeTag={tag}", Json)
+    answer = await session.call("POST", f"/admin/cluster/demote?nodeTag={tag}", Committed)
     session.show(answer, f"Node {tag} is a watcher now: it runs tasks and does not vote.")
 
 
@@ -144,7 +144,7 @@ async def show_log(session: Session, database: str | None, take: int) -> None:
 @talks
 async def suspend(session: Session) -> None:
     """Suspend it: no node is demoted, no task moves because its node is lost."""
-    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true", Json)
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true", Committed)
     session.show(answer, "The observer is suspended. `raftnode observer resume` lets it go on.")
 
 
@@ -152,5 +152,5 @@ async def suspend(session: Session) -> None:
 @talks
 async def resume(session: Session) -> None:
     """Let it go on."""
-    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false", Json)
+    answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false", Committed)
     session.show(answer, "The observer goes on.")

@@ -10,6 +10,7 @@ from raftnode.cli.session import Answer, NotFound, Session, TryAgain, talks
 from raftnode.cli.tables import print_table
 from raftnode.documents.store.removed import RemovedCopy
 from raftnode.foundation.http_client import HttpUnreachable
+from raftnode.foundation.names import fold
 from raftnode.web.views.base import Json
 from raftnode.web.views.cluster import ClusterView
 from raftnode.web.views.databases import DatabaseList, Deleted, GroupChanged, RemovedCopies
@@ -44,15 +45,25 @@ async def create(session: Session, name: str, nodes: str | None, replication_fac
 async def delete(session: Session, name: str, nodes: str | None, soft: bool, yes: bool) -> None:
     """Delete a database, or its copies on some nodes."""
     where = f"the copies of {name} on {nodes}" if nodes else f"database {name}"
+    verb = "are" if nodes else "is"
     with_what = "" if soft else " with their documents" if nodes else " with its documents"
     ask(f"Delete {where}{with_what}?", yes=yes)
     tags = [tag.strip().upper() for tag in nodes.split(",")] if nodes else None
     body = {"DatabaseNames": [name], "HardDelete": not soft, "FromNodes": tags}
     answer = await session.call("DELETE", "/admin/databases", Deleted, json=body)
+    if await _ignores_deletion(session, name):
+        session.show(answer, f"Nothing is deleted: the lock mode of {name} is PreventDeletesIgnore.")
+        return
     pending = ", ".join(answer.shown.pending_deletes)
     rest = f"; {pending} will follow when reachable" if pending else ""
     kept = " Its files are kept: `raftnode db removed` lists them." if soft else ""
-    session.show(answer, f"{where[0].upper()}{where[1:]} is deleted{rest}.{kept}")
+    session.show(answer, f"{where[0].upper()}{where[1:]} {verb} deleted{rest}.{kept}")
+
+
+async def _ignores_deletion(session: Session, name: str) -> bool:
+    """Whether a database is locked so that its deletion is answered like one that was carried out."""
+    listed = (await session.call("GET", "/databases", DatabaseList)).shown.databases
+    return any(fold(each.name) == fold(name) and each.lock_mode == "PreventDeletesIgnore" for each in listed)
 
 
 @db.command("list")

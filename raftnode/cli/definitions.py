@@ -12,7 +12,7 @@ from raftnode.cli.session import Answer, CommandFailed, Session, find_task, talk
 from raftnode.cli.tables import counted, print_table
 from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
-from raftnode.web.views.base import Json
+from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.tasks import FailedDocuments, TaskChanged, TaskInfo, TaskList, TaskStatus
 
 DATABASE = click.option("--database", required=True, metavar="NAME", help="In this database.")
@@ -76,7 +76,9 @@ def connection_string() -> None:
 async def put_connection_string(session: Session, file: BinaryIO, database: str) -> None:
     """Add or edit a connection string from RavenDB's JSON (- reads standard input)."""
     definition = definition_in(file)
-    answer = await session.call("PUT", f"/databases/{quote(database)}/admin/connection-strings", Json, json=definition)
+    answer = await session.call(
+        "PUT", f"/databases/{quote(database)}/admin/connection-strings", Committed, json=definition
+    )
     session.show(answer, f"Connection string {definition.get('Name')} is stored.")
 
 
@@ -85,9 +87,10 @@ async def put_connection_string(session: Session, file: BinaryIO, database: str)
 @talks
 async def list_connection_strings(session: Session, database: str) -> None:
     """List their names by type."""
-    answer = await session.call("GET", f"/databases/{quote(database)}/admin/connection-strings", Json)
+    path = f"/databases/{quote(database)}/admin/connection-strings"
+    answer = await session.call("GET", path, dict[str, dict[str, Json]])
     suffix = "ConnectionStrings"
-    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.shown.items() for name in group or {}]
+    found = [(name, kind.removesuffix(suffix)) for kind, group in answer.shown.items() for name in group]
     shown = [{"Name": name, "Type": kind} for name, kind in found]
     none = "No connection strings."
     session.show(Answer(shown, found), lambda rows: print_table("", ("name", "type"), rows, empty=none))
@@ -103,7 +106,7 @@ async def delete_connection_string(session: Session, name: str, kind: str, datab
     """Delete one that no task uses."""
     ask(f"Delete connection string {name} of database {database}?", yes=yes)
     query = urlencode({"connectionString": name, "type": kind})
-    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}", Json)
+    answer = await session.call("DELETE", f"/databases/{quote(database)}/admin/connection-strings?{query}", Committed)
     session.show(answer, f"Connection string {name} is deleted.")
 
 
@@ -175,7 +178,7 @@ async def reset(session: Session, task: str, database: str | None, transform: st
     name, found = await find_task(session, task, database)
     given = {"configurationName": found.task_name, "transformationName": transform}
     query = urlencode({key: value for key, value in given.items() if value is not None})
-    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Json)
+    answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Committed)
     session.show(answer, f"Task {found.task_name} starts again from the first document.")
 
 
@@ -195,7 +198,7 @@ async def delete(session: Session, task: str, database: str | None, yes: bool) -
 @IN_DATABASE
 @talks
 async def failed(session: Session, task: str, database: str | None) -> None:
-    """List the documents that a task has passed over: which, when, why."""
+    """List the documents that a task has skipped: which, when, why."""
     name, found = await find_task(session, task, database)
     given = found.task_name if found.task_type == "Update" else found.task_id
     path = f"/databases/{quote(name, safe='')}/tasks/{quote(str(given), safe='')}/failed"
@@ -208,10 +211,10 @@ async def failed(session: Session, task: str, database: str | None) -> None:
 @IN_DATABASE
 @talks
 async def retry(session: Session, task: str, database: str | None) -> None:
-    """Try the documents again that a task has passed over."""
+    """Try the documents again that a task has skipped."""
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Json)
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Committed)
     count = found.failed
     what = (
         f"tries {counted(count, 'document')} again" if count else "has passed no document over: nothing is to be tried"
@@ -223,8 +226,8 @@ def _show_failed(answer: FailedDocuments) -> None:
     rows = [
         (escape(one.document_id), one.at[:19], escape(one.transform), escape(one.error)) for one in answer.documents
     ]
-    none = "No document is passed over." if not answer.failed else "The documents are not known here."
-    print_table("", ("document", "passed over", "transform", "why"), rows, empty=none)
+    none = "No document is skipped." if not answer.failed else "The documents are not known here."
+    print_table("", ("document", "skipped", "transform", "why"), rows, empty=none)
     if answer.unknown:
         click.echo(answer.unknown)
     if answer.unlisted:
@@ -238,14 +241,14 @@ def _show_failed(answer: FailedDocuments) -> None:
 async def delete_task(session: Session, database: str, task: TaskStatus) -> None:
     """Deletes a task that was found, and says so."""
     query = urlencode({"id": task.task_id, "type": task.task_type})
-    answer = await session.call("DELETE", f"/databases/{quote(database, safe='')}/admin/tasks?{query}", Json)
+    answer = await session.call("DELETE", f"/databases/{quote(database, safe='')}/admin/tasks?{query}", Committed)
     session.show(answer, f"Task {task.task_name} is deleted.")
 
 
 async def _set_state(session: Session, task: str, database: str | None, *, disable: bool) -> None:
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type, "disable": str(disable).lower()})
-    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}", Json)
+    answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/state?{query}", Committed)
     session.show(answer, f"Task {found.task_name} is {'disabled' if disable else 'enabled'}.")
 
 

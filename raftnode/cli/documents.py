@@ -61,4 +61,4 @@ async def _docs(session: Session, database: str, query: dict[str, str]) -> Json 
             return None
         except (HttpUnreachable, TryAgain) as error:
             reason = str(error)
-    raise TryAgain(f"No Member of database '{database}' gives it out: {reason.rstrip('.')}. See `raftnode status`.")
+    raise TryAgain(f"No Member of database '{database}' returned it: {reason.rstrip('.')}. See `raftnode status`.")

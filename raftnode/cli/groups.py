@@ -8,7 +8,7 @@ from raftnode.cli.cluster import Tag
 from raftnode.cli.databases import db
 from raftnode.cli.session import CommandFailed, Session, talks
 from raftnode.record.model import Topology
-from raftnode.web.views.base import Json
+from raftnode.web.views.base import Committed, Json
 from raftnode.web.views.databases import GroupChanged, StatesSet
 
 MODES = {"off": "Unlock", "error": "PreventDeletesError", "ignore": "PreventDeletesIgnore"}
@@ -47,7 +47,7 @@ async def promote(session: Session, name: str, tag: str) -> None:
 async def reorder(session: Session, name: str, tags: tuple[str, ...], fixed: bool) -> None:
     """Put the Members into this order; the first is the preferred node."""
     body = {"MembersOrder": tags, "Fixed": fixed}
-    answer = await session.call("POST", f"/admin/databases/reorder?{urlencode({'name': name})}", Json, json=body)
+    answer = await session.call("POST", f"/admin/databases/reorder?{urlencode({'name': name})}", Committed, json=body)
     session.show(answer, f"The Members of {name} are in the order {', '.join(tags)}.")
 
 
@@ -58,7 +58,7 @@ async def reorder(session: Session, name: str, tags: tuple[str, ...], fixed: boo
 async def dynamic(session: Session, name: str, state: str) -> None:
     """Whether the observer may replace a node of the group that stays away."""
     query = urlencode({"name": name, "enable": str(state == "on").lower()})
-    answer = await session.call("POST", f"/admin/databases/dynamic-node-distribution?{query}", Json)
+    answer = await session.call("POST", f"/admin/databases/dynamic-node-distribution?{query}", Committed)
     may = "replaces" if state == "on" else "does not replace"
     session.show(answer, f"The observer {may} nodes of {name} that stay away.")
 
@@ -70,7 +70,7 @@ async def dynamic(session: Session, name: str, state: str) -> None:
 async def lock(session: Session, name: str, mode: str) -> None:
     """Lock a database against deletion: `error` refuses it, `ignore` lets it do nothing, `off` allows it."""
     body = {"DatabaseNames": [name], "Mode": MODES[mode]}
-    answer = await session.call("POST", "/admin/databases/set-lock", Json, json=body)
+    answer = await session.call("POST", "/admin/databases/set-lock", Committed, json=body)
     session.show(answer, f"The lock mode of {name} is {MODES[mode]}.")
 
 

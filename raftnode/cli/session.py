@@ -66,7 +66,7 @@ class TryAgain(CommandFailed):
 
 
 FAILING = 6
-"""Something that was asked about fails: a task, or a document that a task has passed over."""
+"""Something that was asked about fails: a task, or a document that a task has skipped."""
 
 
 @dataclass(frozen=True)

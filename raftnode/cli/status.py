@@ -42,7 +42,8 @@ async def status(session: Session, watch: bool, database: str | None) -> None:
         return
     with contextlib.suppress(asyncio.CancelledError):
         show = partial(_everything, url=session.url)
-        await (_stream(session, database) if session.as_json else _watch(session, database, show))
+        watched = _stream if session.as_json or not console().is_terminal else partial(_watch, show=show)
+        await watched(session, database)
 
 
 @click.command()
@@ -112,10 +113,13 @@ async def _watch(session: Session, database: str | None, show: Callable[[StatusV
 
 
 async def _stream(session: Session, database: str | None) -> None:
-    """One line a look, with the time of it."""
+    """Each look after the one before, with the time of it: JSON in one line, or text for a pipe or a file."""
     while True:
-        answer = await _status(session, database)
-        click.echo(json.dumps({"At": time.time()} | answer.json))
+        answer, at = await _status(session, database), time.time()
+        if session.as_json:
+            click.echo(json.dumps({"At": at} | answer.json))
+        else:
+            console().print(_everything(answer.shown, session.url), "")
         await asyncio.sleep(PERIOD_SEC)
 
 
@@ -171,8 +175,14 @@ def _database(database: DatabaseStatus) -> RenderableType:
 def _tasks(database: DatabaseStatus, title: str = "") -> RenderableType:
     """The table, and below it why tasks are not well."""
     found = database.tasks
-    below = [f"  {escape(task.task_name)}: {reason}" for task in found for reason in trouble(task)]
+    below = [f"  {escape(task.task_name)}: {reason}" for task in found for reason in (*_waiting(task), *trouble(task))]
     return Group(table(escape(title), TASK_COLUMNS, [_task_row(task) for task in found]), *below)
+
+
+def _waiting(task: TaskStatus) -> list[str]:
+    """What the task waits for, as the node that was asked knows of its own tasks."""
+    here = task.run_here
+    return [escape(here.reason)] if here and here.reason and task.state == here.state == "Waiting" else []
 
 
 def trouble(task: TaskShown) -> list[str]:
@@ -205,7 +215,7 @@ def fares(task: TaskShown) -> str:
 
 def _failed(task: TaskShown) -> str:
     count = task.failed
-    return f"{count:,} document{'s are' if count > 1 else ' is'} passed over"
+    return f"{count:,} document{'s are' if count > 1 else ' is'} skipped"
 
 
 def _task_row(task: TaskShown) -> tuple[str, ...]:

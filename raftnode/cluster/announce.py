@@ -76,7 +76,7 @@ class Announcer:
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)  # both only wait: they end by being cancelled
 
     async def _propose_forming(self) -> None:
         try:

@@ -198,6 +198,7 @@ def _empty(data_dir: Path) -> None:
 
 
 def _answers(address: str) -> bool:
+    """Whether anything listens there. That one out of reach does not run is for the operator to know."""
     with contextlib.suppress(OSError), socket.create_connection(addresses.split(address), timeout=ANSWER_S):
         return True
     return False

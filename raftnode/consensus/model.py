@@ -79,10 +79,10 @@ class RaftStatus(msgspec.Struct, frozen=True, kw_only=True):
     `role` is the raw Raft role. It carries no authority: an isolated leader stays one for a while. LeaderElect: a
     leader that has not applied its no-op, so that its state may be old. `leader`: the tag of the leader that was last
     heard, None from the moment at which this node has to ask around. `applied_term`: the term of the entry at
-    `applied_index`. `snapshot_index`: the last entry in this node's snapshot, 0 without one. `peers`: the cluster by
-    the newest membership entry in this node's log, the same object as long as that is the same; `voters` are the tags
-    of those who vote. `elected_ns`: the reading of `Clock.elapsed_upper_ns` at which this node became leader, None
-    while it is not. `failure`: why this node takes no part any more; such a node follows nobody and leads nobody.
+    `applied_index`. `snapshot_index`: the last entry in this node's snapshot, 0 without one; for tests. `peers`: the
+    cluster by the newest membership entry in this node's log, the same object as long as that is the same; `voters` are
+    the tags of those who vote. `elected_ns`: the reading of `Clock.elapsed_upper_ns` at which this node became leader,
+    None while it is not. `failure`: why this node takes no part any more; such a node follows nobody and leads nobody.
     """
 
     role: Role = "Follower"

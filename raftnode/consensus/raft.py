@@ -112,7 +112,7 @@ class Raft:
         )
         self._tick_s = min(TICK_MS_MAX, max(1, config.append_period_ms // 2)) / 1000
         self._timer: asyncio.TimerHandle | None = None
-        self._kicked: asyncio.Handle | None = None
+        self._scheduled_tick: asyncio.Handle | None = None
         self._seen: tuple[Role, int, str | None] = ("Follower", 0, None)
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiters = 0
@@ -179,15 +179,15 @@ class Raft:
         """Takes no further part; the files are closed when this returns. Proposals in flight end as unknown."""
         if self._engine is None:
             return
-        for handle in (self._timer, self._kicked):
+        for handle in (self._timer, self._scheduled_tick):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._kicked = None
+        self._timer = self._scheduled_tick = None
         self._fail_waiters("Raft was stopped.")
         self._transport.on_connection.remove(self._connection)
         if self._watch is not None:
             self._watch.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)  # `watched` has told what failed
         self._engine.close()
 
     # doing
@@ -233,6 +233,7 @@ class Raft:
                 if self.status.leads:
                     self._begin_hand_over(tag)
                 else:
+                    # Whether the leader has heard it shows below, in who leads.
                     with contextlib.suppress(OutcomeUnknown):
                         await self._proposals.ask_leader(TransferRequest(tag))
                 while (leader := self.status.leader) in (None, before) or (tag is not None and leader != tag):
@@ -258,14 +259,15 @@ class Raft:
         self._notice()
 
     def take_snapshot(self) -> None:
-        """Starts writing a snapshot now, whatever the size of the journal."""
+        """Starts writing a snapshot now, whatever the size of the journal. The engine decides that by itself; this is
+        for those who need one at a certain moment: the simulator's operators, and the makers of fixtures."""
         self._running().snapshot()
 
     # what the engine tells
 
     def schedule_tick(self) -> None:
-        if self._kicked is None and self._timer is not None:
-            self._kicked = self._loop.call_soon(self._on_kick)
+        if self._scheduled_tick is None and self._timer is not None:
+            self._scheduled_tick = self._loop.call_soon(self._on_scheduled_tick)
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         self._proposals.applied(index, term, answer)
@@ -309,8 +311,8 @@ class Raft:
         self._timer = self._loop.call_later(self._tick_s, self._on_timer)
         self._tick()
 
-    def _on_kick(self) -> None:
-        self._kicked = None
+    def _on_scheduled_tick(self) -> None:
+        self._scheduled_tick = None
         self._tick()
 
     def _tick(self) -> None:

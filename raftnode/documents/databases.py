@@ -170,7 +170,7 @@ class Databases:
                 await self._shut(copy)
             store = await self._opened(copy)
         except StoreError:
-            return False
+            return False  # the copy has the reason, which is logged and reported, and is tried again
         await self._aim(copy, store, _destinations(record, database, self._tag), group)
         return True
 

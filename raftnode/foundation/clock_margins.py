@@ -6,14 +6,14 @@ checked with them, the lease is computed with them, and the model and the simula
 allow. docs/guarantees.md has the proof.
 """
 
-RATES_APART_PERCENT = 5
+CLOCK_DRIFT_PERCENT_MAX = 5
 """The clock of one node never runs faster than that of another by more than this, over a few seconds."""
 MARGIN_MS = 100
 """Scheduling and the resolution of clocks."""
 
-FACTOR_TEXT = f"{1 + RATES_APART_PERCENT / 100:g}"
+FACTOR_TEXT = f"{1 + CLOCK_DRIFT_PERCENT_MAX / 100:g}"
 
 
 def with_clock_margin(span: int, margin: int) -> int:
     """How long whoever judges waits for a span of somebody else's clock to be over, rounded up; in the unit of both."""
-    return -(-span * (100 + RATES_APART_PERCENT) // 100) + margin
+    return -(-span * (100 + CLOCK_DRIFT_PERCENT_MAX) // 100) + margin

@@ -34,7 +34,7 @@ def install() -> None:
         builtins.__import__ = _import_by_importer
 
 
-def theirs(name: str) -> str:
+def users_name(name: str) -> str:
     """The name under which the module of that name is known that a user's code means: the name itself if it is none of
     ours, or there is only ours."""
     top, dot, rest = name.partition(".")
@@ -84,5 +84,5 @@ def _import_by_importer(
 ) -> ModuleType:
     importer = str((globals or {}).get("__name__", ""))
     if level == 0 and name.partition(".")[0] in SHARED and importer.partition(".")[0] not in OURS:
-        name = theirs(name)
+        name = users_name(name)
     return _import(name, globals, locals, fromlist or (), level)

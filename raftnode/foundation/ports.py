@@ -65,20 +65,20 @@ class SystemClock:
         self._lock = threading.Lock()
         self._boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._raw_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        self._hold_ns = 0
-        self._judge_ns = 0
+        self._upper_ns = 0
+        self._lower_ns = 0
 
     def elapsed_upper_ns(self) -> int:
         """See `Clock.elapsed_upper_ns`. Safe to call from any thread."""
         with self._lock:
             self._read()
-            return self._hold_ns
+            return self._upper_ns
 
     def elapsed_lower_ns(self) -> int:
         """See `Clock.elapsed_lower_ns`. Safe to call from any thread."""
         with self._lock:
             self._read()
-            return self._judge_ns
+            return self._lower_ns
 
     def wall_ms(self) -> int:
         """See `Clock.wall_ms`."""
@@ -89,8 +89,8 @@ class SystemClock:
         raw_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
         steps = (boottime_ns - self._boottime_ns, raw_ns - self._raw_ns)
         self._boottime_ns, self._raw_ns = boottime_ns, raw_ns
-        self._hold_ns += max(steps)
-        self._judge_ns += max(0, min(steps))
+        self._upper_ns += max(steps)
+        self._lower_ns += max(0, min(steps))
 
 
 SystemRandom = random.SystemRandom

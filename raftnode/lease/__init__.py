@@ -1,7 +1,7 @@
 """The lease: who may run tasks, until when, and who counts as silent. Pure: stamps and echoes in, decisions
 out.
 
-A node's state is a `LeaseState`. Whatever wakes the node first calls `checked`; a beat goes through `on_beat`, a
+A node's state is a `LeaseState`. Whatever wakes the node first calls `advance`; a beat goes through `on_beat`, a
 report through `on_report`, and `beats` says what a leader sends. Whoever only looks takes `as_of`. Nothing here reads a
 clock or sends anything.
 
@@ -68,7 +68,7 @@ def has_lease(lease: LeaseState, timings: Timings | None, now: Now) -> bool:
     return holding.lapsed(lease.holder, now, timings).held
 
 
-def checked(lease: LeaseState, view: RaftView, now: Now) -> tuple[LeaseState, StepDown | None]:
+def advance(lease: LeaseState, view: RaftView, now: Now) -> tuple[LeaseState, StepDown | None]:
     """The state after a look at the clocks and at Raft: before any message, timer or effect."""
     holder = _ended(lease, view, now)
     if view.role not in ("Leader", "LeaderElect"):
@@ -84,10 +84,10 @@ def checked(lease: LeaseState, view: RaftView, now: Now) -> tuple[LeaseState, St
 
 
 def as_of(lease: LeaseState, view: RaftView, now: Now) -> LeaseState:
-    """The state for whoever only looks at this moment: what has ended since `checked` was last asked is gone from it. A
-    lease or a session that `checked` would begin or renew is not in it: nobody has been told of those yet, nor has the
+    """The state for whoever only looks at this moment: what has ended since `advance` was last asked is gone from it. A
+    lease or a session that `advance` would begin or renew is not in it: nobody has been told of those yet, nor has the
     kill timer been set."""
-    return replace(lease, holder=_ended(lease, view, now), authority=checked(lease, view, now)[0].authority)
+    return replace(lease, holder=_ended(lease, view, now), authority=advance(lease, view, now)[0].authority)
 
 
 def _ended(lease: LeaseState, view: RaftView, now: Now) -> LeaseHolder:
@@ -117,7 +117,7 @@ def _given_up(lease: LeaseState, reason: str) -> tuple[LeaseState, StepDown]:
 
 
 def beats(lease: LeaseState, view: RaftView, now: Now) -> dict[str, Beat]:
-    """What the leader sends to each node, by tag; nothing when it does not lead. `checked` has been asked."""
+    """What the leader sends to each node, by tag; nothing when it does not lead. `advance` has been asked."""
     authority = lease.authority
     if authority is None:
         return {}
@@ -130,7 +130,7 @@ def on_beat(
 ) -> tuple[LeaseState, Report, StepDown | None]:
     """The state after a beat, and the answer to it. Only a beat of the node's current term grants and is
     echoed."""
-    lease, step_down = checked(lease, view, now)
+    lease, step_down = advance(lease, view, now)
     current = beat.term == view.term
     if current:
         lease = replace(lease, holder=holding.granted(lease.holder, beat, view, now))
@@ -149,7 +149,7 @@ def on_report(
     lease: LeaseState, tag: str, report: Report, view: RaftView, now: Now
 ) -> tuple[LeaseState, StepDown | None]:
     """The state after a node's report. A higher term in it ends this leadership."""
-    lease, step_down = checked(lease, view, now)
+    lease, step_down = advance(lease, view, now)
     authority = lease.authority
     if authority is None or tag not in view.peers:
         return lease, step_down
@@ -164,7 +164,7 @@ def on_report(
 
 
 def role_of(lease: LeaseState, view: RaftView) -> Role:
-    """What the node is to the cluster; `checked` or `as_of` has been asked. Passive: in none. Candidate: without a
+    """What the node is to the cluster; `advance` or `as_of` has been asked. Passive: in none. Candidate: without a
     lease. A leader without authority is none, also while Raft has not heard of that yet."""
     if view.timings is None:
         return "Passive"

@@ -133,7 +133,7 @@ class Heartbeat:
         if view.peers is not self._reported_peers:
             self._reported_peers = view.peers
             self._reports.keep(view.peers)
-        self._take(*rules.checked(self._lease, view, self._now()), view)
+        self._take(*rules.advance(self._lease, view, self._now()), view)
 
     # ---- what the leader knows
 

@@ -88,4 +88,4 @@ def _read(file: Path) -> str:
     try:
         return file.read_text()
     except OSError:
-        return ""
+        return ""  # not every kernel has it; see `Memory.flags`

@@ -1,5 +1,6 @@
 """Which nodes are the fittest for one more copy of a database: one rule for the user, the observer and the record."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from raftnode.record.model import Record
@@ -8,8 +9,5 @@ from raftnode.record.model import Record
 def fittest_first(record: Record, tags: Iterable[str]) -> list[str]:
     """These nodes of the cluster, the fittest first: those that are drained come last, then the one that is in the
     fewest groups comes first, then the first tag. A copy that is being deleted counts no more."""
-    groups = dict.fromkeys(record.nodes, 0)
-    for database in record.databases.values():
-        for tag in database.topology.all_nodes:
-            groups[tag] = groups.get(tag, 0) + 1
+    groups = Counter(tag for database in record.databases.values() for tag in database.topology.all_nodes)
     return sorted(tags, key=lambda tag: (record.nodes[tag].draining, groups[tag], tag))

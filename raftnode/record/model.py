@@ -76,11 +76,12 @@ class ClusterNode(RecordValue, frozen=True, kw_only=True):
 
 
 class TopologyStamp(RecordValue, frozen=True, kw_only=True):
-    """When a topology was last written: the log index and term of the entry."""
+    """When a topology was last written: the log index and term of the entry, and the wall clock of the leader that
+    decided it, which RavenDB calls LeadersTicks."""
 
     index: int = 0
     term: int = 0
-    leaders_ticks: int = 0
+    leader_wall_ms: int = msgspec.field(default=0, name="LeadersTicks")
 
 
 class Topology(RecordValue, frozen=True, kw_only=True):
@@ -182,7 +183,7 @@ class Task(RecordValue, frozen=True, kw_only=True):
 
 
 class FailedDocument(RecordValue, frozen=True, kw_only=True):
-    """A document that failed by itself and was passed over: why, when, and in which of the task's transforms."""
+    """A document that failed by itself and was skipped: why, when, and in which of the task's transforms."""
 
     document_id: str
     error: str
@@ -195,7 +196,7 @@ class Progress(RecordValue, frozen=True, kw_only=True):
     an older generation is refused. `last_etags` is by database id; `processed` counts documents.
 
     `state` is what else the task's kind remembers, for itself alone, at most `record.progress.STATE_BYTES_MAX`.
-    `error` is what held the task up when this was told, `failed` counts the documents that are passed over, and
+    `error` is what held the task up when this was told, `failed` counts the documents that are skipped, and
     `failures` are the newest of them, bounded as in `record.progress`: what every node can tell by itself. The
     whole list is with the task's progress in its target.
     """

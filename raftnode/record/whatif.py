@@ -93,7 +93,7 @@ def what_if(
     joined = _supposed(record, scenario, chosen, skip_present=databases is None)
     supposed = after_loss(joined, lost, cluster_grace_min)
     minority = _minority(supposed, lost)
-    fates: list[TaskMove] = []
+    found: list[TaskMove] = []
     count = 0
     for folded in chosen:
         before, after = record.databases[folded], supposed.databases[folded]
@@ -104,11 +104,11 @@ def what_if(
             count += 1
             why = reason(task, target, rule)
             if why is not None or target != source:
-                fates.append(_move(after, task, source, target, rule, why))
+                found.append(_move(after, task, source, target, rule, why))
     return Forecast(
         tasks=count,
-        moves=tuple(move for move in fates if move.reason is None),
-        waits=tuple(move for move in fates if move.reason is not None),
+        moves=tuple(move for move in found if move.reason is None),
+        waits=tuple(move for move in found if move.reason is not None),
     )
 
 
@@ -224,7 +224,8 @@ def _why_waits(
             case "StickyHolder":
                 grace = grace_min(database, task, cluster_grace_min)
                 return f"it stays with its last holder for {grace} min, and {state}"
-        if record.observer.suspended and node in lost:
+        # Placement skips what drains: the node would be lost.
+        if record.observer.suspended:
             return f"the observer is suspended and moves no node to Rehab, and {state}"
         return f"no Member of the group would be alive: {state}"
 

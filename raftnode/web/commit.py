@@ -32,16 +32,16 @@ Change = tuple[Add | Remove, Command]
 
 
 async def commit(
-    request: web.Request, checked: Command | Callable[[], Awaitable[Command]], *, part: str = ""
+    request: web.Request, build: Command | Callable[[], Awaitable[Command]], *, part: str = ""
 ) -> CommandResult:
-    """The result of a command, or of the one that `checked` gives (see `unless_repeated`), once this node has applied
+    """The result of a command, or of the one that `build` gives (see `unless_repeated`), once this node has applied
     it too: whoever reads here next sees it.
 
     Works from any node. A repeated raft-request-id takes effect once; `part` tells apart several commands of one
     request. Raises ApiError when the command is refused, Unavailable when the cluster did not answer.
     """
     services = request.app[SERVICES]
-    command = checked if isinstance(checked, Command) else await unless_repeated(request, checked, part=part)
+    command = build if isinstance(build, Command) else await unless_repeated(request, build, part=part)
     if isinstance(command, CommandResult):
         return command
     id, asks = await _identified(request, part)
@@ -58,16 +58,16 @@ async def commit_change(request: web.Request, change: Change) -> CommandResult:
 
 
 async def commit_each(
-    request: web.Request, names: Sequence[str], checked: Callable[[list[str]], list[Command]]
+    request: web.Request, names: Sequence[str], build: Callable[[list[str]], list[Command]]
 ) -> list[CommandResult]:
-    """The results of several commands of one request, one for each name. `checked` gives those of the names whose
+    """The results of several commands of one request, one for each name. `build` gives those of the names whose
     command has not taken effect yet; if one of them would be refused, none is proposed."""
     first: dict[str, CommandResult | None] = {}
 
     async def commands() -> dict[str, Command]:
         first.update({name: await first_result(request, part=name) for name in names})
         new = [name for name in names if first[name] is None]
-        made = checked(new) if new else []
+        made = build(new) if new else []
         _dry_run(request, made)
         return dict(zip(new, made, strict=True))
 
@@ -76,13 +76,13 @@ async def commit_each(
 
 
 async def unless_repeated(
-    request: web.Request, checked: Callable[[], Awaitable[Made]], *, part: str = ""
+    request: web.Request, build: Callable[[], Awaitable[Made]], *, part: str = ""
 ) -> Made | CommandResult:
-    """What `checked` makes of a request as things stand. It is not asked about the repeat of a request that took
+    """What `build` makes of a request as things stand. It is not asked about the repeat of a request that took
     effect, as what it looks at may have changed since: a repeat gets the result of the first, whatever that was."""
 
     async def first_or_checked() -> Made | CommandResult:
-        return await first_result(request, part=part) or await checked()
+        return await first_result(request, part=part) or await build()
 
     return await _as_of_now(request, first_or_checked)
 
@@ -96,16 +96,16 @@ async def first_result(request: web.Request, *, part: str = "") -> CommandResult
     return None if first is None else await await_applied(services, first)
 
 
-async def _as_of_now(request: web.Request, checked: Callable[[], Awaitable[Made]]) -> Made:
+async def _as_of_now(request: web.Request, build: Callable[[], Awaitable[Made]]) -> Made:
     """What the checks give. A node that lags behind may not know yet that a request is a repeat: before its checks
     refuse one, it hears what was acknowledged anywhere, if there is a leader to tell it."""
     services = request.app[SERVICES]
     try:
-        return await checked()
+        return await build()
     except ApiError:
         if request_id(request) is None or services.heartbeat.role == "Leader" or not await _caught_up(services):
             raise
-    return await checked()
+    return await build()
 
 
 async def _caught_up(services: Services) -> bool:

@@ -162,9 +162,7 @@ def of_store(error: StoreError) -> ApiError:
             return ApiError("ConcurrencyException", _sentence(error), details=details)
         case DocumentInvalid() | ReplicationRefused():
             return bad_request(_sentence(error))
-        case StoreDamaged():
-            return ApiError("DatabaseLoadFailureException", _sentence(error))
-        case StoreFailed() | StoreBusy() | StoreClosed():
+        case StoreDamaged() | StoreFailed() | StoreBusy() | StoreClosed():
             return ApiError("DatabaseLoadFailureException", _sentence(error))
     return ApiError("RavenException", _sentence(error))
 

@@ -130,7 +130,7 @@ class DatabaseRestore:
             await asyncio.sleep(SHOW_S)
 
     async def _define(self, restoring: BackupRestoring) -> None:
-        """Settings, connection strings, indexes and tasks. What is refused now is passed over, and told."""
+        """Settings, connection strings, indexes and tasks. What is refused now is skipped, and told."""
         name, kept = self._wish.name, restoring.definitions
         for string in kept.connection_strings:
             configuration = msgspec.json.encode(string.configuration)

@@ -44,7 +44,7 @@ class HttpServer:
         self._tls = tls
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
-        self._crowd = ConnectionLimit()
+        self._connections = ConnectionLimit()
 
     async def bind(self) -> None:
         """Takes http.host and http.port, and answers nobody yet: a node whose port is taken must not join or lead
@@ -102,7 +102,7 @@ class HttpServer:
                 max_line_size=LINE_BYTES_MAX,
                 max_field_size=LINE_BYTES_MAX,
             ),
-            self._crowd,
+            self._connections,
         )
 
 
@@ -151,13 +151,13 @@ class ResetAsPost(asyncio.Protocol):
     send POST, which the route takes just as well.
     """
 
-    def __init__(self, inner: Any, crowd: ConnectionLimit) -> None:
-        self._inner, self._crowd = inner, crowd
+    def __init__(self, inner: Any, connections: ConnectionLimit) -> None:
+        self._inner, self._connections = inner, connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         assert isinstance(transport, asyncio.Transport)
-        if self._crowd.refuses(transport):
+        if self._connections.refuses(transport):
             self._inner = asyncio.Protocol()
         self._inner.connection_made(transport)
 

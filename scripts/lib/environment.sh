@@ -26,9 +26,20 @@ make_environment() {
     "$python" -m venv --clear "$VENV"
   fi
   say "installing the project and its packages into .venv"
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT[$1]" \
+  install_with_uv "$1" || pip_install --editable "$ROOT[$1]" \
     || die "pip could not install the packages; they come from PyPI, or from where pip's configuration points"
   echo "$stamp" >>"$VENV/.made-for"
+}
+
+pip_install() {
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+# install_with_uv EXTRA: takes a quarter of pip's processor time. It does not read pip's configuration, so that pip does
+# it where that names an index of its own, and wherever else uv fails.
+install_with_uv() {
+  ! "$VENV/bin/python" -m pip config list 2>/dev/null | grep -qE '(^|\.)index-url=' && pip_install uv 2>/dev/null \
+    && "$VENV/bin/uv" pip install --quiet --python "$VENV/bin/python" --editable "$ROOT[$1]" 2>/dev/null
 }
 
 # use_python VERSION: that Python and an environment of its own, from here on.

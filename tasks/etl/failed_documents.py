@@ -1,4 +1,4 @@
-"""The documents that a task has passed over, until they are carried over or gone: a list with a limit, that lasts.
+"""The documents that a task has skipped, until they are carried over or gone: a list with a limit, that lasts.
 
 It is part of a transform's progress and so stands in the target, in the transaction that passed the document over. The
 record has only the newest few, so that every node can tell of them: see `record.model.Progress`.
@@ -27,7 +27,7 @@ class FailedDocumentList(msgspec.Struct, frozen=True):
 
     @property
     def count(self) -> int:
-        """How many documents are passed over: at most so many, if some are only counted."""
+        """How many documents are skipped: at most so many, if some are only counted."""
         return len(self.listed) + len(self.known) + self.counted
 
     def after(self, done: Iterable[str], failures: Sequence[FailedDocument]) -> "FailedDocumentList":

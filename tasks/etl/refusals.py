@@ -26,5 +26,5 @@ class RefusalCheck(Protocol):
         """Called when documents have been refused, and with `final` at the end of the batch."""
 
 
-def no_verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+def accept_refusals(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
     """For writes in which nothing can be refused, or whoever is refused is listed."""

@@ -1,7 +1,7 @@
 """The body that all ETL kinds share: documents of this database become something else in a target, batch by batch.
 
 Every transform has its own progress, kept in the target; the record's copy is for display. Documents that fail by
-themselves are listed and passed over; when it looks like the script's or the target's fault, nothing is passed over and
+themselves are listed and skipped; when it looks like the script's or the target's fault, nothing is skipped and
 the batch is tried again later, while the other transforms of the task go on.
 """
 
@@ -23,7 +23,7 @@ from raftnode.foundation.decoding import JsonDecoder
 from raftnode.record.model import Progress
 from raftnode.scripting.javascript import ScriptEnded, ScriptError
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
-from tasks.etl.refusals import DocumentRefusal, RefusalCheck, TransformFailed, no_verdict
+from tasks.etl.refusals import DocumentRefusal, RefusalCheck, TransformFailed, accept_refusals
 from tasks.etl.stream import TransformProgress, TransformStream
 from tasks.etl.transform import TransformedDocument
 from tasks.kinds.registry import TaskFailed
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
 RETRIED_AT_ONCE = 50
-"""So many of the documents that were passed over are tried again in one transaction."""
+"""So many of the documents that were skipped are tried again in one transaction."""
 IDLE_S = 30.0
 DISABLED_S = 3600.0
 """A task whose transforms are all disabled has nothing to do until it is edited, which ends its run."""
@@ -66,7 +66,7 @@ class EtlSink(Protocol[LoadsTaken]):
         self,
         documents: Sequence[LoadsTaken],
         progress: Callable[[Sequence[DocumentRefusal]], bytes],
-        verdict: RefusalCheck,
+        check_refusals: RefusalCheck,
     ) -> list[DocumentRefusal]:
         """Replace what the target has of these documents and store the progress, together. `progress` is called with
         the refused documents, which are returned."""
@@ -200,7 +200,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         return True
 
     async def _retry(self, sink: EtlSink[Loads], stream: Stream) -> None:
-        """Try the documents again that the transform has passed over, if that was asked for, until nothing changes."""
+        """Try the documents again that the transform has skipped, if that was asked for, until nothing changes."""
         asked = self._context.run.task.retry
         if asked <= stream.progress.retried:
             return
@@ -219,10 +219,11 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
             stream.tried_while_lagging = asked
         else:
             stream.progress = msgspec.structs.replace(stream.progress, retried=asked)
-        if before:
-            await self._store_place(sink)
+        if not before:
+            return
+        await self._store_place(sink)
         log.info(
-            "The documents that a transform had passed over were tried again.",
+            "The documents that a transform had skipped were tried again.",
             task=self._context.run.claim_key,
             transform=stream.transform.name,
             carried=before - stream.progress.failed,
@@ -250,7 +251,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
             after = stream.tried(done, [*failures, *refused], due)
             return msgspec.json.encode(self._progress() | {stream.transform.name: after})
 
-        await sink.write(rows, progress, no_verdict)
+        await sink.write(rows, progress, accept_refusals)
         stream.progress = after
         self._stored = self._progress()
         self._context.info.rows += sum(one.count for one in rows)
@@ -297,11 +298,11 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
             after = stream.advanced(batch, documents, [*failures, *refused])
             return msgspec.json.encode(self._progress() | {name: after})
 
-        def verdict(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
-            stream.verdict(accepted, [*failures, *refusals], final=final)
+        def check_refusals(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> None:
+            stream.check_refusals(accepted, [*failures, *refusals], final=final)
 
         try:
-            failures = failures + await sink.write(rows, progress, verdict)
+            failures = failures + await sink.write(rows, progress, check_refusals)
         except TaskFailed:
             for other in self._all:
                 other.progress = before[other.transform.name]
@@ -317,7 +318,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         self._context.info.batch_done()
         for failure in failures:
             log.warning(
-                "A document was passed over.",
+                "A document was skipped.",
                 task=self._context.run.claim_key,
                 transform=name,
                 document=failure.id,
@@ -327,7 +328,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
 
     async def _store_place(self, sink: EtlSink[Loads]) -> None:
         """Store the progress without rows."""
-        await sink.write([], lambda refused: msgspec.json.encode(self._progress()), no_verdict)
+        await sink.write([], lambda refused: msgspec.json.encode(self._progress()), accept_refusals)
         self._stored = self._progress()
         self._tell()
 

@@ -209,7 +209,7 @@ class TransformStream:
         )
 
     def retriable(self, ids: Sequence[str], found: Sequence[Document | None], known: str) -> list[str]:
-        """Those of the documents that were passed over which may be tried again as they are found here, in a copy that
+        """Those of the documents that were skipped which may be tried again as they are found here, in a copy that
         knows what `known` counts. One that is newer than what failed has its turn in the order. One that is older, or
         missing, may be so because the copy lags, and would undo what another had; unless the copy has it all."""
         caught_up = change_vector.dominates(known, self.progress.had)
@@ -237,7 +237,7 @@ class TransformStream:
                 return f"the script loads to '{name}', which its text does not name; name it there (it names: {known})"
         return None
 
-    def verdict(self, accepted: int, failures: Sequence[DocumentRefusal], *, final: bool) -> None:
+    def check_refusals(self, accepted: int, failures: Sequence[DocumentRefusal], *, final: bool) -> None:
         """Raises TransformFailed unless what failed, in this batch and earlier in the run, are single documents."""
         if not failures:
             return
@@ -247,5 +247,5 @@ class TransformStream:
             last = failures[-1]
             raise TransformFailed(
                 f"transform '{self.transform.name}': {len(failures)} documents failed and {accepted} did not, so none "
-                f"is passed over; '{last.id}': {last.reason}"
+                f"is skipped; '{last.id}': {last.reason}"
             )

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from raftnode.foundation.decoding import from_python_json
-from raftnode.foundation.module_isolation import theirs
+from raftnode.foundation.module_isolation import users_name
 from raftnode.foundation.names import fold
 from raftnode.record.definition import TaskDefinition as TaskDefinition
 from raftnode.record.model import Database, Progress, Task
@@ -100,8 +100,23 @@ class ResetsTransforms(Protocol):
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
-    points = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
-    return {_plain(point.name): point for point in (*points, *entry_points(group=GROUP))}
+    ours = [EntryPoint(name=name, value=value, group=GROUP) for name, value in BUILT_IN.items()]
+    found: dict[str, EntryPoint] = {}
+    # A plug-in must not run in the place of a kind of ours, so those come first.
+    for point in (*ours, *sorted(entry_points(group=GROUP), key=_is_users)):
+        used = found.setdefault(_plain(point.name), point)
+        if used.value != point.value:
+            log.warning(
+                "A task kind is not used, as another one has its name. Rename its entry point.",
+                kind=point.name,
+                ignored=point.value,
+                used=used.value,
+            )
+    return found
+
+
+def _is_users(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name != "raftnode"
 
 
 def kinds() -> tuple[str, ...]:
@@ -139,6 +154,10 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
     """What the kind of that name makes of a configuration. Raises ConfigurationError, also where a plug-in fails in
     another way: it must not look like a defect of the node."""
     kind = load(name)
+    spelt = _spelt(_entry_points()[_plain(name)])
+    if not spelt.isalnum():
+        problem = f"'{spelt[:40]}' may have letters and digits only; name its entry point so"
+        raise ConfigurationError("TaskType", problem)
     try:
         definition = kind.parse(configuration, database)
     except ConfigurationError:
@@ -157,7 +176,7 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
     if not _is_object(definition.configuration):
         raise ConfigurationError("TaskType", f"{name}.parse gave a configuration that is no JSON object")
     # As nodes tell it of themselves, by which placement finds who can run it.
-    return msgspec.structs.replace(definition, kind=_spelt(_entry_points()[_plain(name)]))
+    return msgspec.structs.replace(definition, kind=spelt)
 
 
 def described(error: Exception) -> str:
@@ -168,9 +187,9 @@ def described(error: Exception) -> str:
 
 @cache
 def _imported(point: EntryPoint) -> TaskKind:
-    if point.dist is not None and point.dist.name != "raftnode":
+    if _is_users(point):
         # A user's package may have a module that is called as one of ours.
-        point = EntryPoint(point.name, theirs(point.module) + point.value.removeprefix(point.module), point.group)
+        point = EntryPoint(point.name, users_name(point.module) + point.value.removeprefix(point.module), point.group)
     kind: TaskKind = point.load()
     _LOADED[_plain(point.name)] = kind
     return kind

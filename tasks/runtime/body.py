@@ -15,11 +15,11 @@ from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress
 from tasks.kinds import registry as kinds
 from tasks.kinds.registry import RunSuperseded
-from tasks.runtime.blame import NoBlame
 from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext, TaskDocuments
 from tasks.runtime.plan import Fingerprint
 from tasks.runtime.rate import Rate
 from tasks.runtime.run_journal import RunJournal, machine_ns
+from tasks.runtime.stall_tracker import StallTracker
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Body:
         settings: RunSettings,
         random: Random,
         journal: RunJournal,
-        blame: NoBlame,
+        stall_tracker: StallTracker,
     ) -> None:
         self.run, self.session, self.fingerprint, self.info = run, session, fingerprint, info
         self.state: State = "Running"
@@ -57,7 +57,7 @@ class Body:
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
         self._failure: str | None = None
-        self._blame = blame
+        self._stall_tracker = stall_tracker
 
     @property
     def partition_tolerant(self) -> bool:
@@ -123,7 +123,7 @@ class Body:
         try:
             if self.state == "Error":
                 self.state = "Running"
-            await self._blame.steps(self.run.claim_key, self.run.epoch, kind.run(context))
+            await self._stall_tracker.track(self.run.claim_key, self.run.epoch, kind.run(context))
         finally:
             context.rest(soon=True)
 
@@ -152,7 +152,7 @@ class Body:
         told = self.progress or self.run.progress or Progress(generation=self.run.generation)
         if context is None or self.info.told_with(told) == told:
             return
-        with suppress(NotOwned):
+        with suppress(NotOwned):  # the run is over: its next holder tells what holds the task up
             context.report(told)
 
     def _note(self, event: Literal["start", "end"]) -> None:

@@ -34,7 +34,7 @@ class Proposal(msgspec.Struct):
     failures: int = 0
     error: str | None = None
 
-    def landed(self, index: int) -> bool:
+    def is_applied(self, index: int) -> bool:
         """Whether a record of that index shows what became of it."""
         return self.index is not None and self.index <= index
 
@@ -46,7 +46,7 @@ class ClaimProposal(Proposal, kw_only=True):
 
 
 class PendingProposals:
-    """The claims by key and the releases by epoch that have not landed yet."""
+    """The claims by key and the releases by epoch that have not been applied yet."""
 
     def __init__(self) -> None:
         self.claims: dict[str, ClaimProposal] = {}
@@ -73,12 +73,12 @@ class PendingProposals:
         proposal.index = result.index if result is not None else 0
         self._answered.append((key, epoch, proposal))
 
-    def landed(self, index: int) -> list[str]:
+    def take_applied(self, index: int) -> list[str]:
         """The keys of those that are over, as a record of that index shows what became of them."""
         if not self._answered:
             return []
-        over = [one for one in self._answered if one[2].landed(index)]
-        self._answered = [one for one in self._answered if not one[2].landed(index)]
+        over = [one for one in self._answered if one[2].is_applied(index)]
+        self._answered = [one for one in self._answered if not one[2].is_applied(index)]
         for key, epoch, proposal in over:
             if isinstance(proposal, ClaimProposal):
                 del self.claims[key]

@@ -55,7 +55,7 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunFigures(msgspec.Struct, rename="pascal"):
     """What a run shows of itself. `processed` counts documents since the task began, `rows` and `batches` since this
-    run did; `failed` counts the documents that are passed over now, and `errors` are the newest of them. `error` is
+    run did; `failed` counts the documents that are skipped now, and `errors` are the newest of them. `error` is
     what holds the task up now. `seen_etag` is how far the node's copy has been looked at, None while unknown.
     `last_error` is what held it up last, also once that is over, and `next_run` when it goes on if it rests until then.
     `superseded` counts the runs on this node, the newest in a row, that the target has refused as stale. `fenced` tells
@@ -143,7 +143,7 @@ class TaskContext:
         owned: Callable[[], bool],
         save: Callable[[Run, Progress], asyncio.Future[bool]],
         journal: RunJournal,
-        pulse: FreezeDetector,
+        freezes: FreezeDetector,
         http: HttpClient | None = None,
         node_url: Callable[[str], str | None] = lambda tag: None,
         sending: Callable[[str, DocumentSender | None], None] = lambda tag, sender: None,
@@ -156,7 +156,7 @@ class TaskContext:
         definitions: Callable[[], Database | None] = lambda: None,
     ) -> None:
         self.run, self.settings, self.info = run, settings, info
-        self._owned, self._save, self._journal, self._pulse = owned, save, journal, pulse
+        self._owned, self._save, self._journal, self._freezes = owned, save, journal, freezes
         self.http, self.node_url, self.sending, self.sent_to = http, node_url, sending, sent_to
         self.shared, self.operations = shared or SharedResources(), operations or Operations()
         self._requests: asyncio.Queue[Any] = requests or asyncio.Queue()
@@ -260,7 +260,7 @@ class TaskContext:
             return
         self._active_since = None
         key, epoch = self.run.claim_key, self.run.epoch
-        for frozen_ns, thawed_ns in self._pulse.frozen_within(since_ns, now_ns):
+        for frozen_ns, thawed_ns in self._freezes.frozen_within(since_ns, now_ns):
             self._journal.write(key, epoch, "active", since_ns, frozen_ns, soon=soon)
             self._journal.write(key, epoch, "frozen", frozen_ns, thawed_ns, soon=soon)
             since_ns = thawed_ns

@@ -20,11 +20,11 @@ class DueTasks:
     def __bool__(self) -> bool:
         return bool(self._due)
 
-    def call(self, keys: Iterable[str]) -> None:
+    def add(self, keys: Iterable[str]) -> None:
         """Something about these tasks has changed."""
         self._due.update(dict.fromkeys(keys))
 
-    def call_first(self, keys: Iterable[str]) -> None:
+    def add_first(self, keys: Iterable[str]) -> None:
         """Something about these tasks has changed that makes them more urgent than all others."""
         self._due = dict.fromkeys(keys) | self._due
 
@@ -34,8 +34,8 @@ class DueTasks:
         if assigned is before:
             return []
         gone = [key for key in before if key not in assigned]
-        self.call_first(gone)
-        self.call(key for key, assignment in assigned.items() if before.get(key) is not assignment)
+        self.add_first(gone)
+        self.add(key for key, assignment in assigned.items() if before.get(key) is not assignment)
         return gone
 
     def take(self, most: int) -> list[str]:

@@ -8,7 +8,6 @@ from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random
 from raftnode.record.model import Progress, Timings
-from tasks.runtime.blame import NoBlame
 from tasks.runtime.body import Body
 from tasks.runtime.checkpoints import Checkpoints
 from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
@@ -17,6 +16,7 @@ from tasks.runtime.plan import Start
 from tasks.runtime.ports import ReplicaPort, TaskDatabasesPort
 from tasks.runtime.run_journal import BYTES_MAX, FreezeDetector, RunJournal
 from tasks.runtime.shared_resources import SharedResources
+from tasks.runtime.stall_tracker import StallTracker
 
 
 class BodyEnvironment:
@@ -34,16 +34,16 @@ class BodyEnvironment:
         http: HttpClient | None = None,
         checkpoint_ms: int = 50,
         journal_bytes_max: int = BYTES_MAX,
-        blame: NoBlame | None = None,
+        stall_tracker: StallTracker | None = None,
     ) -> None:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
         self._settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
-        self._pulse = FreezeDetector()
+        self._freezes = FreezeDetector()
         self._shared, self._directory = SharedResources(), directory
         self.operations = Operations()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
-        self.blame = blame or NoBlame()
+        self.stall_tracker = stall_tracker or StallTracker()
 
     async def run(self) -> None:
         """Replicates checkpoints until cancelled."""
@@ -55,11 +55,11 @@ class BodyEnvironment:
         self._journal.close()
 
     def beat(self, timings: Timings | None) -> None:
-        """The loop turns while bodies run. The pulse tells freezes of the process, for the journal; the blame names the
-        body that held the loop, if it does not turn for half a lease."""
-        self._pulse.beat()
+        """The loop turns while bodies run. That tells the run journal when the process was frozen, and the stall
+        tracker which body held the loop, if it does not turn for half a lease."""
+        self._freezes.beat()
         if timings is not None:
-            self.blame.beat(timings.lease_ms / 2000)
+            self.stall_tracker.arm(timings.lease_ms / 2000)
 
     def body(self, run: Run, start: Start, info: RunFigures) -> Body:
         """The body of a run, not started yet."""
@@ -71,7 +71,7 @@ class BodyEnvironment:
             settings=self._settings,
             random=self._random,
             journal=self._journal,
-            blame=self.blame,
+            stall_tracker=self.stall_tracker,
         )
 
     async def context(self, body: Body, owned: Callable[[], bool]) -> TaskContext:
@@ -89,7 +89,7 @@ class BodyEnvironment:
             owned=owned,
             save=save,
             journal=self._journal,
-            pulse=self._pulse,
+            freezes=self._freezes,
             acted=body.acted,
             shared=self._shared,
             operations=self.operations,

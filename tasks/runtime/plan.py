@@ -120,6 +120,9 @@ def plan(
 ) -> list[Action]:
     """The next actions, at most one for each task: `action` asked about every key that may need one.
 
+    The supervisor asks `action` itself, about the keys that are due. This is what it must come to: the tests of the
+    plan read it, and those of the supervisor compare the two.
+
     `bodies` are the runs of this process by claim key; `assigned` is `assignments_of_node(record, own)`, which the
     caller may have remembered.
     """
@@ -183,7 +186,7 @@ def _why_stop(
     if assignment is None:
         return f"this node is not responsible any more: {why_not(record, key)}"
     if assignment.fingerprint != body.fingerprint:
-        return "the task or its connection string was edited"
+        return "the task or its connection string was edited, or a retry was requested"
     return None
 
 

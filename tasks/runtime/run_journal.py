@@ -28,7 +28,7 @@ FILE_NAME = "runs.jsonl"
 BYTES_MAX = 16 << 20
 FREEZES_MAX = 100
 FROZEN_NS_MIN = 300_000_000
-"""A pulse that comes this much late, while the process used next to no processor time, tells of a freeze."""
+"""A beat that comes this much late, while the process used next to no processor time, tells of a freeze."""
 
 Event = Literal["start", "active", "frozen", "end"]
 
@@ -98,7 +98,7 @@ class RunJournal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _rolled(self, full: FileIO) -> FileIO:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # somebody has deleted it, and a new one begins either way
             self._path.replace(self._path.with_name(FILE_NAME + ".1"))
         fresh = self._open()
         full.close()

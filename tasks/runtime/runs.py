@@ -90,7 +90,7 @@ class OwnRuns:
         if not assigned:
             self._infos.pop(key, None)
 
-    def not_wanted(self, keys: Iterable[str]) -> None:
+    def unassigned(self, keys: Iterable[str]) -> None:
         """These tasks are this node's no more: what their next runs would have gone on from is dropped."""
         for key in keys:
             if key not in self.bodies:

@@ -56,7 +56,7 @@ def of_body(tag: str, body: Body, session: int | None) -> LocalTaskStatus:
     )
 
 
-def of_wanted(
+def of_assignment(
     tag: str, assigned: Assignment, state: Literal["Waiting", "Claiming"], *, reason: str = "", error: str | None = None
 ) -> LocalTaskStatus:
     """Of a task that is this node's and has not begun."""

@@ -27,12 +27,12 @@ from tasks.runtime.operations import Operations
 from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
 from tasks.runtime.ports import LeasePort, ReplicaPort
 from tasks.runtime.runs import OwnRuns
-from tasks.runtime.status import LocalTaskStatus, of_body, of_wanted
+from tasks.runtime.status import LocalTaskStatus, of_assignment, of_body
 from tasks.runtime.turns import Turns
 
 log = structlog.get_logger(__name__)
 
-PULSE_S = 0.1
+FREEZE_CHECK_S = 0.1
 SLICE_MAX = 100
 """So many tasks are decided about before the event loop has a turn at everything else."""
 NOTHING: Mapping[str, Assignment] = {}
@@ -79,7 +79,7 @@ class Supervisor:
             bodies_running=bodies_running,
             ended=self._touch,
         )
-        self._wanted = Assignments(own)
+        self._assignments = Assignments(own)
         self._due = DueTasks()
         self._waits: dict[str, Wait] = {}
         self._turns = Turns(self._turn, lambda: bool(self._due) and self._group is not None)
@@ -96,7 +96,7 @@ class Supervisor:
                 self._group = group
                 group.create_task(self._environment.run())
                 # From here on each change of a claim is told; what this process holds already is looked at once.
-                self._due.call(planning.held_here(self._replica.record, self._own))
+                self._due.add(planning.held_here(self._replica.record, self._own))
                 self._turns.now()
                 group.create_task(self._report())
                 try:
@@ -131,13 +131,13 @@ class Supervisor:
         """Only while bodies run: an idle node sleeps."""
         while True:
             if not self._runs.bodies:
-                self._environment.blame.rest()
+                self._environment.stall_tracker.disarm()
                 await self._changed.wait()
             self._environment.beat(self._replica.record.timings)
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(FREEZE_CHECK_S)
 
     async def _report(self) -> None:
-        told = await self._environment.blame.report(
+        told = await self._environment.stall_tracker.report(
             self._own.tag, lambda command: self._proposals.answer(command, Proposal(), lambda: True)
         )
         self._touch(*told)
@@ -150,7 +150,7 @@ class Supervisor:
 
     def on_tick(self, record: Record, changes: Changes) -> None:
         """The record has changed."""
-        self._due.call(changes.claims)
+        self._due.add(changes.claims)
         self._turns.now()
 
     def on_lease(self) -> None:
@@ -159,7 +159,7 @@ class Supervisor:
 
     def _touch(self, *keys: str) -> None:
         """Something of our own has changed about these tasks. Many such changes cost one turn."""
-        self._due.call(keys)
+        self._due.add(keys)
         self._turns.soon()
 
     # ---- decisions
@@ -192,23 +192,23 @@ class Supervisor:
     def _look(self, record: Record) -> Mapping[str, Assignment]:
         """Calls the tasks about which anything has changed that `planning.action` reads."""
         due, session = self._due, self._lease.session
-        assigned = NOTHING if self._closing or self._removed() else self._wanted(record)
+        assigned = NOTHING if self._closing or self._removed() else self._assignments(record)
         # An answer counts once the record has come as far as it: decided earlier, the task would be claimed again.
-        due.call(self._claims.under_way.landed(record.index))
+        due.add(self._claims.under_way.take_applied(record.index))
         gone = due.compare(assigned)
         self._claims.forgive(gone)
-        self._runs.not_wanted(gone)
+        self._runs.unassigned(gone)
         if session != due.session:
             due.session = session
-            due.call(assigned)
-            due.call(planning.held_here(record, self._own))
+            due.add(assigned)
+            due.add(planning.held_here(record, self._own))
             # What runs without a lease must stop before anything else is done.
-            due.call_first(self._runs.bodies)
+            due.add_first(self._runs.bodies)
             self._runs.session_changed()
         return assigned
 
     def _accused(self, key: str) -> bool:
-        return self._environment.blame.accuses(key)
+        return self._environment.stall_tracker.is_unreported(key)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -227,7 +227,7 @@ class Supervisor:
             case planning.Forget():
                 self._runs.forget(action.key, assigned=action.key in self._due.assigned)
                 # The task may be this node's again, and now nothing stands in the way of a new claim.
-                self._due.call([action.key])
+                self._due.add([action.key])
                 self._turns.now()
 
     # ---- what users ask
@@ -261,6 +261,6 @@ class Supervisor:
         if (body := self._runs.bodies.get(key)) is not None:
             return of_body(tag, body, self._lease.session)
         if (proposal := self._claims.under_way.claims.get(key)) is not None:
-            return of_wanted(tag, proposal.assigned, "Claiming", error=proposal.error)
+            return of_assignment(tag, proposal.assigned, "Claiming", error=proposal.error)
         wait = self._waits.get(key)
-        return None if wait is None else of_wanted(tag, wait.assigned, "Waiting", reason=wait.reason)
+        return None if wait is None else of_assignment(tag, wait.assigned, "Waiting", reason=wait.reason)

@@ -29,7 +29,7 @@ from tests.harness.wall_clock import WallClock
 from tests.partition.lab import MANAGEMENT_HOST, Lab, unavailable
 from tests.scenarios.doors import Door
 
-__all__ = ["Chaos", "Report", "unavailable"]
+__all__ = ["Chaos", "ChaosReport", "unavailable"]
 
 SMALL_DISK = "E"
 SMALL_DISK_MB = 192
@@ -41,7 +41,7 @@ TASKS = ("rows", "instants")
 
 
 @dataclass
-class Report:
+class ChaosReport:
     """What the rounds came to."""
 
     rounds: int = 0
@@ -84,7 +84,7 @@ class Chaos:
             _plug_in(directory / f"path-{tag}")
         self._clients = Clients(self.lab, random.Random(seed), directory / "acknowledged.log")
         self._stack = contextlib.AsyncExitStack()
-        self.report = Report()
+        self.report = ChaosReport()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -103,7 +103,7 @@ class Chaos:
             self.lab.wake(tag)
         await self._stack.aclose()
 
-    async def run(self, rounds: int) -> Report:
+    async def run(self, rounds: int) -> ChaosReport:
         """So many rounds, and what must be true at the end."""
         running = asyncio.ensure_future(self._clients.run())
         try:

@@ -24,7 +24,7 @@ from raftnode.foundation.incarnation import NodeIncarnation
 IN_FLIGHT = 8
 
 
-class Ledger:
+class CommandDigest:
     """How often each command was applied, and a digest of their order."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ async def main(given: dict[str, Any]) -> None:
     port = int(given["peers"][tag].rpartition(":")[2])
     own = NodeIncarnation(tag, f"node-{tag}", boot, os.getpid())
     transport = Transport("processes", own, TransportConfig(port=port), tls=tls)
-    machine = Ledger()
+    machine = CommandDigest()
     config = RaftConfig(
         data_dir=Path(given["directory"]),
         election_min_ms=300,

@@ -104,14 +104,21 @@ def certificates(directory: Path) -> dict[str, list[str]]:
     return files
 
 
-@pytest.mark.parametrize(("rounds", "secure"), [(10, False), (2, True)], ids=["plain", "mutual TLS"])
+@pytest.mark.parametrize(
+    ("rounds", "secure"),
+    [
+        pytest.param(5, False, id="plain"),
+        pytest.param(2, True, id="mutual TLS"),
+        pytest.param(20, False, id="plain, many times", marks=[pytest.mark.long, pytest.mark.timeout(400)]),
+    ],
+)
 async def test_killing_all_five_in_the_middle_of_writes_loses_nothing_acknowledged(
     tmp_path: Path, rounds: int, secure: bool
 ) -> None:
     processes = Processes(tmp_path, certificates(tmp_path) if secure else None)
     chance = random.Random(7)
     try:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(20 + 15 * rounds):
             for _ in range(rounds):
                 await processes.start()
                 await processes.wait_for_acknowledgements(chance.randint(200, 600))

@@ -6,8 +6,6 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.harness.cluster import PATIENT, Cluster
 from tests.harness.runs import assert_no_overlap
 from tests.scenarios.conftest import Group
@@ -81,13 +79,12 @@ def nothing_ran_twice(cluster: Cluster, group: Group) -> None:
     assert set(started.values()) == {1}, started
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_stopped_nodes_directory_is_copied_and_both_are_started(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_stopped_nodes_directory_is_copied_and_both_are_started(tmp_path: Path) -> None:
     """They are the same start of one node, and cannot tell; neither hears the other."""
     async with Cluster(tmp_path, "ABC", flags=FLAGS) as cluster:
         group = await busy(cluster)
         source = "C"
-        for turn in range(1, ROUNDS + 1):
+        for turn, number in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
             await cluster.kill(source, number)
             cluster.twin(source, f"C{turn}")
             both = (source, f"C{turn}")

@@ -24,7 +24,7 @@ async def target() -> AsyncIterator[tuple[str, asyncpg.Connection]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
 async def test_thousands_of_documents_and_five_kills_leave_exactly_the_right_rows(
     tmp_path: Path, target: tuple[str, asyncpg.Connection], count: int
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from raftnode.foundation.http_client import HttpError
 from tests.harness.cluster import Cluster
 
-ROUNDS = 5
+ROUNDS = 3
 WRITERS = "ABCDE"
 
 

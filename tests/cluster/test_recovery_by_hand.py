@@ -54,6 +54,18 @@ async def ends(cluster: Cluster, tag: str) -> tuple[int, int]:
     return int(words[words.index("term") + 1]), int(words[words.index("index") + 1])
 
 
+async def assert_no_recovery_while_a_node_runs(cluster: Cluster) -> None:
+    """Neither beside the node itself nor beside another one; both have ended afterwards."""
+    running = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
+    assert running.returncode == 1
+    assert "Another raftnode runs on the data directory" in running.stderr
+    await cluster.kill("A")
+    alone = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
+    assert alone.returncode == 1
+    assert f"Still running: B (127.0.0.1:{cluster.nodes['B'].cluster_port} answers)." in alone.stderr
+    await cluster.kill("B")
+
+
 async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(tmp_path: Path) -> None:
     async with Cluster(tmp_path, "ABCDE", flags=FLAGS) as cluster:
         group = await Group(cluster, "Shop", "ABC").create()
@@ -69,15 +81,7 @@ async def test_one_survivor_of_five_goes_on_by_force_and_another_joins_it_anew(t
         on_b = lambda: cluster.call("GET", "/databases/Shop/docs?id=items/80", tag="B")  # noqa: E731
         await cluster.wait_until(on_b, "the last document on B")
 
-        running = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
-        assert running.returncode == 1
-        assert "Another raftnode runs on the data directory" in running.stderr
-        await cluster.kill("A")
-        alone = await raftnode("recover", *of(cluster, "A"), "--force-new-cluster", "--yes")
-        assert alone.returncode == 1
-        assert f"Still running: B (127.0.0.1:{cluster.nodes['B'].cluster_port} answers)." in alone.stderr
-        await cluster.kill("B")
-
+        await assert_no_recovery_while_a_node_runs(cluster)
         survivor = max("AB", key={tag: await ends(cluster, tag) for tag in "AB"}.__getitem__)
         other = "B" if survivor == "A" else "A"
         refused = await raftnode("recover", *of(cluster, survivor), "--force-new-cluster", given="n\n")
@@ -145,6 +149,22 @@ async def test_a_node_of_before_that_comes_back_after_a_forced_recovery_is_not_l
         assert "Late" not in counted
 
 
+async def assert_damage_is_refused(fresh: Cluster, data: bytes, bent: Path) -> None:
+    """No part of a snapshot's data makes a cluster, nor does a changed one. Writes to that file."""
+    for wrong, why in (
+        (data[:-30], "is damaged at byte"),
+        (data[:-8], "is incomplete: it ends at byte"),
+        (data[:200] + bytes([data[200] ^ 1]) + data[201:], "does not match its checksum"),
+        (b"", "is not a snapshot of a format"),
+    ):
+        await asyncio.to_thread(bent.write_bytes, wrong)
+        refused = await raftnode("snapshot", "restore", str(bent), *of(fresh, "N"))
+        assert refused.returncode == 1
+        assert f"{bent}" in refused.stderr
+        assert why in refused.stderr
+        assert not fresh.nodes["N"].data_dir.exists()
+
+
 async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_path: Path) -> None:
     file, bent = tmp_path / "cluster.snapshot", tmp_path / "bent.snapshot"
     async with Cluster(tmp_path / "old", "ABC", flags=FLAGS) as cluster:
@@ -168,20 +188,7 @@ async def test_a_snapshot_of_a_running_cluster_becomes_a_cluster_of_its_own(tmp_
         assert local.returncode == 0, local.stderr
 
     async with Fresh(tmp_path / "new", "N", flags=FLAGS) as fresh:
-        data = file.read_bytes()
-        directory = fresh.nodes["N"].data_dir
-        for wrong, why in (
-            (data[:-30], "is damaged at byte"),
-            (data[:-8], "is incomplete: it ends at byte"),
-            (data[:200] + bytes([data[200] ^ 1]) + data[201:], "does not match its checksum"),
-            (b"", "is not a snapshot of a format"),
-        ):
-            bent.write_bytes(wrong)
-            refused = await raftnode("snapshot", "restore", str(bent), *of(fresh, "N"))
-            assert refused.returncode == 1
-            assert f"{bent}" in refused.stderr
-            assert why in refused.stderr
-            assert not directory.exists()
+        await assert_damage_is_refused(fresh, file.read_bytes(), bent)
         full = await raftnode("snapshot", "restore", str(file), *of(fresh, "N"), "--data-dir", str(tmp_path / "old"))
         assert full.returncode == 1
         assert "is not empty: it holds A, " in full.stderr

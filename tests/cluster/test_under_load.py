@@ -35,7 +35,7 @@ FLAGS = (
 """Leases that outlast the freeze that makes the preferred node a bad one; whoever is lost is soon replaced."""
 
 
-class Client:
+class UserProgram:
     """One user's program: it knows the group's nodes, asks another one when one fails, and gives up in the end."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -83,7 +83,7 @@ class Load:
     """Writers of documents and of commands, which go on until they are told to stop."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.clients = [Client(cluster) for _ in range(WRITERS)]
+        self.clients = [UserProgram(cluster) for _ in range(WRITERS)]
         self.documents: dict[str, int] = {}
         self.commands = 0
         self._numbers = itertools.count()
@@ -100,7 +100,7 @@ class Load:
             finally:
                 self._stopping = True
 
-    async def _write(self, number: int, client: Client) -> None:
+    async def _write(self, number: int, client: UserProgram) -> None:
         while not self._stopping:
             n = next(self._numbers)
             document = {"Value": n, "@metadata": {"@collection": "Items"}}
@@ -181,9 +181,9 @@ async def leads_another(cluster: Cluster) -> None:
     """The leader hands over to somebody who does not prefer anything: not to the group's first node."""
     before = await cluster.leader()
     preferred = (await cluster.topology(DATABASE))["Members"][0]
-    transfer_target = next(tag for tag in sorted(cluster.living(), reverse=True) if tag not in (before, preferred))
-    answer = await cluster.call("POST", f"/admin/cluster/reelect?nodeTag={transfer_target}", tag=before)
-    assert answer["Leader"] == transfer_target
+    successor = next(tag for tag in sorted(cluster.living(), reverse=True) if tag not in (before, preferred))
+    answer = await cluster.call("POST", f"/admin/cluster/reelect?nodeTag={successor}", tag=before)
+    assert answer["Leader"] == successor
 
 
 async def joins(cluster: Cluster) -> None:

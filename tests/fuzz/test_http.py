@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
-import secrets
 from pathlib import Path
 from random import Random
 
@@ -19,6 +19,7 @@ ROUNDS = 10
 WITHOUT_ANSWER_SEC = 0.1
 ANSWER_SEC = 30.0
 GROWTH_BYTES_MAX = 96 * 1024 * 1024
+NUMBERS = itertools.count(1)
 SEED = os.environ.get("RAFTNODE_TEST_FUZZ_SEED", "one and the same")
 FLAGS = ("--log.format", "json", "--http.request-timeout-ms", "3000", "--http.body-bytes-max", str(1 << 20))
 
@@ -110,6 +111,6 @@ def named(route: Route) -> dict[str, object]:
     table has one writer."""
     if "connection" in route.path:
         return {**route.body, "Name": "target"}
-    name = f"orders{secrets.randbits(40)}"
+    name = f"orders{next(NUMBERS)}"
     tables = [{**table, "DocumentIdColumn": name} for table in route.body["SqlTables"]]
     return {**route.body, "Name": name, "SqlTables": tables}

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -57,6 +56,7 @@ class Raider:
         node = cluster.nodes[target]
         self._port = node.cluster_port
         wire_id = json.loads((node.data_dir / "cluster.json").read_text())["wire_id"]
+        self._nonces = Random(f"{SEED} {target} nonces")
         self._member = Frames(Random(f"{SEED} {target} {X}"), cluster=wire_id, tag=X, membership_index=0, mark=mark)
         self._guest = Frames(
             Random(f"{SEED} {target} {GUEST}"), cluster=wire_id, tag=GUEST, membership_index=2**40, mark=mark
@@ -81,7 +81,7 @@ class Raider:
 
     async def _all_taken(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Messages are taken in order: once this question is answered, the node is through with all before it."""
-        nonce = secrets.randbits(60)
+        nonce = self._nonces.getrandbits(60)
         question = messages.encode(messages.PreVote(0, nonce, 0, 0))
         writer.write(framed(msgspec.msgpack.encode((RAFT_CHANNEL, question))))
         async with asyncio.timeout(ANSWER_SEC):

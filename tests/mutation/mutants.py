@@ -141,7 +141,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         case ast.comprehension(ifs=[_, *_] as tests):
             for rest in _shorter(tests):
                 yield _with(node, ifs=rest)
-        case ast.Subscript(value=whole, slice=ast.Slice()):
+        case ast.Subscript(value=whole, slice=ast.Slice(), ctx=ast.Load()):
             yield whole
         case ast.Starred():
             yield _with(node, value=ast.Tuple([], ast.Load()))

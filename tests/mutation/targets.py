@@ -1,23 +1,41 @@
 """What `scripts/mutate` changes, and the tests that it asks: those of the module itself, quick ones first."""
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-
-from tests.mutation.runner import Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 EQUIVALENTS = Path(__file__).with_name("equivalents.toml")
 
 TESTS = {
     "raftnode/lease": ("tests/unit/lease", "tests/properties/test_lease_membership.py"),
-    "raftnode/record": ("tests/unit/record", "tests/properties/test_whatif.py", "tests/properties/test_recovery.py"),
-    "observer/rules": ("tests/unit/observer/rules", "tests/properties/test_observer_rules.py"),
+    "raftnode/record": (
+        "tests/unit/record/test_format.py",
+        "tests/unit/record",
+        "tests/properties/test_whatif.py",
+        "tests/properties/test_recovery.py",
+    ),
+    "observer/rules": ("tests/unit/observer/rules",),
     "tasks/runtime/plan.py": ("tests/unit/tasks/runtime/test_plan.py", "tests/properties/test_tasks_plan.py"),
     "raftnode/consensus/engine/message_filter.py": (
         "tests/unit/consensus/engine",
         "tests/properties/test_message_filter.py",
     ),
 }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module: its file, its name, and the files or directories of its own tests."""
+
+    file: Path
+    module: str
+    tests: tuple[str, ...]
+
+    @property
+    def failing(self) -> str:
+        """What to say if they fail without a change."""
+        return f"The tests of {self.module} fail without a change. Run: pytest {' '.join(self.tests)}"
 
 
 def subjects(paths: list[str]) -> list[Subject]:
@@ -29,7 +47,7 @@ def subjects(paths: list[str]) -> list[Subject]:
         if not found:
             raise ValueError(f"{path} holds no module. Give a file or a directory, relative to the project.")
         files += sorted(found)
-    return [Subject(ROOT / file, module_of(file), tests_of(file)) for file in dict.fromkeys(files)]
+    return [Subject(ROOT / file, module_of(file), TESTS[package_of(file)]) for file in dict.fromkeys(files)]
 
 
 def module_of(file: str) -> str:
@@ -37,11 +55,11 @@ def module_of(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def tests_of(file: str) -> tuple[str, ...]:
-    """The module's own tests. ValueError if it has none here."""
-    for path, tests in TESTS.items():
+def package_of(file: str) -> str:
+    """The package or module in TESTS that the file belongs to. ValueError if there is none."""
+    for path in TESTS:
         if file == path or file.startswith(f"{path}/"):
-            return tests
+            return path
     raise ValueError(f"No tests are named for {file} in tests/mutation/targets.py. Add them there.")
 
 

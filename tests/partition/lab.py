@@ -42,7 +42,7 @@ def unavailable() -> str | None:
     return None
 
 
-class Network:
+class LabNetwork:
     """The namespaces, the bridge and the links of the named nodes, made by `up`, removed by `down`."""
 
     def __init__(self, tags: Sequence[str]) -> None:
@@ -177,7 +177,7 @@ class Lab(Cluster):
     ) -> None:
         open_to_us = ("--security.unsecured-access-allowed", "private_network")
         super().__init__(directory, tags, profile=profile, flags=(*open_to_us, *flags))
-        self.network = Network([*tags, *guests])
+        self.network = LabNetwork([*tags, *guests])
         for node in self.nodes.values():
             self._place(node)
 
@@ -240,9 +240,9 @@ def _path() -> str:
 
 
 @contextlib.contextmanager
-def network(tags: Sequence[str]) -> Iterator[Network]:
+def network(tags: Sequence[str]) -> Iterator[LabNetwork]:
     """A network by itself, for tests of the lab."""
-    made = Network(tags)
+    made = LabNetwork(tags)
     made.up()
     try:
         yield made

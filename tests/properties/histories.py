@@ -34,7 +34,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import ClusterNode, Database, KindTraits, Progress, Record, Topology
 from raftnode.record.ownership import responsible_node, task_key
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 Chance = random.Random
 TAGS = ("A", "B", "C", "D")
@@ -212,7 +212,7 @@ STEPS: tuple[tuple[int, Callable[[Record, Chance], Command]], ...] = (
 def play(seed: int, length: int) -> tuple[list[tuple[Command, str, int]], list[Record]]:
     """A history of (command, request id, term), and the record before each step and after the last."""
     chance = random.Random(seed)
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A", "B")
     cluster.task("t")
     records, history = [cluster.record], []

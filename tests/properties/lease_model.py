@@ -38,7 +38,7 @@ class Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Claim:
+class ModelClaim:
     holder: str
     process: Incarnation
     session: int
@@ -47,12 +47,12 @@ class Claim:
 
 
 @dataclass
-class Record:
+class ModelRecord:
     """What the log has made of the task: who should run it and who claims it."""
 
     tags: str
     preferred: str
-    claim: Claim | None = None
+    claim: ModelClaim | None = None
     incarnations: dict[str, Incarnation] = field(default_factory=dict)
     demoted: set[str] = field(default_factory=set)
 
@@ -68,35 +68,35 @@ class Record:
             case ("claim", tag, process, session) if tag == self.responsible():
                 held = self.claim if self.claim and self.claim.held else None
                 if self.incarnations.get(tag) == process and (held is None or self.again(held, process, session)):
-                    self.claim = Claim(tag, process, session, index)
+                    self.claim = ModelClaim(tag, process, session, index)
             case ("release", epoch) if self.claim and self.claim.epoch == epoch:
-                self.claim = Claim(**{**vars(self.claim), "held": False})
+                self.claim = ModelClaim(**{**vars(self.claim), "held": False})
             case ("void" | "void and demote" as kind, tag, epoch, decided) if decided == term:
                 if kind != "void":
                     self.demoted.add(tag)
                 if self.claim and self.claim.epoch == epoch:
-                    self.claim = Claim(**{**vars(self.claim), "held": False})
+                    self.claim = ModelClaim(**{**vars(self.claim), "held": False})
             case ("promote", tag):
                 self.demoted.discard(tag)
             case ("prefer", tag):
                 self.preferred = tag
 
-    def again(self, held: Claim, process: Incarnation, session: int) -> bool:
+    def again(self, held: ModelClaim, process: Incarnation, session: int) -> bool:
         """Whether it claims over a claim of its own, of an earlier session."""
         return held.process == process and held.session < session
 
 
 @dataclass
-class Body:
+class ModelBody:
     epoch: int
     session: int
     end_ns: int | None = None
 
 
-class Node:
+class ModelNode:
     """A node: its clock, its Raft, its lease and its supervisor. What is on its disk survives `start`."""
 
-    def __init__(self, tag: str, world: "World", copied: "Node | None" = None) -> None:
+    def __init__(self, tag: str, world: "ModelWorld", copied: "ModelNode | None" = None) -> None:
         self.tag, self.world = tag, world
         self.copied = copied is not None
         self.rate = world.chance.choice(RATES)
@@ -113,7 +113,7 @@ class Node:
         self.started = self.world.step
         self.process = Incarnation(self.boot, self.nonce())
         self.lease: LeaseState = rules.new_lease(self.tag, *self.process)
-        self.record = Record(self.world.tags, self.world.tags[-1])
+        self.record = ModelRecord(self.world.tags, self.world.tags[-1])
         self.role = "Follower"
         self.leader: str | None = None
         self.until_ns = 0
@@ -121,7 +121,7 @@ class Node:
         self.votes: dict[str, int] = {}
         self.match: dict[str, int] = {}
         self.inbox: list[tuple[str, tuple[Any, ...]]] = []
-        self.body: Body | None = None
+        self.body: ModelBody | None = None
         self.ended: set[int] = set()
         self.next_beat = self.next_proposal = self.next_announcement = 0
         self.wait()
@@ -266,7 +266,7 @@ class Node:
         self.supervise()
 
     def check(self) -> None:
-        self.lease, down = rules.checked(self.lease, self.view(), self.now())
+        self.lease, down = rules.advance(self.lease, self.view(), self.now())
         self.obey(down)
         body, holder = self.body, self.lease.holder
         if body and body.end_ns is None and (not holder.held or holder.session != body.session):
@@ -327,7 +327,7 @@ class Node:
                 self.append(("promote", tag))
                 self.next_proposal = self.ns + 5 * STEP_MS * MS
 
-    def over(self, claim: Claim, now: Now) -> bool:
+    def over(self, claim: ModelClaim, now: Now) -> bool:
         """Whether the claim may be void."""
         return rules.is_over(self.lease, claim.holder, claim.process, now)
 
@@ -348,7 +348,7 @@ class Node:
             return
         current = mine and claim is not None and claim.session == holder.session
         if claim and current and claim.epoch not in self.ended and self.record.responsible() == self.tag:
-            self.body = Body(claim.epoch, holder.session)
+            self.body = ModelBody(claim.epoch, holder.session)
             self.world.starts += 1
         elif claim and current:
             self.propose_later(("release", claim.epoch))
@@ -357,11 +357,11 @@ class Node:
         elif claim and mine:
             self.propose_later(("release", claim.epoch))
 
-    def owns(self, claim: Claim) -> bool:
+    def owns(self, claim: ModelClaim) -> bool:
         """Whether the claim is this very process's."""
         return claim.holder == self.tag and claim.process == self.process
 
-    def waits_for(self, claim: Claim | None) -> bool:
+    def waits_for(self, claim: ModelClaim | None) -> bool:
         """Whether the claim must end before this process may have one."""
         return claim is not None and claim.held and not self.owns(claim)
 
@@ -379,7 +379,7 @@ class Node:
         return self.body is not None and self.ns > self.lease.holder.until_ns + STOP_NS + STEP_MS * MS
 
 
-class World:
+class ModelWorld:
     """All nodes, the wire, and what goes wrong. The same seed gives the same trace. `copying`: how often a directory is
     copied in a step, by chance if it is not said."""
 
@@ -397,9 +397,9 @@ class World:
         self.cut: set[tuple[str, str]] = set()
         self.wire: dict[int, list[tuple[str, str, tuple[Any, ...]]]] = {}
         self.copying = self.chance.choice((0.0, 0.002)) if copying is None else copying
-        self.copies: dict[str, Node] = {}
+        self.copies: dict[str, ModelNode] = {}
         self.ended = 0
-        self.nodes = {tag: Node(tag, self) for tag in self.tags}
+        self.nodes = {tag: ModelNode(tag, self) for tag in self.tags}
 
     def send(self, sender: str, to: str, message: tuple[Any, ...]) -> None:
         if (sender, to) not in self.cut and self.chance.random() >= self.loss:
@@ -407,21 +407,21 @@ class World:
             self.wire.setdefault(at, []).append((sender, to, message))
 
     @property
-    def all(self) -> list[Node]:
+    def all(self) -> list[ModelNode]:
         """Every process's node; one that was copied has two."""
         return [*self.nodes.values(), *self.copies.values()]
 
-    def processes_of(self, tag: str) -> list[Node]:
+    def processes_of(self, tag: str) -> list[ModelNode]:
         return [holder[tag] for holder in (self.nodes, self.copies) if tag in holder]
 
-    def copy(self, node: Node) -> None:
+    def copy(self, node: ModelNode) -> None:
         """Starts a second process on a copy of the directory. The first one goes on, or is started again from the same
         directory: then both are the same start."""
-        self.copies[node.tag] = Node(node.tag, self, node)
+        self.copies[node.tag] = ModelNode(node.tag, self, node)
         if self.chance.random() < 0.5:
             node.start()
 
-    def refused(self, node: Node) -> None:
+    def refused(self, node: ModelNode) -> None:
         """The process has learned that another one is the node, and ends; whoever it was a copy of may be started
         again, whoever was the copy may not."""
         self.ended += 1
@@ -444,13 +444,13 @@ class World:
             if len(running) > 1:
                 raise Broken(f"step {self.step}: {', '.join(running)}")
 
-    def void_of_the_living(self, claim: Claim | None, command: tuple[Any, ...]) -> None:
+    def void_of_the_living(self, claim: ModelClaim | None, command: tuple[Any, ...]) -> None:
         if command[0] == "void" and claim and not claim.held and claim.epoch == command[2]:
             living = [node.tag for node in self.all if node.body and node.body.epoch == claim.epoch]
             if living:
                 raise Broken(f"step {self.step}: epoch {claim.epoch} is void and runs on {living[0]}")
 
-    def turn(self, node: Node) -> None:
+    def turn(self, node: ModelNode) -> None:
         if node.down_until:
             node.inbox.clear()
             if self.step >= node.down_until:
@@ -461,7 +461,7 @@ class World:
         elif self.step >= node.paused_until and node in self.all:
             node.run()
 
-    def crash(self, node: Node) -> None:
+    def crash(self, node: ModelNode) -> None:
         node.body, node.down_until = None, self.step + self.chance.randint(1, 60)
 
     def go_wrong(self) -> None:

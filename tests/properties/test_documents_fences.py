@@ -22,7 +22,7 @@ from raftnode.documents.store.body import prepare
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.fencing import FencedRequest, FenceToken, Place, place_of
 from raftnode.documents.store.model import Document, ReplicationBatch
-from tests.properties.test_documents_replication import Clock, InFlight, Node
+from tests.properties.test_documents_replication import InFlight, ReplicaStore, TurnedClock
 
 IDS = {0: ("d/1", "d/2"), 1: ("e/1",)}
 """The documents of each task; users write to all of them."""
@@ -41,7 +41,7 @@ class Request(NamedTuple):
     puts: dict[str, str | None]
     children: int
     progress: int
-    node: Node
+    node: ReplicaStore
 
     @property
     def token(self) -> FenceToken:
@@ -53,8 +53,8 @@ class Destination:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.clock = Clock()
-        self.nodes = [Node(tag, self.clock) for tag in "ABC"]
+        self.clock = TurnedClock()
+        self.nodes = [ReplicaStore(tag, self.clock) for tag in "ABC"]
         self.requests: list[Request] = []
         self.taken: list[Request] = []
         self.in_flight: list[InFlight] = []
@@ -65,7 +65,7 @@ class Destination:
         for node in self.nodes:
             node.close()
 
-    def node(self) -> Node:
+    def node(self) -> ReplicaStore:
         return self.chance.choice(self.nodes)
 
     def make_request(self) -> None:
@@ -100,7 +100,7 @@ class Destination:
             self.taken.append(request)
             self.held[request.progress] = self.places(request.node, request.task)
 
-    def places(self, node: Node, task: int) -> dict[str, Place]:
+    def places(self, node: ReplicaStore, task: int) -> dict[str, Place]:
         """On which request of the task each of its documents rests at a node."""
         found = {id: node.row(id) for id in (*IDS[task], PREFIX)}
         return {id: place_of(row.fences, ("cluster/shop", task)) or (0, 0) for id, row in found.items() if row}
@@ -130,12 +130,12 @@ class Destination:
             with node.transaction() as writer:
                 writer.put(child.id, prepare(child.id, {"by": "user"}, "People"), None)
 
-    def send(self, source: Node, destination: Node, *, back: int = 0, limit: int = 1000) -> None:
+    def send(self, source: ReplicaStore, destination: ReplicaStore, *, back: int = 0, limit: int = 1000) -> None:
         accepted = rows.accepted(destination.connection, source.id)
         after = max(0, accepted - back)
         batch = source.after(after, limit)
         known = destination.knowledge
-        replication_batch = ReplicationBatch(
+        outgoing = ReplicationBatch(
             source=source.id,
             documents=tuple(item for item in batch.items if not cv.dominates(known, item.change_vector)),
             after_etag=after,
@@ -144,7 +144,7 @@ class Destination:
             purged_last_modified=batch.purged_last_modified,
             fences=batch.fences,
         )
-        self.in_flight.append(InFlight(destination, replication_batch))
+        self.in_flight.append(InFlight(destination, outgoing))
 
     def deliver(self) -> None:
         if self.in_flight:
@@ -152,7 +152,7 @@ class Destination:
             if self.chance.random() < 0.7:
                 self.in_flight.remove(flight)
             with flight.destination.transaction() as writer:
-                writer.merge(flight.replication_batch)
+                writer.merge(flight.batch)
 
     def replicate(self) -> None:
         source, destination = self.chance.sample(self.nodes, 2)
@@ -178,9 +178,9 @@ class Destination:
         for source, destination in [*permutations(self.nodes, 2)] * 4:
             self.send(source, destination)
             with self.in_flight[-1].destination.transaction() as writer:
-                writer.merge(self.in_flight.pop().replication_batch)
+                writer.merge(self.in_flight.pop().batch)
 
-    def live(self, node: Node, id: str) -> Document | None:
+    def live(self, node: ReplicaStore, id: str) -> Document | None:
         row = node.row(id)
         return None if row is None or row.deleted else row
 

@@ -22,10 +22,10 @@ from raftnode.documents.store.writes import Writer
 DOCUMENTS = [f"d/{n}" for n in range(3)]
 
 
-class Node:
+class ReplicaStore:
     """A store without its files and threads: the very transaction code on an in-memory database."""
 
-    def __init__(self, tag: str, clock: "Clock", id: str | None = None) -> None:
+    def __init__(self, tag: str, clock: "TurnedClock", id: str | None = None) -> None:
         self.tag, self.id = tag, id or new_database_id()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         sqlite.create_tables(self.connection, "x", self.id)
@@ -54,7 +54,7 @@ class Node:
         self.connection.close()
 
 
-class Clock:
+class TurnedClock:
     """A wall clock that the schedule turns as it likes, also back."""
 
     def __init__(self) -> None:
@@ -75,15 +75,15 @@ class Write(NamedTuple):
 
 
 class InFlight(NamedTuple):
-    destination: Node
-    replication_batch: ReplicationBatch
+    destination: ReplicaStore
+    batch: ReplicationBatch
 
 
-class World:
+class ReplicationWorld:
     def __init__(self, with_task: bool) -> None:
         self.with_task = with_task
-        self.clock = Clock()
-        self.nodes = [Node(tag, self.clock) for tag in "ABC"]
+        self.clock = TurnedClock()
+        self.nodes = [ReplicaStore(tag, self.clock) for tag in "ABC"]
         self.all_nodes = list(self.nodes)
         self.writes: list[Write] = []
         self.purged: dict[str, str] = {}
@@ -96,7 +96,7 @@ class World:
         for node in self.all_nodes:
             node.close()
 
-    def put(self, node: Node, id: str, delete: bool) -> None:
+    def put(self, node: ReplicaStore, id: str, delete: bool) -> None:
         row = node.row(id)
         known = cv.merge(node.knowledge, row.change_vector if row is not None else "")
         with node.transaction() as writer:
@@ -105,14 +105,14 @@ class World:
         if version is not None:
             self.writes.append(Write(id, version.origin, version.body, version.deleted, known))
 
-    def send(self, source: Node, destination: Node, limit: int, back: int, stale: int) -> None:
+    def send(self, source: ReplicaStore, destination: ReplicaStore, limit: int, back: int, stale: int) -> None:
         """Read a batch as the sender does: from the accepted place (or one before or, mistakenly, after it), without
         what the destination was once known to hold."""
         accepted = rows.accepted(destination.connection, source.id)
         after = max(0, accepted - back)
         batch = source.after(after, limit)
         known = destination.known_before[-1 - stale % len(destination.known_before)]
-        replication_batch = ReplicationBatch(
+        outgoing = ReplicationBatch(
             source=source.id,
             documents=tuple(item for item in batch.items if not cv.dominates(known, item.change_vector)),
             after_etag=after,
@@ -120,7 +120,7 @@ class World:
             knowledge=batch.change_vector,
             purged_last_modified=batch.purged_last_modified,
         )
-        self.in_flight.append(InFlight(destination, replication_batch))
+        self.in_flight.append(InFlight(destination, outgoing))
 
     def deliver(self, index: int, again: bool) -> None:
         if not self.in_flight:
@@ -131,9 +131,9 @@ class World:
         if flight.destination not in self.nodes:
             return
         with flight.destination.transaction() as writer:
-            writer.merge(flight.replication_batch)
+            writer.merge(flight.batch)
 
-    def work(self, holder: Node, limit: int, checkpoint: bool) -> bool:
+    def work(self, holder: ReplicaStore, limit: int, checkpoint: bool) -> bool:
         """A task's turn on a node. Without the checkpoint it is as if the node had died just before it."""
         batch = holder.after(self.cursors.get(holder.id, 0), limit)
         for item in batch.items:
@@ -145,7 +145,7 @@ class World:
             self.cursors[holder.id] = batch.last_etag
         return batch.end
 
-    def purge(self, node: Node) -> None:
+    def purge(self, node: ReplicaStore) -> None:
         passed = [rows.accepted(other.connection, node.id) for other in self.nodes if other is not node]
         task = self.cursors.get(node.id, 0), self.progress
         before = {id: row for id in DOCUMENTS if (row := node.row(id)) is not None}
@@ -159,7 +159,7 @@ class World:
     def lose(self, index: int) -> None:
         """A node is gone with its disk; a new one takes its tag and its place."""
         lost = self.nodes[index]
-        self.nodes[index] = Node(lost.tag, self.clock)
+        self.nodes[index] = ReplicaStore(lost.tag, self.clock)
         self.all_nodes.append(self.nodes[index])
 
     def check(self) -> None:
@@ -186,7 +186,7 @@ class World:
             self.purge(node)
 
 
-def check_settled(world: World, holder: Node) -> None:
+def check_settled(world: ReplicationWorld, holder: ReplicaStore) -> None:
     first, *others = world.nodes
     for id in DOCUMENTS:
         row = first.row(id)
@@ -276,7 +276,7 @@ class Chance:
         return self._random.choice([1, 2, 3, 100])
 
 
-def act(world: World, action: Action) -> None:
+def act(world: ReplicationWorld, action: Action) -> None:
     match action:
         case ("put", int(node), str(id), bool(delete)):
             world.put(world.nodes[node], id, delete)
@@ -309,7 +309,7 @@ def play(actions: list[Action], holder: int, *, with_task: bool = True) -> None:
     """Run a schedule, looking at the promises after every action, then let all settle and compare."""
     if currently_in_test_context():
         note(f"holder {holder}, {actions}")
-    world = World(with_task)
+    world = ReplicationWorld(with_task)
     try:
         with mock.patch.object(writes, "OLD_PLACES_MIN", -1000):
             for action in actions:

@@ -14,7 +14,15 @@ from raftnode.documents.replication.settled import SettledPlaces
 from raftnode.documents.store import reads, rows
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.model import Batch, ReplicationBatch
-from tests.properties.test_documents_replication import DOCUMENTS, Action, Chance, InFlight, Node, World, act
+from tests.properties.test_documents_replication import (
+    DOCUMENTS,
+    Action,
+    Chance,
+    InFlight,
+    ReplicaStore,
+    ReplicationWorld,
+    act,
+)
 
 GROUPS = ((0, 1), (2, 3))
 DELAY_TICKS = 5
@@ -23,7 +31,7 @@ DELAY_TICKS = 5
 class Source:
     """A store as a sender sees it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ReplicaStore) -> None:
         self._node = node
         self.database_id = node.id
 
@@ -48,7 +56,7 @@ class Source:
 class Session:
     """A sender's session from one node to one of the other group."""
 
-    def __init__(self, world: "TwoGroups", source: Node, destination: Node, delayed: bool) -> None:
+    def __init__(self, world: "TwoGroups", source: ReplicaStore, destination: ReplicaStore, delayed: bool) -> None:
         self.world, self.source, self.destination = world, source, destination
         store = Source(source)
         self.read = DelayedSource(store, DELAY_TICKS / 10_000_000, world.clock) if delayed else store
@@ -74,22 +82,22 @@ class Session:
         self.settled.told(self.told, self.world.state(self.destination, self.source))
 
 
-class TwoGroups(World):
+class TwoGroups(ReplicationWorld):
     """`tasks` tells for each group whether it replicates to the other one. A late batch of a session is like any."""
 
     def __init__(self, tasks: tuple[bool, bool], delayed: bool) -> None:
         super().__init__(with_task=False)
-        self.nodes.append(Node("D", self.clock))
+        self.nodes.append(ReplicaStore("D", self.clock))
         self.all_nodes = list(self.nodes)
         self.tasks, self.delayed = tasks, delayed
         self.sessions: list[Session | None] = [None, None]
         self.freed: list[tuple[str, dict[str, int]]] = [("", {}), ("", {})]
 
-    def mates(self, node: Node) -> list[Node]:
+    def mates(self, node: ReplicaStore) -> list[ReplicaStore]:
         group = next(group for group in GROUPS if node in [self.nodes[i] for i in group])
         return [self.nodes[i] for i in group if self.nodes[i] is not node]
 
-    def state(self, node: Node, source: Node) -> ReceiverState:
+    def state(self, node: ReplicaStore, source: ReplicaStore) -> ReceiverState:
         """What a node answers to a session."""
         settled = min(rows.accepted(mate.connection, node.id) for mate in self.mates(node))
         return ReceiverState(
@@ -134,7 +142,7 @@ class TwoGroups(World):
         if session.settled.etag:
             self.freed[group] = (session.settled.change_vector, {session.source.id: session.settled.etag})
 
-    def purge(self, node: Node) -> None:
+    def purge(self, node: ReplicaStore) -> None:
         group = next(i for i, group in enumerate(GROUPS) if node in [self.nodes[n] for n in group])
         passed = min(rows.accepted(mate.connection, node.id) for mate in self.mates(node))
         vector, etags = self.freed[group]

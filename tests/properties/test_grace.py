@@ -10,7 +10,7 @@ from observer.rules.facts import Facts
 from raftnode.record.commands import ReleaseTask
 from raftnode.record.model import KindTraits
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, silent, well
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 MIN_MS = 60_000
 GRACE_MIN = 3
@@ -21,7 +21,7 @@ def seen(lost: set[str], at_ms: int) -> Facts:
     return facts(*(silent(tag) if tag in lost else well(tag) for tag in TAGS), now_ms=at_ms)
 
 
-def claim(cluster: Cluster, lost: set[str]) -> None:
+def claim(cluster: RecordCluster, lost: set[str]) -> None:
     """A node that lives hands the task over if it is not its own any more, and the responsible one claims it."""
     key, tag = f"{FOLDED}/{KIND}/backup", cluster.placed("backup").node
     last = cluster.record.claims.get(key)
@@ -50,7 +50,7 @@ def test_the_holder_keeps_the_task_for_the_grace_and_no_longer(seed: int) -> Non
             check(cluster, before.tag, at_ms, lost)
 
 
-def check(cluster: Cluster, holder: str, at_ms: int, lost: set[str]) -> None:
+def check(cluster: RecordCluster, holder: str, at_ms: int, lost: set[str]) -> None:
     topology, now = cluster.database().topology, cluster.claimed("backup")
     since_ms = cluster.record.observer.rehab_since.get(f"{FOLDED}/{holder}")
     if holder in topology.members:

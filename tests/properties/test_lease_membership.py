@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.lease import Incarnation, Report, beats, checked, is_over, is_silent, on_report
+from raftnode.lease import Incarnation, Report, advance, beats, is_over, is_silent, on_report
 from tests.unit.lease.world import TIMINGS, at, elected, own, started, theirs, view
 
 STEP_MS = 300
@@ -23,7 +23,7 @@ def test_the_incarnation_of_the_record_is_echoed_and_silence_is_never_shortened(
         here = (here or step == "join") and step != "leave"
         newest = 0 if not here else max(newest, step) if isinstance(step, int) else newest
         seen = view("Leader", voters="ABCDE" if here else "ABCD", incarnations=started(E=(newest, newest)))
-        lease, _ = checked(lease, seen, at(now_ms))
+        lease, _ = advance(lease, seen, at(now_ms))
         for tag in "BCD":
             heard = Report(term=1, stamp=theirs(now_ms), echo=own(now_ms), has_lease=True, applied_index=10)
             lease, down = on_report(lease, tag, heard, seen, at(now_ms))

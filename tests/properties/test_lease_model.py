@@ -17,7 +17,7 @@ from raftnode.lease import authority as leadership
 from raftnode.lease import holder as holding
 from raftnode.lease.messages import lease_ns
 from raftnode.record.model import Timings
-from tests.properties.lease_model import TIMINGS, Broken, Claim, Node, Record, World
+from tests.properties.lease_model import TIMINGS, Broken, ModelClaim, ModelNode, ModelRecord, ModelWorld
 
 STEPS = 900
 
@@ -25,7 +25,7 @@ STEPS = 900
 def first_violation(seeds: range, copying: float | None = None) -> str | None:
     for seed in seeds:
         try:
-            World(seed, copying).run(STEPS)
+            ModelWorld(seed, copying).run(STEPS)
         except Broken as violation:
             return f"seed {seed}: {violation}"
     return None
@@ -34,7 +34,7 @@ def first_violation(seeds: range, copying: float | None = None) -> str | None:
 def test_no_two_nodes_run_a_task_whatever_network_clocks_and_nodes_do() -> None:
     starts = voids = ended = 0
     for seed in range(100):
-        world = World(seed)
+        world = ModelWorld(seed)
         world.run(STEPS)
         starts += world.starts
         voids += world.voids
@@ -95,19 +95,19 @@ def to_whom_it_heard(authority: Authority, tag: str, view: RaftView, own: Stamp)
     return Beat(term=authority.term, stamp=own, echo=echo, timings=view.timings)
 
 
-def none(node: Node) -> int:
+def none(node: ModelNode) -> int:
     return 1
 
 
-def of_its_node(record: Record, held: Claim, process: Incarnation, session: int) -> bool:
+def of_its_node(record: ModelRecord, held: ModelClaim, process: Incarnation, session: int) -> bool:
     return record.incarnations[held.holder] == process and (held.process.boot, held.session) < (process.boot, session)
 
 
-def for_other_nodes(node: Node, claim: Claim | None) -> bool:
+def for_other_nodes(node: ModelNode, claim: ModelClaim | None) -> bool:
     return claim is not None and claim.held and claim.holder != node.tag
 
 
-def when_its_node_is(node: Node, claim: Claim, now: Now) -> bool:
+def when_its_node_is(node: ModelNode, claim: ModelClaim, now: Now) -> bool:
     """Nobody is asked how long a process has been silent that the record has gone past."""
     if node.record.incarnations.get(claim.holder) != claim.process:
         return not rules.is_silent(node.lease, claim.holder, now)
@@ -131,9 +131,9 @@ def when_its_node_is(node: Node, claim: Claim, now: Now) -> bool:
 def test_the_model_notices_with_copied_directories_when(
     broken: dict[str, Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    homes = {"again": Record, "heard": leadership, "beat_for": leadership}
+    homes = {"again": ModelRecord, "heard": leadership, "beat_for": leadership}
     for name, rule in broken.items():
-        monkeypatch.setattr(homes.get(name, Node), name, rule)
+        monkeypatch.setattr(homes.get(name, ModelNode), name, rule)
     assert first_violation(range(400), copying=0.02) is not None
 
 

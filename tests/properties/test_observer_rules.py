@@ -20,7 +20,7 @@ from observer.rules.facts import (
 from raftnode.record.model import Record
 from tests.properties.histories import play
 from tests.unit.observer.build import NOW_MS, NOW_NS, commit
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCD"
 FOLDED = ("northwind", "other")
@@ -81,11 +81,11 @@ def record_of(seed: int) -> Record:
 @given(seeds, all_facts())
 def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> None:
     record = record_of(seed)
-    verdict = decide(record, seen)
-    assert verdict == decide(record, seen)
-    names = [new.database for new in verdict.topologies]
+    decisions = decide(record, seen)
+    assert decisions == decide(record, seen)
+    names = [new.database for new in decisions.topologies]
     assert len(names) == len(set(names)), "at most one topology a database"
-    for new in verdict.topologies:
+    for new in decisions.topologies:
         database = record.database(new.database)
         assert database is not None
         assert new.etag == database.etag
@@ -104,8 +104,8 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
         assert gone == set(new.demoted)
         assert gone <= set(after.rehabs)
         assert len(set(after.members) - set(before.members)) <= 1
-        assert any(sentence.database == new.database and sentence.key is None for sentence in verdict.sentences)
-    for end in verdict.voids:
+        assert any(sentence.database == new.database and sentence.key is None for sentence in decisions.sentences)
+    for end in decisions.voids:
         claim = record.claims[end.key]
         assert (claim.state, claim.epoch) == ("Held", end.epoch)
         assert ClaimHolder(claim.tag, claim.boot, claim.nonce) in seen.over
@@ -114,14 +114,14 @@ def test_a_verdict_is_total_deterministic_and_safe(seed: int, seen: Facts) -> No
 @settings(max_examples=150, deadline=None)
 @given(seeds, all_facts())
 def test_the_same_facts_come_to_rest(seed: int, seen: Facts) -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     cluster.record = record_of(seed)
     for _ in range(12):
-        verdict = commit(cluster, seen)
-        if not verdict.topologies and not verdict.voids:
+        decisions = commit(cluster, seen)
+        if not decisions.topologies and not decisions.voids:
             break
     else:
-        raise AssertionError(verdict)
+        raise AssertionError(decisions)
 
 
 @settings(max_examples=100, deadline=None)

@@ -94,14 +94,9 @@ claims = st.builds(
 )
 
 
-@settings(max_examples=300)
-@given(st.data())
-def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_allows(data: st.DataObject) -> None:
-    members, rehabs, promotables = data.draw(groups), data.draw(groups), data.draw(groups)
-    rehabs = tuple(t for t in rehabs if t not in members)
-    promotables = tuple(t for t in promotables if t not in members + rehabs)
-    known = data.draw(st.sets(tags))
-    nodes = {
+def drawn_nodes(data: st.DataObject) -> dict[str, ClusterNode]:
+    """Some of the nodes that groups and claims name."""
+    return {
         tag: ClusterNode(
             tag=tag,
             url=tag,
@@ -110,9 +105,12 @@ def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_all
             labels=("ssd",) if data.draw(st.booleans()) else (),
             kinds=data.draw(st.sampled_from([None, (), ("SqlEtl",)])),
         )
-        for tag in sorted(known)
+        for tag in sorted(data.draw(st.sets(tags)))
     }
-    task = Task(
+
+
+def drawn_task(data: st.DataObject) -> Task:
+    return Task(
         id=1,
         name="t",
         kind="SqlEtl",
@@ -122,6 +120,15 @@ def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_all
         requires=("ssd",) if data.draw(st.booleans()) else (),
         traits=KindTraits(sticky=data.draw(st.booleans()), resource_heavy=data.draw(st.booleans())),
     )
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_placement_is_total_and_deterministic_and_names_a_node_that_its_rule_allows(data: st.DataObject) -> None:
+    members, rehabs, promotables = data.draw(groups), data.draw(groups), data.draw(groups)
+    rehabs = tuple(t for t in rehabs if t not in members)
+    promotables = tuple(t for t in promotables if t not in members + rehabs)
+    nodes, task = drawn_nodes(data), drawn_task(data)
     deletion: Map[str, str] = Map(dict.fromkeys(data.draw(st.sets(tags, max_size=2)), "HardDelete"))
     database = Database(
         name="d",

@@ -7,13 +7,13 @@ import pytest
 
 from raftnode.consensus.engine import RequestRefused
 from raftnode.consensus.model import Add, Peer
-from tests.unit.consensus.simulated import SimulatedNode, World
+from tests.unit.consensus.simulated import RaftWorld, SimulatedNode
 
 SEEDS = 16
 STEPS = 1_500
 
 
-def accident(world: World) -> None:
+def accident(world: RaftWorld) -> None:
     chance = world.chance
     a, b = chance.sample(list(world.nodes), 2)
 
@@ -41,7 +41,7 @@ def accident(world: World) -> None:
     happens()
 
 
-def change_membership(world: World) -> None:
+def change_membership(world: RaftWorld) -> None:
     """E goes back and forth between voter and watcher."""
     for node in world.alive:
         now = next(peer for peer in node.engine.status.peers if peer.tag == "E")
@@ -51,7 +51,7 @@ def change_membership(world: World) -> None:
             continue
 
 
-def busy_step(world: World, number: int) -> int:
+def busy_step(world: RaftWorld, number: int) -> int:
     chance = world.chance
     world.clock.pass_ms(chance.choice((1, 3, 10, 40)))
     for node in chance.sample(world.alive, len(world.alive)):
@@ -70,7 +70,7 @@ def busy_step(world: World, number: int) -> int:
     return number
 
 
-def check(world: World) -> None:
+def check(world: RaftWorld) -> None:
     places: dict[int, tuple[int, bytes]] = {}
     for node in world.nodes.values():
         assert node.failures == []
@@ -85,7 +85,7 @@ def the_proposed(node: SimulatedNode) -> list[bytes]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_nothing_acknowledged_is_lost_whatever_happens(seed: int) -> None:
-    world = World(
+    world = RaftWorld(
         "ABCDE", seed=seed, watchers="E" if seed % 2 else "",
         election_min_ms=150, election_max_ms=300, heartbeat_ms=40,
         snapshot_bytes_min=6_000, segment_bytes_max=1_500, trailing_entries=10,

@@ -20,7 +20,7 @@ from raftnode.record.model import Claim, CommandResult, Record
 from raftnode.record.ownership import responsible_node, tasks_of
 from raftnode.record.snapshot import frames, read
 from tests.properties.histories import play
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 ROOT = Path(__file__).parents[2]
 seeds = st.integers(0, 2**32 - 1)
@@ -29,7 +29,7 @@ lengths = st.integers(0, 80)
 
 @given(st.binary(max_size=400), st.integers(0, 5), st.integers(0, 5))
 def test_any_bytes_are_answered(data: bytes, index: int, term: int) -> None:
-    before = Cluster("A").record
+    before = RecordCluster("A").record
     applied = apply(before, Entry(index, term), data)
     assert applied.record.index >= before.index
     assert applied.result.index == index
@@ -158,7 +158,7 @@ def answers(log: bytes) -> str:
     """What each history of a log comes to in this process: every answer, and the record at the end."""
     lines = []
     for history in decode(log):
-        cluster = Cluster("A", "B", "C")
+        cluster = RecordCluster("A", "B", "C")
         for term, data in history:
             applied = apply(cluster.record, Entry(cluster.record.index + 1, term), data)
             cluster.record = applied.record

@@ -24,7 +24,7 @@ from raftnode.foundation.names import fold
 from tasks.etl.configuration import TransformConfiguration
 from tasks.etl.stream import TransformProgress
 from tasks.kinds.sql_etl.stream import SqlTransformStream
-from tests.properties.test_documents_replication import Clock, Node
+from tests.properties.test_documents_replication import ReplicaStore, TurnedClock
 
 IDS = ("orders/1", "Orders/1", "ORDERS/1", "x/2", "X/2")
 COLLECTIONS = ("Orders", "orders", "Archive", "Drafts", "@hilo")
@@ -49,13 +49,13 @@ INSERTS = _transform("inserts", "loadTolog({})", "Orders")
 EVERY = (*TRANSFORMS, INSERTS)
 
 
-class World:
+class LeavingWorld:
     """Three nodes, and a task that carries documents into tables: rows by (table, id in its spelling)."""
 
     def __init__(self, chance: random.Random) -> None:
-        self.chance, self.clock = chance, Clock()
+        self.chance, self.clock = chance, TurnedClock()
         # The ids decide between concurrent versions, so they come from the seed as well.
-        self.nodes = [Node(tag, self.clock, "".join(chance.choices(ascii_letters, k=22))) for tag in "ABC"]
+        self.nodes = [ReplicaStore(tag, self.clock, "".join(chance.choices(ascii_letters, k=22))) for tag in "ABC"]
         self.target: dict[tuple[str, str], bytes] = {}
         self.progress = {transform.name: TransformProgress() for transform in EVERY}
         self.log: list[Document] = []
@@ -75,14 +75,14 @@ class World:
     def content(self) -> bytes:
         return b'{"n":%d}' % self.chance.randrange(1 << 30)
 
-    def node(self) -> Node:
+    def node(self) -> ReplicaStore:
         return self.chance.choice(self.nodes)
 
     def replicate(self) -> None:
         source, destination = self.chance.sample(self.nodes, 2)
         self.send(source, destination, self.chance.choice([1, 2, 100]))
 
-    def send(self, source: Node, destination: Node, limit: int) -> None:
+    def send(self, source: ReplicaStore, destination: ReplicaStore, limit: int) -> None:
         after = rows.accepted(destination.connection, source.id)
         batch = source.after(after, limit)
         new = [d for d in batch.items if not change_vector.dominates(destination.knowledge, d.change_vector)]
@@ -98,7 +98,7 @@ class World:
         transforms = [replace(transform, disabled=self.chance.random() >= 0.8) for transform in TRANSFORMS]
         self.carry(self.node(), (*transforms, INSERTS), self.chance.choice([1, 2, 100]))
 
-    def carry(self, holder: Node, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
+    def carry(self, holder: ReplicaStore, transforms: Iterable[TransformConfiguration], limit: int) -> bool:
         streams = [
             SqlTransformStream(transform, self.progress[transform.name], holder.id, {"log"}) for transform in transforms
         ]
@@ -145,7 +145,7 @@ class World:
             self.send(source, destination, 1000)
 
 
-def expected(node: Node) -> dict[tuple[str, str], bytes]:
+def expected(node: ReplicaStore) -> dict[tuple[str, str], bytes]:
     found = {}
     for id in IDS:
         document = rows.find(node.connection, fold(id))
@@ -166,7 +166,7 @@ def expected(node: Node) -> dict[tuple[str, str], bytes]:
 @example(3510).via("a transform went back to what a version that it had before its place builds on")
 def test_the_target_ends_with_the_documents_that_stand_in_the_collections(seed: int) -> None:
     chance = random.Random(seed)
-    world = World(chance)
+    world = LeavingWorld(chance)
     actions = ("put", "put", "put", "replicate", "replicate", "work", "clean")
     with mock.patch.object(writes, "OLD_PLACES_MIN", -1000):
         for _ in range(chance.choice(LENGTHS)):

@@ -24,13 +24,13 @@ from raftnode.record.commands import (
 from raftnode.record.model import Claim, Record, Task
 from raftnode.record.ownership import responsible_node, task_key
 from tasks.runtime.plan import Assignment, Forget, OwnRun, ProposeClaim, Release, Start, Stop, assignments_of_node, plan
-from tests.unit.record.build import KIND, NONCE, Cluster
+from tests.unit.record.build import KIND, NONCE, RecordCluster
 
 TAGS = ("A", "B", "C")
 
 
 @dataclass
-class Process:
+class PlannedProcess:
     """One node's process: what it has applied, its lease, and its bodies."""
 
     tag: str
@@ -56,17 +56,17 @@ class Process:
         return [body.epoch for body in self.bodies.values() if body.state != "Ended"]
 
 
-class World:
+class PlanWorld:
     """A log, three processes that follow it, and commands on their way to it."""
 
     def __init__(self, *, mutant: str = "") -> None:
         self.mutant = mutant
-        self.cluster = Cluster(*TAGS)
+        self.cluster = RecordCluster(*TAGS)
         self.cluster.create(*TAGS)
         for n in range(4):
             self.cluster.task(f"task{n}")
-        self.nodes = [Process(tag, self.cluster.record) for tag in TAGS]
-        self.wire: list[tuple[Process, Command]] = []
+        self.nodes = [PlannedProcess(tag, self.cluster.record) for tag in TAGS]
+        self.wire: list[tuple[PlannedProcess, Command]] = []
         self.started: set[int] = set()
         self.fresh = 0
 
@@ -124,7 +124,7 @@ class World:
         self.follow(pick)
         self.step(pick)
 
-    def _claim(self, node: Process, assigned: Assignment, session: int) -> ClaimTask:
+    def _claim(self, node: PlannedProcess, assigned: Assignment, session: int) -> ClaimTask:
         return ClaimTask(
             database=assigned.database,
             kind=assigned.task.kind,
@@ -306,7 +306,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from((*COMMON * 3, *RARE)), st.integers(0
 @given(EVENTS)
 @settings(max_examples=150, deadline=None)
 def test_no_task_ever_has_two_bodies_and_no_epoch_runs_twice(events: list[tuple[str, int]]) -> None:
-    world = World()
+    world = PlanWorld()
     world.settle()
     for event, pick in events:
         getattr(world, event)(pick)
@@ -318,7 +318,7 @@ def test_no_task_ever_has_two_bodies_and_no_epoch_runs_twice(events: list[tuple[
 def test_when_the_dust_settles_each_task_runs_where_it_belongs_and_nothing_else_moves(
     events: list[tuple[str, int]],
 ) -> None:
-    world = World()
+    world = PlanWorld()
     for event, pick in events:
         getattr(world, event)(pick)
     world.settle()
@@ -338,7 +338,7 @@ def test_when_the_dust_settles_each_task_runs_where_it_belongs_and_nothing_else_
 
 
 def test_the_checks_catch_a_void_that_comes_before_the_bodies_have_ended() -> None:
-    world = World(mutant="void")
+    world = PlanWorld(mutant="void")
     caught = False
     for holder in range(3):
         for event in ("step", "arrive", "arrive", "arrive", "arrive", "follow", "step", "lapse", "void"):
@@ -358,8 +358,8 @@ def test_the_checks_catch_a_void_that_comes_before_the_bodies_have_ended() -> No
     assert caught
 
 
-def test_wanted_names_only_the_tasks_of_this_node() -> None:
-    cluster = Cluster(*TAGS)
+def test_assignments_name_only_the_tasks_of_this_node() -> None:
+    cluster = RecordCluster(*TAGS)
     cluster.create(*TAGS)
     for n in range(20):
         cluster.task(f"t{n}")

@@ -15,15 +15,14 @@ from raftnode.record.ownership import UPDATE_KIND, responsible_node
 from raftnode.record.whatif import Forecast, Scenario, what_if
 from tests.properties.histories import play
 from tests.unit.observer.build import LIMITS
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 TAGS = ("A", "B", "C", "D", "E")
 seeds = st.integers(0, 2**32 - 1)
-some_tags = st.lists(st.sampled_from(TAGS), max_size=3)
 
 
-def cluster_of(chance: random.Random) -> Cluster:
-    cluster = Cluster(*TAGS)
+def cluster_of(chance: random.Random) -> RecordCluster:
+    cluster = RecordCluster(*TAGS)
     cluster.create(*chance.sample(TAGS, chance.randint(1, 5)))
     for number in range(8):
         mentor = chance.choice((None, *TAGS))

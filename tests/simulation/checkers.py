@@ -14,7 +14,7 @@ RECORD_EVERY = 16
 
 
 @dataclass
-class Run:
+class BodyRun:
     """One life of a body, in true seconds."""
 
     key: str
@@ -27,7 +27,7 @@ class Run:
     overtaken: bool = False
 
 
-class Bodies:
+class BodyChecker:
     """Who ran what from when to when: no two bodies of a task at once, no epoch twice at different nodes.
 
     A body that tolerates partitions may still run when the next begins. `went_on` are the epochs of those that have
@@ -36,16 +36,16 @@ class Bodies:
 
     def __init__(self, time: Callable[[], float], breach: Callable[[str], None]) -> None:
         self._time, self._breach = time, breach
-        self.running: dict[str, list[Run]] = {}
+        self.running: dict[str, list[BodyRun]] = {}
         self.ended = 0
         self.epochs: dict[str, tuple[int, object]] = {}
         self.went_on: dict[int, tuple[str, Process]] = {}
         self.floor = 0
         """The highest epoch from before a recovery by hand."""
 
-    def begin(self, key: str, epoch: int, process: Process, owner: object, *, tolerant: bool = False) -> Run:
+    def begin(self, key: str, epoch: int, process: Process, owner: object, *, tolerant: bool = False) -> BodyRun:
         """A body begins to act, or the same one tries again. `owner`: what stands for its one claim."""
-        run = Run(key, epoch, process.name, process, self._time(), tolerant=tolerant)
+        run = BodyRun(key, epoch, process.name, process, self._time(), tolerant=tolerant)
         others = self.running.setdefault(key, [])
         for other in others:
             if other.tolerant and other.epoch < epoch:
@@ -63,7 +63,7 @@ class Bodies:
         others.append(run)
         return run
 
-    def end(self, run: Run, process: Process) -> None:
+    def end(self, run: BodyRun, process: Process) -> None:
         """The body has ended; a dead process ends nothing."""
         if process.alive and run in self.running.get(run.key, []):
             self.running[run.key].remove(run)
@@ -89,7 +89,7 @@ class Bodies:
                 runs.remove(run)
             self.ended += len(gone)
 
-    def of(self, key: str) -> list[Run]:
+    def of(self, key: str) -> list[BodyRun]:
         """The bodies of a task that run now."""
         return self.running.get(key, [])
 

@@ -127,10 +127,10 @@ def stale_decisions(world: World) -> None:
 def _decide_too_late(world: World) -> None:
     leading = [m.tag for m in world.machines.values() if m.ready and m.raft.status.role == "Leader"]
     members = [tag for tag in world.group if _follows(world, tag)]
-    heirs = [tag for tag in world.machines if _follows(world, tag) and tag not in members[:1]]
-    if len(leading) != 1 or not members or not heirs:
+    successors = [tag for tag in world.machines if _follows(world, tag) and tag not in members[:1]]
+    if len(leading) != 1 or not members or not successors:
         return
-    leader, member, transfer_target = leading[0], members[0], heirs[0]
+    leader, member, successor = leading[0], members[0], successors[0]
     others = [tag for tag in world.machines if tag != leader]
     ways = {(leader, tag) for tag in others} | {(tag, leader) for tag in others}
     world.note(f"{leader} does not hear {member}, and will decide too late")
@@ -138,8 +138,8 @@ def _decide_too_late(world: World) -> None:
 
     def transfer_leadership() -> None:
         world.network.cut_ways(ways)
-        if _follows(world, transfer_target):
-            _stand(world, transfer_target, leader)
+        if _follows(world, successor):
+            _stand(world, successor, leader)
 
     world.later(1.5, transfer_leadership)
     world.later(3.5, lambda: _lag(world, member, 1.7))
@@ -164,24 +164,24 @@ def _isolate(world: World) -> None:
     world.note(f"{member} is cut off until {leader.tag} decides that it is silent")
     others = [tag for tag in world.machines if tag != member]
     world.network.cut_ways({(member, tag) for tag in others} | {(tag, member) for tag in others})
-    heirs = [world.machines[tag] for tag in others if tag != leader.tag]
-    _until_decided(world, leader, member, heirs, world.loop.time() + 6.0)
+    successors = [world.machines[tag] for tag in others if tag != leader.tag]
+    _until_decided(world, leader, member, successors, world.loop.time() + 6.0)
 
 
-def _until_decided(world: World, leader: Machine, member: str, heirs: list[Machine], until_s: float) -> None:
-    if world.loop.time() > until_s or not all(machine.ready for machine in (leader, *heirs)):
+def _until_decided(world: World, leader: Machine, member: str, successors: list[Machine], until_s: float) -> None:
+    if world.loop.time() > until_s or not all(machine.ready for machine in (leader, *successors)):
         world.network.heal()
         return
-    if not all(_has_decision(machine) for machine in (leader, *heirs)):
-        world.later(LOOK_S, lambda: _until_decided(world, leader, member, heirs, until_s))
+    if not all(_has_decision(machine) for machine in (leader, *successors)):
+        world.later(LOOK_S, lambda: _until_decided(world, leader, member, successors, until_s))
         return
     world.note(f"{leader.tag} has decided, and dies")
     leader.die()
     world.later(9.0, leader.start)
     world.network.heal()
     won: list[str] = []
-    for transfer_target in heirs:
-        transfer_target.raft.on_role_change.append(partial(_hears_only, world, won, transfer_target.tag, member))
+    for successor in successors:
+        successor.raft.on_role_change.append(partial(_hears_only, world, won, successor.tag, member))
 
 
 def _has_decision(machine: Machine) -> bool:

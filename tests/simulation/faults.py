@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 HOUR_MS = 3_600_000
 
 
-class Faults:
+class SimulatedFaults:
     """Draws faults by their weights."""
 
     def __init__(self, world: "World") -> None:

@@ -65,7 +65,10 @@ BESIDE: dict[Schedule, Callable[[Patch], None]] = {
 """What else a world needs, whether the rule is kept or not."""
 
 
-FIRST_SEEDS = {"stop_first": 8, "void_epoch": 9, "void_term": 7, "wait2L": 9}
+FIRST_SEEDS = {
+    "clock": 2, "fence_first": 3, "incarnation": 2, "rel_epoch": 2, "sink": 3, "stop_first": 8, "void_epoch": 9,
+    "void_term": 7, "wait2L": 9, "watchdog": 3,
+}  # fmt: skip
 """Where to look first for rules that few worlds miss; all others are counted from 1."""
 
 

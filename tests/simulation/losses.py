@@ -31,14 +31,14 @@ OF_COPIES = frozenset({"etag", "topology", "deletion_in_progress"})
 
 
 @dataclass
-class Log:
+class DiskLog:
     """What a stopped node has on its disk, read by the journal itself: all up to `base`, and the commands behind it."""
 
     base: int
     commands: dict[int, bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, machine: Machine) -> "Log":
+    def of(cls, machine: Machine) -> "DiskLog":
         """Reads a copy; the disk stays as it is."""
         disk, directory = deepcopy(machine.disk), machine.directory
         snapshots = SnapshotStore(disk, directory)
@@ -56,7 +56,7 @@ class Log:
         return index <= self.base or self.commands.get(index) == command
 
 
-class Watched(Replica):
+class WatchedReplica(Replica):
     """What the product reads out of a stopped node's directory; remembers which commands it applied."""
 
     def __init__(self, machine: Machine) -> None:
@@ -78,24 +78,24 @@ class Watched(Replica):
 
 
 @dataclass
-class Survivor:
+class StoppedNode:
     """A node that was stopped for good, as the product reads it and as its journal does."""
 
     machine: Machine
-    log: Log
+    log: DiskLog
     last: LastEntry
-    read: Watched
+    read: WatchedReplica
 
     @classmethod
-    def of(cls, machine: Machine) -> "Survivor":
+    def of(cls, machine: Machine) -> "StoppedNode":
         """Raises ConsensusFailed when it cannot be recovered."""
-        read = Watched(machine)
+        read = WatchedReplica(machine)
         last = offline.replay(machine.directory, read, deepcopy(machine.disk))
-        return cls(machine, Log.of(machine), last, read)
+        return cls(machine, DiskLog.of(machine), last, read)
 
 
 def lost_by_force(
-    acknowledged: Mapping[int, bytes], chosen: Survivor, survivors: Sequence[Survivor], breach: Breach
+    acknowledged: Mapping[int, bytes], chosen: StoppedNode, survivors: Sequence[StoppedNode], breach: Breach
 ) -> int:
     """How many acknowledged commands are lost as they may be; tells of those that may not, and of a record that the
     survivor had applied and that was read otherwise."""

@@ -33,10 +33,12 @@ RETRANSMISSION_S = 0.2
 RETRY_S = (0.05, 0.4)
 
 
-class Transport:
+class SimulatedTransport:
     """One process's end of all its connections; what Raft and the heartbeat know as the transport."""
 
-    def __init__(self, network: "Network", process: Process, who: Handshake, host: str, replica: Replica) -> None:
+    def __init__(
+        self, network: "SimulatedNetwork", process: Process, who: Handshake, host: str, replica: Replica
+    ) -> None:
         self.on_connection: list[Callable[[str, bool], None]] = []
         self.on_impostor: list[Callable[[str, str, bool], None]] = []
         self.on_removed: list[Callable[[str], None]] = []
@@ -115,7 +117,7 @@ class Transport:
             for removed in self.on_removed:
                 removed(by)
 
-    def deliver(self, sender: "Transport", channel: str, payload: bytes, connection: int) -> None:
+    def deliver(self, sender: "SimulatedTransport", channel: str, payload: bytes, connection: int) -> None:
         up = self._up.get(sender.tag) == sender.host
         if up and self._network.is_current(self.host, sender.host, connection):
             handler = self._handlers.get(channel)
@@ -154,7 +156,7 @@ class _Pair:
         self.busy_until_s: dict[str, float] = {}
 
 
-class Network:
+class SimulatedNetwork:
     """All pairs. Directions are (from, to)."""
 
     def __init__(self, world: "World") -> None:
@@ -162,13 +164,13 @@ class Network:
         self._loop = world.loop
         self._pairs: dict[tuple[str, str], _Pair] = {}
         self._connections = 0
-        self.ends: dict[str, Transport] = {}
+        self.ends: dict[str, SimulatedTransport] = {}
         self.cut: set[tuple[str, str]] = set()
         self.delay_s: dict[tuple[str, str], tuple[float, float]] = {}
         self.loss: dict[tuple[str, str], float] = {}
         self.messages = 0
 
-    def attach(self, end: Transport) -> None:
+    def attach(self, end: SimulatedTransport) -> None:
         """A process has begun to listen."""
         self.ends[end.host] = end
 
@@ -236,7 +238,7 @@ class Network:
         pair.trying = True
         self._later(self._world.chance.uniform(*RETRY_S), self._try, a, b)
 
-    def _meet(self, one: Transport, other: Transport) -> bool:
+    def _meet(self, one: SimulatedTransport, other: SimulatedTransport) -> bool:
         running = all(end.process.alive and not end.process.paused for end in (one, other))
         open_ways = not {(one.host, other.host), (other.host, one.host)} & self.cut
         if not (running and open_ways):
@@ -259,7 +261,7 @@ class Network:
                     self._tell(end, peer, False)
             self.wanted(a, b)
 
-    def _tell(self, end: Transport, peer: Transport, up: bool) -> None:
+    def _tell(self, end: SimulatedTransport, peer: SimulatedTransport, up: bool) -> None:
         handshake = peer.handshake() if up else None
         self._loop.call_soon(end.told, peer.tag, peer.host, up, handshake, context=end.process.context)
 

@@ -25,7 +25,7 @@ from raftnode.record.model import ClusterNode, CommandResult, Record, Timings
 from tests.clocks import FASTEST, SLOWEST
 from tests.simulation.disk import MemoryDisk, PowerLost
 from tests.simulation.loop import PROCESS, Process
-from tests.simulation.network import Transport
+from tests.simulation.network import SimulatedTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -41,13 +41,13 @@ class ProcessClock:
         self._machine, self._loop = machine, machine.world.loop
         self.rate = machine.rate
         self._began_s = self._loop.time()
-        self._hold_ns = self._judge_ns = 0
+        self._upper_ns = self._lower_ns = 0
 
     def elapsed_upper_ns(self) -> int:
-        return self._hold_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
+        return self._upper_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def elapsed_lower_ns(self) -> int:
-        return self._judge_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
+        return self._lower_ns + int((self._loop.time() - self._began_s) * self.rate * 1e9)
 
     def wall_ms(self) -> int:
         return WALL_AT_ZERO_MS + int(self._loop.time() * self.rate * 1000) + self._machine.wall_off_ms
@@ -79,7 +79,7 @@ class KernelTimer:
             self._machine.die()
 
 
-class Databases:
+class EmptyDatabases:
     """Copies that are always loaded and empty; deletions are confirmed."""
 
     def __init__(
@@ -271,15 +271,15 @@ class Machine:
             limits=LIMITS,
         )
 
-    def _ports(self, process: Process, setup: Setup) -> Ports[Transport, Databases]:
+    def _ports(self, process: Process, setup: Setup) -> Ports[SimulatedTransport, EmptyDatabases]:
         who = handshake_of(self.wire, setup.own, 0)
         return Ports(
             clock=self.clock,
             random=self.world.chance,
             disk=self.disk,
             timer=KernelTimer(self, process, self.clock),
-            transport=lambda replica: Transport(self.world.network, process, who, self.host, replica),
-            databases=lambda record, deleted: Databases(self.tag, record, deleted),
+            transport=lambda replica: SimulatedTransport(self.world.network, process, who, self.host, replica),
+            databases=lambda record, deleted: EmptyDatabases(self.tag, record, deleted),
             flags=lambda: (),
             failed=self._failed,
             superseded=self._superseded,

@@ -110,6 +110,9 @@ RULES: dict[str, tuple[Variant, str]] = {
 }
 """Each rule: what leaves it out, and the recovery in which that shows."""
 
+FIRST_SEEDS = {"barrier": 7, "best": 8, "minutes": 3, "rename": 3, "tail": 4}
+"""Where to look first, as in `hunt`."""
+
 
 def live(rule: str, seed: int, *, kept: bool) -> list[str]:
     """What that world notices, with the rule left out or kept."""
@@ -123,7 +126,8 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
 
 def told(rule: str, seeds: int) -> int:
     """The exit code of a hunt that tries so many seeds; prints what it found."""
-    for seed in range(1, seeds + 1):
+    first = FIRST_SEEDS.get(rule, 1)
+    for seed in range(first, first + seeds):
         noticed = live(rule, seed, kept=False)
         if noticed:
             print(f"{rule}: seed {seed} notices: {noticed[0]}")

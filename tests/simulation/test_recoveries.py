@@ -8,7 +8,7 @@ from tests.simulation.recovery_variants import SECONDS
 from tests.simulation.test_seeds import simulate
 from tests.simulation.worst import KINDS
 
-SEEDS = 24
+SEEDS = 16
 LIMIT_S = 240
 
 

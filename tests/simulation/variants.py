@@ -187,8 +187,8 @@ def clock_that_stops_in_a_pause(patch: Patch) -> None:
     def thawed(machine: node.Machine) -> None:
         if machine.tag in since:
             lost_ns = int((machine.world.loop.time() - since.pop(machine.tag)) * machine.clock.rate * 1e9)
-            machine.clock._hold_ns -= lost_ns
-            machine.clock._judge_ns -= lost_ns
+            machine.clock._upper_ns -= lost_ns
+            machine.clock._lower_ns -= lost_ns
         thaw(machine)
 
     def kill(timer: node.KernelTimer) -> None:
@@ -284,7 +284,7 @@ def any_error_is_an_answer(patch: Patch) -> None:
 
 
 def failed_entries_count_as_applied(patch: Patch) -> None:
-    """An entry that could not be applied is passed over."""
+    """An entry that could not be applied is skipped."""
 
     def apply(self: Applier, entry: tuple[bytes, int, int]) -> None:
         try:

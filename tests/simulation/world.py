@@ -31,10 +31,10 @@ from raftnode.record.model import claim_key
 from raftnode.record.ownership import responsible_node
 from tasks.kinds import registry as kinds
 from tests.simulation.body import Sink
-from tests.simulation.checkers import Bodies, Logs, check_sinks
-from tests.simulation.faults import Faults
+from tests.simulation.checkers import BodyChecker, Logs, check_sinks
+from tests.simulation.faults import SimulatedFaults
 from tests.simulation.loop import Process, VirtualLoop
-from tests.simulation.network import Network
+from tests.simulation.network import SimulatedNetwork
 from tests.simulation.node import Machine
 from tests.simulation.operators import DATABASE, Operators
 from tests.simulation.replacements import Replacements
@@ -73,17 +73,17 @@ class World:
         self.graveyard: list[Process] = []
         self.lingering: list[Machine] = []
         self.wire = "simulated"
-        self.bodies = Bodies(loop.time, self.breach)
+        self.bodies = BodyChecker(loop.time, self.breach)
         self.logs = Logs(self.breach)
         self.sinks: dict[str, Sink] = {}
         self.snapshot_bytes = self.chance.choice((20_000, 100_000, 1_000_000))
         self.pace = PROFILES[self.chance.choice(("default", "wan", "wan"))]
         self.first_tags = "ABCDE"
         self.group = tuple(self.chance.sample(self.first_tags, 3))
-        self.network = Network(self)
+        self.network = SimulatedNetwork(self)
         self.machines = {tag: Machine(self, tag, f"{tag}-1", self.first_tags) for tag in self.first_tags}
         self.replacements = Replacements(self)
-        self.faults = Faults(self)
+        self.faults = SimulatedFaults(self)
         self.operators = Operators(self)
 
     @property

@@ -15,7 +15,7 @@ from raftnode.web.errors import ApiError
 from raftnode.web.routes import snapshots
 from tests.simulation.checkers import Logs
 from tests.simulation.disk import MemoryDisk
-from tests.simulation.losses import Survivor, changed, lost_by_force
+from tests.simulation.losses import StoppedNode, changed, lost_by_force
 from tests.simulation.node import Machine, address, url
 from tests.simulation.recoveries import Recovered, revived
 from tests.simulation.world import ACT_EVERY_S, POLL_S
@@ -31,7 +31,7 @@ class Forced(Recovered):
 
     name = "force"
     before: Logs
-    survivors: list[Survivor]
+    survivors: list[StoppedNode]
 
     async def begins_anew(self) -> Machine | None:
         while not (sound := [node for node in self.machines.values() if node.reached.nodes and not node.flipped]):  # noqa: ASYNC110
@@ -56,7 +56,7 @@ class Forced(Recovered):
         self.before, self.survivors = self.logs, survivors
         return self.goes_on(the_best(survivors), survivors)
 
-    def goes_on(self, chosen: Survivor, survivors: Sequence[Survivor]) -> Machine:
+    def goes_on(self, chosen: StoppedNode, survivors: Sequence[StoppedNode]) -> Machine:
         """Begins anew with the chosen one."""
         acknowledged = self.before.acknowledged
         self.acknowledged_before = len(acknowledged)
@@ -64,16 +64,16 @@ class Forced(Recovered):
         machine = revived(chosen.machine)
         return self.begun(machine, self._by_force(machine, chosen))
 
-    def _read(self, machine: Machine) -> Survivor | None:
+    def _read(self, machine: Machine) -> StoppedNode | None:
         try:
-            survivor = Survivor.of(machine)
+            survivor = StoppedNode.of(machine)
         except ConsensusFailed as error:
             self.note(f"{machine.tag} cannot be recovered: {error}")
             return None
         self.note(f"the log of {machine.tag} ends in term {survivor.last.term} at {survivor.last.index}")
         return survivor if machine.tag in survivor.read.record.nodes else None
 
-    def _by_force(self, machine: Machine, chosen: Survivor) -> Record:
+    def _by_force(self, machine: Machine, chosen: StoppedNode) -> Record:
         """Writes the new beginning, again if the power fails; then there is the old log or the new beginning."""
         last, old = chosen.last, chosen.read.record
         while True:
@@ -81,7 +81,7 @@ class Forced(Recovered):
             if self.written(machine, begun, record):
                 break
             try:
-                now = Survivor.of(machine)
+                now = StoppedNode.of(machine)
             except ConsensusFailed as error:
                 self.breach(f"TORN {machine.tag} cannot be recovered any more: {error}")
                 return record
@@ -118,7 +118,7 @@ class Reconsidered(Forced):
         return None
 
 
-def the_best(survivors: Sequence[Survivor]) -> Survivor:
+def the_best(survivors: Sequence[StoppedNode]) -> StoppedNode:
     """The one to recover: it has every acknowledged command that any of them has."""
     return max(survivors, key=lambda survivor: (survivor.last.term, survivor.last.index))
 

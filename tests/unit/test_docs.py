@@ -1,8 +1,12 @@
-"""What the pages say that a machine can check: routes, commands, files and links."""
+"""What the pages say that a machine can check: routes, commands, files, names and links."""
 
+import ast
+import os
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -12,10 +16,13 @@ from config.__main__ import ROOT
 from raftnode.cli.main import cli
 from raftnode.web.app import AREAS
 
-PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
-    *sorted(ROOT.glob("docs/**/*.md")),
-]
+TREE = ("raftnode", "observer", "tasks", "config", "tests", "scripts", "docs")
+PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "raftnode/**/*.md") for page in ROOT.glob(pattern))
+OF_THE_CODE = [page for page in PAGES if page.name in ("ARCHITECTURE.md", "DESIGN.md")]
+FILES_OF_READERS = {"raftnode_lines.py", "config.py", "tasks.py", "/etc/raftnode/a.toml"}
+"""Files that the pages name and that are not the project's."""
+CODE = re.compile(r"(?ms)^```\w*\n(.*?)^```|`([^`\n]+)`")
+FILE = re.compile(r"[\w./*-]+\.(?:py|md|toml)\b")
 BLOCK = re.compile(r"(?ms)^```(?:sh)?\n(.*?)^```")
 HERE_DOCUMENT = re.compile(r"(?ms) <<'(\w+)'$.*?^\1$")
 COMMAND = re.compile(r"(?:/opt/raftnode/bin/)?raftnode(?= |$)|python -m raftnode(?= |$)")
@@ -24,6 +31,10 @@ DATABASE = "/databases/{database}"
 
 def text(page: Path) -> str:
     return page.read_text(encoding="utf-8")
+
+
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def named_routes(page: str) -> set[tuple[str, str]]:
@@ -86,7 +97,7 @@ def typed(page: str) -> Iterator[str]:
                 yield line[found.end() :]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_command_in_a_block_is_one_that_can_be_typed(page: Path, tmp_path: Path) -> None:
     for line in typed(text(page)):
         command, words = found_in(shlex.split(line, comments=True))
@@ -97,7 +108,7 @@ def test_every_command_in_a_block_is_one_that_can_be_typed(page: Path, tmp_path:
             pass
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_command_and_option_in_a_sentence_exists(page: Path) -> None:
     for line in re.findall(r"`raftnode ([a-z-][^`]*)`", BLOCK.sub("", text(page))):
         command, words = found_in([word for word in line.split() if word != "…"])
@@ -107,15 +118,112 @@ def test_every_command_and_option_in_a_sentence_exists(page: Path) -> None:
         assert not isinstance(command, click.Group) or not words, line
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def code(page: Path) -> str:
+    """What stands in the page's blocks and backticks, a line each."""
+    return "\n".join(block or span for block, span in CODE.findall(text(page)))
+
+
+@cache
+def files() -> frozenset[str]:
+    """The project's files, and each also by the last parts of its path."""
+    paths = [path for name in TREE for path in (ROOT / name).rglob("*") if path.is_file()]
+    parts = [path.relative_to(ROOT).parts for path in (*paths, *ROOT.glob("*.*"))]
+    return frozenset("/".join(each[at:]) for each in parts for at in range(len(each)))
+
+
+def test_what_is_not_there_is_found() -> None:
+    assert "documents/store/body.py" in files()
+    assert "documents/store/bodies.py" not in files()
+    assert defined("record/machine.py", "apply")
+    assert not defined("record/machine.py", "applied")
+    assert member("Journal", "sync")
+    assert not member("Journal", "synced")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_file_and_link_leads_somewhere(page: Path) -> None:
-    named = re.findall(r"`((?:raftnode|observer|tasks|config|tests|scripts|docs)/[\w./*-]*)", text(page))
+    named = re.findall(rf"(?:^|[\s(\"'])((?:{'|'.join(TREE)})/[\w./*-]*)", code(page))
     assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == []
+    named = [path for path in FILE.findall(code(page)) if "*" not in path and path not in FILES_OF_READERS]
+    assert [path for path in named if path not in files()] == []
     for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text(page))):
         if not target.startswith("http"):
             file = page.parent / target if target else page
             assert file.is_file(), target
             assert not anchor or anchor in anchors(text(file)), f"{target}#{anchor}"
+
+
+def test_every_script_and_module_that_is_run_exists_with_its_options() -> None:
+    lines = [(page.name, line) for page in PAGES for line in code(page).split("\n")]
+    ran = [(page, *found) for page, line in lines for found in re.findall(r"(scripts/\w[\w-]*)([^#|]*)", line)]
+    assert len(ran) > 40
+    for page, script, rest in ran:
+        assert os.access(ROOT / script, os.X_OK), f"{page}: {script}"
+        given = rest.partition("--tests")[0] if script == "scripts/test" else rest
+        source = text(ROOT / script) + text(ROOT / "tests/mutation/__main__.py") * (script == "scripts/mutate")
+        source += text(ROOT / "raftnode/cli/demo.py") * (script == "scripts/demo")
+        for option in re.findall(r"--[\w-]+", given):
+            assert f'"{option}"' in source or f"{option})" in source or f"{option} ]" in source, (
+                f"{page}: {script} {option}"
+            )
+    for page, line in lines:
+        for module in re.findall(r"python -m ([\w.]+)", line):
+            assert find_spec(module) is not None, f"{page}: {module}"
+
+
+def test_every_request_of_an_example_has_a_route() -> None:
+    routes = [(route.method, re.sub(r"{\w+}", "[^/]+", route.path)) for area in AREAS for route in area.routes()]
+    sent = [
+        found for page in PAGES for found in re.findall(r"curl( -X \w+)? '?localhost:8080(/[^\s?']*)(.*)", code(page))
+    ]
+    assert len(sent) > 4
+    for method, path, rest in sent:
+        default = "POST" if " -d " in rest else "GET"
+        asked = method.removeprefix(" -X ") or default
+        assert any(asked == known and re.fullmatch(pattern, path) for known, pattern in routes), f"{asked} {path}"
+
+
+def sources() -> list[Path]:
+    """The modules of the product."""
+    return [path for name in TREE[:4] for path in (ROOT / name).rglob("*.py")]
+
+
+def defined(file: str, name: str) -> bool:
+    """Whether a module of that path has a function or class of that name."""
+    found = [node for path in sources() if path.as_posix().endswith(f"/{file}") for node in ast.parse(text(path)).body]
+    return any(getattr(node, "name", None) == name for node in found)
+
+
+@cache
+def members() -> dict[str, set[str]]:
+    """What each class of the product has: its methods, fields, and the attributes that it sets."""
+    found: dict[str, set[str]] = {}
+    for path in sources():
+        for node in ast.walk(ast.parse(text(path))):
+            if isinstance(node, ast.ClassDef):
+                own = {getattr(each, "name", None) or getattr(each, "attr", None) for each in ast.walk(node)}
+                own |= {
+                    each.target.id
+                    for each in node.body
+                    if isinstance(each, ast.AnnAssign) and hasattr(each.target, "id")
+                }
+                found.setdefault(node.name, set()).update(name for name in own if isinstance(name, str))
+    return found
+
+
+def member(owner: str, name: str) -> bool:
+    return name in members().get(owner, set())
+
+
+@pytest.mark.parametrize("page", OF_THE_CODE, ids=page_id)
+def test_every_name_in_a_page_about_the_code_exists(page: Path) -> None:
+    spans = re.findall(r"`([^`\n]+)`", text(page))
+    for file, name in re.findall(r"(?m)^([\w/]+\.py): (\w+)$", "\n".join(spans)):
+        assert defined(file, name) or name in members(), f"{file}: {name}"
+    for owner, name in re.findall(r"(?m)^(?:[\w/]+\.py: )?([A-Z]\w+)\.([a-z]\w*)(?:\(\))?$", "\n".join(spans)):
+        assert member(owner, name), f"{owner}.{name}"
+    for owner, file in re.findall(r"`(\w+)` \(`([\w/]+\.py)`\)", text(page)):
+        assert defined(file, owner), f"{file}: {owner}"
 
 
 def anchors(page: str) -> list[str]:

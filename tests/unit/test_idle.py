@@ -41,7 +41,7 @@ async def test_nobody_looks_at_each_idle_database(tmp_path: Path, monkeypatch: p
         for number in range(DATABASES):
             await client.database(f"idle{number}")
         observer = client.node.assembly.observer
-        while observer._rest.read is None:  # noqa: ASYNC110 (the observer tells nobody that all is at rest)
+        while observer._settled.read is None:  # noqa: ASYNC110 (the observer tells nobody that all is at rest)
             await asyncio.sleep(0.02)
         counted(monkeypatch, calls, decide, "_topology")
         counted(monkeypatch, calls, Databases, "_shown")

@@ -76,12 +76,10 @@ class Admission:
 
     def check_transfer_target(self, tag: str | None, voters: frozenset[str], now_s: float) -> None:
         """Refuses a hand-over to nobody, and to a voter that is not heard: the cluster takes no command meanwhile."""
-        transfer_target = self.transfer_target(tag, voters, now_s)
-        silent_ms = self._silent_ms(transfer_target, now_s)
+        target = self.transfer_target(tag, voters, now_s)
+        silent_ms = self._silent_ms(target, now_s)
         if silent_ms > self._config.election_min_ms:
-            raise RequestRefused(
-                f"{transfer_target} has not answered for {silent_ms} ms: it cannot take the leadership"
-            )
+            raise RequestRefused(f"{target} has not answered for {silent_ms} ms: it cannot take the leadership")
 
     def _silent_ms(self, tag: str, now_s: float) -> int:
         return round((now_s - self._core.response_s(tag)) * 1000)

@@ -1,7 +1,7 @@
 """The Raft engine: PySyncObj's core between our journal, our messages and our clock. No asyncio, no sockets.
 
-Whoever owns it calls `tick` when `schedule_tick` asks for it and every few milliseconds besides, `receive` for each
-message, and `connected` when a peer comes or goes; all on one thread.
+Its owner calls `tick` when `schedule_tick` asks for it and at least twice per period of empty appends, `receive` for
+each message, and `connected` when a peer comes or goes; all on one thread.
 """
 
 from collections.abc import Callable
@@ -150,11 +150,11 @@ class Engine:
         """Tells a follower to take the leadership over: the named one or the most advanced. Gives its tag. Raises
         Refused when it does not hold the whole log (yet)."""
         self._check_alive()
-        transfer_target = self._admission.transfer_target(tag, self._members.voters, self._now_s())
+        target = self._admission.transfer_target(tag, self._members.voters, self._now_s())
         self._enter()
-        if not self._core.transfer_leadership(transfer_target):
-            raise RequestRefused(f"{transfer_target} does not hold the whole log yet")
-        return transfer_target
+        if not self._core.transfer_leadership(target):
+            raise RequestRefused(f"{target} does not hold the whole log yet")
+        return target
 
     @property
     def handing_over(self) -> bool:

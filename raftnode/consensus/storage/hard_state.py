@@ -75,7 +75,7 @@ class HardStateFiles:
             data = self._read(COMMIT)
             return from_msgpack(data, int) if data is not None else 0
         except (StorageDamaged, *DECODE_ERRORS):
-            return 0
+            return 0  # the leader tells it again
 
     def store_commit(self, index: int) -> None:
         """Stores the hint in place, unsynced: it may be lost or torn with the power."""

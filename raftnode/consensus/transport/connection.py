@@ -20,11 +20,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder: MsgpackDecoder[tuple[str, bytes]] = MsgpackDecoder(tuple[str, bytes])
 
 
-class Greeter(Protocol):
+class HandshakeHandler(Protocol):
     """Told how a connection begins. All calls come on the event loop."""
 
     def opened(self, connection: "Connection") -> None: ...
-    def greeted(self, connection: "Connection", frame: bytes) -> None:
+    def handshake_received(self, connection: "Connection", frame: bytes) -> None:
         """The other side's first frame."""
 
 
@@ -47,11 +47,17 @@ def _of_length(length: int) -> int:
 
 
 class Connection(asyncio.Protocol):
-    """Frames are a length, its CRC-32 and the body's, four bytes each, big-endian, and the body: first one hello each
-    way, then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
+    """Frames are a length, its CRC-32 and the body's, four bytes each, big-endian, and the body: first a handshake
+    each way, then msgpack pairs of channel and payload. A ping is a pair with an empty channel."""
 
     def __init__(
-        self, greeter: Greeter, host: ConnectionOwner, *, dialed: str | None, frame_bytes_max: int, dead_peer_ms: int
+        self,
+        handshakes: HandshakeHandler,
+        host: ConnectionOwner,
+        *,
+        dialed: str | None,
+        frame_bytes_max: int,
+        dead_peer_ms: int,
     ) -> None:
         self.dialed = dialed
         """The tag this side dialed, None on the side that was dialed."""
@@ -60,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the other side is let in; fails when the connection ends before that."""
         self.heard_s = self.spoke_s = asyncio.get_running_loop().time()
-        self._greeter = greeter
+        self._handshakes = handshakes
         self._host = host
         self._frame_bytes_max = frame_bytes_max
         self._dead_peer_ms = dead_peer_ms
@@ -82,11 +88,11 @@ class Connection(asyncio.Protocol):
         # where it is counted.
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._dead_peer_ms)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES_MAX)
-        self._greeter.opened(self)
+        self._handshakes.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._first:
-            # A greeting has to be there as a whole in time, or strangers could hold their places for ever.
+            # A handshake has to be there as a whole in time, or strangers could hold their places for ever.
             self.heard_s = asyncio.get_running_loop().time()
         self._buffer += data
         offset = 0
@@ -167,7 +173,7 @@ class Connection(asyncio.Protocol):
         if self._first:
             self._first = False
             self.heard_s = asyncio.get_running_loop().time()
-            self._greeter.greeted(self, frame)
+            self._handshakes.handshake_received(self, frame)
             return
         try:
             channel, payload = _decoder.decode(frame)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from raftnode.consensus.transport import handshake as greeting
+from raftnode.consensus.transport import handshake as rules
 from raftnode.consensus.transport.connection import Connection
 from raftnode.consensus.transport.handshake import (
     Handshake,
@@ -63,14 +63,14 @@ class Entrance:
             return
         self.strangers.add(connection)
         if connection.dialed is not None:
-            connection.send_frame(greeting.encode(self._hello()))
+            connection.send_frame(rules.encode(self._own_handshake()))
 
-    def greeted(self, connection: Connection, frame: bytes) -> None:
+    def handshake_received(self, connection: Connection, frame: bytes) -> None:
         try:
-            handshake = greeting.decode(frame)
+            handshake = rules.decode(frame)
         except DECODE_ERRORS as error:
-            log.warning("A connection is refused, as its greeting cannot be read.", reason=str(error))
-            connection.drop("the greeting cannot be read")
+            log.warning("A connection is refused, as its handshake cannot be read.", reason=str(error))
+            connection.drop("the handshake cannot be read")
             return
         if isinstance(handshake, HandshakeRefusal):
             self._refused(connection, handshake)
@@ -81,11 +81,11 @@ class Entrance:
             if refusal.code in ("node", "incarnation"):
                 self._impostor(handshake.tag, refusal.text)
             if connection.dialed is None:
-                connection.send_frame(greeting.encode(refusal))
+                connection.send_frame(rules.encode(refusal))
             connection.finish(refusal.text)
             return
         if connection.dialed is None:
-            connection.send_frame(greeting.encode(self._hello()))
+            connection.send_frame(rules.encode(self._own_handshake()))
         self.strangers.discard(connection)
         self.removed_by = None
         self._let_in(connection, handshake)
@@ -94,12 +94,12 @@ class Entrance:
 
     def check_announced(self) -> None:
         """Lets go of every process that the record has gone past, and tells if this is one."""
-        text = greeting.superseded(self._hello(), self._guard.announced(self._own.tag))
+        text = rules.superseded(self._own_handshake(), self._guard.announced(self._own.tag))
         if text is not None:
             self._impostor(self._own.tag, text, superseded=True)
         for tag, link in list(self._links.by_tag.items()):
             met = self.met.get(tag)
-            if link.connection is not None and met and greeting.superseded(met, self._guard.announced(tag)):
+            if link.connection is not None and met and rules.superseded(met, self._guard.announced(tag)):
                 link.connection.drop("another process of that node has announced itself")
 
     def is_another(self, link: Link) -> bool:
@@ -109,8 +109,8 @@ class Entrance:
 
     # inside
 
-    def _hello(self) -> Handshake:
-        return greeting.handshake_of(self._cluster_id, self._own, self.membership_index)
+    def _own_handshake(self) -> Handshake:
+        return rules.handshake_of(self._cluster_id, self._own, self.membership_index)
 
     def _judge(self, connection: Connection, handshake: Handshake) -> HandshakeRefusal | None:
         if connection.dialed is not None and handshake.tag != connection.dialed:
@@ -121,7 +121,7 @@ class Entrance:
             text = f"{GUESTS_MAX} nodes that {self._own.tag} does not know are connected, which is the limit."
             return HandshakeRefusal("unknown", text, 0)
         context = HandshakeContext(
-            self._hello(),
+            self._own_handshake(),
             self.met,
             frozenset(peers),
             connection.certificate_names(),
@@ -129,17 +129,17 @@ class Entrance:
             self._guard.announced(handshake.tag),
             self._links.connected_tags(),
         )
-        return greeting.judge(handshake, context)
+        return rules.judge(handshake, context)
 
     def _refused(self, connection: Connection, refusal: HandshakeRefusal) -> None:
         tag = connection.dialed
         connection.drop(f"it refuses this node: {refusal.text}")
         if tag is None:
             return
-        if greeting.is_impostor(refusal, self.membership_index):
+        if rules.is_impostor(refusal, self.membership_index):
             log.error("This node is refused, as it is not the one it was.", tag=tag, reason=refusal.text)
             self._impostor(self._own.tag, refusal.text, superseded=refusal.code == "incarnation")
-        if greeting.is_removed(refusal, self.membership_index):
+        if rules.is_removed(refusal, self.membership_index):
             known, self.removed_by = self.removed_by, tag
             for callback in self.on_removed if known is None else ():
                 callback(tag)

@@ -81,7 +81,7 @@ class Links:
         keepers = [link.keeper for link in self.by_tag.values() if link.keeper is not None]
         for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await asyncio.gather(*keepers, return_exceptions=True)  # `kept` has told what failed
 
     def connection(self, tag: str) -> Connection | None:
         """The connection to a peer, if there is one."""
@@ -188,7 +188,7 @@ class Links:
             try:
                 await connection.welcome
             except asyncio.CancelledError:
-                connection.drop("the other side did not answer the greeting in time")
+                connection.drop("the other side did not answer the handshake in time")
                 raise
 
     def _complain(self, link: Link, complaint: str) -> None:

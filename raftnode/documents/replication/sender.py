@@ -120,12 +120,12 @@ class DocumentSender:
         batch_documents_max: int = 1024,
         batch_bytes_max: int = 8 * 1024 * 1024,
         heard: Callable[[str], str] = lambda database_id: "",
-        told: Callable[[int, ReceiverState], None] = lambda etag, theirs: None,
+        told: Callable[[int, ReceiverState], None] = lambda etag, receiver: None,
     ) -> None:
         self._store, self._destination, self._http, self._heard = store, destination, http, heard
         self._told = told
         self._limit, self._bytes_max = batch_documents_max, batch_bytes_max
-        self._theirs = ReceiverState(database_id="", accepted_etag=0, change_vector="")
+        self._receiver = ReceiverState(database_id="", accepted_etag=0, change_vector="")
         self._ahead: dict[str, int] = {}
         self.status = SenderStatus(destination=destination.tag, url=destination.url)
         self.on_moved: Callable[[], None] = lambda: None
@@ -180,7 +180,7 @@ class DocumentSender:
             self._passed(etag, len(new))
             # Told the place is not enough: the answer must also count all that this store knew there. After a send that
             # did not achieve it, it is told again after the next delay.
-            if etag == told and change_vector.dominates(self._theirs.change_vector, batch.change_vector):
+            if etag == told and change_vector.dominates(self._receiver.change_vector, batch.change_vector):
                 untold_since = None
             elif untold_since is None or due:
                 untold_since = clock()
@@ -191,8 +191,8 @@ class DocumentSender:
 
     def _new(self, batch: Batch) -> list[Document]:
         """What the other side lacks of the batch, by all that is known of it. It holds its own writes anyway."""
-        database_id = self._theirs.database_id
-        held = change_vector.merge(self._theirs.change_vector, self._heard(database_id))
+        database_id = self._receiver.database_id
+        held = change_vector.merge(self._receiver.change_vector, self._heard(database_id))
         return [
             item
             for item in batch.items
@@ -216,22 +216,22 @@ class DocumentSender:
         return _answered(answer)
 
     async def _handshake(self) -> int:
-        self._theirs = theirs = await self.ask()
-        if theirs.database_id == self._store.database_id:
+        self._receiver = receiver = await self.ask()
+        if receiver.database_id == self._store.database_id:
             raise ReplicationRefused(f"{self._destination.url} is this very database: correct the address")
         here = change_vector.etag_of(self._store.change_vector, self._store.database_id)
-        there = change_vector.etag_of(theirs.change_vector, self._store.database_id)
+        there = change_vector.etag_of(receiver.change_vector, self._store.database_id)
         if there > here:
             raise ReplicationRefused(
                 f"{self._destination.tag} holds this node's writes up to etag {there}, but the last here is {here}: "
                 "this node's file was replaced by an older copy. Remove this node from the database group and add it "
                 "again"
             )
-        self._told(theirs.accepted_etag, theirs)
-        return theirs.accepted_etag
+        self._told(receiver.accepted_etag, receiver)
+        return receiver.accepted_etag
 
     async def _send(self, after_etag: int, batch: Batch, new: list[Document]) -> None:
-        replication_batch = ReplicationBatch(
+        outgoing = ReplicationBatch(
             source=self._store.database_id,
             after_etag=after_etag,
             last_etag=batch.last_etag,
@@ -240,16 +240,16 @@ class DocumentSender:
             purged_last_modified=batch.purged_last_modified,
             fences=batch.fences,
         )
-        body = await asyncio.to_thread(encode, replication_batch)
+        body = await asyncio.to_thread(encode, outgoing)
         # For this very database: if another one has its name and address by the time this arrives, it must refuse.
-        url = f"{self._url('documents')}?destination={quote(self._theirs.database_id, safe='')}"
+        url = f"{self._url('documents')}?destination={quote(self._receiver.database_id, safe='')}"
         answer = await self._http.request("POST", url, body=body, headers=self._named(), timeout_s=REQUEST_TIMEOUT_S)
-        self._theirs = theirs = _answered(answer)
-        if theirs.accepted_etag < batch.last_etag:
+        self._receiver = receiver = _answered(answer)
+        if receiver.accepted_etag < batch.last_etag:
             raise ReplicationRefused(
-                f"{self._destination.tag} has taken this node in up to {theirs.accepted_etag} only: going back there"
+                f"{self._destination.tag} has taken this node in up to {receiver.accepted_etag} only: going back there"
             )
-        self._told(batch.last_etag, theirs)
+        self._told(batch.last_etag, receiver)
 
     def _named(self) -> dict[str, str]:
         group = self._destination.from_group
@@ -285,9 +285,9 @@ def group_name(cluster_id: str, database: str) -> str:
 
 def _answered(response: Response) -> ReceiverState:
     try:
-        theirs = msgspec.convert(response.json(), ReceiverState)
-        change_vector.parse(theirs.change_vector)
-        return theirs
+        receiver = msgspec.convert(response.json(), ReceiverState)
+        change_vector.parse(receiver.change_vector)
+        return receiver
     except (msgspec.ValidationError, change_vector.ChangeVectorInvalid) as error:
         raise ReplicationRefused(f"the answer of the other side cannot be read ({error}): check its version") from error
 
@@ -307,14 +307,14 @@ async def receive(store: DocumentStore, payload: bytes, destination: str | None 
             f"a batch is for the database with the id {destination}, which was here before: it is sent again as "
             f"{store.database_id} needs it"
         )
-    replication_batch = await asyncio.to_thread(decode, payload)
-    accepted_etag = await store.merge(replication_batch)
+    batch = await asyncio.to_thread(decode, payload)
+    accepted_etag = await store.merge(batch)
     return ReceiverState(store.database_id, accepted_etag, store.change_vector)
 
 
-def encode(replication_batch: ReplicationBatch) -> bytes:
+def encode(batch: ReplicationBatch) -> bytes:
     """The batch as it travels: a byte that says whether it is compressed, then msgpack."""
-    body: bytes = msgpack.packb(msgspec.to_builtins(replication_batch, builtin_types=(bytes,)), use_bin_type=True)
+    body: bytes = msgpack.packb(msgspec.to_builtins(batch, builtin_types=(bytes,)), use_bin_type=True)
     return DEFLATED + zlib.compress(body, 1) if len(body) >= COMPRESS_BYTES_MIN else PLAIN + body
 
 
@@ -330,15 +330,13 @@ def decode(payload: bytes) -> ReplicationBatch:
         elif payload[:1] != PLAIN:
             raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
         check_msgpack_depth(body)
-        replication_batch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), ReplicationBatch)  # noqa: TID251
-        change_vector.parse(replication_batch.knowledge)
-        change_vector.parse(change_vector.dot("A", replication_batch.last_etag, replication_batch.source))
-        if not 0 <= replication_batch.after_etag <= replication_batch.last_etag:
-            raise ReplicationRefused(
-                f"a batch goes from {replication_batch.after_etag} to {replication_batch.last_etag}"
-            )
-        if replication_batch.purged_last_modified:
-            timestamps.to_ticks(replication_batch.purged_last_modified)
-        return replication_batch
+        batch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), ReplicationBatch)  # noqa: TID251
+        change_vector.parse(batch.knowledge)
+        change_vector.parse(change_vector.dot("A", batch.last_etag, batch.source))
+        if not 0 <= batch.after_etag <= batch.last_etag:
+            raise ReplicationRefused(f"a batch goes from {batch.after_etag} to {batch.last_etag}")
+        if batch.purged_last_modified:
+            timestamps.to_ticks(batch.purged_last_modified)
+        return batch
     except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
         raise ReplicationRefused(f"a batch cannot be read: {error}") from error

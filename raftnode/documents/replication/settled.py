@@ -24,17 +24,17 @@ class SettledPlaces:
         """Whether something was taken in by the one node that the others may not have."""
         return bool(self._pending)
 
-    def told(self, etag: int, theirs: ReceiverState) -> None:
+    def told(self, etag: int, receiver: ReceiverState) -> None:
         """The node has the source's order up to that place, and so it stands in its own up to its last one."""
         if not self._pending or self._pending[-1][0] != etag:
-            self._pending.append((etag, theirs.last_etag))
+            self._pending.append((etag, receiver.last_etag))
         if len(self._pending) > PLACES_MAX:
             # While a copy is down for long. Fewer places only make the answer later.
             self._pending = deque(list(self._pending)[1::2])
-        self.asked(theirs)
+        self.asked(receiver)
 
-    def asked(self, theirs: ReceiverState) -> None:
+    def asked(self, receiver: ReceiverState) -> None:
         """What the node says of its group by now."""
-        while self._pending and self._pending[0][1] <= theirs.settled_etag:
+        while self._pending and self._pending[0][1] <= receiver.settled_etag:
             self.etag = self._pending.popleft()[0]
-        self.change_vector = theirs.settled_change_vector
+        self.change_vector = receiver.settled_change_vector

@@ -87,6 +87,7 @@ class GroupCommit:
         await asyncio.get_running_loop().run_in_executor(_writing, self._close_connection)
 
     def _close_connection(self) -> None:
+        # It only makes the file small: all that was acknowledged is in it, or in the log beside it.
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
@@ -165,6 +166,7 @@ class GroupCommit:
         except BaseException:
             self._stale = True
             if self._connection.in_transaction:
+                # The error that led here is raised; SQLite undoes by itself what it could not be told to.
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
             raise

@@ -38,7 +38,7 @@ class RemovedCopy(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def removed(directory: Path, live: Collection[Path]) -> list[RemovedCopy]:
-    """Those that this node has, oldest first. What cannot be read is passed over. `live` are the files of the databases
+    """Those that this node has, oldest first. What cannot be read is skipped. `live` are the files of the databases
     that there are: a copy that is one of them again, as a crash came before it was forgotten, is forgotten now."""
     found = []
     for file in _files(directory):
@@ -78,6 +78,7 @@ def take_back(path: Path) -> None:
 
 def link_of(directory: Path, copy: Path) -> Path | None:
     """Where the file of a copy has been put back, or is being; None if nowhere."""
+    # What cannot be looked at counts as removed: it is listed, and nothing is deleted.
     with contextlib.suppress(OSError):
         if copy.stat().st_nlink > 1:
             # Folders of databases only: those that begin with a dot are not.

@@ -185,18 +185,16 @@ class DocumentStore:
         what is known of the task then. Raises FenceStale."""
         return await self._write(lambda writer: writer.pass_fence(request), len(request.progress or b""))
 
-    async def merge(self, replication_batch: ReplicationBatch) -> int:
+    async def merge(self, batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order, replication's receiving end; `writes` has the rules. Idempotent.
         Returns up to which etag the source has been taken in now: with a gap before the stretch nothing is. Raises
         ReplicationRefused."""
         # Noted first: whoever sees the documents here must not send them back to where they came from.
         if len(self._heard) >= SOURCES_REMEMBERED_MAX:
             self._heard.clear()
-        self._heard[replication_batch.source] = change_vector.merge(
-            self.heard_of(replication_batch.source), replication_batch.knowledge
-        )
-        size = sum(len(item.body) for item in replication_batch.documents)
-        return await self._write(lambda writer: writer.merge(replication_batch), size)
+        self._heard[batch.source] = change_vector.merge(self.heard_of(batch.source), batch.knowledge)
+        size = sum(len(item.body) for item in batch.documents)
+        return await self._write(lambda writer: writer.merge(batch), size)
 
     def heard_of(self, database_id: str) -> str:
         """What another database, which sends here, is known to hold since this store was opened."""
@@ -281,7 +279,7 @@ class DocumentStore:
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
-            return
+            return  # whoever waits looks at what there is, and so sees that nothing has come
 
     def _committed(self) -> None:
         self.last_etag = self._writer.state.last_etag

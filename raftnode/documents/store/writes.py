@@ -154,26 +154,26 @@ class Writer:
             self._bury(row or _nothing(prefix, PREFIX_COLLECTION), token)
         return gone[-1] if gone else None
 
-    def merge(self, replication_batch: ReplicationBatch) -> int:
+    def merge(self, batch: ReplicationBatch) -> int:
         """Take in a stretch of another store's order; see the module's rules. Returns up to which etag the source has
         been taken in now. Nothing happens if there is a gap before the stretch. Raises ReplicationRefused."""
-        accepted = rows.accepted(self._connection, replication_batch.source)
-        if replication_batch.after_etag > accepted:
+        accepted = rows.accepted(self._connection, batch.source)
+        if batch.after_etag > accepted:
             return accepted
-        if replication_batch.source == self.database_id:
+        if batch.source == self.database_id:
             raise ReplicationRefused("a database cannot replicate to itself: check the destination's address")
-        self._check_counted(replication_batch.knowledge)
+        self._check_counted(batch.knowledge)
         # Once for all of them, as merging a document adds nothing to what is known of others' writes.
         held = self.database_change_vector
-        for item in replication_batch.documents:
+        for item in batch.documents:
             self._merge_one(item, held)
-        self._hear(replication_batch)
+        self._hear(batch)
         # Last, so that the knowledge is noted with an etag at which all of the stretch has its place (rule 2).
-        self._learn(replication_batch.knowledge)
-        self._purged_until(replication_batch.purged_last_modified)
-        if replication_batch.last_etag > accepted:
-            accepted = replication_batch.last_etag
-            rows.accept(self._connection, replication_batch.source, accepted)
+        self._learn(batch.knowledge)
+        self._purged_until(batch.purged_last_modified)
+        if batch.last_etag > accepted:
+            accepted = batch.last_etag
+            rows.accept(self._connection, batch.source, accepted)
         return accepted
 
     def purge(self, passed: ConsumedUpTo) -> int:

@@ -153,7 +153,7 @@ class SetNodeKind(Command, frozen=True, kw_only=True, tag="SetNodeKind"):
 
 
 class SetDraining(Command, frozen=True, kw_only=True, tag="SetDraining"):
-    """A draining node is passed over by placement; its tasks are handed over."""
+    """A draining node is skipped by placement; its tasks are handed over."""
 
     tag: str
     draining: bool

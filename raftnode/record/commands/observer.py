@@ -113,7 +113,7 @@ def _with_topology(record: Record, new: NewTopology, decide: Decide, entry: Entr
     database = record.database(new.database)
     if database is None or database.etag != new.etag:
         return None
-    stamp = TopologyStamp(index=entry.index, term=entry.term, leaders_ticks=decide.at_ms)
+    stamp = TopologyStamp(index=entry.index, term=entry.term, leader_wall_ms=decide.at_ms)
     topology = replace(new.topology, stamp=stamp, nodes_modified_at=decide.at)
     folded = fold(database.name)
     deletion = database.deletion_in_progress.update(dict.fromkeys(new.removed, REMOVAL))

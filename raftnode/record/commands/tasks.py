@@ -82,7 +82,7 @@ class DeleteConnectionString(Command, frozen=True, kw_only=True, tag="DeleteConn
         folded = fold(self.name)
         if folded not in database.connection_strings:
             return Outcome(record=record)
-        users = [t.name for t in database.tasks.values() if fold(t.connection_string or "") == folded]
+        users = [t.name for t in database.tasks.values() if t.connection_string and fold(t.connection_string) == folded]
         if users:
             refuse(
                 "BadRequestException",
@@ -240,7 +240,7 @@ class SetTaskPin(Command, frozen=True, kw_only=True, tag="SetTaskPin"):
 
 
 class RetryFailed(Command, frozen=True, kw_only=True, tag="RetryFailed"):
-    """The documents that a task has passed over are to be tried again. Its body starts again and does so, now or
+    """The documents that a task has skipped are to be tried again. Its body starts again and does so, now or
     whenever it can, on whatever node it then runs."""
 
     database: str
@@ -280,7 +280,7 @@ class ProgressMade(Struct, frozen=True, kw_only=True):
 
 
 class Checkpoint(Command, frozen=True, kw_only=True, tag="Checkpoint"):
-    """Progress of many runs of one node, coalesced. What does not hold any more is passed over."""
+    """Progress of many runs of one node, coalesced. What does not hold any more is skipped."""
 
     made: tuple[ProgressMade, ...]
 

@@ -108,12 +108,12 @@ async def remove_node(request: web.Request) -> web.Response:
     query = Query(request)
     tag, force = query.required("nodeTag"), query.flag("force", False)
 
-    async def checked() -> Change:
+    async def build() -> Change:
         the_node(services.replica.record, tag)
         _refuse_last_voter(services.replica.record, tag, "Watcher")
         return Remove(tag), RemoveNode(tag=tag)
 
-    change = await unless_repeated(request, checked)
+    change = await unless_repeated(request, build)
     if isinstance(change, CommandResult):
         return _changed(request, change.index)
     if tag == services.tag:
@@ -221,12 +221,14 @@ def _free_tag(record: Record) -> str:
 
 
 def _known(record: Record, node: ClusterNode) -> bool:
+    """Whether the node is in the cluster already: it has joined, or an operator announced it, and it has no id yet."""
     present = record.nodes.get(node.tag)
-    return (
-        present is not None
-        and node.node_id != ""
-        and (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
-    )
+    if present is None or node.node_id == "":
+        return False
+    if present.node_id == "":
+        announced = (present.url, present.cluster_address, present.kind)
+        return announced == (node.url, node.cluster_address, node.kind)
+    return (present.node_id, present.cluster_address) == (node.node_id, node.cluster_address)
 
 
 def _joined(request: web.Request, tag: str, index: int) -> web.Response:
@@ -256,7 +258,7 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
     services = request.app[SERVICES]
     tag = Query(request).required("nodeTag")
 
-    async def checked() -> Change | None:
+    async def build() -> Change | None:
         node = the_node(services.replica.record, tag)
         if node.kind == kind:
             # This node may only not have heard yet that it is another by now.
@@ -268,7 +270,7 @@ async def _set_kind(request: web.Request, kind: NodeKind) -> web.Response:
         peer = Peer(tag, node.cluster_address, voter=kind == "Member", node_id=node.node_id)
         return Add(peer), SetNodeKind(tag=tag, kind=kind)
 
-    change = await unless_repeated(request, checked)
+    change = await unless_repeated(request, build)
     index = services.replica.record.index
     if isinstance(change, CommandResult):
         index = change.index

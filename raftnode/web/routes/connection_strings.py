@@ -42,7 +42,7 @@ async def put(request: web.Request) -> web.Response:
     given = await body(request, Json)
     header = fitting(given, ConnectionStringHeader)
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         stored = database.connection_strings.get(fold(header.name))
         whole = with_secrets(given, stored.configuration if stored else None)
@@ -53,7 +53,7 @@ async def put(request: web.Request) -> web.Response:
             database=database.name, name=header.name, type=header.type, configuration=msgspec.json.encode(whole)
         )
 
-    return answer(Committed(raft_command_index=(await commit(request, checked)).index))
+    return answer(Committed(raft_command_index=(await commit(request, build)).index))
 
 
 async def get(request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ async def delete(request: web.Request) -> web.Response:
     query = Query(request)
     name, kind = query.required("connectionString"), query.text("type")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         present = database.connection_strings.get(fold(name))
         if present is None:
@@ -88,7 +88,7 @@ async def delete(request: web.Request) -> web.Response:
             raise bad_request(f"Connection string '{name}' is of type {present.type}, not {kind}. Correct the type.")
         return DeleteConnectionString(database=database.name, name=name)
 
-    return answer(Committed(raft_command_index=(await commit(request, checked)).index))
+    return answer(Committed(raft_command_index=(await commit(request, build)).index))
 
 
 def _refuse_itself(request: web.Request, given: Json, database: Database) -> None:

@@ -135,12 +135,12 @@ async def delete(request: web.Request) -> web.Response:
         wait_s = min(timespan_s("TimeToWaitForConfirmation", wished.time_to_wait_for_confirmation), CONFIRMATION_S_MAX)
     from_nodes = tuple(wished.from_nodes or ())
 
-    def checked(names: list[str]) -> list[Command]:
+    def build(names: list[str]) -> list[Command]:
         for tag in from_nodes:
             the_node(request.app[SERVICES].replica.record, tag)
         return [DeleteDatabase(name=name, hard_delete=wished.hard_delete, from_nodes=from_nodes) for name in names]
 
-    results = await commit_each(request, wished.database_names, checked)
+    results = await commit_each(request, wished.database_names, build)
     pending = await _pending(request, wished.database_names, wait_s)
     return answer(Deleted(raft_command_index=results[-1].index, pending_deletes=pending))
 
@@ -160,10 +160,10 @@ async def set_lock(request: web.Request) -> web.Response:
     wished = await body(request, LockInput)
     _check_names(wished.database_names)
 
-    def checked(names: list[str]) -> list[Command]:
+    def build(names: list[str]) -> list[Command]:
         return [SetLockMode(name=name, mode=wished.mode) for name in names]
 
-    results = await commit_each(request, wished.database_names, checked)
+    results = await commit_each(request, wished.database_names, build)
     return answer(Committed(raft_command_index=results[-1].index))
 
 
@@ -204,7 +204,7 @@ async def _pending(request: web.Request, names: list[str], wait_s: float) -> lis
         async with asyncio.timeout(wait_s):
             await replica.until(lambda record: not waiting(record))
     except TimeoutError:
-        pass
+        pass  # the answer names those for which the wait was in vain
     return waiting(replica.record)
 
 

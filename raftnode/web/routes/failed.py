@@ -1,4 +1,4 @@
-"""The documents that a task has passed over, and having them tried again."""
+"""The documents that a task has skipped, and having them tried again."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def routes() -> list[web.RouteDef]:
 
 
 async def failed(request: web.Request) -> web.Response:
-    """The documents that the task of that id or name has passed over, oldest first: all that its holder lists, or the
+    """The documents that the task of that id or name has skipped, oldest first: all that its holder lists, or the
     newest few that every node knows when the holder does not answer (`Unknown` says why)."""
     record = request.app[SERVICES].replica.record
     database = existing_database(request)
@@ -51,10 +51,10 @@ async def failed(request: web.Request) -> web.Response:
 
 
 async def retry(request: web.Request) -> web.Response:
-    """Has a task's documents that were passed over tried again, now or as soon as the task can run."""
+    """Has a task's documents that were skipped tried again, now or as soon as the task can run."""
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         return RetryFailed(database=database.name, id=the_task(database, Query(request)).id)
 
-    return modified(request, await commit(request, checked))
+    return modified(request, await commit(request, build))

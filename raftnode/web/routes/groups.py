@@ -42,7 +42,7 @@ async def add_node(request: web.Request) -> web.Response:
     query = Query(request)
     name, mentor = query.required("name"), query.text("mentor")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         record, database = request.app[SERVICES].replica.record, the_database(request, name)
         tag = query.text("node") or _fittest(record, database)
         the_node(record, tag)
@@ -50,7 +50,7 @@ async def add_node(request: web.Request) -> web.Response:
             the_node(record, mentor)
         return AddDatabaseNode(name=name, tag=tag, mentor=mentor)
 
-    return await group_answer(request, name, await commit(request, checked), status=200)
+    return await group_answer(request, name, await commit(request, build), status=200)
 
 
 async def promote(request: web.Request) -> web.Response:
@@ -58,11 +58,11 @@ async def promote(request: web.Request) -> web.Response:
     query = Query(request)
     name, tag = query.required("name"), query.required("node")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         the_node(request.app[SERVICES].replica.record, tag)
         return PromoteDatabaseNode(name=name, tag=tag)
 
-    return await group_answer(request, name, await commit(request, checked), status=200)
+    return await group_answer(request, name, await commit(request, build), status=200)
 
 
 async def reorder(request: web.Request) -> web.Response:

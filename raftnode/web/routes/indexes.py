@@ -47,11 +47,11 @@ async def put(request: web.Request) -> web.Response:
         raise bad_request(f"'Indexes' holds {len(definitions)} definitions; it must hold 1 to {DEFINITIONS_MAX}.")
     named = {_name(place, given): given for place, given in enumerate(definitions)}
 
-    def checked(names: list[str]) -> list[Command]:
+    def build(names: list[str]) -> list[Command]:
         database = existing_database(request).name
         return [PutIndex(database=database, name=name, definition=msgspec.json.encode(named[name])) for name in names]
 
-    results = await commit_each(request, list(named), checked)
+    results = await commit_each(request, list(named), build)
     put = [IndexPut(index=name, raft_command_index=result.index) for name, result in zip(named, results, strict=True)]
     return answer(IndexesPut(results=put), status=201)
 
@@ -75,10 +75,10 @@ async def delete(request: web.Request) -> web.Response:
     """Deletes an index definition; one that is not there stays so."""
     name = Query(request).required("name")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         return DeleteIndex(database=existing_database(request).name, name=name)
 
-    await commit(request, checked)
+    await commit(request, build)
     return web.Response(status=204)
 
 

@@ -45,7 +45,7 @@ async def restore(request: web.Request) -> web.Response:
     services, query = request.app[SERVICES], Query(request)
     wanted, given = query.required("folder"), query.text("name")
 
-    async def checked() -> files.RemovedCopy:
+    async def build() -> files.RemovedCopy:
         found = await _copies(services)
         which = next((one for one in found if one.folder == wanted), None)
         if which is None:
@@ -56,7 +56,7 @@ async def restore(request: web.Request) -> web.Response:
         return which
 
     async with request.app[RESTORING]:
-        which = await unless_repeated(request, checked)
+        which = await unless_repeated(request, build)
         if isinstance(which, CommandResult):
             return await group_answer(request, given or wanted.rpartition("-")[0], which)
         name = given or which.database
@@ -90,13 +90,13 @@ async def _check_free(services: Services, which: files.RemovedCopy, name: str) -
         if link is not None and link.parent == file(services.databases.directory, name, "").parent:
             await asyncio.to_thread(files.take_back, link)
         # Said before a file is touched; the command would refuse it, too.
-        message = f"Database '{name}' exists. Give another name: &name=..."
+        message = f"Database '{name}' exists already. Restore the copy under another name: &name=... (--name)."
         raise ApiError("ConcurrencyException", message)
     if link is not None and link.parent != file(services.databases.directory, name, "").parent:
         begun = link.parent.name
         message = (
             f"The copy was to be restored as '{begun}', and how that ended is not known. Restore it under that name: "
-            f"&name={begun}."
+            f"&name={begun} (--name {begun})."
         )
         raise ApiError("ConcurrencyException", message)
 

@@ -38,9 +38,11 @@ def _of_this_cluster(request: web.Request) -> None:
     """Refuses who is no node of the cluster as this node knows it. A node that has just joined tries again."""
     services, sender = request.app[SERVICES], request.headers.get(NODE_HEADER, "")
     if all(node.node_id != sender for node in services.replica.record.nodes.values()):
-        who = f"The node with the id '{sender}'" if sender else f"Who sends no {NODE_HEADER}"
+        if not sender:
+            raise ApiError("NodeIdMismatchException", f"Only nodes replicate, and they send the header {NODE_HEADER}.")
         raise ApiError(
             "NodeIdMismatchException",
-            f"{who} is not in the cluster as node {services.tag} knows it, and replicates nothing into it. A node that "
-            "was removed, or whose cluster began again without it, joins again with an empty data directory.",
+            f"The node with the id '{sender}' is not in the cluster as node {services.tag} knows it, and its documents "
+            "are refused. A node that was removed, or whose cluster was formed again without it, has to join again "
+            "with an empty data directory.",
         )

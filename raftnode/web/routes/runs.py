@@ -81,7 +81,7 @@ def routes() -> list[web.RouteDef]:
 
 async def own_runs(request: web.Request) -> web.Response:
     """This node's runs by claim key: the first `take` of those after the key `after`. `Next` is where the following
-    page begins, null on the last one. With `key` the one of that task, with all that it has passed over."""
+    page begins, null on the last one. With `key` the one of that task, with all that it has skipped."""
     services, query = request.app[SERVICES], Query(request)
     after, take = query.text("after") or "", query.integer("take", PAGE_MAX, low=1, high=PAGE_MAX)
     key = query.text("key")
@@ -134,7 +134,7 @@ async def answers(request: web.Request, tag: str) -> bool:
 
 
 def run_here(services: Services, key: str, *, details: bool = False) -> RunView | None:
-    """This node's run of the task of that claim key; None if there is none. The documents that it has passed over,
+    """This node's run of the task of that claim key; None if there is none. The documents that it has skipped,
     which may be many, are details."""
     return run_view(services.supervisor.status_of(key), details=details)
 

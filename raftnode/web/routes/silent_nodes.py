@@ -44,6 +44,9 @@ async def silence(request: web.Request) -> SilentNodes:
 
 
 def _own(services: Services) -> SilentNodes:
+    leader = services.heartbeat.leader
     if services.heartbeat.role == "Leader":
-        return SilentNodes(silent=services.heartbeat.silent_tags())
-    return SilentNodes(silent_unknown="Which nodes are silent is not known: there is no leader.")
+        # The lease remembers nodes that have left the cluster.
+        return SilentNodes(silent=services.heartbeat.silent_tags().intersection(services.replica.record.nodes))
+    why = "there is no leader" if leader is None else f"only the leader {leader} knows"
+    return SilentNodes(silent_unknown=f"Which nodes are silent is not known: {why}.")

@@ -46,10 +46,10 @@ async def put_task(request: web.Request, kind: str, given: Json) -> web.Response
     id = Query(request).integer("id", _task_id(given))
     status = 201 if id == 0 else 200
 
-    async def checked() -> PutTask | web.Response:
+    async def build() -> PutTask | web.Response:
         return await by_one_that_knows(request, kind) or await _checked(request, kind, id, given)
 
-    command = await unless_repeated(request, checked)
+    command = await unless_repeated(request, build)
     if isinstance(command, CommandResult):
         return modified(request, command, status=status)
     if not isinstance(command, PutTask):
@@ -70,14 +70,14 @@ async def reset_task(
     """Forgets the progress of the task that is found in the database, which is put again as it is; only that of these
     transforms, if there are some, and the kind can do that."""
 
-    async def checked() -> PutTask:
+    async def build() -> PutTask:
         database = existing_database(request)
         task = find(database)
         definition = {field: getattr(task, field) for field in TaskDefinition.__struct_fields__}
         how = await checked_by_kind(lambda: _resetting(task.kind, transforms or None))
         return PutTask(database=database.name, id=task.id, etag=task.etag, **how, **definition)
 
-    result = await commit(request, checked)
+    result = await commit(request, build)
     return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))
 
 

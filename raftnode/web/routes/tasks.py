@@ -73,11 +73,11 @@ async def set_state(request: web.Request) -> web.Response:
     query = Query(request)
     disable = query.flag("disable")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         return SetTaskState(database=database.name, id=the_task(database, query).id, disabled=disable)
 
-    return modified(request, await commit(request, checked))
+    return modified(request, await commit(request, build))
 
 
 async def pin(request: web.Request) -> web.Response:
@@ -89,13 +89,13 @@ async def pin(request: web.Request) -> web.Response:
         return await _prefer(request, query.required("taskName"), mentor)
     pinned = query.flag("pinned", mentor is not None)
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         task = the_task(database, query)
         check_mentor(request, database, mentor)
         return SetTaskPin(database=database.name, id=task.id, mentor=mentor, pinned=pinned)
 
-    return modified(request, await commit(request, checked))
+    return modified(request, await commit(request, build))
 
 
 async def _prefer(request: web.Request, tag: str, mentor: str | None) -> web.Response:
@@ -120,11 +120,11 @@ async def delete(request: web.Request) -> web.Response:
     """Deletes a task with its progress."""
     query = Query(request)
 
-    async def checked() -> Command:
+    async def build() -> Command:
         database = existing_database(request)
         return DeleteTask(database=database.name, id=the_task(database, query).id)
 
-    return modified(request, await commit(request, checked))
+    return modified(request, await commit(request, build))
 
 
 def the_task(database: Database, query: Query) -> Task:

@@ -66,11 +66,11 @@ async def set_flags(request: web.Request) -> web.Response:
     query = Query(request)
     tag = query.required("nodeTag")
 
-    async def checked() -> Command:
+    async def build() -> Command:
         the_node(request.app[SERVICES].replica.record, tag)
         return SetNodeFlags(tag=tag, flags=_flags(query))
 
-    result = await commit(request, checked)
+    result = await commit(request, build)
     log.info("The resources that a node is short of were set, as an operator asked.", tag=tag, flags=_flags(query))
     node = request.app[SERVICES].replica.record.nodes.get(tag)
     return answer(NodeChanged(raft_command_index=result.index, node_tag=tag, node=node))
@@ -99,13 +99,13 @@ async def _changed(request: web.Request, tag: str, command: Command, scenario: S
     services = request.app[SERVICES]
     expected = Forecast(tasks=0, moves=(), waits=())  # of a repeat: what was to move has moved
 
-    async def checked() -> Command:
+    async def build() -> Command:
         nonlocal expected
         the_node(services.replica.record, tag)
         expected = await forecast(services, scenario)
         return command
 
-    result = await commit(request, checked)
+    result = await commit(request, build)
     log.info(
         "The traits of a node were changed, as an operator asked.",
         tag=tag,

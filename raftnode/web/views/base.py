@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """Base of the answers. Whoever reads one passes over fields that it does not know."""
+    """Base of the answers. Whoever reads one skips fields that it does not know."""
 
 
 def view(kind: type[Made], value: msgspec.Struct, **more: Any) -> Made:

@@ -14,6 +14,21 @@ from tasks.kinds import connection_types, registry
 
 def database_record(database: Database) -> Iterator[tuple[str, Any]]:
     """Its members, the long lists made as they are asked for. Its Etag is the log index of the last change."""
+    fields = list(_fields(database))
+    yield from fields
+    taken = {name for name, _ in fields}
+    tasks: dict[str, list[Task]] = {name: [] for name in registry.SECTIONS.values()}
+    for task in sorted(database.tasks.values(), key=lambda t: t.id):
+        section = registry.section(task.kind)
+        # Two members of one name are no JSON that clients read alike: RavenDB's field keeps its name.
+        tasks.setdefault(f"{task.kind}Tasks" if section in taken else section, []).append(task)
+    for section, found in tasks.items():
+        yield section, JsonArray(map(configuration, found))
+    yield "Etag", database.etag
+
+
+def _fields(database: Database) -> Iterator[tuple[str, Any]]:
+    """All but the sections of tasks."""
     yield "DatabaseName", database.name
     yield "Disabled", database.disabled
     yield "Encrypted", False
@@ -25,12 +40,6 @@ def database_record(database: Database) -> Iterator[tuple[str, Any]]:
     yield "Indexes", JsonObject((i.name, from_python_json(i.definition)) for i in database.indexes.values())
     yield "AutoIndexes", {}
     yield from connection_strings(database).items()
-    tasks: dict[str, list[Task]] = {name: [] for name in registry.SECTIONS.values()}
-    for task in sorted(database.tasks.values(), key=lambda t: t.id):
-        tasks.setdefault(registry.section(task.kind), []).append(task)
-    for section, found in tasks.items():
-        yield section, JsonArray(map(configuration, found))
-    yield "Etag", database.etag
 
 
 def connection_strings(database: Database) -> dict[str, dict[str, Json]]:

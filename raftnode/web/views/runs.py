@@ -63,7 +63,7 @@ class RunsPage(View, frozen=True, kw_only=True):
 
 
 def run(status: "LocalTaskStatus | None", *, details: bool) -> RunView | None:
-    """What a node says of a task of its own. The documents that were passed over, which may be many, are details."""
+    """What a node says of a task of its own. The documents that were skipped, which may be many, are details."""
     if status is None:
         return None
     info = status.info

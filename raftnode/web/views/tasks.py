@@ -38,7 +38,7 @@ class TaskShown(View, frozen=True, kw_only=True):
     """A task wherever one is shown: the responsible node, the claim, how it fares.
 
     `holder` is the node of a held claim; `last_holder` survives it. `state` is the run's, "Error" also while only a
-    part of the task is held up, or says why there is no run. `failed` counts the documents that are passed over.
+    part of the task is held up, or says why there is no run. `failed` counts the documents that are skipped.
     `behind` counts changes, null while nobody tells; `unknown` says why. `waits_for` is the node for which a task waits
     that nobody runs: one that is no Member at present. `figures` are how far it is, for people.
     """
@@ -112,7 +112,7 @@ class TaskReset(Committed, frozen=True, kw_only=True):
 
 
 class FailedDocuments(View, frozen=True, kw_only=True):
-    """The documents that a task has passed over, oldest first. `unlisted` counts the others; `told_by` is the node that
+    """The documents that a task has skipped, oldest first. `unlisted` counts the others; `told_by` is the node that
     listed them, null where its answer is missing, and `unknown` says why."""
 
     task_id: int

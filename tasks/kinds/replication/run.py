@@ -99,7 +99,7 @@ class ReplicationRun:
     def _show(self, sender: DocumentSender, session: "_Session") -> None:
         """Shows how far the run is, here and, by way of the record, on every node."""
         info, documents, status = self._context.info, self._context.documents, sender.status
-        if session.theirs is None:
+        if session.receiver is None:
             return
         info.error, info.superseded = None, 0
         info.processed = self._processed + status.sent
@@ -108,7 +108,7 @@ class ReplicationRun:
             "DestinationUrl": session.node.url,
             "FromToString": f"from {self._context.run.database} on {self._context.run.node} to {session.node.database} "
             f"on {session.node.tag or session.node.url}",
-            "LastAcceptedChangeVectorFromDestination": session.theirs.change_vector,
+            "LastAcceptedChangeVectorFromDestination": session.receiver.change_vector,
             "SourceDatabaseChangeVector": documents.change_vector,
             "LastSentEtag": status.last_sent_etag,
             "LastDatabaseEtag": documents.last_etag,
@@ -134,17 +134,17 @@ class _Session:
     def __init__(self, node: DatabaseNode, moved: asyncio.Event) -> None:
         self.node = node
         self.settled = SettledPlaces()
-        self.theirs: ReceiverState | None = None
+        self.receiver: ReceiverState | None = None
         self._moved = moved
         self._unsettled = asyncio.Event()
 
-    def told(self, etag: int, theirs: ReceiverState) -> None:
+    def told(self, etag: int, receiver: ReceiverState) -> None:
         """See `DocumentSender`."""
-        self.settled.told(etag, theirs)
-        self._heard(theirs)
+        self.settled.told(etag, receiver)
+        self._heard(receiver)
 
-    def _heard(self, theirs: ReceiverState) -> None:
-        self.theirs = theirs
+    def _heard(self, receiver: ReceiverState) -> None:
+        self.receiver = receiver
         self._moved.set()
         if self.settled.pending:
             self._unsettled.set()
@@ -156,7 +156,7 @@ class _Session:
             while self.settled.pending:
                 asked += 1
                 await asyncio.sleep(backoff(asked, ASK_S_MIN, ASK_S_MAX, random))
-                theirs = await sender.ask()
-                self.settled.asked(theirs)
-                self._heard(theirs)
+                receiver = await sender.ask()
+                self.settled.asked(receiver)
+                self._heard(receiver)
             self._unsettled.clear()

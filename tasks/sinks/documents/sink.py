@@ -125,21 +125,21 @@ class DocumentSink:
         self,
         documents: Sequence[DocumentCommands],
         progress: Callable[[Sequence[DocumentRefusal]], bytes],
-        verdict: RefusalCheck,
+        check_refusals: RefusalCheck,
     ) -> list[DocumentRefusal]:
-        """See `EtlSink`. Documents that the destination does not take are found and passed over. Raises RunSuperseded,
+        """See `EtlSink`. Documents that the destination does not take are found and skipped. Raises RunSuperseded,
         DestinationFailed."""
         refused: list[DocumentRefusal] = []
         *earlier, last = _requests(documents)
         for some in earlier:
-            await self._take(some, refused, verdict)
+            await self._take(some, refused, check_refusals)
         if not refused and last:
-            verdict(len(documents), refused, final=True)
+            check_refusals(len(documents), refused, final=True)
             with suppress(_Refused):
                 await self._post(last, progress([]))
                 return []
-        await self._take(last, refused, verdict)
-        verdict(len(documents) - len(refused), refused, final=True)
+        await self._take(last, refused, check_refusals)
+        check_refusals(len(documents) - len(refused), refused, final=True)
         await self._store(progress(refused))
         return refused
 
@@ -155,7 +155,7 @@ class DocumentSink:
         return False
 
     async def _take(
-        self, documents: Sequence[DocumentCommands], refused: list[DocumentRefusal], verdict: RefusalCheck
+        self, documents: Sequence[DocumentCommands], refused: list[DocumentRefusal], check_refusals: RefusalCheck
     ) -> None:
         """Send the documents that can be taken; the others are halved until each stands alone."""
         if not documents:
@@ -165,11 +165,11 @@ class DocumentSink:
         except _Refused as error:
             if len(documents) == 1:
                 refused.append(DocumentRefusal(documents[0].id, str(error)))
-                verdict(0, refused, final=False)
+                check_refusals(0, refused, final=False)
                 return
             middle = len(documents) // 2
-            await self._take(documents[:middle], refused, verdict)
-            await self._take(documents[middle:], refused, verdict)
+            await self._take(documents[:middle], refused, check_refusals)
+            await self._take(documents[middle:], refused, check_refusals)
 
     async def _post(self, documents: Sequence[DocumentCommands], progress: bytes | None) -> None:
         """One request: one transaction of the destination."""

@@ -63,23 +63,23 @@ class BatchWrite:
         connection: AsyncConnection,
         schema: TargetSchema,
         read_schema: Callable[[], Awaitable[TargetSchema]],
-        verdict: RefusalCheck,
+        check_refusals: RefusalCheck,
         check: Callable[[], None],
     ) -> None:
-        self._connection, self._verdict, self._check = connection, verdict, check
+        self._connection, self._check_refusals, self._check = connection, check_refusals, check
         self._read_schema = read_schema
         self.schema = schema
         self.accepted = 0
         self.refused: list[DocumentRefusal] = []
 
     async def write(self, documents: Sequence[DocumentRows]) -> None:
-        """Raises NotWritable, faults of the target as SQLAlchemyError, and what the verdict raises."""
+        """Raises NotWritable, faults of the target as SQLAlchemyError, and what `check_refusals` raises."""
         if self.schema.deferrable:
             await self._connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
         if not await self._written(documents):
             self.schema = await self._read_schema()
             await self._isolated(documents)
-        self._verdict(self.accepted, self.refused, final=True)
+        self._check_refusals(self.accepted, self.refused, final=True)
 
     async def _written(self, documents: Sequence[DocumentRows]) -> bool:
         """The batch as a whole, if nothing at all is wrong with it."""
@@ -106,8 +106,8 @@ class BatchWrite:
             refused += failed
             if done:
                 break
-            # The rest counts as accepted: the verdict at the end knows.
-            self._verdict(len(left), [*self.refused, *_refusals(refused)], final=False)
+            # The rest counts as accepted: the check at the end knows.
+            self._check_refusals(len(left), [*self.refused, *_refusals(refused)], final=False)
         reasons = {refusal.id: refusal for refusal in (*self.refused, *_refusals(await self._again(refused)))}
         self.refused = [reasons[document.id] for document in documents if document.id in reasons]
         self.accepted = len(documents) - len(self.refused)

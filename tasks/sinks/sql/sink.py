@@ -77,7 +77,7 @@ class SqlSink:
         self,
         documents: Sequence[DocumentRows],
         progress: Callable[[Sequence[DocumentRefusal]], bytes],
-        verdict: RefusalCheck,
+        check_refusals: RefusalCheck,
     ) -> list[DocumentRefusal]:
         """Replace the rows of these documents and store the progress, in one transaction.
 
@@ -85,7 +85,7 @@ class SqlSink:
         themselves: their old rows stay. Raises StaleEpoch, NotWritable, TaskFailed.
         """
         try:
-            return await self._with_connection(lambda c: self._write(c, documents, progress, verdict))
+            return await self._with_connection(lambda c: self._write(c, documents, progress, check_refusals))
         except (SQLAlchemyError, OSError) as error:
             raise TaskFailed(f"the target failed: {sql_engine.said(error)}") from error
 
@@ -110,10 +110,12 @@ class SqlSink:
         connection: AsyncConnection,
         documents: Sequence[DocumentRows],
         progress: Callable[[Sequence[DocumentRefusal]], bytes],
-        verdict: RefusalCheck,
+        check_refusals: RefusalCheck,
     ) -> list[DocumentRefusal]:
         async with self._transaction(connection):
-            writing = BatchWrite(connection, self._schema, lambda: self._read_schema(connection), verdict, self._check)
+            writing = BatchWrite(
+                connection, self._schema, lambda: self._read_schema(connection), check_refusals, self._check
+            )
             try:
                 await writing.write(documents)
             except SQLAlchemyError as error:

@@ -133,7 +133,7 @@ def _configuration(task: Task) -> SqlEtlConfiguration | None:
     try:
         return from_json(task.configuration, SqlEtlConfiguration)
     except (msgspec.ValidationError, *DECODE_ERRORS):
-        return None
+        return None  # an older version has stored it: its body says what is wrong with it, and it writes to no table
 
 
 def _address(database: Database, name: str) -> object:

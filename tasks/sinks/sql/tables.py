@@ -64,7 +64,7 @@ class TargetTable:
             try:
                 taken.append(self.id_column.take(id))
             except DoesNotFit:
-                continue
+                continue  # no row can have this id
         return taken
 
     def insert(self, columns: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from raftnode.web.services import Services
 from tests.unit.cli.test_words import status_with, task_with
 
 
-class Stranger:
+class AnsweringNode:
     """A node that answers every request with `answer`."""
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Stranger:
 
 
 @pytest.fixture
-async def stranger() -> AsyncIterator[Stranger]:
-    stranger = Stranger()
+async def stranger() -> AsyncIterator[AnsweringNode]:
+    stranger = AnsweringNode()
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", stranger.reply)
     runner = web.AppRunner(app)
@@ -46,7 +46,7 @@ async def stranger() -> AsyncIterator[Stranger]:
     await runner.cleanup()
 
 
-async def test_what_a_newer_node_says_more_is_passed_on_as_json_and_disturbs_no_table(stranger: Stranger) -> None:
+async def test_what_a_newer_node_says_more_is_passed_on_as_json_and_disturbs_no_table(stranger: AnsweringNode) -> None:
     stranger.answer["Moon"] = "full"
     stranger.answer["Databases"]["shop"]["Tasks"][0]["Weather"] = ["fine"]
     assert json.loads((await stranger.asked("status", "--json")).output) == stranger.answer
@@ -54,7 +54,7 @@ async def test_what_a_newer_node_says_more_is_passed_on_as_json_and_disturbs_no_
     assert (shown.exit_code, "orders" in shown.output) == (0, True), shown.output
 
 
-async def test_what_an_older_node_leaves_out_is_named(stranger: Stranger) -> None:
+async def test_what_an_older_node_leaves_out_is_named(stranger: AnsweringNode) -> None:
     del stranger.answer["Databases"]["shop"]["Tasks"][0]["TaskName"]
     told = await stranger.asked("tasks")
     assert told.exit_code == 1

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from raftnode.cli.cluster import _node_row
 from raftnode.cli.main import cli
-from raftnode.cli.status import trouble
+from raftnode.cli.status import _waiting, trouble
 from raftnode.cli.status_events import events
 from raftnode.cli.tables import counted, epoch, moment
 from raftnode.record.model import GENERATION_STRIDE, Topology
 from raftnode.web.views.cluster import Quorum
+from raftnode.web.views.runs import RunView
 from raftnode.web.views.status import ClusterStatus, DatabaseStatus, NodeStatus, NodeView, StatusView
 from raftnode.web.views.tasks import PlacementView, TaskStatus
 
@@ -87,6 +88,15 @@ def test_an_error_is_not_mixed_up_with_the_node_that_tells_of_it() -> None:
     unknown, nowhere = replace(task, state="Unknown"), replace(task, state="NoNode", holder=None)
     assert trouble(unknown) == ["[red]create the table[/] (on A, when it last told)"]
     assert trouble(nowhere)[0].endswith("[/] (when it last told)")
+
+
+def test_the_node_that_is_asked_says_what_its_own_tasks_wait_for() -> None:
+    here = RunView(
+        database="shop", name="orders", kind="SqlEtl", task_id=7, node="A", state="Waiting", reason="start 1 holds it"
+    )  # fmt: skip
+    assert _waiting(task_with(state="Waiting", run_here=here)) == ["start 1 holds it"]
+    assert _waiting(task_with(state="Running", run_here=replace(here, state="Running"))) == []
+    assert _waiting(task_with(state="Waiting")) == []
 
 
 def test_the_help_says_what_a_setting_takes_and_defaults_as_a_file_writes_them() -> None:

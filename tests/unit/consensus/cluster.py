@@ -14,7 +14,7 @@ from raftnode.foundation.incarnation import NodeIncarnation
 from tests.unit.consensus.support import FAST, Ledger
 
 
-class Node:
+class RaftNode:
     """One node, which can be stopped and started again on its directory."""
 
     def __init__(self, tag: str, directory: Path, *, tls: Tls | None = None, **settings: Any) -> None:
@@ -60,14 +60,14 @@ class Node:
         self.raft.members_changed()
 
 
-class Cluster:
+class RaftCluster:
     """Nodes that know one another from the start."""
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[RaftNode]) -> None:
         self.nodes = nodes
         self.peers: list[Peer] = []
 
-    def __getitem__(self, tag: str) -> Node:
+    def __getitem__(self, tag: str) -> RaftNode:
         return next(node for node in self.nodes if node.tag == tag)
 
     async def start(self) -> None:
@@ -77,11 +77,11 @@ class Cluster:
         for node in self.nodes:
             await node.run(self.peers)
 
-    async def leader(self, among: Sequence[Node] | None = None) -> Node:
+    async def leader(self, among: Sequence[RaftNode] | None = None) -> RaftNode:
         """The node that leads and that all the others follow."""
         nodes = self.nodes if among is None else among
 
-        def agreed() -> Node | None:
+        def agreed() -> RaftNode | None:
             leaders = [node for node in nodes if node.raft.status.role == "Leader"]
             if len(leaders) == 1 and all(node.raft.status.leader == leaders[0].tag for node in nodes):
                 return leaders[0]
@@ -106,9 +106,9 @@ class Cluster:
 @asynccontextmanager
 async def running(
     directory: Path, tags: str = "ABC", *, tls_by_tag: dict[str, Tls] | None = None, **settings: Any
-) -> AsyncIterator[Cluster]:
+) -> AsyncIterator[RaftCluster]:
     """A cluster with a leader."""
-    cluster = Cluster([Node(tag, directory, tls=(tls_by_tag or {}).get(tag), **settings) for tag in tags])
+    cluster = RaftCluster([RaftNode(tag, directory, tls=(tls_by_tag or {}).get(tag), **settings) for tag in tags])
     await cluster.start()
     try:
         await cluster.leader()

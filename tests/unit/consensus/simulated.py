@@ -12,7 +12,7 @@ from raftnode.consensus.model import ConsensusFailed, Peer, RaftConfig
 NS_PER_MS = 1_000_000
 
 
-class MemoryFile:
+class CrashFile:
     """A file whose unsynced part a crash may take."""
 
     def __init__(self) -> None:
@@ -45,20 +45,20 @@ class MemoryFile:
         self.durable = bytes(self.data)
 
 
-class MemoryDisk:
+class CrashDisk:
     """A disk that can crash, and refuse to write."""
 
     def __init__(self) -> None:
-        self.files: dict[Path, MemoryFile] = {}
+        self.files: dict[Path, CrashFile] = {}
         self.failing: OSError | None = None
 
     def names(self, directory: Path) -> list[str]:
         return [path.name for path in self.files if path.parent == directory]
 
-    def open(self, path: Path) -> MemoryFile:
+    def open(self, path: Path) -> CrashFile:
         if self.failing is not None:
             raise self.failing
-        return self.files.setdefault(path, MemoryFile())
+        return self.files.setdefault(path, CrashFile())
 
     def replace(self, source: Path, target: Path) -> None:
         self.files[target] = self.files.pop(source)
@@ -94,7 +94,7 @@ class VirtualClock:
         self.now_ns += int(milliseconds * NS_PER_MS)
 
 
-class Log:
+class AppliedCommands:
     """The state machine: every applied command with its place."""
 
     def __init__(self) -> None:
@@ -125,10 +125,10 @@ class Log:
 class SimulatedNode:
     """One engine, its disk and its state machine; it is also the engine's wire and its events."""
 
-    def __init__(self, world: "World", tag: str) -> None:
+    def __init__(self, world: "RaftWorld", tag: str) -> None:
         self.world = world
         self.tag = tag
-        self.disk = MemoryDisk()
+        self.disk = CrashDisk()
         self.alive = self.tick_scheduled = False
         self.outside: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self.failures: list[ConsensusFailed] = []
@@ -136,7 +136,7 @@ class SimulatedNode:
 
     def start(self) -> None:
         world = self.world
-        self.machine = Log()
+        self.machine = AppliedCommands()
         empty = list(self.machine.dump()())
         storage = open_storage(self.disk, world.config, world.peers)
         if storage.description is not None:
@@ -194,7 +194,7 @@ class SimulatedNode:
         self.failures.append(error)
 
 
-class World:
+class RaftWorld:
     """All nodes, the links between them, and what was promised to whoever proposed."""
 
     def __init__(self, tags: str, *, seed: int = 0, watchers: str = "", **settings: Any) -> None:

@@ -3,11 +3,11 @@
 import pytest
 
 from raftnode.consensus.engine import RequestRefused
-from tests.unit.consensus.simulated import World
+from tests.unit.consensus.simulated import RaftWorld
 
 
 def test_nobody_hands_over_to_a_node_that_is_not_heard() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     world.settle()
     leader = world.leader()
     frozen, other = (node for node in world.alive if node is not leader)

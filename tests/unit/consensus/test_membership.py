@@ -8,7 +8,7 @@ import pytest
 from raftnode.cluster.replica import Replica
 from raftnode.consensus.engine.members import Members, RequestRefused, after, encode
 from raftnode.consensus.raft import Add, NotCommitted, Peer, Remove
-from tests.unit.consensus.cluster import Node, eventually, running, until
+from tests.unit.consensus.cluster import RaftNode, eventually, running, until
 
 
 def test_the_newest_membership_in_the_log_counts_and_truncation_brings_the_older_back() -> None:
@@ -43,7 +43,7 @@ async def test_a_node_joins_as_a_watcher_catches_up_and_is_made_a_voter(tmp_path
         follower = next(node for node in cluster.nodes if node is not leader)
         for number in range(20):
             await leader.raft.propose(b"%d" % number)
-        joiner = Node("D", tmp_path)
+        joiner = RaftNode("D", tmp_path)
         await joiner.listen()
         with pytest.raises(NotCommitted, match="not connected"):
             await follower.raft.change_membership(Add(Peer("D", joiner.address)), b"too early")
@@ -99,7 +99,7 @@ async def test_a_removed_node_is_told_and_the_others_go_on(tmp_path: Path) -> No
 async def test_one_node_becomes_two_and_a_leader_refuses_to_remove_itself(tmp_path: Path) -> None:
     async with running(tmp_path, "A") as cluster:
         (a,) = cluster.nodes
-        b = Node("B", tmp_path)
+        b = RaftNode("B", tmp_path)
         await b.listen()
         watcher = Peer("B", b.address, voter=False)
         await b.run([*cluster.peers, watcher])

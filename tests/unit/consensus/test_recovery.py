@@ -3,10 +3,10 @@ all again."""
 
 from raftnode.consensus.engine import messages
 from raftnode.consensus.engine.messages import PreVote, RequestVote
-from tests.unit.consensus.simulated import SimulatedNode, World
+from tests.unit.consensus.simulated import RaftWorld, SimulatedNode
 
 
-def corrupted(world: World) -> tuple[SimulatedNode, SimulatedNode]:
+def corrupted(world: RaftWorld) -> tuple[SimulatedNode, SimulatedNode]:
     """The leader, and a follower that believes in another history: entries the others lost are committed in it."""
     leader = world.leader()
     liar = next(node for node in world.alive if node is not leader)
@@ -24,7 +24,7 @@ def corrupted(world: World) -> tuple[SimulatedNode, SimulatedNode]:
 
 
 def test_a_contradicted_node_starts_over_and_ends_equal() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader, liar = corrupted(world)
     world.propose(leader, b"one more")
     world.connect_all()
@@ -37,7 +37,7 @@ def test_a_contradicted_node_starts_over_and_ends_equal() -> None:
 
 
 def test_a_snapshot_that_was_being_written_goes_with_the_state_that_is_in_it() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader, liar = corrupted(world)
     liar.engine.snapshot()
     assert liar.outside, "it is being written, in another thread"
@@ -60,7 +60,7 @@ def test_a_snapshot_that_was_being_written_goes_with_the_state_that_is_in_it() -
 
 
 def test_until_it_has_recovered_it_votes_for_nobody_even_after_a_restart() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader, liar = corrupted(world)
     other = next(node for node in world.alive if node not in (leader, liar))
     world.connect_all()

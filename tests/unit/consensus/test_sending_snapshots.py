@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.consensus.simulated import SimulatedNode, World
+from tests.unit.consensus.simulated import RaftWorld, SimulatedNode
 
 
-def about_to_install() -> tuple[World, SimulatedNode, SimulatedNode]:
+def about_to_install() -> tuple[RaftWorld, SimulatedNode, SimulatedNode]:
     """A follower that holds all of the leader's snapshot and has told the leader so."""
-    world = World("ABC", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
+    world = RaftWorld("ABC", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
     leader = world.leader()
     follower = next(node for node in world.alive if node is not leader)
     world.settle()
@@ -29,7 +29,7 @@ def about_to_install() -> tuple[World, SimulatedNode, SimulatedNode]:
     return world, leader, follower
 
 
-def died(world: World, follower: SimulatedNode) -> None:
+def died(world: RaftWorld, follower: SimulatedNode) -> None:
     """The follower dies and is back."""
     follower.crash()
     follower.start()

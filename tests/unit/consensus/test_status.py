@@ -7,7 +7,7 @@ import pytest
 
 from raftnode.consensus.engine import Engine
 from raftnode.consensus.model import Add, ConsensusFailed, Peer, RaftStatus
-from tests.unit.consensus.simulated import Log, SimulatedNode, World
+from tests.unit.consensus.simulated import AppliedCommands, RaftWorld, SimulatedNode
 
 CALLS = (
     "tick",
@@ -58,7 +58,7 @@ class Watch:
         for name in CALLS:
             patch.setattr(Engine, name, watched(name, getattr(Engine, name)))
 
-    def listeners(self, patch: pytest.MonkeyPatch, world: World) -> None:
+    def listeners(self, patch: pytest.MonkeyPatch, world: RaftWorld) -> None:
         """Looks within those calls in which somebody is told."""
 
         def told(name: str) -> Callable[..., None]:
@@ -71,7 +71,7 @@ class Watch:
             original(node)
             self.look(node.engine, "run_outside")
 
-        def after_tick(machine: Log) -> None:
+        def after_tick(machine: AppliedCommands) -> None:
             engine = next(node.engine for node in world.nodes.values() if node.machine is machine)
             self.look(engine, "after_tick")
             if machine.applied and engine.status.applied_index < machine.applied[-1][0]:
@@ -81,14 +81,16 @@ class Watch:
         patch.setattr(SimulatedNode, "run_outside", run_outside)
         patch.setattr(SimulatedNode, "members_changed", told("members_changed"))
         patch.setattr(SimulatedNode, "failed", told("failed"))
-        patch.setattr(Log, "after_tick", after_tick)
+        patch.setattr(AppliedCommands, "after_tick", after_tick)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_status_is_published_by_whatever_changes_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch()
     watch.calls(monkeypatch)
-    world = World("ABCD", seed=seed, watchers="D", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
+    world = RaftWorld(
+        "ABCD", seed=seed, watchers="D", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2
+    )
     watch.listeners(monkeypatch, world)
     for turn in range(4):
         leader = world.leader()
@@ -118,7 +120,7 @@ def test_the_status_is_published_by_whatever_changes_it(seed: int, monkeypatch: 
 
 
 def test_a_status_is_a_value_of_one_moment() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
     before = leader.engine.status

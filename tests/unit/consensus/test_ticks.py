@@ -1,11 +1,11 @@
 """A tick follows every message that leaves something to be done, at once, and no other one."""
 
-from tests.unit.consensus.simulated import World
+from tests.unit.consensus.simulated import RaftWorld
 
 HEARTBEAT_MS = 101
 
 
-def react(world: World) -> int:
+def react(world: RaftWorld) -> int:
     """Delivers everything, and lets those tick who are kicked, until nothing happens any more. Time stands still, so
     nobody ticks by the timer. Gives the number of ticks."""
     ticks = 0
@@ -21,8 +21,8 @@ def react(world: World) -> int:
         ticks += len(tick_scheduled)
 
 
-def quiet(tags: str) -> World:
-    world = World(tags)
+def quiet(tags: str) -> RaftWorld:
+    world = RaftWorld(tags)
     world.settle()
     world.round(HEARTBEAT_MS)
     world.round()

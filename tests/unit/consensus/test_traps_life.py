@@ -8,11 +8,11 @@ import pytest
 
 from raftnode.consensus.raft import ApplyFailed, NotCommitted, OutcomeUnknown
 from tests.unit.consensus.cluster import eventually, running
-from tests.unit.consensus.simulated import SimulatedNode, World
+from tests.unit.consensus.simulated import RaftWorld, SimulatedNode
 from tests.unit.consensus.stock import StockWorld
 
 
-def follower_of(world: World, leader: SimulatedNode) -> SimulatedNode:
+def follower_of(world: RaftWorld, leader: SimulatedNode) -> SimulatedNode:
     return next(node for node in world.alive if node is not leader)
 
 
@@ -26,7 +26,7 @@ def test_trap_04_a_follower_whose_leader_is_gone_says_so() -> None:
         stock.nodes["A"].doTick(0)
     assert str(stock.nodes["A"]._getLeader()) == "L", "the package no longer follows the dead: trap 4 is gone"
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     follower = follower_of(world, leader)
     world.disconnect_all(follower.tag)
@@ -44,7 +44,7 @@ def test_trap_04_an_isolated_leader_does_not_stay_one() -> None:
         stock.nodes["L"].doTick(0)
     assert stock.nodes["L"]._isLeader(), "the package no longer leads for 30 s without a quorum: trap 4 is gone"
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.disconnect_all(leader.tag)
     cut_ns = world.clock.now_ns
@@ -116,7 +116,7 @@ def test_trap_08_a_node_that_was_asleep_does_not_depose_the_leader() -> None:
     assert stock.nodes["L"].raftCurrentTerm > term, "the package no longer lets a sleeper depose: trap 8 is gone"
     assert not stock.nodes["L"]._isLeader()
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     sleeper = follower_of(world, leader)
     term = leader.engine.status.term
@@ -135,7 +135,7 @@ def test_trap_08_a_node_that_was_asleep_does_not_depose_the_leader() -> None:
 
 
 def test_trap_08_a_node_that_was_cut_off_for_long_comes_back_with_the_same_term() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     follower = follower_of(world, leader)
     term = leader.engine.status.term
@@ -157,7 +157,7 @@ def test_trap_09_a_commit_waits_for_no_timer() -> None:
     stock.settle(20, step_s=0)
     assert outcomes == [], "the package no longer waits for its heartbeat: trap 9 is gone"
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
     world.propose(leader, b"x")
@@ -168,7 +168,7 @@ def test_trap_09_a_commit_waits_for_no_timer() -> None:
 
 
 def test_trap_09_commands_beyond_the_limit_are_refused_cleanly_and_the_rest_is_applied() -> None:
-    world = World("ABC", uncommitted_entries_max=5_000)
+    world = RaftWorld("ABC", uncommitted_entries_max=5_000)
     leader = world.leader()
     taken = sum(world.propose(leader, b"%d" % number) for number in range(6_000))
     assert 4_990 <= taken <= 5_000
@@ -176,15 +176,15 @@ def test_trap_09_commands_beyond_the_limit_are_refused_cleanly_and_the_rest_is_a
 
 
 def test_trap_08_a_stalled_follower_still_takes_the_leadership_that_is_handed_to_it() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
-    transfer_target = follower_of(world, leader)
-    leader.engine.transfer_leadership(transfer_target.tag)
-    world.deliver(leader.tag, transfer_target.tag)
+    successor = follower_of(world, leader)
+    leader.engine.transfer_leadership(successor.tag)
+    world.deliver(leader.tag, successor.tag)
     world.clock.pass_ms(world.config.election_min_ms * 0.9)
-    transfer_target.engine.tick()
-    assert transfer_target.engine.status.term > leader.engine.status.term, (
+    successor.engine.tick()
+    assert successor.engine.status.term > leader.engine.status.term, (
         "it must stand at once, and not wait for its own timeout"
     )
-    world.run_until(lambda: transfer_target.engine.status.role == "Leader")
+    world.run_until(lambda: successor.engine.status.role == "Leader")

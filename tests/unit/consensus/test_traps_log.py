@@ -1,10 +1,10 @@
 """The traps of PySyncObj 0.3.17 that lose data: 1, 2, 3, 10 and 13. Each is shown on the bare package where it can be,
 and closed here."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from raftnode.consensus.engine.message_filter import (
 from raftnode.consensus.engine.messages import AppendEntries, AppendResponse, SnapshotChunk, SnapshotHeartbeat
 from raftnode.consensus.model import StorageDamaged
 from tests.unit.consensus.engine.logs import TermsLog
-from tests.unit.consensus.simulated import World
+from tests.unit.consensus.simulated import RaftWorld
 from tests.unit.consensus.stock import StockWorld, fresh_package
 
 STOCK_COMPACTION = """
@@ -78,7 +78,7 @@ def test_trap_01_an_overlapping_append_removes_nothing_that_was_acknowledged() -
     stock.receive("A", "L", sent[0])
     assert len(stock.private("A", "raftLog")) < held, "the package no longer drops what it acknowledged: trap 1 is gone"
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     follower = next(node for node in world.alive if node is not leader)
     early: list[bytes] = []
@@ -103,7 +103,7 @@ def test_trap_02_a_crash_between_the_new_snapshot_and_the_journals_cut_loses_not
     assert acknowledged == 30
     assert left < 30, "the package no longer loses the log behind a snapshot: trap 2 is gone"
 
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     for number in range(20):
         world.propose(a, b"%d" % number)
@@ -139,7 +139,7 @@ def test_trap_03_stock_cannot_start_on_a_journal_whose_last_page_never_reached_t
 
 
 def test_trap_03_nothing_is_answered_before_it_is_on_the_disk() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     follower = next(node for node in world.alive if node is not leader)
     world.propose(leader, b"precious")
@@ -157,7 +157,7 @@ def test_trap_03_nothing_is_answered_before_it_is_on_the_disk() -> None:
 
 def test_trap_10_a_damaged_snapshot_refuses_the_start_instead_of_an_empty_state(tmp_path: Path) -> None:
     stock: Any = fresh_package()
-    (tmp_path / "dump").write_bytes(os.urandom(100))
+    (tmp_path / "dump").write_bytes(Random(1).randbytes(100))
     conf = stock.SyncObjConf(autoTick=False, fullDumpFile=str(tmp_path / "dump"), journalFile=str(tmp_path / "j"))
     node = stock.SyncObj(stock.node.Node("A"), [], conf, transportClass=stock.transport.Transport)
     node._SyncObj__raftElectionDeadline = 0
@@ -165,7 +165,7 @@ def test_trap_10_a_damaged_snapshot_refuses_the_start_instead_of_an_empty_state(
         node.doTick(0)
     assert node._isLeader(), "the package no longer leads with an empty state: trap 10 is gone"
 
-    world = World("A", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
+    world = RaftWorld("A", snapshot_bytes_min=2_000, segment_bytes_max=500, trailing_entries=2)
     a = world.leader()
     while a.engine.status.snapshot_index == 0:
         world.propose(a, b"x" * 100)
@@ -186,7 +186,7 @@ def test_trap_10_a_damaged_snapshot_refuses_the_start_instead_of_an_empty_state(
 
 
 def test_trap_10_a_follower_that_is_a_little_behind_needs_no_snapshot() -> None:
-    world = World("ABC", snapshot_bytes_min=20_000, segment_bytes_max=2_000, trailing_entries=50)
+    world = RaftWorld("ABC", snapshot_bytes_min=20_000, segment_bytes_max=2_000, trailing_entries=50)
     leader = world.leader()
     follower = next(node for node in world.alive if node is not leader)
     while leader.engine.status.snapshot_index == 0:
@@ -250,7 +250,7 @@ def test_trap_13_stock_applies_a_commit_index_it_never_verified() -> None:
 
 
 def test_trap_13_a_leader_that_was_isolated_with_a_long_divergent_log_is_resynchronised_at_once() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     old = world.leader()
     world.disconnect_all(old.tag)
     for number in range(400):

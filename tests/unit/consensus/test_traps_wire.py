@@ -17,7 +17,7 @@ import raftnode.consensus
 from raftnode.consensus.engine import RequestRefused, patches
 from raftnode.consensus.model import Add, Peer, Remove
 from tests.unit.consensus.cluster import running
-from tests.unit.consensus.simulated import World
+from tests.unit.consensus.simulated import RaftWorld
 from tests.unit.consensus.stock import StockWorld, fresh_package
 
 ROOT = Path(raftnode.consensus.__file__).parent
@@ -106,7 +106,7 @@ def test_trap_11_a_second_membership_change_waits_for_the_first() -> None:
     others = {node.id for node in stock.nodes["L"].otherNodes}
     assert {"X", "Y"} <= others, "the package no longer takes two changes at once: trap 11 is gone"
 
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
     leader.engine.propose_change(Add(Peer("D", "d:1", voter=False)), b"add D")
@@ -119,7 +119,7 @@ def test_trap_11_a_second_membership_change_waits_for_the_first() -> None:
 
 
 def test_trap_11_nothing_changes_before_the_leaders_own_entry_is_applied() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     world.run_until(lambda: any(node.engine.status.role == "LeaderElect" for node in world.alive))
     elect = next(node for node in world.alive if node.engine.status.role == "LeaderElect")
     with pytest.raises(RequestRefused, match="not confirmed"):
@@ -127,7 +127,7 @@ def test_trap_11_nothing_changes_before_the_leaders_own_entry_is_applied() -> No
 
 
 def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
-    world = World("ABCD", watchers="D")
+    world = RaftWorld("ABCD", watchers="D")
     leader = world.leader()
     world.settle()
     for tag, reason in (("X", "not connected"), ("D", "not connected")):
@@ -146,7 +146,7 @@ def test_trap_11_a_node_becomes_a_voter_only_when_it_has_caught_up() -> None:
 
 
 def test_trap_11_a_leader_does_not_remove_itself() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     for change in (Remove(leader.tag), Add(Peer(leader.tag, "x:1", voter=False))):
         with pytest.raises(RequestRefused, match="transfer the leadership first"):
@@ -155,7 +155,7 @@ def test_trap_11_a_leader_does_not_remove_itself() -> None:
 
 def test_trap_11_a_restart_takes_its_membership_from_the_disk_and_not_from_its_settings() -> None:
     for snapshot_bytes_min in (10**6, 300):
-        world = World("ABCD", watchers="D", snapshot_bytes_min=snapshot_bytes_min, segment_bytes_max=200)
+        world = RaftWorld("ABCD", watchers="D", snapshot_bytes_min=snapshot_bytes_min, segment_bytes_max=200)
         leader = world.leader()
         world.settle()
         leader.engine.propose_change(Add(Peer("D", "moved:1")), b"D votes, elsewhere")
@@ -192,12 +192,12 @@ def test_trap_12_adding_a_method_renumbers_the_packages_commands_and_ours_have_n
     )
     assert old != new, "the package no longer renumbers: trap 12 is gone"
 
-    world = World("A")
+    world = RaftWorld("A")
     assert world.leader().engine._core._methodToID == {}
 
 
 def test_trap_12_an_entry_of_an_unknown_type_changes_nothing_and_is_passed_once() -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     leader = world.leader()
     world.settle()
     journal = leader.engine._journal

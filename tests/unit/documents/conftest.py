@@ -34,7 +34,7 @@ async def store(opened: Opener) -> DocumentStore:
     return await opened()
 
 
-async def stretch_of(source: DocumentStore, after_etag: int, *, limit: int = 1000) -> ReplicationBatch:
+async def batch_of(source: DocumentStore, after_etag: int, *, limit: int = 1000) -> ReplicationBatch:
     """What the source would send from there on, without looking at what the other side has."""
     batch = await source.after(after_etag, limit=limit, bytes_max=1 << 30)
     return ReplicationBatch(
@@ -54,7 +54,7 @@ async def exchange(*stores: DocumentStore) -> None:
             for destination in stores:
                 if source is not destination:
                     etag = await destination.accepted_from(source.database_id)
-                    await destination.merge(await stretch_of(source, etag))
+                    await destination.merge(await batch_of(source, etag))
 
 
 async def content(store: DocumentStore) -> dict[str, tuple[bytes, str]]:
@@ -62,7 +62,7 @@ async def content(store: DocumentStore) -> dict[str, tuple[bytes, str]]:
     return {d.id: (d.body, d.change_vector) for d in await store.page(size=10_000)}
 
 
-class Receiver:
+class ReceivingEnd:
     """A node's receiving end over real HTTP. `broken` makes it fail; `batches` are those that it took in."""
 
     def __init__(self, store: DocumentStore) -> None:
@@ -92,9 +92,9 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(store: DocumentStore) -> AsyncIterator[Receiver]:
+async def receiving(store: DocumentStore) -> AsyncIterator[ReceivingEnd]:
     """A server on loopback that takes in what is replicated to the store."""
-    receiver = Receiver(store)
+    receiver = ReceivingEnd(store)
     app = web.Application(client_max_size=1 << 28)
     app.add_routes(
         [

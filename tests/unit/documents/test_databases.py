@@ -35,7 +35,7 @@ def database(
     return Database(name=name, etag=1, topology=topology, **fields)
 
 
-class Cluster:
+class CopyCluster:
     """The record, and what of it the node's copies are told."""
 
     def __init__(self, directory: Path, http: HttpClient, clean_s: float = 60.0) -> None:
@@ -63,13 +63,13 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+async def cluster(tmp_path: Path) -> AsyncIterator[CopyCluster]:
+    async with HttpClient() as http, running(CopyCluster(tmp_path / "databases", http)) as cluster:
         yield cluster
 
 
 @asynccontextmanager
-async def running(cluster: Cluster) -> AsyncIterator[Cluster]:
+async def running(cluster: CopyCluster) -> AsyncIterator[CopyCluster]:
     task = asyncio.create_task(cluster.databases.run())
     try:
         yield cluster
@@ -80,11 +80,11 @@ async def running(cluster: Cluster) -> AsyncIterator[Cluster]:
         assert task.cancelled(), task
 
 
-def loaded(cluster: Cluster) -> list[str]:
+def loaded(cluster: CopyCluster) -> list[str]:
     return sorted(name for name, copy in cluster.databases.status().items() if copy.status == "Loaded")
 
 
-async def test_databases_of_this_node_are_opened_and_others_are_not(cluster: Cluster) -> None:
+async def test_databases_of_this_node_are_opened_and_others_are_not(cluster: CopyCluster) -> None:
     cluster.set(
         database(),
         database("Theirs", members=("B",)),
@@ -102,13 +102,13 @@ async def test_databases_of_this_node_are_opened_and_others_are_not(cluster: Clu
             await cluster.databases.store(name)
 
 
-async def test_a_database_asked_for_before_its_turn_is_opened_once(cluster: Cluster) -> None:
+async def test_a_database_asked_for_before_its_turn_is_opened_once(cluster: CopyCluster) -> None:
     cluster.record = Record(databases=Map({"northwind": database()}))
     stores = await asyncio.gather(*(cluster.databases.store("Northwind") for _ in range(5)))
     assert len({id(store) for store in stores}) == 1
 
 
-async def test_a_change_elsewhere_leaves_a_database_alone(cluster: Cluster) -> None:
+async def test_a_change_elsewhere_leaves_a_database_alone(cluster: CopyCluster) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
     store = await cluster.databases.store("Northwind")
@@ -119,7 +119,7 @@ async def test_a_change_elsewhere_leaves_a_database_alone(cluster: Cluster) -> N
 
 
 async def test_whoever_asks_while_a_database_is_closed_and_enabled_again_gets_it_opened_again(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: CopyCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.set(database())
     before = await cluster.databases.store("Northwind")
@@ -142,7 +142,7 @@ async def test_whoever_asks_while_a_database_is_closed_and_enabled_again_gets_it
     assert await store.get(["x"]) == [None]
 
 
-async def test_a_disabled_database_is_closed_and_its_documents_stay(cluster: Cluster) -> None:
+async def test_a_disabled_database_is_closed_and_its_documents_stay(cluster: CopyCluster) -> None:
     cluster.set(database())
     await (await cluster.databases.store("Northwind")).put("x", {"n": 1})
     cluster.set(database(disabled=True))
@@ -153,7 +153,7 @@ async def test_a_disabled_database_is_closed_and_its_documents_stay(cluster: Clu
     assert found is not None
 
 
-async def test_a_database_made_anew_begins_empty_and_the_old_file_is_closed(cluster: Cluster) -> None:
+async def test_a_database_made_anew_begins_empty_and_the_old_file_is_closed(cluster: CopyCluster) -> None:
     cluster.set(database())
     old = await cluster.databases.store("Northwind")
     await old.put("x", {})
@@ -169,7 +169,7 @@ async def test_a_database_made_anew_begins_empty_and_the_old_file_is_closed(clus
         await old.put("y", {})
 
 
-async def test_a_hard_deletion_removes_the_files_and_a_soft_one_moves_them_away(cluster: Cluster) -> None:
+async def test_a_hard_deletion_removes_the_files_and_a_soft_one_moves_them_away(cluster: CopyCluster) -> None:
     for name in ("Hard", "Soft"):
         cluster.set(database("Hard"), database("Soft"))
         await (await cluster.databases.store(name)).put("x", {})
@@ -185,7 +185,7 @@ async def test_a_hard_deletion_removes_the_files_and_a_soft_one_moves_them_away(
     assert (await (await cluster.databases.store("Soft")).stats()).documents == 0
 
 
-async def test_a_damaged_file_is_shown_and_harms_no_other(cluster: Cluster) -> None:
+async def test_a_damaged_file_is_shown_and_harms_no_other(cluster: CopyCluster) -> None:
     path = cluster.directory / "northwind" / "t1.sqlite"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"garbage" * 1000)
@@ -198,7 +198,7 @@ async def test_a_damaged_file_is_shown_and_harms_no_other(cluster: Cluster) -> N
 
 
 async def test_senders_follow_the_topology_and_one_that_stays_is_not_restarted(
-    cluster: Cluster, opened: Opener
+    cluster: CopyCluster, opened: Opener
 ) -> None:
     b, c = await opened("B"), await opened("C")
     async with receiving(b) as rb, receiving(c) as rc:
@@ -218,7 +218,7 @@ async def test_senders_follow_the_topology_and_one_that_stays_is_not_restarted(
         await until(lambda: cluster.databases.status()["northwind"].sent == {})
 
 
-async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster, opened: Opener) -> None:
+async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: CopyCluster, opened: Opener) -> None:
     async with receiving(await opened("B")) as gone:
         url = gone.url
     cluster.set(database(members=("A", "B")), urls={"B": url})
@@ -233,7 +233,9 @@ async def test_errors_of_senders_and_a_mentors_sender_are_shown(cluster: Cluster
     assert cluster.databases.status()["northwind"].sent == {"B": 0}
 
 
-async def test_only_a_copy_that_has_moved_is_looked_at_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_a_copy_that_has_moved_is_looked_at_again(
+    cluster: CopyCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [f"d{n}" for n in range(10)]
     cluster.set(*(database(name, id=name) for name in names))
     await until(lambda: loaded(cluster) == names)
@@ -260,7 +262,7 @@ async def test_only_a_copy_that_has_moved_is_looked_at_again(cluster: Cluster, m
 
 
 async def test_a_database_in_which_nothing_has_happened_is_not_cleaned_again(tmp_path: Path) -> None:
-    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+    async with HttpClient() as http, running(CopyCluster(tmp_path / "databases", http, 0.01)) as cluster:
         cluster.set(database())
         store = await cluster.databases.store("Northwind")
         await store.batch([PutDocument(id=id, document={}) for id in "abb"])
@@ -292,7 +294,7 @@ async def test_a_database_without_anything_to_forget_is_not_cleaned(
         return passed(database, *rest)
 
     monkeypatch.setattr("raftnode.documents.databases.passed", asking)
-    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http, 0.01)) as cluster:
+    async with HttpClient() as http, running(CopyCluster(tmp_path / "databases", http, 0.01)) as cluster:
         cluster.set(database(), database("Other", id="t2"))
         store, other = await cluster.databases.store("Northwind"), await cluster.databases.store("Other")
         await store.put("a", {})
@@ -308,7 +310,7 @@ async def test_of_many_files_each_has_its_turn_while_databases_come_and_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raftnode.documents.databases.WATCHED_MAX", 2)
-    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+    async with HttpClient() as http, running(CopyCluster(tmp_path / "databases", http)) as cluster:
         names = ["d0", "d1", "d2", "d3", "d4"]
         cluster.set(*(database(name, id=name) for name in names))
         for name in names:
@@ -330,7 +332,7 @@ async def test_what_everybody_has_passed_is_forgotten(tmp_path: Path, opened: Op
     async with (
         HttpClient() as http,
         receiving(b) as rb,
-        running(Cluster(tmp_path / "databases", http, 0.01)) as cluster,
+        running(CopyCluster(tmp_path / "databases", http, 0.01)) as cluster,
     ):
         task = Task(id=1, name="etl", kind="SqlEtl", key=1)
         shared: dict[str, Any] = {"members": ("A", "B"), "tasks": Map({1: task})}
@@ -389,7 +391,7 @@ def _tombstone(etag: int, *, written: int = 8) -> Document:
     return Document("x", "@empty", b"", etag, f"A:{written}-" + "x" * 22, "", deleted=True)
 
 
-async def test_a_store_is_open_only_once_at_a_time(cluster: Cluster) -> None:
+async def test_a_store_is_open_only_once_at_a_time(cluster: CopyCluster) -> None:
     """Turning a database off and on quickly must not open its file while it is still being closed."""
     cluster.set(database())
     await (await cluster.databases.store("Northwind")).put("x", {})
@@ -412,7 +414,7 @@ def leaving(**fields: Any) -> Database:
 
 
 async def test_a_copy_that_was_replaced_goes_only_when_every_member_has_all_of_it(
-    cluster: Cluster, opened: Opener
+    cluster: CopyCluster, opened: Opener
 ) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
@@ -430,7 +432,7 @@ async def test_a_copy_that_was_replaced_goes_only_when_every_member_has_all_of_i
 
 
 async def test_what_is_written_while_a_replaced_copy_closes_is_handed_over_too(
-    cluster: Cluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
+    cluster: CopyCluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
@@ -453,7 +455,7 @@ async def test_what_is_written_while_a_replaced_copy_closes_is_handed_over_too(
         assert there is not None
 
 
-async def test_a_disabled_or_broken_copy_that_was_replaced_stays(cluster: Cluster) -> None:
+async def test_a_disabled_or_broken_copy_that_was_replaced_stays(cluster: CopyCluster) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
     cluster.set(leaving(disabled=True))
@@ -466,7 +468,7 @@ async def test_a_disabled_or_broken_copy_that_was_replaced_stays(cluster: Cluste
 
 
 async def test_a_copy_that_handed_over_is_not_opened_again_before_the_record_knows(
-    cluster: Cluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
+    cluster: CopyCluster, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with receiving(await opened("B", file="../../theirs.sqlite")) as b:
         told = asyncio.Event()
@@ -484,7 +486,7 @@ async def test_a_copy_that_handed_over_is_not_opened_again_before_the_record_kno
         await until(lambda: loaded(cluster) == ["northwind"])
 
 
-async def test_a_copy_says_how_many_documents_it_has(cluster: Cluster) -> None:
+async def test_a_copy_says_how_many_documents_it_has(cluster: CopyCluster) -> None:
     cluster.set(database())
     await until(lambda: loaded(cluster) == ["northwind"])
     store = await cluster.databases.store("Northwind")
@@ -498,7 +500,7 @@ LONG = "д" * 128
 """A name at the limit, which is in characters: 256 bytes, one more than a file name may have."""
 
 
-async def test_a_name_of_more_bytes_than_a_file_name_is_opened_and_deleted(cluster: Cluster) -> None:
+async def test_a_name_of_more_bytes_than_a_file_name_is_opened_and_deleted(cluster: CopyCluster) -> None:
     cluster.set(database(LONG))
     store = await cluster.databases.store(LONG)
     await store.put("a/1", b"{}")
@@ -509,7 +511,7 @@ async def test_a_name_of_more_bytes_than_a_file_name_is_opened_and_deleted(clust
     assert cluster.files() == []
 
 
-async def test_the_longest_folder_that_ever_fitted_stays_as_it_was(cluster: Cluster) -> None:
+async def test_the_longest_folder_that_ever_fitted_stays_as_it_was(cluster: CopyCluster) -> None:
     longest = "д" * 127 + "x"
     cluster.set(database(longest))
     await cluster.databases.store(longest)

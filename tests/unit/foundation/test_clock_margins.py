@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from raftnode.foundation.clock_margins import FACTOR_TEXT, MARGIN_MS, RATES_APART_PERCENT, with_clock_margin
+from raftnode.foundation.clock_margins import CLOCK_DRIFT_PERCENT_MAX, FACTOR_TEXT, MARGIN_MS, with_clock_margin
 from tests.properties.lease_model import RATES
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.world import World
 
 ROOT = Path(__file__).resolve().parents[3]
-APART = 1 + RATES_APART_PERCENT / 100
+APART = 1 + CLOCK_DRIFT_PERCENT_MAX / 100
 
 
 def test_a_judged_span_is_rounded_up() -> None:
@@ -31,6 +31,6 @@ def test_the_simulator_runs_clocks_as_far_apart_as_the_guarantee_allows(tmp_path
 
 def test_the_documents_name_these_numbers() -> None:
     said = (ROOT / "docs" / "guarantees.md").read_text()
-    assert f"differ by at most {RATES_APART_PERCENT} % " in said
+    assert f"differ by at most {CLOCK_DRIFT_PERCENT_MAX} % " in said
     assert f"R ≥ {FACTOR_TEXT}·(L + S) + {MARGIN_MS} ms" in said
     assert f"{FACTOR_TEXT}·(2·L + S) + {MARGIN_MS} ms" in said

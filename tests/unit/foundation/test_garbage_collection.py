@@ -40,13 +40,13 @@ def grown_old(count: int) -> list[Circle]:
 def test_garbage_that_has_become_old_goes_at_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "OLD_MIN", 100)
     kept = GarbageCollector(lambda: None)
-    kept.all()
+    kept.collect_all()
     circles = grown_old(200)
     gone = weakref.ref(circles[0])
     del circles
     gc.collect(1)
     assert gone() is not None, "the young are looked at, and it is old"
-    kept.look()
+    kept.collect_old()
     assert gone() is None
     assert len(gc.get_objects(generation=2)) < 100
 
@@ -54,45 +54,45 @@ def test_garbage_that_has_become_old_goes_at_the_next_look(monkeypatch: pytest.M
 def test_little_that_is_old_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "OLD_MIN", 1_000_000)
     kept = GarbageCollector(lambda: None)
-    kept.all()
+    kept.collect_all()
     gone = weakref.ref(grown_old(1)[0])
-    kept.look()
+    kept.collect_old()
     assert gone() is not None
 
 
-def test_what_lives_on_is_set_aside_and_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lives_on_is_frozen_and_not_visited_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "OLD_MIN", 100)
     kept = GarbageCollector(lambda: None)
-    kept.all()
+    kept.collect_all()
     before = gc.get_freeze_count()
     circles = grown_old(200)
-    kept.look()
+    kept.collect_old()
     assert gc.get_freeze_count() >= before + 200
-    assert kept.set_aside >= gc.get_freeze_count()
+    assert kept.frozen >= gc.get_freeze_count()
     assert gc.get_objects(generation=2) == []
     gone = weakref.ref(circles[0])
     del circles
-    kept.look()
-    assert gone() is not None, "set aside"
-    kept.all()
+    kept.collect_old()
+    assert gone() is not None, "frozen"
+    kept.collect_all()
     assert gone() is None
 
 
-def test_much_that_comes_at_once_is_set_aside_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_much_that_comes_at_once_is_frozen_without_a_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "OLD_MIN", 100)
-    monkeypatch.setattr(garbage_collection, "LOOKED_AT_MAX", 150)
+    monkeypatch.setattr(garbage_collection, "COLLECTED_MAX", 150)
     kept = GarbageCollector(lambda: None)
-    kept.all()
+    kept.collect_all()
     gone = weakref.ref(grown_old(200)[0])
-    kept.look()
+    kept.collect_old()
     assert gone() is not None
     assert gc.get_objects(generation=2) == []
 
 
-async def test_all_is_looked_at_once_much_was_set_aside_just_after_a_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage_collection, "LOOK_S", 0.01)
+async def test_all_is_collected_once_much_was_frozen_just_after_a_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage_collection, "PERIOD_S", 0.01)
     monkeypatch.setattr(garbage_collection, "OLD_MIN", 100)
-    monkeypatch.setattr(garbage_collection, "SET_ASIDE_MIN", 100)
+    monkeypatch.setattr(garbage_collection, "GROWTH_MIN", 100)
     left = iter([900, 700, 500])
     asked: list[int] = []
 
@@ -120,16 +120,16 @@ async def test_all_is_looked_at_once_much_was_set_aside_just_after_a_renewal(mon
         await asyncio.wait([running])
 
 
-async def test_a_look_does_not_go_through_what_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage_collection, "LOOK_S", 0.001)
+async def test_collecting_what_is_old_does_not_visit_what_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage_collection, "PERIOD_S", 0.001)
     looks, counts = 0, 0
     count_all = gc.get_freeze_count
 
     class Looking(GarbageCollector):
-        def look(self) -> None:
+        def collect_old(self) -> None:
             nonlocal looks
             looks += 1
-            super().look()
+            super().collect_old()
 
     def counting() -> int:
         nonlocal counts

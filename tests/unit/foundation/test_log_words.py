@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+PACKAGES = ("raftnode", "observer", "tasks", "config")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 LOGS = {"log", "_log"}
 THIS_NODE = "node"
@@ -49,7 +50,7 @@ def is_sentence(text: str) -> bool:
 
 def test_every_event_of_the_log_is_a_sentence() -> None:
     wrong, passed_on, count = [], set(), 0
-    for package in ("raftnode", "observer", "tasks"):
+    for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             name = str(path.relative_to(ROOT))
             for call in calls(path.read_text()):
@@ -62,6 +63,15 @@ def test_every_event_of_the_log_is_a_sentence() -> None:
     assert wrong == []
     assert passed_on == PASSED_ON
     assert count > 100, "the calls are found"
+
+
+def test_every_log_has_a_name_by_which_its_calls_are_found() -> None:
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        made = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "get_logger"]
+        named = [node for node in tree.body if isinstance(node, ast.Assign) and "get_logger" in ast.unparse(node.value)]
+        assert {ast.unparse(target) for node in named for target in node.targets} <= LOGS, path
+        assert len(made) == len(named), path
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from raftnode.foundation.masking import MASK, NoStoredSecret, in_text, masked, unmasked
 
-SECRET = "s3cr;et"
 STRINGS = [
     'Host=h;Username=u;Password="s3cr;et";Database=d',
     "Host=h;PWD='s3cr;et' ;Database=d",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from raftnode.foundation.ports import Clock, Random, SystemClock, SystemRandom
 
 
-class Machine:
+class MachineClocks:
     """The two clocks of a machine, moved by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,13 +22,13 @@ class Machine:
 
 
 def test_both_readings_start_together_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    Machine(monkeypatch)
+    MachineClocks(monkeypatch)
     clock = SystemClock()
     assert (clock.elapsed_upper_ns(), clock.elapsed_lower_ns()) == (0, 0)
 
 
 def test_a_suspend_counts_for_the_holder_and_not_for_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(monkeypatch)
+    machine = MachineClocks(monkeypatch)
     clock = SystemClock()
     machine.go(boottime_ns=3_600_000_000_000, raw_ns=5)
     assert clock.elapsed_upper_ns() == 3_600_000_000_000
@@ -36,7 +36,7 @@ def test_a_suspend_counts_for_the_holder_and_not_for_the_judge(monkeypatch: pyte
 
 
 def test_a_slew_after_a_suspend_still_counts_for_the_holder(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(monkeypatch)
+    machine = MachineClocks(monkeypatch)
     clock = SystemClock()
     machine.go(boottime_ns=1_000_000, raw_ns=0)
     before = clock.elapsed_upper_ns()
@@ -49,7 +49,7 @@ def test_over_every_span_the_holder_counts_the_most_and_the_judge_the_least(
     steps: list[tuple[int, int]],
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        machine = Machine(monkeypatch)
+        machine = MachineClocks(monkeypatch)
         clock = SystemClock()
         elapsed_upper_ns, elapsed_lower_ns = clock.elapsed_upper_ns(), clock.elapsed_lower_ns()
         for boottime_ns, raw_ns in steps:

@@ -15,8 +15,8 @@ from raftnode.lease import (
     LeaseState,
     PeerState,
     StepDown,
+    advance,
     beats,
-    checked,
     is_over,
     is_silent,
     new_lease,
@@ -52,7 +52,7 @@ SHORT = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_be
 def led(
     lease: LeaseState, ms: float, *args: object, role: str = "Leader", **given: object
 ) -> tuple[LeaseState, StepDown | None]:
-    return checked(lease, view(role, **given), at(ms))  # type: ignore[arg-type]
+    return advance(lease, view(role, **given), at(ms))  # type: ignore[arg-type]
 
 
 def echo_to(lease: LeaseState, tag: str, ms: float, role: str = "Leader", **given: Any) -> object:
@@ -68,7 +68,7 @@ def test_a_granted_vote_counts_as_the_echo_of_the_vote_request() -> None:
 def test_a_leadership_begins_with_its_votes_and_nothing_else() -> None:
     formed = view("Leader", term=4, voters="ABC", votes={"A": 0, "B": 0}, applied_index=8, commit_index=9)
     voted = PeerState(silent_from_ns=4000 * MS, echo_ns=0)
-    assert checked(node(), formed, at(0))[0].authority == Authority(
+    assert advance(node(), formed, at(0))[0].authority == Authority(
         tag="A",
         term=4,
         elected_ns=0,
@@ -81,7 +81,7 @@ def test_a_leadership_begins_with_its_votes_and_nothing_else() -> None:
         stalled_since_ns=0,
     )
     unformed = view("Leader", voters="AB", votes={"B": 0}, timings=None)
-    assert checked(node(), unformed, at(0))[0].authority == Authority(
+    assert advance(node(), unformed, at(0))[0].authority == Authority(
         tag="A",
         term=1,
         elected_ns=0,
@@ -108,11 +108,11 @@ def test_a_deposed_leader_has_no_authority_and_judges_nobody(role: str) -> None:
 
 
 def test_a_vote_stamp_from_the_future_or_from_before_a_stand_still_does_not_count() -> None:
-    _, down = checked(node(), view("Leader", votes={"B": 0, "C": 301 * MS}), at(300))
+    _, down = advance(node(), view("Leader", votes={"B": 0, "C": 301 * MS}), at(300))
     assert down is not None
-    lease, _ = checked(node(), view(), at(100))
-    lease, _ = checked(lease, view(), at(200, wall_ms=5000))
-    _, down = checked(lease, view("Leader", votes={"B": 199 * MS, "C": 199 * MS}), at(300, wall_ms=5100))
+    lease, _ = advance(node(), view(), at(100))
+    lease, _ = advance(lease, view(), at(200, wall_ms=5000))
+    _, down = advance(lease, view("Leader", votes={"B": 199 * MS, "C": 199 * MS}), at(300, wall_ms=5100))
     assert down is not None
 
 
@@ -161,7 +161,7 @@ def test_one_node_of_two_keeps_its_authority_only_while_it_hears_the_other() -> 
 
 
 def test_a_second_voter_ends_the_lease_without_end_but_not_the_session() -> None:
-    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
+    lease, _ = advance(node(), view("Leader", voters="A"), at(0))
     lease, down = led(lease, 5000, voters="AB")
     assert down is None
     assert (lease.holder.until_ns, lease.holder.session) == ((5000 + 1800) * MS, 1)
@@ -169,15 +169,15 @@ def test_a_second_voter_ends_the_lease_without_end_but_not_the_session() -> None
 
 
 def test_a_watcher_that_becomes_the_second_voter_counts_as_heard_too() -> None:
-    lease, _ = checked(node(), view("Leader", voters="A", peers=frozenset("B")), at(0))
+    lease, _ = advance(node(), view("Leader", voters="A", peers=frozenset("B")), at(0))
     lease, down = led(lease, 5000, voters="AB")
     assert (lease.holder.until_ns, down) == (6800 * MS, None)
 
 
 def test_a_leader_outside_the_voters_needs_a_majority_without_itself() -> None:
-    _, down = checked(node(), view("Leader", voters="BC", votes={"B": 0}), at(0))
+    _, down = advance(node(), view("Leader", voters="BC", votes={"B": 0}), at(0))
     assert down is not None
-    _, down = checked(node(), view("Leader", voters="", votes={}), at(0))
+    _, down = advance(node(), view("Leader", voters="", votes={}), at(0))
     assert down is not None
 
 
@@ -240,7 +240,7 @@ def test_a_leader_whose_own_apply_stands_still_for_longer_than_l_steps_down() ->
 
 def test_a_stand_still_of_the_machine_costs_the_leader_its_authority() -> None:
     lease = answered(elected(), 100, *OTHERS)
-    lease, down = checked(lease, view("Leader"), at(200, wall_ms=1000))
+    lease, down = advance(lease, view("Leader"), at(200, wall_ms=1000))
     assert down is not None
     assert not lease.holder.held
 
@@ -254,13 +254,13 @@ def test_a_new_term_is_a_new_leadership() -> None:
 
 
 def test_before_the_cluster_is_formed_a_missing_lease_is_held_against_nobody() -> None:
-    lease, _ = checked(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
+    lease, _ = advance(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
     lease = through(lease, 0, 9000, *OTHERS, timings=None, has_lease=False)
     assert echo_to(lease, "B", 9000, timings=None) == theirs(9000)
 
 
 def test_before_the_cluster_is_formed_a_leader_gathers_answers_and_judges_nothing() -> None:
-    lease, down = checked(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
+    lease, down = advance(node(), view("Leader", timings=None, votes={"B": 0, "C": 0}), at(0))
     lease = answered(lease, 9000, *OTHERS, timings=None)
     assert beats(lease, view("Leader", timings=None), at(9000))["B"].timings is None
     assert (lease.holder.held, down) == (False, None)
@@ -420,7 +420,7 @@ def test_what_the_former_process_of_a_voter_echoed_counts_on() -> None:
 
 def test_a_voter_that_is_no_peer_has_echoed_nothing() -> None:
     known = view("Leader", voters="ABC", peers=frozenset("B"), votes={"B": 0})
-    lease, down = checked(node(), known, at(10))
+    lease, down = advance(node(), known, at(10))
     assert (lease.holder.until_ns, down) == (1800 * MS, None)
 
 

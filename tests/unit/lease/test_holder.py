@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftnode.lease import FOREVER_NS, LeaseHolder, LeaseState, Stamp, checked, has_lease, new_lease, on_beat, role_of
+from raftnode.lease import FOREVER_NS, LeaseHolder, LeaseState, Stamp, advance, has_lease, new_lease, on_beat, role_of
 from raftnode.record.model import Timings
 from tests.unit.lease.world import BOOT, MS, NONCE, TIMINGS, at, beat, follower, node, own, theirs, view
 
@@ -110,7 +110,7 @@ def test_a_lapse_ends_the_session_before_the_beat_that_wakes_the_node_can_renew_
 
 def test_an_unbroken_lease_is_one_session_through_elections() -> None:
     lease = follower(0, 100)
-    lease, _ = checked(lease, view("Candidate", term=2), at(900))
+    lease, _ = advance(lease, view("Candidate", term=2), at(900))
     assert role_of(lease, view("Candidate", term=2)) == "Follower"
     lease, _, _ = on_beat(lease, beat(own(800), term=2), view(term=2), at(1000))
     assert lease.holder.session == 1
@@ -118,16 +118,16 @@ def test_an_unbroken_lease_is_one_session_through_elections() -> None:
 
 
 def test_a_lapse_is_noticed_by_a_look_at_the_clock() -> None:
-    lease, _ = checked(follower(0, 100), view(), at(1800))
+    lease, _ = advance(follower(0, 100), view(), at(1800))
     assert not lease.holder.held
     assert role_of(lease, view()) == "Candidate"
 
 
 def test_a_wall_clock_that_runs_ahead_ends_the_session_and_disowns_older_stamps() -> None:
     lease = follower(0, 100)
-    still, _ = checked(lease, view(), at(200, wall_ms=200 + 450))
+    still, _ = advance(lease, view(), at(200, wall_ms=200 + 450))
     assert still.holder.held, "a quarter of L is forgiven"
-    lease, _ = checked(lease, view(), at(200, wall_ms=200 + 451))
+    lease, _ = advance(lease, view(), at(200, wall_ms=200 + 451))
     assert lease.holder == LeaseHolder(
         boot=BOOT,
         nonce=NONCE,
@@ -145,14 +145,14 @@ def test_a_wall_clock_that_runs_ahead_ends_the_session_and_disowns_older_stamps(
 
 
 def test_a_stamp_of_the_moment_in_which_a_stand_still_was_noticed_counts_and_none_before_it() -> None:
-    lease, _ = checked(follower(0, 100), view(), at(200, wall_ms=2000))
+    lease, _ = advance(follower(0, 100), view(), at(200, wall_ms=2000))
     for stamp, held in ((Stamp(BOOT, NONCE, 200 * MS - 1), False), (Stamp(BOOT, NONCE, 200 * MS), True)):
         assert on_beat(lease, beat(stamp), view(), at(200, wall_ms=2000))[0].holder.held == held
 
 
 def test_a_lease_that_a_stand_still_ended_does_not_come_back_with_a_shorter_one() -> None:
     short = Timings(heartbeat_ms=40, lease_ms=450, task_stop_timeout_ms=150, time_before_moving_to_rehab_ms=750)
-    lease, _ = checked(follower(0, 100), view(), at(200, wall_ms=2000))
+    lease, _ = advance(follower(0, 100), view(), at(200, wall_ms=2000))
     lease = on_beat(lease, beat(own(210), timings=short), view(timings=short), at(220, wall_ms=2020))[0]
     assert (lease.holder.held, lease.holder.until_ns) == (True, 660 * MS)
 
@@ -168,47 +168,47 @@ def test_a_wall_clock_that_goes_back_or_drifts_slowly_is_forgiven() -> None:
     wall_ms = 100
     for ms in range(200, 1700, 100):
         wall_ms += 150
-        lease, _ = checked(lease, view(), at(ms, wall_ms))
-    lease, _ = checked(lease, view(), at(1750, wall_ms=0))
+        lease, _ = advance(lease, view(), at(ms, wall_ms))
+    lease, _ = advance(lease, view(), at(1750, wall_ms=0))
     assert lease.holder.held
 
 
 def test_the_lease_of_a_single_node_never_ends_whatever_the_wall_clock_says() -> None:
     alone = view("Leader", voters="A")
-    lease, down = checked(node(), alone, at(0))
+    lease, down = advance(node(), alone, at(0))
     assert down is None
     assert lease.holder.until_ns == FOREVER_NS
-    lease, down = checked(lease, alone, at(10**9, wall_ms=10**12))
+    lease, down = advance(lease, alone, at(10**9, wall_ms=10**12))
     assert (lease.holder.session, down) == (1, None)
 
 
 @pytest.mark.parametrize("role", ["Candidate", "LeaderElect", "Leader"])
 def test_the_session_of_a_single_voter_goes_on_through_its_own_terms(role: str) -> None:
-    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
-    lease, down = checked(lease, view(role, term=2, voters="A"), at(10**6))
+    lease, _ = advance(node(), view("Leader", voters="A"), at(0))
+    lease, down = advance(lease, view(role, term=2, voters="A"), at(10**6))
     assert (lease.holder.held, lease.holder.until_ns, lease.holder.session, down) == (True, FOREVER_NS, 1, None)
 
 
 def test_whoever_leads_others_in_a_new_term_does_not_do_so_in_the_session_of_its_lease_without_end() -> None:
-    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
-    lease, _ = checked(lease, view("Leader", term=2, voters="AB", votes={"B": 5 * MS}), at(10))
+    lease, _ = advance(node(), view("Leader", voters="A"), at(0))
+    lease, _ = advance(lease, view("Leader", term=2, voters="AB", votes={"B": 5 * MS}), at(10))
     assert (lease.holder.held, lease.holder.until_ns, lease.holder.session) == (True, 1805 * MS, 2)
 
 
 def test_nothing_is_left_of_a_lease_without_end_once_others_vote() -> None:
-    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
-    lease, down = checked(lease, view("Follower", voters="AB"), at(10))
+    lease, _ = advance(node(), view("Leader", voters="A"), at(0))
+    lease, down = advance(lease, view("Follower", voters="AB"), at(10))
     holder = LeaseHolder(boot=BOOT, nonce=NONCE, held=False, until_ns=0, session=1, wall_offset_ns=0)
     assert (lease, down) == (LeaseState(tag="A", holder=holder), None)
-    lease, _ = checked(lease, view("Follower", voters="AB"), at(20, wall_ms=2000))
+    lease, _ = advance(lease, view("Follower", voters="AB"), at(20, wall_ms=2000))
     stale = on_beat(lease, beat(own(19)), view(voters="AB"), at(30, wall_ms=2010))[0]
     assert not stale.holder.held, "a stand-still disowns older stamps again"
 
 
 @pytest.mark.parametrize("role", ["Follower", "LeaderElect"])
 def test_a_lease_without_end_does_not_survive_into_a_role_that_did_not_grant_it(role: str) -> None:
-    lease, _ = checked(node(), view("Leader", voters="A"), at(0))
-    lease, _ = checked(lease, view(role, term=2, voters="AB", votes={"B": 0}), at(10))
+    lease, _ = advance(node(), view("Leader", voters="A"), at(0))
+    lease, _ = advance(lease, view(role, term=2, voters="AB", votes={"B": 0}), at(10))
     assert not lease.holder.held
 
 

@@ -10,7 +10,7 @@ from raftnode.lease import (
     RaftView,
     Report,
     Stamp,
-    checked,
+    advance,
     new_lease,
     on_beat,
     on_report,
@@ -78,7 +78,7 @@ def follower(echo_ms: float = 0, now_ms: float = 100) -> LeaseState:
 def elected(now_ms: float = 0, role: Any = "Leader", votes: dict[str, int] | None = None, **given: Any) -> LeaseState:
     """Node A as the leader of term 1, elected by B and C whose vote requests left at 0 ms."""
     given = {"votes": {"B": 0, "C": 0} if votes is None else votes} | given
-    return checked(node(), view(role, **given), at(now_ms))[0]
+    return advance(node(), view(role, **given), at(now_ms))[0]
 
 
 def answered(

@@ -36,7 +36,7 @@ class Clocks:
 
 
 @dataclass
-class Raft:
+class ScriptedRaft:
     """What Raft would say."""
 
     tag: str
@@ -68,7 +68,7 @@ class Raft:
             callback(role, term)
 
 
-class Cluster:
+class BeatCluster:
     """Nodes A, B, C ... on one wire. `cut` holds the (from, to) pairs that lose messages."""
 
     def __init__(self, tags: str, timings: Timings | None = TIMINGS) -> None:
@@ -76,8 +76,8 @@ class Cluster:
         self.timings = dict.fromkeys(tags, timings)
         self.known = {tag: known_node(tag, nonce=ord(tag)) for tag in tags}
         self.cut: set[tuple[str, str]] = set()
-        self.rafts = {tag: Raft(tag, tags) for tag in tags}
-        self.wires = {tag: Wire(self, tag) for tag in tags}
+        self.rafts = {tag: ScriptedRaft(tag, tags) for tag in tags}
+        self.wires = {tag: BeatWire(self, tag) for tag in tags}
         self.own = NodeReport(node_id="first")
         self.until: dict[str, list[int]] = {tag: [] for tag in tags}
         self.nodes = {tag: self.node(tag, self.clocks) for tag in tags}
@@ -111,8 +111,8 @@ class Cluster:
                 node._beat()
 
 
-class Wire:
-    def __init__(self, cluster: Cluster, tag: str) -> None:
+class BeatWire:
+    def __init__(self, cluster: BeatCluster, tag: str) -> None:
         self.cluster, self.tag = cluster, tag
         self.handler: Callable[[str, bytes], None] = lambda tag, data: None
         self.sent = 0
@@ -128,12 +128,12 @@ class Wire:
         self.handler = handler
 
 
-def roles(cluster: Cluster) -> dict[str, str]:
+def roles(cluster: BeatCluster) -> dict[str, str]:
     return {tag: node.role for tag, node in cluster.nodes.items()}
 
 
 def test_a_leader_and_its_followers_have_leases() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     assert roles(cluster) == {"A": "Candidate", "B": "Candidate", "C": "Candidate"}
     cluster.elect("A")
     cluster.go(300)
@@ -147,7 +147,7 @@ def test_a_leader_and_its_followers_have_leases() -> None:
 
 
 def test_a_node_in_no_cluster_is_passive_and_has_no_lease() -> None:
-    cluster = Cluster("ABC", timings=None)
+    cluster = BeatCluster("ABC", timings=None)
     cluster.elect("A")
     cluster.go(300)
     assert set(roles(cluster).values()) == {"Passive"}
@@ -160,7 +160,7 @@ def test_a_node_in_no_cluster_is_passive_and_has_no_lease() -> None:
 
 @pytest.mark.parametrize("cut", [{("A", "B")}, {("B", "A")}, {("A", "B"), ("B", "A")}])
 def test_a_loss_in_either_direction_ends_a_followers_lease_and_makes_it_silent(cut: set[tuple[str, str]]) -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(6000)
     cluster.cut = cut
@@ -183,7 +183,7 @@ def test_a_loss_in_either_direction_ends_a_followers_lease_and_makes_it_silent(c
 
 
 def test_a_leader_that_hears_nobody_steps_down_and_loses_its_lease() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(500)
     cluster.cut = {("B", "A"), ("C", "A")}
@@ -198,7 +198,7 @@ def test_a_leader_that_hears_nobody_steps_down_and_loses_its_lease() -> None:
 def test_a_leader_without_authority_sends_nothing_although_raft_is_slow_to_step_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(500)
     slow: list[int | None] = []
@@ -214,7 +214,7 @@ def test_a_leader_without_authority_sends_nothing_although_raft_is_slow_to_step_
 
 
 def test_a_higher_term_in_a_report_makes_the_leader_step_down_to_it() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(300)
     cluster.rafts["B"].now(term=7)
@@ -225,7 +225,7 @@ def test_a_higher_term_in_a_report_makes_the_leader_step_down_to_it() -> None:
 
 
 def test_the_leader_forgets_the_report_of_a_node_that_left() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(300)
     assert set(cluster.nodes["A"].reports) == {"B", "C"}
@@ -235,7 +235,7 @@ def test_the_leader_forgets_the_report_of_a_node_that_left() -> None:
 
 
 def test_subscribers_hear_of_each_change_of_role_or_session_once_and_a_failing_one_harms_nobody() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     heard: list[tuple[str, int | None]] = []
     node = cluster.nodes["B"]
 
@@ -284,7 +284,7 @@ NOTHING: dict[str, Any] = {
 
 @pytest.mark.parametrize("tag", ["A", "B"])
 def test_reading_never_shows_a_lease_that_has_ended_and_changes_nothing_which_is_for_check(tag: str) -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(300)
     node, told = cluster.nodes[tag], list[str]()
@@ -300,7 +300,7 @@ def test_reading_never_shows_a_lease_that_has_ended_and_changes_nothing_which_is
 
 
 def test_reading_shows_no_lease_before_check_has_begun_it_and_set_the_kill_timer() -> None:
-    alone = Cluster("A")
+    alone = BeatCluster("A")
     node, raft = alone.nodes["A"], alone.rafts["A"]
     raft.now(role="Leader")
     assert (node.session, node.lease_left_ms, node.has_lease(), alone.until["A"]) == (None, 0, False, [])
@@ -309,7 +309,7 @@ def test_reading_shows_no_lease_before_check_has_begun_it_and_set_the_kill_timer
 
 
 def test_reading_shows_no_lease_without_end_once_others_vote_and_another_node_may_lead() -> None:
-    alone = Cluster("A")
+    alone = BeatCluster("A")
     alone.elect("A")
     node, raft = alone.nodes["A"], alone.rafts["A"]
     assert node.lease_left_ms is None
@@ -320,7 +320,7 @@ def test_reading_shows_no_lease_without_end_once_others_vote_and_another_node_ma
 
 
 def test_a_session_that_ended_between_two_readings_never_comes_back() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(300)
     cluster.clocks.ms += 1800
@@ -331,7 +331,7 @@ def test_a_session_that_ended_between_two_readings_never_comes_back() -> None:
 
 
 def test_the_leader_keeps_each_nodes_last_report_with_its_payload() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(200)
     cluster.rafts["B"].now(applied_index=6)
@@ -344,7 +344,7 @@ def test_the_leader_keeps_each_nodes_last_report_with_its_payload() -> None:
 
 
 def test_a_payload_that_is_too_large_stays_at_home() -> None:
-    cluster = Cluster("AB")
+    cluster = BeatCluster("AB")
     cluster.own = NodeReport(node_id="y" * PAYLOAD_BYTES_MAX)
     cluster.elect("A")
     cluster.go(500)
@@ -354,7 +354,7 @@ def test_a_payload_that_is_too_large_stays_at_home() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xff", msgspec.msgpack.encode({"type": "beat"}), b"\x80\x04."])
 def test_a_message_that_cannot_be_read_is_dropped(data: bytes) -> None:
-    cluster = Cluster("AB")
+    cluster = BeatCluster("AB")
     cluster.wires["A"].handler("B", data)
     cluster.elect("A")
     cluster.go(300)
@@ -362,7 +362,7 @@ def test_a_message_that_cannot_be_read_is_dropped(data: bytes) -> None:
 
 
 def test_a_payload_that_cannot_be_read_is_dropped_and_the_report_counts() -> None:
-    cluster = Cluster("AB")
+    cluster = BeatCluster("AB")
     cluster.elect("A")
     cluster.own = []  # type: ignore[assignment]
     cluster.go(300)
@@ -371,7 +371,7 @@ def test_a_payload_that_cannot_be_read_is_dropped_and_the_report_counts() -> Non
 
 
 def test_a_report_of_a_stranger_is_not_kept() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.rafts["A"].consist_of("AB")
     cluster.rafts["C"].consist_of("ABC")
@@ -380,7 +380,7 @@ def test_a_report_of_a_stranger_is_not_kept() -> None:
 
 
 def test_a_node_whose_timings_differ_says_so_and_takes_no_lease() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.timings["B"] = Timings(heartbeat_ms=1, lease_ms=2, task_stop_timeout_ms=3, time_before_moving_to_rehab_ms=4)
     cluster.elect("A")
     cluster.go(500)
@@ -390,12 +390,12 @@ def test_a_node_whose_timings_differ_says_so_and_takes_no_lease() -> None:
 
 
 def test_each_renewal_is_handed_on_for_the_watchdog() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(500)
     assert cluster.until["B"] == sorted(set(cluster.until["B"]))
     assert cluster.until["B"][-1] == 500 * MS - 100 * MS + 1800 * MS
-    alone = Cluster("A")
+    alone = BeatCluster("A")
     alone.elect("A")
     alone.go(500)
     assert alone.until["A"] == [FOREVER_NS]
@@ -409,11 +409,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_the_loop_beats_at_once_when_elected_and_notices_a_lapse_by_itself() -> None:
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     quick = Timings(heartbeat_ms=20, lease_ms=200, task_stop_timeout_ms=50, time_before_moving_to_rehab_ms=500)
     cluster.timings = dict.fromkeys("ABC", quick)
     cluster.clocks = SystemClock()  # type: ignore[assignment]
-    cluster.rafts = {tag: Raft(tag, "ABC") for tag in "ABC"}
+    cluster.rafts = {tag: ScriptedRaft(tag, "ABC") for tag in "ABC"}
     cluster.nodes = {tag: cluster.node(tag, cluster.clocks, heartbeat_ms=20) for tag in "ABC"}
     changes: list[str] = []
     cluster.nodes["B"].subscribe(lambda: changes.append(cluster.nodes["B"].role))
@@ -433,7 +433,7 @@ async def test_the_loop_beats_at_once_when_elected_and_notices_a_lapse_by_itself
 
 
 def test_the_same_report_is_read_once_and_counts_each_time() -> None:
-    cluster = Cluster("AB")
+    cluster = BeatCluster("AB")
     cluster.elect("A")
     cluster.go(500)
     first = cluster.nodes["A"].reports["B"]
@@ -450,7 +450,7 @@ def test_the_same_report_is_read_once_and_counts_each_time() -> None:
 
 def test_a_process_that_the_record_does_not_have_is_neither_heard_nor_shown() -> None:
     """Of a copied directory, or one that has not announced itself yet."""
-    cluster = Cluster("ABC")
+    cluster = BeatCluster("ABC")
     cluster.elect("A")
     cluster.go(300)
     leader, others = cluster.nodes["A"], {("B", "A"), ("A", "B")}

@@ -28,7 +28,7 @@ def test_a_report_comes_back_as_it_was_made() -> None:
 
 
 def test_a_report_of_another_version_is_read_as_far_as_it_is_known() -> None:
-    """Names on the wire stay; what is missing has a default, and what is new is passed over."""
+    """Names on the wire stay; what is missing has a default, and what is new is skipped."""
     wire = {
         "node_id": "id-B",
         "flags": ["HighDirtyMemory"],

@@ -22,6 +22,7 @@ OPERATORS = {
     "x = a if b else c": {"x = a", "x = c"},
     "x = [a for a in b if a if c]": {"x = [a for a in b if c]", "x = [a for a in b if a]"},
     "x = a[:b]": {"x = a"},
+    "del a[:b]": set(),
     "x = (*a, b)": {"x = (*(), b)"},
     "x = min(a, b)": {"x = a", "x = b", "x = max(a, b)"},
     "x = sorted(a, key=b)": {"x = list(a)", "x = sorted(a)"},

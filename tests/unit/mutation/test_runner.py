@@ -12,10 +12,27 @@ def last(items, limit):
     while number > limit:
         number -= 1
     return items[:number], limit < 5
+
+SIZE = 2
+
+class Shape:
+    def area(self):
+        return SIZE * SIZE
+
+def square(number):
+    return number * number
+
+NINE = square(3)
 """
 TESTS = """\
 from hypothesis import given, strategies
-from toy.shorten import last
+from toy.shorten import NINE, Shape, last
+
+def test_what_was_worked_out_as_the_module_was_imported():
+    assert NINE == 9
+
+def test_area():
+    assert Shape().area() == 4
 
 def test_short():
     assert last([1, 2], 5)[0] == [1, 2]
@@ -28,7 +45,8 @@ PROGRAM = """\
 import json, sys
 from pathlib import Path
 from tests.mutation.mutants import mutants
-from tests.mutation.runner import Subject, run
+from tests.mutation.runner import run
+from tests.mutation.targets import Subject
 file = Path("toy/shorten.py")
 subject = Subject(file, "toy.shorten", ("test_toy.py",))
 some = [(subject, mutant) for mutant in mutants(file.read_text()) if mutant.change in sys.argv[1:]]
@@ -58,6 +76,9 @@ def test_what_the_tests_see_is_killed_also_by_not_ending_and_what_they_do_not_se
         "last: number -= 1 -> pass": True,
         "last: items[:number] -> items": True,
         "last: limit < 5 -> limit <= 5": False,
+        "SIZE: 2 -> 3": True,
+        "Shape.area: SIZE * SIZE -> SIZE // SIZE": True,
+        "square: number * number -> number // number": True,
     }
     done = run(tmp_path, TESTS, *expected)
     assert done.returncode == 0, done.stderr

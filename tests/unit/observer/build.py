@@ -5,11 +5,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from observer.rules.decide import Verdict, decide
+from observer.rules.decide import IterationDecisions, decide
 from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseReport, Facts, NodeFacts, ObserverLimits
 from raftnode.record.commands import Decide
 from raftnode.record.model import Topology
-from tests.unit.record.build import NONCE, Cluster
+from tests.unit.record.build import NONCE, RecordCluster
 
 NOW_MS = 10_000_000
 NOW_NS = 1_000_000 * NS_PER_MS
@@ -69,9 +69,9 @@ def facts(*nodes: NodeFacts, **fields: Any) -> Facts:
     return Facts(**(defaults | fields))
 
 
-def group(*nodes: str, **fields: Any) -> Cluster:
+def group(*nodes: str, **fields: Any) -> RecordCluster:
     """A cluster A to E with Northwind in this topology."""
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create(*(nodes or ("A", "B", "C")))
     if fields:
         topology = replace(cluster.database().topology, **fields)
@@ -80,30 +80,30 @@ def group(*nodes: str, **fields: Any) -> Cluster:
     return cluster
 
 
-def commit(cluster: Cluster, seen: Facts) -> Verdict:
+def commit(cluster: RecordCluster, seen: Facts) -> IterationDecisions:
     """Decides, and applies what was decided."""
-    verdict = decide(cluster.record, seen)
+    decisions = decide(cluster.record, seen)
     cluster.do(
         Decide(
             term=cluster.term,
             iteration=1,
             at="now",
             at_ms=seen.now_ms,
-            topologies=verdict.topologies,
-            voids=verdict.voids,
-            graces=verdict.graces,
-            decisions=tuple((sentence.database, sentence.message) for sentence in verdict.sentences),
+            topologies=decisions.topologies,
+            voids=decisions.voids,
+            graces=decisions.graces,
+            decisions=tuple((sentence.database, sentence.message) for sentence in decisions.sentences),
         )
     )
-    return verdict
+    return decisions
 
 
-def topology_after(cluster: Cluster, seen: Facts) -> Topology:
+def topology_after(cluster: RecordCluster, seen: Facts) -> Topology:
     """The topology that one iteration leads to."""
     commit(cluster, seen)
     return cluster.database().topology
 
 
-def sentences(verdict: Verdict) -> str:
+def sentences(decisions: IterationDecisions) -> str:
     """All that was said."""
-    return "\n".join(sentence.message for sentence in verdict.sentences)
+    return "\n".join(sentence.message for sentence in decisions.sentences)

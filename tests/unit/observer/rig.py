@@ -14,7 +14,7 @@ from raftnode.record.commands import Command, encode
 from raftnode.record.commands.cluster import FormCluster
 from raftnode.record.commands.databases import CreateDatabase
 from raftnode.record.model import Database
-from tests.unit.liveness.test_heartbeat import TIMINGS, Cluster
+from tests.unit.liveness.test_heartbeat import TIMINGS, BeatCluster
 
 PERIOD_MS = 200
 STABLE_MS = 5_000
@@ -23,7 +23,7 @@ R_MS = TIMINGS.time_before_moving_to_rehab_ms
 ELECTED_MS = 1_700_000_000_000
 
 
-class Wires(Cluster):
+class Wires(BeatCluster):
     """The nodes' leases on a wire, each node with a report of its own."""
 
     def __init__(self, tags: str) -> None:
@@ -51,7 +51,7 @@ class Wires(Cluster):
         )
 
 
-class Log:
+class InstantLog:
     """A log that commits at once, or refuses, and never outlives its term."""
 
     def __init__(self, replica: Replica) -> None:
@@ -80,7 +80,7 @@ class Rig:
         tags = "ABCD"
         self.wires = Wires(tags)
         self.replica = Replica()
-        self.log = Log(self.replica)
+        self.log = InstantLog(self.replica)
         self.replica.attach(self.log)  # type: ignore[arg-type]
         self.do(FormCluster(cluster_id="c", nodes=tuple(self.wires.known.values()), timings=TIMINGS))
         self.do(CreateDatabase(name="Northwind", nodes=("A", "B", "C")))

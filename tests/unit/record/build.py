@@ -61,7 +61,7 @@ def _changed(before: Map[str, Any], after: Map[str, Any]) -> set[str]:
     return {key for key in {*before, *after} if before.get(key) is not after.get(key)}
 
 
-class Cluster:
+class RecordCluster:
     """A log of one: applies commands one after the other and keeps the newest record."""
 
     def __init__(self, *nodes: str | ClusterNode, term: int = 1) -> None:

@@ -28,24 +28,24 @@ from raftnode.record.commands import (
 from raftnode.record.model import GENERATION_STRIDE, RUNS_KEPT_MAX, Cause, EndedRun, FailedDocument, Progress, claim_key
 from raftnode.record.ownership import UPDATE_KIND, mentor_of
 from raftnode.record.progress import DOCUMENT_ID_LENGTH_MAX, ERROR_LENGTH_MAX, FAILURE_LENGTH_MAX, FAILURES_SHOWN_MAX
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
 
 
-def two() -> Cluster:
+def two() -> RecordCluster:
     """A task `t` that belongs to A, and a second node B."""
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("t", mentor="A")
     return cluster
 
 
-def move(cluster: Cluster, tag: str) -> None:
+def move(cluster: RecordCluster, tag: str) -> None:
     cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor=tag))
 
 
-def decide(cluster: Cluster, epoch: int, *, key: str = KEY, term: int | None = None) -> Decide:
+def decide(cluster: RecordCluster, epoch: int, *, key: str = KEY, term: int | None = None) -> Decide:
     return Decide(
         term=cluster.term if term is None else term,
         iteration=1,
@@ -108,7 +108,7 @@ def test_only_the_process_that_has_announced_itself_may_claim() -> None:
 
 def test_commands_of_schema_version_1_apply_as_they_did() -> None:
     """They name no nonce. A node that has applied them before and one that reads them in its journal must agree."""
-    cluster = Cluster(node("A", nonce=0), node("B", nonce=0))
+    cluster = RecordCluster(node("A", nonce=0), node("B", nonce=0))
     cluster.create("A", "B")
     cluster.task("t", mentor="A")
     first = cluster.do(cluster.claim("A", "t", nonce=0))
@@ -146,7 +146,7 @@ def test_only_the_last_runs_are_remembered() -> None:
 
 
 def test_a_claim_remembers_what_put_the_task_there() -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     made = cluster.task("t").placement_index
     first = cluster.placed("t").node or ""
@@ -189,7 +189,7 @@ def test_a_claim_of_an_earlier_version_has_no_cause_and_the_next_one_has() -> No
     assert cluster.claimed("t").cause == Cause(index=cluster.task_now("t").placement_index, what="Task")
 
 
-def cluster_node(cluster: Cluster, tag: str) -> str:
+def cluster_node(cluster: RecordCluster, tag: str) -> str:
     cluster.do(AddNode(node=node(tag)))
     return tag
 
@@ -236,7 +236,7 @@ def test_only_the_responsible_node_is_granted() -> None:
 
 
 def test_nobody_is_granted_while_placement_names_no_node() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     cluster.create("A")
     cluster.task("t", requires=("ssd",))
     assert "no node is (NoMember)" in cluster.refused(cluster.claim("A", "t"))
@@ -458,7 +458,7 @@ def test_a_task_without_a_claim_cannot_be_renamed_onto_a_running_name_either() -
 
 
 def test_the_update_of_a_promotable_is_claimed_by_its_mentor_and_ends_with_it() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A", "B")
     cluster.do(AddDatabaseNode(name="Northwind", tag="C"))
     mentor = mentor_of(cluster.record, cluster.database(), "C")
@@ -483,14 +483,15 @@ def test_the_update_of_a_promotable_is_claimed_by_its_mentor_and_ends_with_it() 
 def test_scenario_30_progress_counts_only_for_the_held_epoch_and_only_grows() -> None:
     """RavenDB compares the owner by node, and not before the first batch. Here it is the epoch that counts."""
     cluster = two()
-    task = cluster.task_now("t")
+    cluster.task("never claimed")
+    task, unclaimed = cluster.task_now("t"), cluster.task_now("never claimed").id
     epoch = cluster.do(cluster.claim("A", "t"))
 
     def made(processed: int, *, at: int = epoch, generation: int = task.id, id: int = task.id) -> ProgressMade:
         progress = Progress(generation=generation, processed=processed)
         return ProgressMade(database="northwind", id=id, epoch=at, progress=progress)
 
-    assert cluster.do(Checkpoint(made=(made(5), made(9, id=999)))) == [task.id]
+    assert cluster.do(Checkpoint(made=(made(5), made(9, id=999), made(9, id=unclaimed)))) == [task.id]
     etag = cluster.database().etag
     assert cluster.do(Checkpoint(made=(made(4),))) == []
     assert cluster.do(Checkpoint(made=(made(6, at=epoch - 1),))) == []

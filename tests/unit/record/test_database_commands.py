@@ -31,11 +31,11 @@ from raftnode.record.commands import (
 from raftnode.record.commands import databases as database_commands
 from raftnode.record.commands import tasks as task_commands
 from raftnode.record.model import NAME_LENGTH_MAX, RESETS_KEPT_MAX, Database, Topology, TopologyStamp
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 
-def abc() -> Cluster:
-    cluster = Cluster("A", "B", "C", "D")
+def abc() -> RecordCluster:
+    cluster = RecordCluster("A", "B", "C", "D")
     cluster.create("A", "B", "C")
     return cluster
 
@@ -70,7 +70,7 @@ def test_a_name_is_whole_and_printable_and_that_of_a_database_is_a_safe_file_nam
 
 
 def test_a_database_lands_on_the_nodes_that_hold_the_fewest_and_do_not_drain() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A", name="One")
     cluster.do(SetDraining(tag="B", draining=True))
     assert cluster.do(CreateDatabase(name="Two", replication_factor=2)) == ["C", "A"]
@@ -81,7 +81,7 @@ def test_a_database_lands_on_the_nodes_that_hold_the_fewest_and_do_not_drain() -
 
 
 def test_a_database_begins_with_what_its_creation_names() -> None:
-    cluster = Cluster("A", "B", term=3)
+    cluster = RecordCluster("A", "B", term=3)
     create = CreateDatabase(
         name="Northwind",
         nodes=("B", "A"),
@@ -224,7 +224,7 @@ def test_a_command_changes_a_group_in_just_this_way(
     deleted_after: dict[str, str],
     value: Any,
 ) -> None:
-    cluster = Cluster("A", "B", "C", "D", term=5)
+    cluster = RecordCluster("A", "B", "C", "D", term=5)
     before = replace(cluster.create("A"), topology=group, deletion_in_progress=Map(deleted))
     cluster.record = replace(cluster.record, databases=Map({"northwind": before}))
     assert cluster.do(command) == value
@@ -323,6 +323,8 @@ def test_members_are_reordered_and_fixed_only_on_request() -> None:
     cluster.do(ReorderMembers(name="Northwind", members=("C", "A", "B")))
     assert cluster.database().topology.members == ("C", "A", "B")
     assert cluster.database().topology.priority_order == ()
+    cluster.do(ReorderMembers(name="Northwind", members=("B", "C", "A")))
+    assert cluster.database().topology.members == ("B", "C", "A"), "whatever order they had"
     assert "each Member once" in cluster.refused(ReorderMembers(name="Northwind", members=("C", "A")))
 
 
@@ -342,7 +344,8 @@ def test_indexes_are_put_and_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster.database().indexes["orders/bydate"].etag == cluster.record.index
     monkeypatch.setattr(database_commands, "INDEXES_MAX", 1)
     cluster.do(put)
-    assert "at most 1 indexes" in cluster.refused(replace(put, name="Other"))
+    refused = cluster.refused(replace(put, name="Other"))
+    assert refused == "LimitExceededException: A database holds at most 1 indexes."
     assert "must not be empty" in cluster.refused(replace(put, name=""))
     cluster.do(DeleteIndex(database="Northwind", name="ORDERS/BYDATE"))
     cluster.do(DeleteIndex(database="Northwind", name="ORDERS/BYDATE"))

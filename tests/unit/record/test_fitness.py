@@ -2,12 +2,12 @@
 
 from raftnode.record.commands import DeleteDatabase, SetDraining
 from raftnode.record.fitness import fittest_first
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 
-def cluster() -> Cluster:
+def cluster() -> RecordCluster:
     """B is in two groups, A and C in one, D in none."""
-    made = Cluster("A", "B", "C", "D")
+    made = RecordCluster("A", "B", "C", "D")
     made.create("A", "B")
     made.create("B", "C", name="Other")
     return made

@@ -15,26 +15,42 @@ from raftnode.record.definition import TaskDefinition
 from raftnode.record.encoding import dec_hook, enc_hook
 from raftnode.record.value import RecordValue
 
+TOPOLOGY: dict[str, Any] = {
+    "Members": (),
+    "Promotables": (),
+    "Rehabs": (),
+    "PredefinedMentors": {},
+    "DemotionReasons": {},
+    "PromotablesStatus": {},
+    "Stamp": {"Index": 0, "Term": 0, "LeadersTicks": 0},
+    "NodesModifiedAt": None,
+    "DynamicNodesDistribution": False,
+    "ReplicationFactor": 1,
+    "PriorityOrder": (),
+    "DatabaseTopologyIdBase64": "",
+    "ClusterTransactionIdBase64": "",
+}
+NODE: dict[str, Any] = {
+    "Tag": "A",
+    "Url": "u",
+    "ClusterAddress": "c",
+    "NodeId": "",
+    "Boot": 0,
+    "Nonce": 0,
+    "Kind": "Member",
+    "Weight": 1,
+    "Labels": (),
+    "Draining": False,
+    "Kinds": None,
+    "PlacementIndex": 0,
+    "Flags": (),
+}
+"""A node of the cluster and a topology, as several commands hold them."""
+
 COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "AddDatabaseNode": ({"name": "n", "tag": "A"}, {"mentor": None}),
     "AddNode": (
-        {
-            "node": {
-                "Tag": "A",
-                "Url": "u",
-                "ClusterAddress": "c",
-                "NodeId": "",
-                "Boot": 0,
-                "Nonce": 0,
-                "Kind": "Member",
-                "Weight": 1,
-                "Labels": (),
-                "Draining": False,
-                "Kinds": None,
-                "PlacementIndex": 0,
-                "Flags": (),
-            }
-        },
+        {"node": NODE},
         {},
     ),
     "AnnounceNode": (
@@ -93,23 +109,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "FormCluster": (
         {
             "cluster_id": "c",
-            "nodes": (
-                {
-                    "Tag": "A",
-                    "Url": "u",
-                    "ClusterAddress": "c",
-                    "NodeId": "",
-                    "Boot": 0,
-                    "Nonce": 0,
-                    "Kind": "Member",
-                    "Weight": 1,
-                    "Labels": (),
-                    "Draining": False,
-                    "Kinds": None,
-                    "PlacementIndex": 0,
-                    "Flags": (),
-                },
-            ),
+            "nodes": (NODE,),
             "timings": {"HeartbeatMs": 1, "LeaseMs": 1, "TaskStopTimeoutMs": 1, "TimeBeforeMovingToRehabMs": 1},
         },
         {},
@@ -171,21 +171,7 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
     model.TopologyStamp: ({}, {"Index": 0, "Term": 0, "LeadersTicks": 0}),
     model.Topology: (
         {},
-        {
-            "Members": (),
-            "Promotables": (),
-            "Rehabs": (),
-            "PredefinedMentors": {},
-            "DemotionReasons": {},
-            "PromotablesStatus": {},
-            "Stamp": {"Index": 0, "Term": 0, "LeadersTicks": 0},
-            "NodesModifiedAt": None,
-            "DynamicNodesDistribution": False,
-            "ReplicationFactor": 1,
-            "PriorityOrder": (),
-            "DatabaseTopologyIdBase64": "",
-            "ClusterTransactionIdBase64": "",
-        },
+        TOPOLOGY,
     ),
     model.ConnectionString: ({"Name": "n", "Type": "t", "Configuration": b"{}"}, {"Etag": 0}),
     model.IndexDefinition: ({"Name": "n", "Definition": b"{}"}, {"Etag": 0}),
@@ -241,21 +227,7 @@ VALUES: dict[type[RecordValue], tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "Name": "n",
             "Etag": 1,
-            "Topology": {
-                "Members": (),
-                "Promotables": (),
-                "Rehabs": (),
-                "PredefinedMentors": {},
-                "DemotionReasons": {},
-                "PromotablesStatus": {},
-                "Stamp": {"Index": 0, "Term": 0, "LeadersTicks": 0},
-                "NodesModifiedAt": None,
-                "DynamicNodesDistribution": False,
-                "ReplicationFactor": 1,
-                "PriorityOrder": (),
-                "DatabaseTopologyIdBase64": "",
-                "ClusterTransactionIdBase64": "",
-            },
+            "Topology": TOPOLOGY,
         },
         {
             "ConnectionStrings": {},

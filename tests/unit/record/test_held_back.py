@@ -6,20 +6,20 @@ from msgspec.structs import replace
 from raftnode.record.commands import BlameTask, Decide, DeleteTask, PutTask, ReleaseTask, SetTaskState, VoidClaim
 from raftnode.record.model import EndedRun, claim_key
 from raftnode.record.ownership import held_back, task_key
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 KEY = claim_key("Northwind", KIND, "t")
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    cluster = Cluster("A", "B")
+def cluster() -> RecordCluster:
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("t", mentor="A")
     return cluster
 
 
-def run(cluster: Cluster) -> int:
+def run(cluster: RecordCluster) -> int:
     """The epoch of a run on A that is over."""
     epoch = int(cluster.do(cluster.claim("A", "t")))
     cluster.do(ReleaseTask(key=KEY, epoch=epoch))
@@ -30,7 +30,7 @@ def blame(epoch: int, key: str = KEY) -> BlameTask:
     return BlameTask(key=key, epoch=epoch, tag="A", reason="in body")
 
 
-def test_the_second_run_that_ends_its_node_is_the_last(cluster: Cluster) -> None:
+def test_the_second_run_that_ends_its_node_is_the_last(cluster: RecordCluster) -> None:
     assert cluster.do(blame(run(cluster)))
     assert not held_back(cluster.task_now("t"))
     assert cluster.placed("t").node == "A"
@@ -41,7 +41,7 @@ def test_the_second_run_that_ends_its_node_is_the_last(cluster: Cluster) -> None
     assert "HeldBack" in cluster.refused(cluster.claim("A", "t"))
 
 
-def test_a_run_counts_once_and_one_before_the_last_edit_not_at_all(cluster: Cluster) -> None:
+def test_a_run_counts_once_and_one_before_the_last_edit_not_at_all(cluster: RecordCluster) -> None:
     first = run(cluster)
     cluster.do(PutTask(database="Northwind", id=cluster.task_now("t").id, name="t", kind=KIND, key=1))
     assert not cluster.do(blame(first))
@@ -51,7 +51,7 @@ def test_a_run_counts_once_and_one_before_the_last_edit_not_at_all(cluster: Clus
     assert len(cluster.task_now("t").endings) == 1
 
 
-def test_a_task_that_is_gone_and_an_update_are_not_blamed(cluster: Cluster) -> None:
+def test_a_task_that_is_gone_and_an_update_are_not_blamed(cluster: RecordCluster) -> None:
     epoch = run(cluster)
     cluster.do(DeleteTask(database="Northwind", id=cluster.task_now("t").id))
     assert not cluster.do(blame(epoch))
@@ -62,7 +62,7 @@ def test_a_task_that_is_gone_and_an_update_are_not_blamed(cluster: Cluster) -> N
 
 
 @pytest.mark.parametrize("by", ["edit", "enable"])
-def test_it_is_let_go_by_hand(cluster: Cluster, by: str) -> None:
+def test_it_is_let_go_by_hand(cluster: RecordCluster, by: str) -> None:
     for _ in range(2):
         cluster.do(blame(run(cluster)))
     id = cluster.task_now("t").id
@@ -77,7 +77,7 @@ def test_it_is_let_go_by_hand(cluster: Cluster, by: str) -> None:
 
 
 def test_one_that_has_ended_a_node_and_whose_next_node_falls_silent_is_taken_to_have_ended_both(
-    cluster: Cluster,
+    cluster: RecordCluster,
 ) -> None:
     def silent() -> None:
         epoch = int(cluster.do(cluster.claim("A", "t")))
@@ -94,7 +94,7 @@ def test_one_that_has_ended_a_node_and_whose_next_node_falls_silent_is_taken_to_
     assert not cluster.do(blame(cluster.task_now("t").endings[1].epoch))
 
 
-def test_a_silence_after_an_edit_is_held_against_nobody(cluster: Cluster) -> None:
+def test_a_silence_after_an_edit_is_held_against_nobody(cluster: RecordCluster) -> None:
     cluster.do(blame(run(cluster)))
     epoch = int(cluster.do(cluster.claim("A", "t")))
     cluster.do(SetTaskState(database="Northwind", id=cluster.task_now("t").id, disabled=True))

@@ -32,7 +32,7 @@ from raftnode.record.model import (
     Topology,
 )
 from raftnode.record.snapshot import SnapshotUnreadable, frames, read
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 SUSPEND = SuspendObserver(suspended=True)
 
@@ -80,7 +80,7 @@ def of_version(version: int) -> bytes:
 def test_a_command_at_a_limit_is_applied_and_one_beyond_it_is_answered_with_the_limit(
     good: bytes, bad: bytes, kind: str, message: str
 ) -> None:
-    record = Cluster("A").record
+    record = RecordCluster("A").record
     entry = Entry(record.index + 1, 1)
     applied = apply(record, entry, good)
     assert (applied.result.error, applied.changes) == (None, Changes(cluster=True))
@@ -96,7 +96,7 @@ def refusal(index: int, kind: str, message: str) -> CommandResult:
 
 @pytest.mark.parametrize("behind", [0, 1])
 def test_an_entry_that_was_applied_before_changes_nothing(behind: int) -> None:
-    record = Cluster("A").record
+    record = RecordCluster("A").record
     index = record.index - behind
     again = apply(record, Entry(index, 1), encode(SUSPEND))
     assert again.record is record
@@ -105,7 +105,7 @@ def test_an_entry_that_was_applied_before_changes_nothing(behind: int) -> None:
 
 
 def test_another_request_under_a_used_id_is_refused_and_the_first_keeps_its_answer() -> None:
-    record = Cluster("A").record
+    record = RecordCluster("A").record
     create = CreateDatabase(name="Northwind", nodes=("A",))
     again = msgspec.structs.replace(create, topology_id="made by another node", at="later")
     other = CreateDatabase(name="Southwind", nodes=("A",))
@@ -122,13 +122,13 @@ def test_another_request_under_a_used_id_is_refused_and_the_first_keeps_its_answ
     assert refused.result == refusal(record.index + 1, "RequestIdUsedException", message)
     assert refused.record == msgspec.structs.replace(record, index=record.index + 1)
     for known, asked in (("", "hash of it"), ("hash of it", "")):
-        first = apply(Cluster("A").record, Entry(record.index + 1, 1), encode(create, "r1", known))
+        first = apply(RecordCluster("A").record, Entry(record.index + 1, 1), encode(create, "r1", known))
         repeated = apply(first.record, Entry(first.record.index + 1, 1), encode(other, "r1", asked))
         assert repeated.result.error is None, "a node of an earlier version gave no hash"
 
 
 def test_a_refused_command_changes_nothing_but_the_index() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     before = cluster.record
     cluster.refused(SetDraining(tag="Z", draining=True))
     assert cluster.record == msgspec.structs.replace(before, index=before.index + 1)
@@ -143,7 +143,7 @@ def test_unreadable_bytes_are_answered(data: bytes) -> None:
 
 @pytest.mark.parametrize("depth", [DEPTH_MAX + 1, 500, 1000, 5000, 100_000])
 def test_a_command_that_nests_too_deep_is_refused_whatever_the_interpreter_could_read(depth: int) -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     for unknown in (b"\x81\xa5later" + b"\x91" * (depth - 2) + b"\x90", b"\x91" * (depth - 1) + b"\x90"):
         applied = apply(cluster.record, Entry(cluster.record.index + 1, 1), unknown)
         assert applied.result.error is not None
@@ -152,7 +152,7 @@ def test_a_command_that_nests_too_deep_is_refused_whatever_the_interpreter_could
 
 
 def test_a_command_with_an_unknown_field_of_the_greatest_depth_is_applied() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     data = encode(SetDraining(tag="A", draining=True))
     deep = bytes([data[0] + 1]) + data[1:] + b"\xa5later" + b"\x91" * (DEPTH_MAX - 2) + b"\x90"
     applied = apply(cluster.record, Entry(cluster.record.index + 1, 1), deep)
@@ -167,7 +167,7 @@ def test_what_only_this_process_raises_is_no_answer(error: type[Exception], monk
     def fails(self: Command, record: Record, entry: Entry) -> Any:
         raise error
 
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     data = encode(SetDraining(tag="A", draining=True), "r1")
     monkeypatch.setattr(SetDraining, "apply", fails)
     with pytest.raises(error):
@@ -187,7 +187,7 @@ def test_a_decoder_without_memory_or_stack_says_nothing_about_the_command(
 
 
 def test_a_repeat_gets_the_first_answer_and_changes_nothing() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     create = CreateDatabase(name="Northwind", nodes=("A",))
     first = cluster.apply(create, request_id="r1")
     index = cluster.record.index
@@ -200,14 +200,14 @@ def test_a_repeat_gets_the_first_answer_and_changes_nothing() -> None:
 
 
 def test_a_refusal_is_remembered_like_an_answer() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     refusal = cluster.refused(SetDraining(tag="B", draining=True), request_id="r1")
     assert cluster.refused(SuspendObserver(suspended=True), request_id="r1") == refusal
 
 
 def test_the_table_of_requests_is_bounded_and_forgets_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "REQUESTS_MAX", 3)
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     for i in range(9):
         cluster.do(SuspendObserver(suspended=bool(i % 2)), request_id=f"r{i}")
         kept = range(max(0, i - 2), i + 1)
@@ -222,7 +222,7 @@ def test_a_command_that_raises_is_answered_and_changes_nothing(monkeypatch: pyte
         raise ZeroDivisionError("by design")
 
     monkeypatch.setattr(SuspendObserver, "apply", broken)
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     message = "RavenException: ZeroDivisionError in SuspendObserver; nothing was changed."
     assert cluster.refused(SUSPEND) == message
 
@@ -239,7 +239,7 @@ def test_a_command_survives_the_log() -> None:
 
 
 def test_a_record_survives_the_snapshot() -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.connection()
     cluster.task("t", mentor="A", connection_string="Warehouse")
@@ -250,7 +250,7 @@ def test_a_record_survives_the_snapshot() -> None:
 
 
 def test_a_snapshot_has_a_frame_for_the_record_and_one_for_each_database_without_what_follows_from_the_rest() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     cluster.create("A")
     cluster.task("t", mentor="A")
     cluster.do(cluster.claim("A", "t"))
@@ -264,7 +264,7 @@ def test_a_snapshot_has_a_frame_for_the_record_and_one_for_each_database_without
 
 
 def test_an_older_snapshot_without_runs_causes_and_indexes_loads() -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("t", mentor="A")
     cluster.do(cluster.claim("A", "t"))
@@ -291,6 +291,8 @@ def test_what_is_no_record_is_refused_on_load() -> None:
         read([b"\x09\0\0\0\x81\xa5Index\xa1x"])
     with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
         read([])
+    with pytest.raises(SnapshotUnreadable, match="does not hold a record"):
+        read([bytes(4)])  # one frame, which is empty
     with pytest.raises(SnapshotUnreadable, match="left over"):
         read([b"".join(frames(Record()))[:-1]])
     with pytest.raises(SnapshotUnreadable, match="Upgrade it"):
@@ -302,7 +304,7 @@ def test_what_is_no_record_is_refused_on_load() -> None:
 
 
 def test_json_has_pascal_case_keys() -> None:
-    cluster = Cluster("A")
+    cluster = RecordCluster("A")
     cluster.create("A")
     cluster.task("t")
     json = msgspec.to_builtins(cluster.database(), enc_hook=enc_hook)

@@ -14,13 +14,13 @@ from raftnode.record.commands import (
 )
 from raftnode.record.commands import observer as observer_commands
 from raftnode.record.model import Database, PromotionStatus, Topology
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 HOUR_MS = 3_600_000
 
 
-def ab() -> Cluster:
-    cluster = Cluster("A", "B", "C", term=4)
+def ab() -> RecordCluster:
+    cluster = RecordCluster("A", "B", "C", term=4)
     cluster.create("A", "B")
     return cluster
 
@@ -44,7 +44,7 @@ def test_a_topology_is_written_with_its_stamp_and_its_reason() -> None:
     database = cluster.database()
     assert (database.topology.members, database.topology.rehabs) == (("A",), ("B",))
     assert database.topology.stamp.index == database.etag == cluster.record.index
-    assert (database.topology.stamp.term, database.topology.stamp.leaders_ticks) == (4, 1000)
+    assert (database.topology.stamp.term, database.topology.stamp.leader_wall_ms) == (4, 1000)
     assert database.topology.nodes_modified_at == "now"
     (decision,) = cluster.record.observer.decisions
     assert (decision.iteration, decision.term, decision.message) == (7, 4, "B is silent.")
@@ -66,7 +66,7 @@ def test_a_topology_read_before_another_edit_is_not_written_and_the_log_says_so(
     assert told(cluster)[1:] == [("Other", "A sentence."), ("Northwind", stale)], "also one that nothing was said of"
 
 
-def told(cluster: Cluster) -> list[tuple[str, str]]:
+def told(cluster: RecordCluster) -> list[tuple[str, str]]:
     """The log of decisions: each of which database, and what."""
     return [(decision.database, decision.message) for decision in cluster.record.observer.decisions]
 

@@ -30,18 +30,18 @@ from raftnode.record.ownership import (
     tasks_of,
     update_task,
 )
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 STICKY = KindTraits(sticky=True, grace_min=30)
 
 
-def three() -> Cluster:
-    cluster = Cluster("A", "B", "C", "D")
+def three() -> RecordCluster:
+    cluster = RecordCluster("A", "B", "C", "D")
     cluster.create("A", "B", "C")
     return cluster
 
 
-def demote(cluster: Cluster, *tags: str) -> None:
+def demote(cluster: RecordCluster, *tags: str) -> None:
     database = cluster.database()
     topology = database.topology
     cluster.do(
@@ -66,14 +66,14 @@ def demote(cluster: Cluster, *tags: str) -> None:
     )
 
 
-def hold(cluster: Cluster, name: str) -> str:
+def hold(cluster: RecordCluster, name: str) -> str:
     tag = cluster.placed(name).node
     assert tag is not None
     cluster.do(cluster.claim(tag, name))
     return tag
 
 
-def other_than(cluster: Cluster, *tags: str) -> str:
+def other_than(cluster: RecordCluster, *tags: str) -> str:
     return next(t for t in cluster.database().topology.members if t not in tags)
 
 
@@ -191,7 +191,7 @@ def test_licence_does_not_bind_the_update_of_a_node_to_a_mentor_that_is_lost() -
 # Rule 4
 
 
-def sticky() -> tuple[Cluster, str]:
+def sticky() -> tuple[RecordCluster, str]:
     """A sticky task whose holder is not the node the hash names."""
     cluster = three()
     cluster.task("t", traits=STICKY)
@@ -210,7 +210,7 @@ def test_sticky_task_stays_with_its_last_holder_after_release() -> None:
     assert (cluster.placed("t").node, cluster.placed("t").rule) == (holder, "StickyHolder")
 
 
-def end_grace(cluster: Cluster, name: str, epoch: int) -> None:
+def end_grace(cluster: RecordCluster, name: str, epoch: int) -> None:
     end = GraceEnd(claim_key("Northwind", KIND, name), epoch)
     cluster.do(Decide(term=cluster.term, iteration=1, at="now", at_ms=1, graces=(end,)))
 
@@ -275,7 +275,7 @@ def test_scenario_08_scores_are_the_golden_vectors() -> None:
 
 
 def test_equal_scores_go_to_the_first_tag() -> None:
-    cluster = Cluster("B", "A")
+    cluster = RecordCluster("B", "A")
     cluster.create("B", "A")
     cluster.task("t")
     nodes = Map({tag: replace(n, weight=0) for tag, n in cluster.record.nodes.items()})
@@ -288,12 +288,14 @@ def test_scenario_13_14_resource_heavy_task_leaves_out_the_preferred_node_if_ano
     for i in range(20):
         cluster.task(f"t{i}", traits=heavy)
     assert {cluster.placed(f"t{i}").node for i in range(20)} == {"B", "C"}
-    demote(cluster, "B", "C")
+    demote(cluster, "B")
+    assert {cluster.placed(f"t{i}").node for i in range(20)} == {"C"}
+    demote(cluster, "C")
     assert cluster.placed("t0").node == "A"
 
 
 def test_weight_wins_in_proportion() -> None:
-    cluster = Cluster("A", node("B", weight=3))
+    cluster = RecordCluster("A", node("B", weight=3))
     cluster.create("A", "B")
     for i in range(400):
         cluster.task(f"t{i}")
@@ -339,18 +341,21 @@ def test_the_ranking_names_what_rules_a_node_out() -> None:
         "D": "Promotable",
         "Z": "NotInCluster",
     }
+    key = cluster.task_now("t").key
+    assert {r.node: r.score for r in placement.ranking} == {tag: score(key, tag, 1) for tag in "ABCDZ"}
 
 
 # Updates of Promotables
 
 
 def test_a_promotable_is_filled_by_one_member_and_by_its_chosen_mentor_if_it_has_one() -> None:
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create("A", "B", "C")
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     cluster.do(AddDatabaseNode(name="Northwind", tag="E", mentor="B"))
     assert mentor_of(cluster.record, cluster.database(), "D") in ("A", "B", "C")
     assert mentor_of(cluster.record, cluster.database(), "E") == "B"
+    assert update_task(cluster.record, cluster.database(), "E").mentor == "B"
     demote(cluster, "B")
     assert mentor_of(cluster.record, cluster.database(), "E") in ("A", "C")
     assert mentor_of(replace(cluster.record, nodes=Map()), cluster.database(), "E") is None
@@ -374,7 +379,7 @@ def test_a_rehab_is_updated_by_one_member_too_unless_it_is_lost_or_leaves() -> N
     assert update_task(cluster.record, cluster.database(), "D").configuration == b"{}"
 
 
-def with_status(cluster: Cluster, status: PromotionStatus) -> None:
+def with_status(cluster: RecordCluster, status: PromotionStatus) -> None:
     """C's status in the group is this one."""
     topology = replace(cluster.database().topology, promotables_status=Map({"C": status}))
     changed = replace(cluster.database(), topology=topology)
@@ -443,6 +448,10 @@ def test_the_tasks_of_a_database_are_the_ongoing_ones_and_the_updates() -> None:
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     listed = [(t.kind, t.name) for t in tasks_of(cluster.record, cluster.database())]
     assert listed == [(KIND, "second"), (KIND, "first"), (UPDATE_KIND, "D")]
+    for number in range(40):
+        cluster.task(f"t{number}")
+    ids = [task.id for task in tasks_of(cluster.record, cluster.database())]
+    assert ids == [*sorted(cluster.database().tasks), 0]
 
 
 def test_a_group_answers_about_any_number_of_tasks_as_if_asked_about_each_alone() -> None:

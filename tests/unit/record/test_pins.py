@@ -9,18 +9,18 @@ from msgspec.structs import replace
 from raftnode.record.commands import Decide, PutTask, ReleaseTask, SetDraining, SetTaskPin, SetTaskState, VoidClaim
 from raftnode.record.model import EndedRun, KindTraits, Task, claim_key
 from raftnode.record.ownership import score, task_key
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 KEY = claim_key("Northwind", KIND, "t")
 
 
-def three(**fields: Any) -> tuple[Cluster, Task]:
-    cluster = Cluster("A", "B", "C")
+def three(**fields: Any) -> tuple[RecordCluster, Task]:
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A", "B", "C")
     return cluster, cluster.task("t", **fields)
 
 
-def pin(cluster: Cluster) -> str | None:
+def pin(cluster: RecordCluster) -> str | None:
     """Pins the task to whatever node it has; that node."""
     cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("t").id, mentor=None, pinned=True))
     task = cluster.task_now("t")
@@ -29,7 +29,7 @@ def pin(cluster: Cluster) -> str | None:
     return task.mentor
 
 
-def held_by_another(cluster: Cluster) -> str:
+def held_by_another(cluster: RecordCluster) -> str:
     """The node that holds the task, which is not the one of the hash; the claim is left behind by a mentor."""
     other = next(tag for tag in "ABC" if tag != cluster.placed("t").node)
     id = cluster.task_now("t").id

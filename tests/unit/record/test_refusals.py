@@ -38,7 +38,7 @@ from raftnode.record.commands import (
 )
 from raftnode.record.machine import Applied, apply
 from raftnode.record.model import LABELS_MAX, NAME_LENGTH_MAX, CommandError, CommandResult, Record
-from tests.unit.record.build import KIND, Cluster, node
+from tests.unit.record.build import KIND, RecordCluster, node
 
 LONG = "x" * (NAME_LENGTH_MAX + 1)
 
@@ -47,7 +47,7 @@ LONG = "x" * (NAME_LENGTH_MAX + 1)
 def world() -> Record:
     """C is no voter and in no group. Tasks by id: `t` (A runs it, in its second session), `off`, `picky`, `moved` (A
     runs it, B has it) and `gone`, which is deleted while A runs it."""
-    cluster = Cluster("A", "B", node("C", kind="Watcher"))
+    cluster = RecordCluster("A", "B", node("C", kind="Watcher"))
     cluster.create("A", "B")
     cluster.connection()
     cluster.task("t", mentor="A", connection_string="Warehouse")
@@ -86,7 +86,7 @@ def announce(**fields: object) -> AnnounceNode:
     return replace(said, **fields)
 
 
-CLAIM = Cluster().claim("A", "t", session=2)
+CLAIM = RecordCluster().claim("A", "t", session=2)
 BAD, CLAIMED, RACE = "BadRequestException", "ClaimRefusedException", "ConcurrencyException"
 LIMIT, IDENTITY = "LimitExceededException", "NodeIdMismatchException"
 NO_DATABASE = ("DatabaseDoesNotExistException", "Database 'Nope' does not exist. Create it first.")

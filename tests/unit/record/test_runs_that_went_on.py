@@ -7,15 +7,15 @@ from raftnode.record.commands import Decide, ReleaseTask, SetTaskPin, VoidClaim
 from raftnode.record.commands.claims import ran_on
 from raftnode.record.model import EndedRun, KindTraits, claim_key
 from raftnode.record.observer_memory import DECISIONS_MAX, Decision
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 KEY = claim_key("Northwind", KIND, "Backup")
 LATE = "2026-11-29T08:00:00.0000000Z"
 
 
-def voided() -> tuple[Cluster, int]:
+def voided() -> tuple[RecordCluster, int]:
     """A held the task, and its claim is void."""
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("Backup", mentor="A", traits=KindTraits(partition_tolerant=True))
     epoch = cluster.do(cluster.claim("A", "Backup"))
@@ -24,7 +24,7 @@ def voided() -> tuple[Cluster, int]:
     return cluster, epoch
 
 
-def taken(cluster: Cluster) -> int:
+def taken(cluster: RecordCluster) -> int:
     """B runs the task."""
     cluster.do(SetTaskPin(database="Northwind", id=cluster.task_now("Backup").id, mentor="B"))
     epoch: int = cluster.do(cluster.claim("B", "Backup"))

@@ -31,7 +31,7 @@ from raftnode.record.model import (
     Progress,
     Task,
 )
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 KEY = f"northwind/{KIND}/t"
 PUT = PutTask(
@@ -50,20 +50,20 @@ PUT = PutTask(
 
 
 @pytest.fixture
-def cluster() -> Cluster:
-    cluster = Cluster("A", "B")
+def cluster() -> RecordCluster:
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.connection()
     return cluster
 
 
-def test_a_connection_string_stands_in_the_record_with_the_index_of_its_edit(cluster: Cluster) -> None:
+def test_a_connection_string_stands_in_the_record_with_the_index_of_its_edit(cluster: RecordCluster) -> None:
     assert cluster.database().connection_strings["warehouse"] == ConnectionString(
         name="Warehouse", type="Sql", configuration=b"{}", etag=cluster.record.index
     )
 
 
-def test_a_task_is_what_was_put_and_begins_without_progress(cluster: Cluster) -> None:
+def test_a_task_is_what_was_put_and_begins_without_progress(cluster: RecordCluster) -> None:
     id = cluster.do(PUT)
     assert id == cluster.record.index
     assert cluster.database().tasks == Map(
@@ -103,7 +103,7 @@ def test_a_task_is_what_was_put_and_begins_without_progress(cluster: Cluster) ->
     ],
 )
 def test_an_edit_changes_what_it_names_and_counts_for_placement_where_that_reads_it(
-    cluster: Cluster, fields: dict[str, Any], placed: bool
+    cluster: RecordCluster, fields: dict[str, Any], placed: bool
 ) -> None:
     id = cluster.do(PUT)
     cluster.do(RetryFailed(database="Northwind", id=id))
@@ -127,7 +127,7 @@ def test_an_edit_changes_what_it_names_and_counts_for_placement_where_that_reads
     ],
 )
 def test_state_and_pin_change_only_themselves(
-    cluster: Cluster, command: Command, fields: dict[str, Any], etag: bool, placed: bool
+    cluster: RecordCluster, command: Command, fields: dict[str, Any], etag: bool, placed: bool
 ) -> None:
     id = cluster.do(PUT)
     cluster.do(BlameTask(key=KEY, epoch=id, tag="A", reason="in body"))
@@ -139,13 +139,13 @@ def test_state_and_pin_change_only_themselves(
 
 
 @pytest.mark.parametrize(("key", "fits"), [(-1, False), (0, True), (KEY_MAX, True), (KEY_MAX + 1, False)])
-def test_a_key_is_an_unsigned_integer_of_64_bits(cluster: Cluster, key: int, fits: bool) -> None:
+def test_a_key_is_an_unsigned_integer_of_64_bits(cluster: RecordCluster, key: int, fits: bool) -> None:
     command, entry = replace(PUT, key=key), Entry(cluster.record.index + 1, 1)
     with nullcontext() if fits else pytest.raises(CommandRefused, match="out of range"):
         assert command.apply(cluster.record, entry).value == entry.index
 
 
-def test_the_users_of_a_connection_string_are_named_in_order_and_not_all(cluster: Cluster) -> None:
+def test_the_users_of_a_connection_string_are_named_in_order_and_not_all(cluster: RecordCluster) -> None:
     for name in "lkjihgfedcba":
         cluster.task(name, connection_string="warehouse")
     cluster.task("without")
@@ -155,7 +155,7 @@ def test_the_users_of_a_connection_string_are_named_in_order_and_not_all(cluster
     )
 
 
-def test_a_run_is_held_against_its_task_if_it_is_not_older_than_the_last_edit(cluster: Cluster) -> None:
+def test_a_run_is_held_against_its_task_if_it_is_not_older_than_the_last_edit(cluster: RecordCluster) -> None:
     id = cluster.do(replace(PUT, disabled=False))
     for generation, index, counts in ((0, id - 1, False), (0, id, True), (3, id - 1, False), (3, id, True)):
         epoch = generation * GENERATION_STRIDE + index
@@ -171,7 +171,7 @@ def test_a_run_is_held_against_its_task_if_it_is_not_older_than_the_last_edit(cl
 
 
 def test_progress_that_comes_twice_counts_twice_and_a_task_of_an_earlier_version_has_generation_0(
-    cluster: Cluster,
+    cluster: RecordCluster,
 ) -> None:
     task = cluster.task("t", mentor="A")
     epoch = cluster.do(cluster.claim("A", "t"))
@@ -191,7 +191,7 @@ def test_progress_that_comes_twice_counts_twice_and_a_task_of_an_earlier_version
     assert cluster.do(made(0)) == [task.id]
 
 
-def test_progress_of_two_databases_comes_in_one_command(cluster: Cluster) -> None:
+def test_progress_of_two_databases_comes_in_one_command(cluster: RecordCluster) -> None:
     cluster.create("A", name="Other")
     accepted = []
     for database in ("Northwind", "Other"):
@@ -204,7 +204,7 @@ def test_progress_of_two_databases_comes_in_one_command(cluster: Cluster) -> Non
 
 
 def test_a_renamed_task_keeps_its_claim_under_other_letters_and_takes_the_place_of_an_ended_one(
-    cluster: Cluster,
+    cluster: RecordCluster,
 ) -> None:
     task = cluster.task("t", mentor="A")
     epoch = cluster.do(cluster.claim("A", "t"))

@@ -15,6 +15,7 @@ from raftnode.record.commands import (
     SetDatabaseState,
     SetDraining,
     SetNodeFlags,
+    SetNodeKind,
     SetNodeTraits,
     SetTaskPin,
     SuspendObserver,
@@ -22,31 +23,31 @@ from raftnode.record.commands import (
 from raftnode.record.commands.base import CommandRefused
 from raftnode.record.encoding import enc_hook
 from raftnode.record.grace import GRACE_SETTING
-from raftnode.record.model import CommandError, KindTraits
+from raftnode.record.model import CommandError, KindTraits, Topology
 from raftnode.record.ownership import UPDATE_KIND
 from raftnode.record.whatif import Forecast, NewNode, Scenario, what_if
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 NAMES = tuple(f"t{i}" for i in range(30))
 
 
-def three() -> Cluster:
+def three() -> RecordCluster:
     """Thirty tasks on A, B and C; D is in the cluster and not in the group."""
-    cluster = Cluster("A", "B", "C", "D", "E")
+    cluster = RecordCluster("A", "B", "C", "D", "E")
     cluster.create("A", "B", "C")
     for name in NAMES:
         cluster.task(name)
     return cluster
 
 
-def suppose(cluster: Cluster, *databases: str, **fields: Any) -> Forecast:
+def suppose(cluster: RecordCluster, *databases: str, **fields: Any) -> Forecast:
     before = cluster.record
     forecast = what_if(before, Scenario(**fields), databases or None, after_loss=after_loss, cluster_grace_min=30)
     assert cluster.record is before
     return forecast
 
 
-def on(cluster: Cluster, tag: str) -> set[str]:
+def on(cluster: RecordCluster, tag: str) -> set[str]:
     return {name for name in NAMES if cluster.placed(name).node == tag}
 
 
@@ -120,7 +121,7 @@ def test_a_sticky_task_waits_for_its_last_holder_within_its_grace() -> None:
 
 
 def test_the_grace_is_the_kinds_own_or_the_databases_or_the_clusters_and_none_at_all_moves_it() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A", "B", "C", settings=Map({GRACE_SETTING: "7"}))
     cluster.task("own", traits=KindTraits(sticky=True, grace_min=0), mentor="B")
     cluster.task("set", traits=KindTraits(sticky=True), mentor="B")
@@ -193,7 +194,7 @@ def test_labels_decide_which_nodes_can_take_a_task() -> None:
 
 
 def test_when_no_member_is_left_alive_the_tasks_wait() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.create("A")
     cluster.task("t")
     assert reasons(suppose(cluster, lost=("A",))) == {"t": "no Member of the group would be alive: A would be lost"}
@@ -206,12 +207,58 @@ def test_without_a_majority_of_voters_everything_waits() -> None:
     assert "2 of 5 voters would be left" in reasons(forecast)["t0"]
 
 
+def test_half_of_the_voters_are_no_majority_and_watchers_do_not_count() -> None:
+    cluster = three()
+    cluster.do(SetNodeKind(tag="E", kind="Watcher"))
+    assert suppose(cluster, lost=("B", "E")).waits == ()
+    why = "2 of 4 voters would be left, which is no majority: no node would have a lease"
+    assert reasons(suppose(cluster, lost=("B", "C"))) == dict.fromkeys(NAMES, why)
+
+
+def test_the_tasks_of_a_database_without_nodes_wait() -> None:
+    cluster = three()
+    emptied = replace(cluster.database(), topology=Topology())
+    cluster.record = replace(cluster.record, databases=cluster.record.databases.set("northwind", emptied))
+    why = "no node of the group may run it: it is empty"
+    assert reasons(suppose(cluster)) == dict.fromkeys(NAMES, why)
+
+
 def test_disabled_tasks_and_databases_are_left_out() -> None:
     cluster = three()
     cluster.task("off", disabled=True)
     assert suppose(cluster).tasks == 30
     cluster.do(SetDatabaseState(name="Northwind", disabled=True))
     assert suppose(cluster).tasks == 0
+    cluster.create("A", "B", name="Zoo")
+    cluster.task("t", database="Zoo")
+    assert suppose(cluster).tasks == 1, "those after it are not"
+
+
+def test_moves_are_listed_by_database_whatever_was_asked_first() -> None:
+    cluster = RecordCluster("A", "B", "C")
+    names = list("QWERTZUIOP")
+    for name in names:
+        cluster.create("A", "B", "C", name=name)
+        cluster.task("t", database=name)
+    for asked in ([], names):
+        forecast = suppose(cluster, *asked, drained=("A", "B"))
+        listed = [move.database for move in forecast.moves]
+        assert len(listed) > 3
+        assert listed == sorted(listed)
+
+
+@pytest.mark.parametrize("tag", ["D", "F"])
+def test_a_node_that_is_added_has_its_labels_whether_it_was_in_the_cluster_or_not(tag: str) -> None:
+    cluster = three()
+    cluster.task("picky", requires=("ssd",))
+    forecast = suppose(cluster, added=(NewNode(tag=tag, labels=("ssd",)),))
+    assert moves(forecast)["picky"] == (None, tag)
+
+
+def test_a_new_node_has_the_weight_of_one_unless_it_is_given() -> None:
+    cluster = three()
+    by_weight = {w: suppose(cluster, added=(NewNode(tag="F", weight=w),)) for w in (None, 1, 2)}
+    assert by_weight[None] == by_weight[1] != by_weight[2]
 
 
 def test_the_update_of_a_promotable_is_a_task_too() -> None:

@@ -116,7 +116,7 @@ def database(target: SqlTarget) -> Database:
     )
 
 
-class Bench:
+class BodyBench:
     """Runs bodies over one store, as the supervisor would, with a switch for ownership."""
 
     def __init__(self, store: DocumentStore, target: SqlTarget, directory: Path) -> None:
@@ -146,7 +146,7 @@ class Bench:
             owned=lambda: self.owned,
             save=self._save,
             journal=self.journal,
-            pulse=FreezeDetector(),
+            freezes=FreezeDetector(),
             shared=self.shared,
         )
 
@@ -158,8 +158,8 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(store: DocumentStore, target: SqlTarget, tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(store, target, tmp_path)
+async def bench(store: DocumentStore, target: SqlTarget, tmp_path: Path) -> AsyncIterator[BodyBench]:
+    bench = BodyBench(store, target, tmp_path)
     yield bench
     await bench.shared.close()
     bench.journal.close()

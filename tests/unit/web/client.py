@@ -12,7 +12,7 @@ from raftnode.node import Node
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpReply:
     """An answer."""
 
     status: int
@@ -41,23 +41,23 @@ class Client:
         self._session = session
         self.url = url
 
-    async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+    async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> HttpReply:
         """One request, in the name of the node itself, as routes between nodes ask who it is."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         sent = ({NODE_HEADER: self.node.http.node_id} if hasattr(self, "node") else {}) | (headers or {})
         async with self._session.request(method, self.url + path, data=data, headers=sent) as response:
-            return Reply(response.status, response.headers, await response.text(errors="replace"))
+            return HttpReply(response.status, response.headers, await response.text(errors="replace"))
 
-    async def get(self, path: str, **headers: str) -> Reply:
+    async def get(self, path: str, **headers: str) -> HttpReply:
         return await self.send("GET", path, headers=headers)
 
-    async def put(self, path: str, body: Any = None, **headers: str) -> Reply:
+    async def put(self, path: str, body: Any = None, **headers: str) -> HttpReply:
         return await self.send("PUT", path, body, headers)
 
-    async def post(self, path: str, body: Any = None, **headers: str) -> Reply:
+    async def post(self, path: str, body: Any = None, **headers: str) -> HttpReply:
         return await self.send("POST", path, body, headers)
 
-    async def delete(self, path: str, body: Any = None, **headers: str) -> Reply:
+    async def delete(self, path: str, body: Any = None, **headers: str) -> HttpReply:
         return await self.send("DELETE", path, body, headers)
 
     async def database(self, name: str = "Shop") -> None:

@@ -68,9 +68,9 @@ async def _ready(client: Client, run: asyncio.Task[None]) -> None:
 def _everything_is_looked_at_once() -> Iterator[None]:
     """Each node looks at all objects of its process when it starts. In this one that are those of all tests, and takes
     longer than most of them."""
-    GarbageCollector(lambda: None).all()
+    GarbageCollector(lambda: None).collect_all()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GarbageCollector, "all", lambda _: None)
+        patch.setattr(GarbageCollector, "collect_all", lambda _: None)
         yield
 
 

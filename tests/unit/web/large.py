@@ -50,7 +50,7 @@ CONFIGURATION = msgspec.json.encode(
 )
 
 
-class Log:
+class CommandLog:
     """Applies commands one after the other, as a node does."""
 
     def __init__(self, record: Record) -> None:
@@ -69,7 +69,7 @@ def grown(record: Record) -> Record:
         tag: ClusterNode(tag=tag, url=f"http://{address}", cluster_address=address, node_id=tag, kind="Watcher")
         for tag, address in (("B", "127.0.0.1:1"), ("C", "127.0.0.1:2"), ("D", "127.0.0.1:3"))
     }
-    log = Log(msgspec.structs.replace(record, nodes=Map(dict(record.nodes) | others)))
+    log = CommandLog(msgspec.structs.replace(record, nodes=Map(dict(record.nodes) | others)))
     # Nobody runs the other nodes, and what they hold shall stay with them.
     log.do(SuspendObserver(suspended=True))
     log.do(CreateDatabase(name="Shop", nodes=("B", "C", "D")))
@@ -88,7 +88,7 @@ def grown(record: Record) -> Record:
     return log.record
 
 
-def _task(log: Log, database: str, name: str, mentor: str | None = None) -> Task:
+def _task(log: CommandLog, database: str, name: str, mentor: str | None = None) -> Task:
     log.do(
         PutTask(
             database=database,

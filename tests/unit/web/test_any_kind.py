@@ -122,6 +122,42 @@ async def test_its_connection_strings_and_tasks_have_sections_of_their_own(shop:
     assert "This node has Endpoint, Raven, Sql." in unknown.message
 
 
+@pytest.mark.parametrize(
+    ("entry_point", "kind", "section"),
+    [
+        ("setting", "Setting", "SettingTasks"),
+        ("sql_connection_string", "SqlConnectionString", "SqlConnectionStringTasks"),
+        ("index", "Index", "Indexs"),
+        ("s3_étl", "S3Étl", "S3Étls"),
+    ],
+)
+async def test_a_kind_of_any_name_has_a_section_that_is_no_other_field(
+    monkeypatch: pytest.MonkeyPatch, shop: Client, entry_point: str, kind: str, section: str
+) -> None:
+    before = (await shop.get("/admin/databases?name=Shop")).json
+    monkeypatch.setitem(registry.BUILT_IN, entry_point, f"{__name__}:KIND")
+    registry._entry_points.cache_clear()
+    put = await shop.put(f"{DB}/admin/tasks", POLLER | {"TaskType": kind})
+    assert put.status == 201, put.text
+    reply = await shop.get("/admin/databases?name=Shop")
+    fields = [name for name, _ in json.loads(reply.text, object_pairs_hook=list)]
+    assert sorted(set(fields)) == sorted(fields)
+    assert [task["Name"] for task in reply.json[section]] == ["prices"]
+    assert reply.json | before | {"Etag": reply.json["Etag"]} == reply.json
+
+
+async def test_a_kind_whose_name_cannot_be_one_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, shop: Client
+) -> None:
+    for entry_point in ("my-poller", "a/b", "shop.poller"):
+        monkeypatch.setitem(registry.BUILT_IN, entry_point, f"{__name__}:KIND")
+    registry._entry_points.cache_clear()
+    for kind in ("My-poller", "A/b", "Shop.poller"):
+        reply = await shop.put(f"{DB}/admin/tasks", POLLER | {"TaskType": kind})
+        assert reply.status == 400
+        assert f"TaskType: '{kind}' may have letters and digits only; name its entry point" in reply.message
+
+
 async def test_what_is_wrong_with_a_task_is_named(shop: Client) -> None:
     for given, says in (
         ({"Name": "x"}, "'TaskType' is missing. Add the task's kind; this node knows: "),

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from raftnode.web import app
-from tests.unit.web.client import Client, Reply
+from tests.unit.web.client import Client, HttpReply
 from tests.unit.web.conftest import running, settings_in
 from tests.unit.web.routes import BAD, ROUTES, Route
 
@@ -41,7 +41,7 @@ class Shop:
         stats = (await self.client.get("/databases/Shop/stats")).json
         return record.nodes, record.databases, record.observer.suspended, record.claims, stats["LastDocEtag"]
 
-    async def refused(self, reply: Reply, *says: str) -> None:
+    async def refused(self, reply: HttpReply, *says: str) -> None:
         """The answer is an error in RavenDB's shape that says one of these, and no defect."""
         assert 400 <= reply.status < 500 or reply.status in (501, 503), f"{reply.status}: {reply.text[:500]}"
         if reply.text == "":

@@ -133,6 +133,23 @@ async def test_a_watcher_joins_and_may_repeat_its_request(client: Client) -> Non
     assert removed.json["Topology"]["Watchers"] == {}
 
 
+async def test_a_node_that_was_announced_joins_under_its_tag_from_its_addresses(client: Client) -> None:
+    node = {"Tag": "B", "Url": "http://127.0.0.1:1", "ClusterAddress": "127.0.0.1:2", "Watcher": True}
+    announced = await client.put("/admin/cluster/node", node)
+    assert announced.status == 200, announced.text
+    for another in (
+        {"ClusterAddress": "127.0.0.1:3"},
+        {"Url": "http://127.0.0.1:3"},
+        {"Watcher": False},
+        {"NodeId": ""},
+    ):
+        refused = await client.put("/admin/cluster/node", node | {"NodeId": "f" * 32} | another)
+        assert (refused.status, "Node tag 'B' is taken" in refused.message) == (400, True), another
+    joined = await client.put("/admin/cluster/node", node | {"NodeId": "f" * 32})
+    assert (joined.status, joined.json["NodeTag"]) == (200, "B")
+    assert [n["Tag"] for n in joined.json["Nodes"]] == ["A", "B"]
+
+
 async def test_draining_can_be_taken_back(client: Client) -> None:
     for undo in ("drain?nodeTag=A&value=false", "undrain?nodeTag=A"):
         reply = await client.post("/admin/cluster/drain?nodeTag=A")

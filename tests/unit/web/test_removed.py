@@ -57,7 +57,7 @@ async def test_what_cannot_be_restored_is_refused_and_stays(client: Client) -> N
     assert (await client.post(path)).status == 201
     taken = await client.post(f"/admin/databases/restore?folder={quote(second['Folder'])}")
     assert taken.status == 409
-    assert "Give another name" in taken.message
+    assert "Restore the copy under another name" in taken.message
     for folder in ("nothing", "../raft", "", "."):
         reply = await client.post(f"/admin/databases/restore?folder={quote(folder)}")
         assert reply.status == (404 if folder else 400)

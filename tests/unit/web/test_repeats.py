@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from raftnode.record.commands import RemoveNode
 from raftnode.web.requests import REQUEST_ID
-from tests.unit.web.client import Client, Reply
+from tests.unit.web.client import Client, HttpReply
 from tests.unit.web.conftest import free_port, running, settings_in
 from tests.unit.web.routes import ROUTES, Route
 from tests.unit.web.test_two_nodes import eventually, pair
@@ -105,7 +105,7 @@ COMMANDS = [
 ]
 
 
-async def done(sent: Awaitable[Reply]) -> Any:
+async def done(sent: Awaitable[HttpReply]) -> Any:
     reply = await sent
     assert reply.status in (200, 201), reply.text
     return reply.json
@@ -157,7 +157,7 @@ async def test_a_repeat_gets_the_first_result_though_all_it_names_is_gone(client
     assert "was used for another request" in other.text
 
 
-def result(reply: Reply) -> tuple[int, Any]:
+def result(reply: HttpReply) -> tuple[int, Any]:
     """What was done, without what is shown of the present."""
     told = {key: value for key, value in reply.json.items() if key not in AS_IT_IS_NOW} if reply.text else None
     return reply.status, told

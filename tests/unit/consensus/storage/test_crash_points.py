@@ -8,22 +8,22 @@ from structlog.testing import capture_logs
 
 from tests.simulation.disk import MemoryDisk, PowerLost
 from tests.unit.consensus import simulated
-from tests.unit.consensus.simulated import SimulatedNode, World
+from tests.unit.consensus.simulated import RaftWorld, SimulatedNode
 
 STEPS_MAX = 40
 SETTINGS: dict[str, Any] = {"snapshot_bytes_min": 1_500, "segment_bytes_max": 500, "trailing_entries": 3}
-Begin = Callable[[World], tuple[SimulatedNode, Callable[[], bool]]]
+Begin = Callable[[RaftWorld], tuple[SimulatedNode, Callable[[], bool]]]
 
 
 @pytest.fixture(autouse=True)
 def disks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every node has a disk whose power fails after so many steps. Tracebacks of that are not drawn: it takes long."""
-    monkeypatch.setattr(simulated, "MemoryDisk", MemoryDisk)
+    monkeypatch.setattr(simulated, "CrashDisk", MemoryDisk)
     with capture_logs():
         yield
 
 
-def written(world: World, count: int, size: int = 100) -> None:
+def written(world: RaftWorld, count: int, size: int = 100) -> None:
     leader = world.leader()
     for number in range(count):
         world.propose(leader, b"%d " % number + bytes(size))
@@ -32,7 +32,7 @@ def written(world: World, count: int, size: int = 100) -> None:
     world.settle()
 
 
-def wipe(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
+def wipe(world: RaftWorld) -> tuple[SimulatedNode, Callable[[], bool]]:
     """A node that has a snapshot and a cut journal learns that its log is not the cluster's."""
     written(world, 30)
     former = world.leader()
@@ -59,7 +59,7 @@ def wipe(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     return liar, lambda: liar.wipes != [] and liar.engine.status.applied_index == leader.engine.status.applied_index
 
 
-def install(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
+def install(world: RaftWorld) -> tuple[SimulatedNode, Callable[[], bool]]:
     """A follower that was away for long takes the leader's snapshot, over a journal of its own."""
     written(world, 10)
     leader = world.leader()
@@ -73,7 +73,7 @@ def install(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     return late, lambda: late.engine.status.applied_index == leader.engine.status.applied_index
 
 
-def cut(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
+def cut(world: RaftWorld) -> tuple[SimulatedNode, Callable[[], bool]]:
     """The leader writes a snapshot and cuts its journal."""
     written(world, 8)
     leader = world.leader()
@@ -81,7 +81,7 @@ def cut(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
     return leader, lambda: leader.engine.status.snapshot_index > 0
 
 
-def conflict(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
+def conflict(world: RaftWorld) -> tuple[SimulatedNode, Callable[[], bool]]:
     """A deposed leader's entries, over several segments, give way to its successor's."""
     written(world, 5)
     former = world.leader()
@@ -100,7 +100,7 @@ def conflict(world: World) -> tuple[SimulatedNode, Callable[[], bool]]:
 def test_a_node_starts_wherever_the_power_failed(begin: Begin) -> None:
     struck = 0
     for steps in range(STEPS_MAX):
-        world = World("ABC", seed=steps, **SETTINGS)
+        world = RaftWorld("ABC", seed=steps, **SETTINGS)
         node, done = begin(world)
         assert isinstance(node.disk, MemoryDisk)
         node.disk.steps_left = steps
@@ -120,7 +120,7 @@ def test_a_node_starts_wherever_the_power_failed(begin: Begin) -> None:
 def test_a_first_start_is_begun_again_wherever_the_power_failed() -> None:
     struck = 0
     for steps in range(20):
-        world = World("ABC", seed=steps, **SETTINGS)
+        world = RaftWorld("ABC", seed=steps, **SETTINGS)
         written(world, 3)
         node = world["C"]
         node.crash()

@@ -15,18 +15,18 @@ from raftnode.consensus.storage.disk import SystemDisk
 from raftnode.consensus.storage.hard_state import HardState, HardStateFiles
 from raftnode.consensus.storage.journal import Journal
 from raftnode.consensus.storage.segment import encode, scan
-from tests.unit.consensus.simulated import MemoryDisk, World
+from tests.unit.consensus.simulated import CrashDisk, RaftWorld
 
 HERE = Path("/simulated")
 FIRST = HERE / f"journal-{1:016x}.log"
 
 
-def journal(disk: MemoryDisk, segment_bytes_max: int = 10_000) -> Journal:
+def journal(disk: CrashDisk, segment_bytes_max: int = 10_000) -> Journal:
     return Journal(disk, HERE, segment_bytes_max=segment_bytes_max)
 
 
-def filled(count: int = 20, segment_bytes_max: int = 10_000) -> tuple[MemoryDisk, Journal]:
-    disk = MemoryDisk()
+def filled(count: int = 20, segment_bytes_max: int = 10_000) -> tuple[CrashDisk, Journal]:
+    disk = CrashDisk()
     written = journal(disk, segment_bytes_max)
     for index in range(1, count + 1):
         written.append((b"command %d" % index, index, 1))
@@ -96,7 +96,7 @@ def test_a_missing_segment_refuses_the_start() -> None:
 
 
 def test_an_empty_file_is_an_empty_journal() -> None:
-    disk = MemoryDisk()
+    disk = CrashDisk()
     disk.open(FIRST)
     assert len(journal(disk)) == 0
 
@@ -167,7 +167,7 @@ def test_scanning_never_raises_whatever_the_bytes() -> None:
 
 
 def test_a_full_disk_stops_the_node_with_a_message_and_acknowledges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     world.settle()
 
@@ -190,7 +190,7 @@ def test_a_full_disk_stops_the_node_with_a_message_and_acknowledges_nothing(monk
 def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as_leader_of_that_term(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World("ABC")
+    world = RaftWorld("ABC")
     a = world.leader()
     world.settle()
     term = a.engine.status.term
@@ -208,7 +208,7 @@ def test_a_leader_that_cannot_store_the_newer_term_it_hears_of_does_not_count_as
 
 @pytest.mark.parametrize("name", ["vote", "peers"])
 def test_a_damaged_small_file_refuses_the_start_and_names_it(name: str) -> None:
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     a.disk.files[HERE / name].data[-1] ^= 1
     with pytest.raises(StorageDamaged, match=f"/simulated/{name}"):
@@ -216,7 +216,7 @@ def test_a_damaged_small_file_refuses_the_start_and_names_it(name: str) -> None:
 
 
 def test_a_lost_vote_refuses_the_start() -> None:
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     del a.disk.files[HERE / "vote"]
     with pytest.raises(StorageDamaged, match="vote is missing"):
@@ -224,7 +224,7 @@ def test_a_lost_vote_refuses_the_start() -> None:
 
 
 def test_a_lost_journal_refuses_the_start() -> None:
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     for path in [path for path in a.disk.files if path.name.startswith("journal-")]:
         del a.disk.files[path]
@@ -233,7 +233,7 @@ def test_a_lost_journal_refuses_the_start() -> None:
 
 
 def test_a_journal_that_ends_before_what_was_known_committed_refuses_the_start() -> None:
-    world = World("A")
+    world = RaftWorld("A")
     a = world.leader()
     for number in range(10):
         world.propose(a, b"%d" % number)
@@ -246,7 +246,7 @@ def test_a_journal_that_ends_before_what_was_known_committed_refuses_the_start()
 
 
 def test_a_lost_snapshot_refuses_the_start() -> None:
-    world = World("A", snapshot_bytes_min=1_000, segment_bytes_max=300, trailing_entries=2)
+    world = RaftWorld("A", snapshot_bytes_min=1_000, segment_bytes_max=300, trailing_entries=2)
     a = world.leader()
     while a.engine.status.snapshot_index == 0:
         world.propose(a, b"x" * 50)
@@ -257,7 +257,7 @@ def test_a_lost_snapshot_refuses_the_start() -> None:
 
 
 def test_a_vote_is_durable_when_it_is_stored_and_a_damaged_commit_hint_is_no_matter() -> None:
-    disk = MemoryDisk()
+    disk = CrashDisk()
     files = HardStateFiles(disk, HERE)
     assert files.load_vote(first_start=True) == HardState()
     files.store_vote(HardState(7, "B"))

@@ -19,7 +19,7 @@ from raftnode.consensus.storage.snapshot import WRITING, SnapshotStore
 PEERS = tuple(Peer(tag, f"{tag}:1") for tag in "ABC")
 
 
-class Machine:
+class RestoredMachine:
     """Remembers what it was given."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def stopped(directory: Path, *, vote: HardState = HardState(term=3)) -> Path:  #
 
 
 def test_entries_that_are_not_known_to_be_committed_count_too(tmp_path: Path) -> None:
-    machine = Machine()
+    machine = RestoredMachine()
     assert offline.replay(stopped(tmp_path / "raft"), machine) == LastEntry(term=3, index=5)
     assert machine.state == [b"one", b"two", b"three"]
 
@@ -71,7 +71,7 @@ def test_a_new_beginning_has_one_voter_and_nothing_of_the_old_log(tmp_path: Path
     assert storage.members.current == PEERS[:1]
     assert [entry[1:] for entry in storage.log.journal.entries] == [(6, 3)]
     storage.log.journal.close()
-    machine = Machine()
+    machine = RestoredMachine()
     assert offline.replay(directory, machine) == LastEntry(3, 6)
     assert machine.state == [b"all of it"]
 
@@ -89,7 +89,7 @@ def test_a_crash_before_the_new_beginning_is_in_place_leaves_the_old_log(
         offline.begin_anew(directory, PEERS[0], LastEntry(3, 6), [b"all of it"])
     monkeypatch.undo()
     assert (directory / WRITING).exists()
-    machine = Machine()
+    machine = RestoredMachine()
     assert offline.replay(directory, machine) == LastEntry(3, 5)
     assert machine.state == [b"one", b"two", b"three"]
 
@@ -106,7 +106,7 @@ def test_a_crash_right_after_it_is_in_place_leaves_the_new_beginning(
     with pytest.raises(KeyboardInterrupt):
         offline.begin_anew(directory, PEERS[0], LastEntry(3, 6), [b"all of it"])
     monkeypatch.undo()
-    machine = Machine()
+    machine = RestoredMachine()
     assert offline.replay(directory, machine) == LastEntry(3, 6)
     assert machine.state == [b"all of it"]
 
@@ -114,7 +114,7 @@ def test_a_crash_right_after_it_is_in_place_leaves_the_new_beginning(
 def test_a_survivor_that_lost_what_it_had_acknowledged_is_refused(tmp_path: Path) -> None:
     directory = stopped(tmp_path / "raft", vote=HardState(term=3, recover_to=9))
     with pytest.raises(StorageDamaged, match="Recover another survivor"):
-        offline.replay(directory, Machine())
+        offline.replay(directory, RestoredMachine())
 
 
 def test_a_directory_without_a_log_is_told_from_one_with(tmp_path: Path) -> None:

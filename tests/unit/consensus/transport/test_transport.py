@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import trustme
 
-from raftnode.consensus.transport import handshake as greeting
+from raftnode.consensus.transport import handshake as rules
 from raftnode.consensus.transport.connection import framed
 from raftnode.consensus.transport.entrance import GUESTS_MAX
 from raftnode.consensus.transport.handshake import (
@@ -186,7 +186,7 @@ async def test_a_node_that_is_added_again_is_removed_no_longer() -> None:
         assert a.removed_by == ["B"]
 
 
-async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_greeting() -> None:
+async def test_an_address_that_is_not_served_does_not_get_as_far_as_a_handshake() -> None:
     asked: list[str] = []
 
     def admits(host: str) -> bool:
@@ -411,7 +411,7 @@ async def test_a_connection_that_takes_nothing_is_dropped_and_bounded_until_then
         stalled, _ = await loop.sock_accept(listener)
         stalled.setblocking(False)
         await loop.sock_recv(stalled, 10_000)
-        frame = greeting.encode(Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
+        frame = rules.encode(Handshake(PROTOCOL_VERSION, "c", "B", "node-B", 1, 1, 0))
         await loop.sock_sendall(stalled, framed(frame))
         await until(lambda: a.transport.connected_tags() == {"B"})
         for _ in range(1_000):
@@ -437,7 +437,7 @@ async def test_strangers_that_say_nothing_are_dropped() -> None:
         writer.close()
 
 
-async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
+async def test_a_stranger_that_never_finishes_its_handshake_is_dropped() -> None:
     """One byte now and then is no sign of life: a hundred such strangers would keep every node out."""
     a = End(process("A"))
     async with ends(a):
@@ -460,7 +460,7 @@ async def test_a_stranger_that_never_finishes_its_greeting_is_dropped() -> None:
 async def knock(end: End, tag: str, index: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection as a node of that tag that has applied the membership of that index."""
     reader, writer = await asyncio.open_connection("127.0.0.1", end.transport.port)
-    writer.write(framed(greeting.encode(Handshake(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
+    writer.write(framed(rules.encode(Handshake(PROTOCOL_VERSION, "c", tag, f"node-{tag}", 1, 1, index))))
     return reader, writer
 
 
@@ -546,11 +546,11 @@ async def test_what_cannot_be_read_ends_the_connection_without_an_exception(fram
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> "Authority":
-    return Authority(tmp_path)
+def authority(tmp_path: Path) -> "CertificateAuthority":
+    return CertificateAuthority(tmp_path)
 
 
-class Authority:
+class CertificateAuthority:
     """Issues certificates into files."""
 
     def __init__(self, directory: Path) -> None:
@@ -566,7 +566,7 @@ class Authority:
         return load_tls(*paths)
 
 
-async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authority) -> None:
+async def test_with_mutual_tls_the_certificate_names_the_tag(authority: CertificateAuthority) -> None:
     a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("B"))
     async with ends(a, b):
         a.knows(b)
@@ -580,7 +580,7 @@ async def test_with_mutual_tls_the_certificate_names_the_tag(authority: Authorit
         assert link._transport.get_extra_info("ssl_object").version() == "TLSv1.3"
 
 
-async def test_a_certificate_for_another_tag_is_refused(authority: Authority) -> None:
+async def test_a_certificate_for_another_tag_is_refused(authority: CertificateAuthority) -> None:
     a, b = End(process("A"), authority.tls("A")), End(process("B"), authority.tls("C"))
     async with ends(a, b):
         a.knows(b)
@@ -589,9 +589,11 @@ async def test_a_certificate_for_another_tag_is_refused(authority: Authority) ->
         assert not a.is_up(b)
 
 
-async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authority: Authority, tmp_path: Path) -> None:
+async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(
+    authority: CertificateAuthority, tmp_path: Path
+) -> None:
     (tmp_path / "foreign").mkdir()
-    foreign = Authority(tmp_path / "foreign")
+    foreign = CertificateAuthority(tmp_path / "foreign")
     a = End(process("A"), authority.tls("A"))
     b, plain = End(process("B"), foreign.tls("B")), End(process("C"))
     async with ends(a, b, plain):
@@ -603,7 +605,7 @@ async def test_a_plain_stranger_and_a_foreign_certificate_do_not_get_in(authorit
         assert a.links == []
 
 
-def test_contexts_that_ask_for_no_certificate_are_refused(authority: Authority) -> None:
+def test_contexts_that_ask_for_no_certificate_are_refused(authority: CertificateAuthority) -> None:
     good = authority.tls("A")
     with pytest.raises(ValueError, match="CERT_REQUIRED"):
         Tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.client)
@@ -613,7 +615,7 @@ def test_contexts_that_ask_for_no_certificate_are_refused(authority: Authority) 
         Tls(old, good.client)
 
 
-async def test_a_cluster_works_over_mutual_tls(authority: Authority, tmp_path: Path) -> None:
+async def test_a_cluster_works_over_mutual_tls(authority: CertificateAuthority, tmp_path: Path) -> None:
     contexts = {tag: authority.tls(tag) for tag in "ABC"}
     async with running(tmp_path / "cluster", tls_by_tag=contexts) as cluster:
         for node in cluster.nodes:

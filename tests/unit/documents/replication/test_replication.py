@@ -15,7 +15,7 @@ from raftnode.documents.replication.sender import Destination, DocumentSender, d
 from raftnode.documents.store.model import ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
-from tests.unit.documents.conftest import Opener, Receiver, content, receiving, stretch_of, until
+from tests.unit.documents.conftest import Opener, ReceivingEnd, batch_of, content, receiving, until
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def http() -> AsyncIterator[HttpClient]:
 
 @asynccontextmanager
 async def sending(
-    source: DocumentStore, to: Receiver, http: HttpClient, documents_max: int = 1024
+    source: DocumentStore, to: ReceivingEnd, http: HttpClient, documents_max: int = 1024
 ) -> AsyncIterator[DocumentSender]:
     destination = Destination(to.store.tag, to.url, "North wind")
     sender = DocumentSender(source, destination, http, batch_documents_max=documents_max, heard=source.heard_of)
@@ -160,7 +160,7 @@ async def test_replicating_to_oneself_and_from_an_older_copy_is_told(opened: Ope
     async with receiving(a) as receiver, sending(a, receiver, http) as sender:
         await until(lambda: "this very database" in sender.status.error)
     await a.put("x", {})
-    ahead = msgspec.structs.replace(await stretch_of(a, 0), knowledge=f"A:900-{a.database_id}", last_etag=900)
+    ahead = msgspec.structs.replace(await batch_of(a, 0), knowledge=f"A:900-{a.database_id}", last_etag=900)
     await b.merge(ahead)
     async with receiving(b) as receiver, sending(a, receiver, http) as sender:
         await until(lambda: "replaced by an older copy" in sender.status.error)
@@ -192,9 +192,9 @@ async def test_a_store_that_is_closed_under_its_sender_is_told(opened: Opener, h
 @pytest.mark.parametrize("text", ["short", "long " * 10_000])
 async def test_a_batch_travels_unchanged_and_large_ones_are_compressed(store: DocumentStore, text: str) -> None:
     await store.put("x", {"text": text})
-    replication_batch = await stretch_of(store, 0)
-    payload = encode(replication_batch)
-    assert decode(payload) == replication_batch
+    batch = await batch_of(store, 0)
+    payload = encode(batch)
+    assert decode(payload) == batch
     assert (len(payload) < len(text)) == (text != "short")
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -122,7 +123,7 @@ async def test_a_file_with_garbage_in_it_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.sqlite"
     await _written(path)
     content = bytearray(path.read_bytes())
-    content[4096:12288] = os.urandom(8192)
+    content[4096:12288] = Random(1).randbytes(8192)
     path.write_bytes(content)
     with pytest.raises(StoreDamaged, match=r"is damaged .*restore it from a backup"):
         await DocumentStore.open(path, tag="A", database="x")
@@ -202,7 +203,7 @@ async def test_damage_met_later_is_reported_too(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "x.sqlite"
     await _written(path)
     content = bytearray(path.read_bytes())
-    content[8192:] = os.urandom(len(content) - 8192)
+    content[8192:] = Random(1).randbytes(len(content) - 8192)
     path.write_bytes(content)
     monkeypatch.setattr("raftnode.documents.store.sqlite.CHECK_BYTES_MAX", 0)
     with pytest.raises(StoreDamaged):

@@ -10,7 +10,7 @@ from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.fencing import TOKENS_PER_DOCUMENT_MAX, FencedRequest, FenceToken, raised
 from raftnode.documents.store.model import DeleteDocument, Document, PutDocument, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
-from tests.unit.documents.conftest import Opener, exchange, stretch_of
+from tests.unit.documents.conftest import Opener, batch_of, exchange
 
 EVERYBODY = 1 << 40
 SOURCE = "cluster/shop"
@@ -26,7 +26,7 @@ def put(id: str, content: str, collection: str = "Orders") -> PutDocument:
 
 async def with_fences(source: DocumentStore, after_etag: int) -> ReplicationBatch:
     batch = await source.after(after_etag, limit=1000, bytes_max=1 << 30)
-    return msgspec.structs.replace(await stretch_of(source, after_etag), fences=batch.fences)
+    return msgspec.structs.replace(await batch_of(source, after_etag), fences=batch.fences)
 
 
 async def standing(store: DocumentStore, id: str) -> Document | None:
@@ -191,7 +191,7 @@ async def test_progress_reaches_another_node_only_with_all_that_it_counts(opened
     await a.batch([put("y", "1")], request(10, 2, progress=b'{"n":2}'))
     first = await a.after(0, limit=1, bytes_max=1 << 30)
     assert first.fences == ()
-    await b.merge(await stretch_of(a, 0, limit=1))
+    await b.merge(await batch_of(a, 0, limit=1))
     assert (await b.pass_fence(request(10, 3))).progress == b""
     await b.merge(decode(encode(await with_fences(a, 1))))
     known = await b.pass_fence(request(10, 4))
@@ -205,7 +205,7 @@ async def test_a_batch_of_an_earlier_version_has_no_tokens(opened: Opener) -> No
     """What the wire lacks has its default, and what an earlier version does not know it leaves out."""
     a, b = await opened("A"), await opened("B")
     await a.put("x", {"n": 1})
-    now = msgspec.msgpack.decode(msgspec.msgpack.encode(await stretch_of(a, 0)))
+    now = msgspec.msgpack.decode(msgspec.msgpack.encode(await batch_of(a, 0)))
     then = [*now[:4], [document[:10] for document in now[4]], now[5]]
     await b.merge(msgspec.convert(then, ReplicationBatch))
     found = await standing(b, "x")

@@ -12,25 +12,25 @@ from raftnode.documents.store.model import PutDocument
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
 from tests.unit.documents.conftest import until
-from tests.unit.documents.test_databases import Cluster, database, loaded, running
+from tests.unit.documents.test_databases import CopyCluster, database, loaded, running
 
 PAGE_BYTES = 4096
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with HttpClient() as http, running(Cluster(tmp_path / "databases", http)) as cluster:
+async def cluster(tmp_path: Path) -> AsyncIterator[CopyCluster]:
+    async with HttpClient() as http, running(CopyCluster(tmp_path / "databases", http)) as cluster:
         cluster.set(database(), database("Other"))
         await until(lambda: loaded(cluster) == ["northwind", "other"])
         yield cluster
 
 
-def error(cluster: Cluster, name: str = "northwind") -> str:
+def error(cluster: CopyCluster, name: str = "northwind") -> str:
     copy = cluster.databases.status()[name]
     return copy.error if copy.status == "Faulted" else ""
 
 
-def file_of(cluster: Cluster, name: str = "northwind") -> Path:
+def file_of(cluster: CopyCluster, name: str = "northwind") -> Path:
     return cluster.directory / name / "t1.sqlite"
 
 
@@ -57,7 +57,7 @@ ACCIDENTS = pytest.mark.parametrize("accident", [delete, delete_log, delete_fold
 
 @ACCIDENTS
 async def test_a_write_into_a_file_that_nobody_will_find_is_not_acknowledged(
-    cluster: Cluster, accident: Callable[[Path], None]
+    cluster: CopyCluster, accident: Callable[[Path], None]
 ) -> None:
     store = await cluster.databases.store("Northwind")
     await store.put("a", {})
@@ -68,7 +68,7 @@ async def test_a_write_into_a_file_that_nobody_will_find_is_not_acknowledged(
 
 @ACCIDENTS
 async def test_a_copy_that_loses_its_file_is_faulted_without_any_write_and_stays_so(
-    cluster: Cluster, accident: Callable[[Path], None]
+    cluster: CopyCluster, accident: Callable[[Path], None]
 ) -> None:
     accident(file_of(cluster))
     await until(lambda: "while it was in use" in error(cluster))
@@ -80,7 +80,7 @@ async def test_a_copy_that_loses_its_file_is_faulted_without_any_write_and_stays
     await (await cluster.databases.store("Other")).put("x", {})
 
 
-async def test_damage_that_a_read_meets_makes_the_copy_faulted(cluster: Cluster) -> None:
+async def test_damage_that_a_read_meets_makes_the_copy_faulted(cluster: CopyCluster) -> None:
     store = await cluster.databases.store("Northwind")
     await store.batch([put for n in range(300) for put in _puts(n)])
     cluster.set(database(disabled=True), database("Other"))
@@ -104,11 +104,11 @@ def _puts(n: int) -> list[PutDocument]:
 
 async def test_a_file_that_is_gone_at_the_start_is_not_taken_for_a_new_database(tmp_path: Path) -> None:
     async with HttpClient() as http:
-        async with running(Cluster(tmp_path, http)) as before:
+        async with running(CopyCluster(tmp_path, http)) as before:
             before.set(database())
             await (await before.databases.store("Northwind")).put("x", {})
         shutil.rmtree(tmp_path / "northwind")
-        async with running(Cluster(tmp_path, http)) as after:
+        async with running(CopyCluster(tmp_path, http)) as after:
             after.set(database())
             await until(lambda: "was made here and is gone" in error(after))
             assert after.files() == []
@@ -144,7 +144,7 @@ async def test_a_file_that_was_put_back_before_the_start_is_opened(tmp_path: Pat
     await store.close()
 
 
-async def test_a_copy_that_was_replaced_and_is_gone_has_nothing_to_hand_over(cluster: Cluster) -> None:
+async def test_a_copy_that_was_replaced_and_is_gone_has_nothing_to_hand_over(cluster: CopyCluster) -> None:
     file_of(cluster).unlink()
     await until(lambda: error(cluster) != "")
     leaving = database(members=("B",), rehabs=("A",), deletion_in_progress=Map({"A": "HardDelete"}))

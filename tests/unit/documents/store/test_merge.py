@@ -9,7 +9,7 @@ from raftnode.documents.store import writes
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.model import Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
-from tests.unit.documents.conftest import Opener, content, exchange, stretch_of
+from tests.unit.documents.conftest import Opener, batch_of, content, exchange
 
 EVERYBODY = 1 << 40
 
@@ -19,13 +19,13 @@ async def test_what_one_writes_the_other_holds_and_a_repeat_changes_nothing(open
     await a.put("x", {"n": 1}, collection="Orders")
     await a.put("y", {"n": 2})
     await a.delete("y")
-    replication_batch = await stretch_of(a, 0)
-    assert await b.merge(replication_batch) == 3
+    batch = await batch_of(a, 0)
+    assert await b.merge(batch) == 3
     assert await content(b) == await content(a)
     assert b.change_vector == a.change_vector
     assert await b.accepted_from(a.database_id) == 3
     before = await b.stats()
-    assert await b.merge(replication_batch) == 3
+    assert await b.merge(batch) == 3
     assert await b.stats() == before
 
 
@@ -33,7 +33,7 @@ async def test_a_stretch_with_a_gap_before_it_is_not_taken(opened: Opener) -> No
     a, b = await opened("A"), await opened("B")
     await a.put("x", {})
     await a.put("y", {})
-    assert await b.merge(await stretch_of(a, 1)) == 0
+    assert await b.merge(await batch_of(a, 1)) == 0
     assert await content(b) == {}
     assert b.change_vector == ""
 
@@ -44,9 +44,9 @@ async def test_part_of_the_order_of_a_node_that_is_then_lost_promises_no_more_th
     a, b, c = [await opened(tag) for tag in "ABC"]
     first, second = await a.put("x", {"by": "A"}), await a.put("y", {"by": "A"})
     for etag in (0, 1):
-        await b.merge(await stretch_of(a, etag, limit=1))
+        await b.merge(await batch_of(a, etag, limit=1))
     overwritten = await b.put("x", {"by": "B"})
-    half = await stretch_of(b, 0, limit=1)
+    half = await batch_of(b, 0, limit=1)
     assert [(d.id, d.body) for d in half.documents] == [("x", overwritten.body)]
     await c.merge(half)
     assert cv.dominates(c.change_vector, first.change_vector), "a successor of it is here"
@@ -92,14 +92,14 @@ async def test_revisions_of_a_document_are_limited(opened: Opener, monkeypatch: 
 async def test_a_deletion_reaches_the_others_and_does_not_come_back_when_its_tombstone_is_gone(opened: Opener) -> None:
     a, b = await opened("A"), await opened("B")
     await a.put("x", {"n": 1})
-    late = await stretch_of(a, 0)
+    late = await batch_of(a, 0)
     await exchange(a, b)
     await b.delete("x")
     await exchange(a, b)
     assert await a.get(["x"]) == [None]
     assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     assert (await a.stats()).tombstones == 0
-    await a.merge(await stretch_of(b, 0))
+    await a.merge(await batch_of(b, 0))
     assert await b.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     await b.merge(late)
     assert await content(b) == {}
@@ -110,7 +110,7 @@ async def test_a_document_made_again_beats_the_tombstone_that_another_node_still
     await a.put("x", {"n": 1})
     await a.delete("x")
     await exchange(a, b)
-    tombstone = (await stretch_of(b, 0)).documents[0]
+    tombstone = (await batch_of(b, 0)).documents[0]
     assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
     a._writer._clock = lambda: 0  # A's wall clock goes back to 1970.
     again = await a.put("x", {"n": 2})
@@ -126,7 +126,7 @@ async def test_a_node_filled_without_a_tombstone_still_beats_it(opened: Opener) 
     await a.delete("x")
     await exchange(a, b)
     assert await a.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 1
-    await c.merge(await stretch_of(a, 0))
+    await c.merge(await batch_of(a, 0))
     c._writer._clock = lambda: 0
     again = await c.put("x", {"n": 2})
     await exchange(a, b, c)
@@ -138,11 +138,11 @@ async def test_a_tombstone_that_came_ahead_of_its_place_stays_until_it_is_counte
     a, b, c = [await opened(tag) for tag in "ABC"]
     await a.put("x", {"n": 1})
     await a.put("x", {"n": 2})
-    await b.merge(await stretch_of(a, 0))
-    late = await stretch_of(b, 0)
+    await b.merge(await batch_of(a, 0))
+    late = await batch_of(b, 0)
     await a.put("y", {})
     await a.delete("x")
-    ahead = await stretch_of(a, 0, limit=1)
+    ahead = await batch_of(a, 0, limit=1)
     assert ahead.documents[0].deleted
     await c.merge(msgspec.structs.replace(ahead, last_etag=1, knowledge=cv.dot("A", 1, a.database_id)))
     assert await c.purge_tombstones(ConsumedUpTo(EVERYBODY)) == 0, "nothing else keeps the second version out"
@@ -191,7 +191,7 @@ async def test_notes_of_knowledge_are_limited(opened: Opener, monkeypatch: pytes
     a, b = await opened("A"), await opened("B")
     for n in range(30):
         await a.put(f"d/{n}", {})
-        await b.merge(await stretch_of(a, n))
+        await b.merge(await batch_of(a, n))
     [(notes,)] = b._writer._connection.execute("SELECT count(*) FROM knowledge").fetchall()
     assert notes <= 4
     for etag in range(31):
@@ -226,11 +226,9 @@ async def test_a_file_that_was_replaced_by_an_older_copy_is_found_out(opened: Op
     a, b = await opened("A"), await opened("B")
     lost = cv.dot("A", 900, a.database_id)
     item = Document("x", "@empty", b"{}", 1, lost, "2026-01-01T00:00:00.0000000Z", origin=lost)
-    replication_batch = ReplicationBatch(
-        b.database_id, 0, 1, lost if in_knowledge else "", () if in_knowledge else (item,)
-    )
+    batch = ReplicationBatch(b.database_id, 0, 1, lost if in_knowledge else "", () if in_knowledge else (item,))
     with pytest.raises(ReplicationRefused, match="replaced by an older copy"):
-        await a.merge(replication_batch)
+        await a.merge(batch)
     assert await a.accepted_from(b.database_id) == 0
 
 
@@ -244,8 +242,8 @@ async def test_a_malformed_document_is_refused_and_the_whole_batch_with_it(
     a, b = await opened("A"), await opened("B")
     await a.put("x", {})
     await a.put("y", {})
-    replication_batch = await stretch_of(a, 0)
-    bad = msgspec.structs.replace(replication_batch.documents[1], **change)
+    batch = await batch_of(a, 0)
+    bad = msgspec.structs.replace(batch.documents[1], **change)
     with pytest.raises(ReplicationRefused, match="malformed"):
-        await b.merge(msgspec.structs.replace(replication_batch, documents=(replication_batch.documents[0], bad)))
+        await b.merge(msgspec.structs.replace(batch, documents=(batch.documents[0], bad)))
     assert await content(b) == {}

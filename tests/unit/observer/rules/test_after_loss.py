@@ -9,26 +9,26 @@ from observer.rules.decide import after_loss, decide
 from raftnode.record.commands import SetDatabaseState, SetDraining, SetNodeFlags, SuspendObserver
 from raftnode.record.model import Topology
 from tests.unit.observer.build import FOLDED, facts, group, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 LOSSES = [frozenset(lost) for count in range(4) for lost in combinations("BCD", count)]
 
 
-def cluster() -> Cluster:
+def cluster() -> RecordCluster:
     """Northwind is on A, B and C, D is its Rehab; Other is on D and E."""
     made = group("A", "B", "C", rehabs=("D",))
     made.create("D", "E", name="Other")
     return made
 
 
-def decided(made: Cluster, lost: frozenset[str]) -> Topology:
+def decided(made: RecordCluster, lost: frozenset[str]) -> Topology:
     """Northwind's topology after the turn in which the nodes turn out to be silent."""
     nodes = [silent(tag) if tag in lost else well(tag) for tag in "BCDE"]
     found = {new.database: new.topology for new in decide(made.record, facts(*nodes)).topologies if new.demoted}
     return found.get("Northwind", made.database().topology)
 
 
-@pytest.mark.parametrize("lost", LOSSES, ids="".join)
+@pytest.mark.parametrize("lost", LOSSES, ids=lambda lost: "".join(sorted(lost)))
 @pytest.mark.parametrize("flagged", [None, "A", "C"])
 @pytest.mark.parametrize("drained", [None, "B"])
 def test_it_is_what_the_observer_decides_once_they_are_silent(
@@ -45,7 +45,10 @@ def test_it_is_what_the_observer_decides_once_they_are_silent(
 
 
 def test_only_the_databases_that_lose_a_member_change() -> None:
-    record = cluster().record
+    """Another one keeps also the Member that the observer is about to demote for a resource."""
+    made = cluster()
+    made.do(SetNodeFlags(tag="B", flags=("HighDirtyMemory",)))
+    record = made.record
     assert after_loss(record, frozenset(), 30) == record
     after = after_loss(record, frozenset("E"), 30)
     assert after.databases[FOLDED] is record.databases[FOLDED]

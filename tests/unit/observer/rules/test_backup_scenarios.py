@@ -27,7 +27,7 @@ from raftnode.record.model import Cause, Progress, claim_key
 from tasks.kinds import registry
 from tests.harness.samples import TASKS
 from tests.unit.observer.build import NOW_MS, commit, facts, group, sentences, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 BACKUP = "Backup"
 KEY = claim_key("Northwind", BACKUP, "nightly")
@@ -39,7 +39,7 @@ def seen(*nodes: NodeFacts, later_ms: int = 0) -> Facts:
     return facts(*known.values(), now_ms=NOW_MS + later_ms)
 
 
-def put(cluster: Cluster, *, id: int = 0, **more: Any) -> int:
+def put(cluster: RecordCluster, *, id: int = 0, **more: Any) -> int:
     """The nightly backup, as the kind defines it; its id."""
     given = TASKS[BACKUP] | {"Name": "nightly"} | more
     definition = registry.parsed(BACKUP, given, cluster.database())
@@ -48,19 +48,19 @@ def put(cluster: Cluster, *, id: int = 0, **more: Any) -> int:
     return task_id
 
 
-def three(**more: Any) -> tuple[Cluster, str, int]:
+def three(**more: Any) -> tuple[RecordCluster, str, int]:
     """A, B and C with a nightly backup, its holder, and its epoch."""
     cluster = group("A", "B", "C")
     put(cluster, **more)
     return cluster, (holder := placed(cluster)), claim(cluster, holder)
 
 
-def placed(cluster: Cluster) -> str:
+def placed(cluster: RecordCluster) -> str:
     """The node to which the backup belongs."""
     return cluster.placed("nightly").node or ""
 
 
-def claim(cluster: Cluster, tag: str) -> int:
+def claim(cluster: RecordCluster, tag: str) -> int:
     """The node claims the backup; the epoch."""
     epoch: int = cluster.do(replace(cluster.claim(tag, "nightly"), kind=BACKUP))
     return epoch

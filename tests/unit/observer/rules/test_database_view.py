@@ -12,12 +12,12 @@ from observer.rules.facts import NS_PER_MS, ClaimHolder, CopyState, DatabaseRepo
 from raftnode.record.commands import SetDraining, SetNodeFlags
 from raftnode.record.model import ResourceFlag
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, NOW_NS, R_MS, facts, group, silent, unwell, well
-from tests.unit.record.build import NONCE, Cluster
+from tests.unit.record.build import NONCE, RecordCluster
 
 FLAGS: tuple[ResourceFlag, ...] = get_args(ResourceFlag)
 
 
-def view_of(*nodes: NodeFacts, cluster: Cluster | None = None) -> DatabaseView:
+def view_of(*nodes: NodeFacts, cluster: RecordCluster | None = None) -> DatabaseView:
     cluster = cluster or group()
     return DatabaseView(record=cluster.record, database=cluster.database(), facts=facts(*nodes))
 

@@ -1,37 +1,37 @@
-"""The verdict as a whole: its order, what a suspended observer leaves alone, and what a loss alone would lead to."""
+"""The decisions as a whole: its order, what a suspended observer leaves alone, and what a loss alone would lead to."""
 
 from itertools import combinations
 
 from msgspec.structs import replace
 
-from observer.rules.decide import Sentence, Verdict, after_loss, decide
+from observer.rules.decide import IterationDecisions, Sentence, after_loss, decide
 from raftnode.record.commands import DeleteDatabase, SetDatabaseState, SetDraining, SuspendObserver
 from raftnode.record.model import KindTraits
 from tests.unit.observer.build import FOLDED, NOW_MS, commit, facts, group, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCDE"
 REASON = "B has not been heard for 800 ms (limit 750 ms)"
 
 
 def test_databases_are_decided_about_in_the_order_of_their_names() -> None:
-    cluster = Cluster(*TAGS)
+    cluster = RecordCluster(*TAGS)
     names = [f"Db{number}" for number in range(8)]
     for name in reversed(names):
         cluster.create("A", "B", "C", name=name)
-    verdict = decide(cluster.record, facts(silent("B"), well("C")))
-    assert [new.database for new in verdict.topologies] == names
-    assert verdict.sentences == tuple(Sentence(name, f"B was moved to Rehab: {REASON}.") for name in names)
+    decisions = decide(cluster.record, facts(silent("B"), well("C")))
+    assert [new.database for new in decisions.topologies] == names
+    assert decisions.sentences == tuple(Sentence(name, f"B was moved to Rehab: {REASON}.") for name in names)
 
 
 def test_nothing_is_said_of_a_database_that_is_disabled_or_being_deleted() -> None:
     seen = facts(*(silent(tag) for tag in "ABC"), leader="D")
     cluster = group()
     cluster.do(SetDatabaseState(name="Northwind", disabled=True))
-    assert decide(cluster.record, seen) == Verdict()
+    assert decide(cluster.record, seen) == IterationDecisions()
     deleted = group()
     deleted.do(DeleteDatabase(name="Northwind"))
-    assert decide(deleted.record, seen) == Verdict()
+    assert decide(deleted.record, seen) == IterationDecisions()
 
 
 def test_a_suspended_observer_ends_no_grace_and_speaks_of_none() -> None:
@@ -46,10 +46,10 @@ def test_a_suspended_observer_ends_no_grace_and_speaks_of_none() -> None:
     (said,) = [sentence for sentence in decide(cluster.record, lasts).sentences if " stays with B" in sentence.message]
     assert said.key == f"grace {cluster.task_now('backup').id} {grace.epoch}"
     cluster.do(SuspendObserver(suspended=True))
-    assert decide(cluster.record, over) == decide(cluster.record, lasts) == Verdict()
+    assert decide(cluster.record, over) == decide(cluster.record, lasts) == IterationDecisions()
 
 
-def several() -> Cluster:
+def several() -> RecordCluster:
     """Groups of three, two and one, one that is disabled, and one with a drained Member."""
     cluster = group()
     cluster.create("B", name="Alone")

@@ -23,13 +23,13 @@ C = well("C")
 
 def test_a_silent_member_moves_to_rehab_with_its_reason() -> None:
     cluster = group()
-    verdict = commit(cluster, facts(silent("B", error="connection refused"), C))
+    decisions = commit(cluster, facts(silent("B", error="connection refused"), C))
     topology = cluster.database().topology
     assert (topology.members, topology.rehabs) == (("A", "C"), ("B",))
     assert topology.promotables_status["B"] == "NotResponding"
     why = "B has not been heard for 800 ms (limit 750 ms); last error: connection refused"
     assert topology.demotion_reasons["B"] == why
-    assert sentences(verdict) == f"B was moved to Rehab: {why}."
+    assert sentences(decisions) == f"B was moved to Rehab: {why}."
     assert cluster.record.observer.demotions["northwind/B"] == (NOW_MS,)
 
 
@@ -39,17 +39,17 @@ def test_a_cluster_that_is_well_is_left_alone() -> None:
 
 def test_several_silent_members_move_in_one_change() -> None:
     cluster = group("A", "B", "C")
-    verdict = commit(cluster, facts(silent("B"), silent("C")))
+    decisions = commit(cluster, facts(silent("B"), silent("C")))
     assert cluster.database().topology.members == ("A",)
     assert cluster.database().topology.rehabs == ("B", "C")
-    assert "B, C were moved to Rehab" in sentences(verdict)
+    assert "B, C were moved to Rehab" in sentences(decisions)
 
 
 def test_nobody_is_demoted_when_no_other_member_is_alive() -> None:
     cluster = group("B", "C")
-    verdict = commit(cluster, facts(silent("B"), silent("C")))
+    decisions = commit(cluster, facts(silent("B"), silent("C")))
     assert cluster.database().topology.members == ("B", "C")
-    assert "The database is unreachable: no Member is alive (B, C)" in sentences(verdict)
+    assert "The database is unreachable: no Member is alive (B, C)" in sentences(decisions)
     assert cluster.database().topology.promotables_status["B"] == "NotResponding"
 
 
@@ -118,20 +118,20 @@ def test_a_suspended_observer_decides_nothing() -> None:
     cluster.task("t", mentor="B")
     cluster.do(cluster.claim("B", "t"))
     cluster.do(SuspendObserver(suspended=True))
-    verdict = decide(cluster.record, facts(silent("B"), C))
-    assert (verdict.topologies, verdict.voids, verdict.sentences) == ((), (), ())
+    decisions = decide(cluster.record, facts(silent("B"), C))
+    assert (decisions.topologies, decisions.voids, decisions.sentences) == ((), (), ())
 
 
 def test_a_member_that_is_short_of_a_resource_moves_to_rehab_and_is_back_when_it_is_not() -> None:
     cluster = group()
     cluster.do(SetNodeFlags(tag="B", flags=("HighDirtyMemory",)))
     reported = well("B", flags=("EarlyOutOfMemory",))
-    verdict = commit(cluster, facts(reported, C))
+    decisions = commit(cluster, facts(reported, C))
     topology = cluster.database().topology
     assert (set(topology.members), topology.rehabs) == ({"A", "C"}, ("B",))
     assert topology.promotables_status["B"] == "EarlyOutOfMemory"
     why = "B is short of a resource: EarlyOutOfMemory, HighDirtyMemory"
-    assert sentences(verdict) == f"B was moved to Rehab: {why}."
+    assert sentences(decisions) == f"B was moved to Rehab: {why}."
     assert topology_after(cluster, facts(reported, C)).rehabs == ("B",)
     cluster.do(SetNodeFlags(tag="B"))
     assert topology_after(cluster, facts(well("B"), C, now_ms=NOW_MS + STABLE_MS - 1)).rehabs == ("B",)

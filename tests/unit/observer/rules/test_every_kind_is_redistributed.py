@@ -21,7 +21,7 @@ from raftnode.record.ownership import UPDATE_KIND, mentor_of
 from tasks.kinds import registry
 from tests.harness.samples import CONNECTIONS, TASKS
 from tests.unit.observer.build import LIMITS, NOW_MS, commit, facts, group, silent, well
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 
 def test_there_is_a_sample_of_each_kind() -> None:
@@ -33,7 +33,7 @@ def seen(*nodes: NodeFacts, later_ms: int = 0) -> Facts:
     return facts(*known.values(), now_ms=NOW_MS + later_ms)
 
 
-def three() -> Cluster:
+def three() -> RecordCluster:
     """A, B and C, in a group that may be healed by other nodes."""
     cluster = group("A", "B", "C")
     cluster.do(SetDynamicDistribution(name="Northwind", enable=True))
@@ -43,7 +43,7 @@ def three() -> Cluster:
     return cluster
 
 
-def put(cluster: Cluster, kind: str, name: str, **more: Any) -> None:
+def put(cluster: RecordCluster, kind: str, name: str, **more: Any) -> None:
     """A task of that kind, which B holds."""
     given = TASKS[kind] | {"Name": name, "MentorNode": "B"} | more
     definition = registry.parsed(kind, given, cluster.database())
@@ -52,7 +52,7 @@ def put(cluster: Cluster, kind: str, name: str, **more: Any) -> None:
     cluster.do(replace(cluster.claim("B", name), kind=kind))
 
 
-def replace_b(cluster: Cluster) -> None:
+def replace_b(cluster: RecordCluster) -> None:
     """B is lost until D has taken its place and B is to be deleted."""
     commit(cluster, seen(silent("B")))
     late = seen(silent("B"), later_ms=LIMITS.replace_ms)

@@ -32,11 +32,11 @@ B, C = node("B", 0, A=0, C=0), node("C", 0, A=0, B=0)
 
 def test_members_that_lack_too_much_in_both_samples_move_to_rehab() -> None:
     cluster = group()
-    verdict = commit(cluster, apart(node("A", 2, B=0, C=0), B, C))
+    decisions = commit(cluster, apart(node("A", 2, B=0, C=0), B, C))
     topology = cluster.database().topology
     assert (topology.members, topology.rehabs) == (("A",), ("B", "C"))
     assert dict(topology.promotables_status) == dict.fromkeys("BC", "ChangeVectorNotMerged")
-    assert sentences(verdict) == (
+    assert sentences(decisions) == (
         "B, C were moved to Rehab: B is 2 changes behind A (limit 1); C is 2 changes behind A (limit 1)."
     )
 
@@ -73,9 +73,9 @@ def test_a_member_lacks_what_the_other_counts_and_it_does_not(
     """More of one database id does not make up for less of another."""
     mine, theirs = report(last_etag=99, vector=has, sent={"B": 0}, documents=1), report(vector=got, sent={})
     a, b = (well(tag, current={FOLDED: r}, previous={FOLDED: r}) for tag, r in (("A", mine), ("B", theirs)))
-    verdict = decide(group("A", "B").record, facts(a, b, limits=replace(LIMITS, distance_max=0)))
+    decisions = decide(group("A", "B").record, facts(a, b, limits=replace(LIMITS, distance_max=0)))
     why = f"B was moved to Rehab: B is {lacks} changes behind A (limit 0)."
-    assert [sentence.message for sentence in verdict.sentences] == [why]
+    assert [sentence.message for sentence in decisions.sentences] == [why]
 
 
 def test_whom_nobody_sends_to_yet_is_behind_nobody() -> None:
@@ -95,9 +95,9 @@ def test_nothing_is_judged_before_the_leader_and_the_topology_have_stood_for_a_w
     a = node("A", 2, B=0, C=0)
     assert not decide(group().record, apart(a, B, C, void_allowed=False)).topologies
     for young_ms in (0, R_MS - 1):
-        young = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - young_ms))
+        young = group(stamp=TopologyStamp(leader_wall_ms=NOW_MS - young_ms))
         assert not decide(young.record, apart(a, B, C)).topologies
-    old = group(stamp=TopologyStamp(leaders_ticks=NOW_MS - R_MS))
+    old = group(stamp=TopologyStamp(leader_wall_ms=NOW_MS - R_MS))
     assert decide(old.record, apart(a, B, C)).topologies
 
 

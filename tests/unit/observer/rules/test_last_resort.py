@@ -29,9 +29,9 @@ def holding(tag: str, vector: dict[str, int], documents: int = 0) -> NodeFacts:
 def test_the_most_up_to_date_rehab_takes_over_at_once_and_then_the_dead_are_demoted() -> None:
     cluster = group("A", "B", "C", members=("A",), rehabs=("B", "C"))
     seen = facts(silent("A"), holding("B", {"x": 5}), holding("C", {"x": 6}), leader="D")
-    verdict = commit(cluster, seen)
+    decisions = commit(cluster, seen)
     assert cluster.database().topology.members == ("A", "C")
-    assert "C was promoted to Member as a last resort: no Member is alive (A), and of B, C" in sentences(verdict)
+    assert "C was promoted to Member as a last resort: no Member is alive (A), and of B, C" in sentences(decisions)
     assert topology_after(cluster, seen).members == ("C",)
     assert set(cluster.database().topology.rehabs) == {"A", "B"}
 
@@ -39,10 +39,10 @@ def test_the_most_up_to_date_rehab_takes_over_at_once_and_then_the_dead_are_demo
 def test_a_dead_or_faulted_rehab_cannot_take_over() -> None:
     cluster = group(members=("A",), rehabs=("B", "C", "D"))
     seen = facts(silent("A"), silent("B"), unwell("C", for_ms=1), well("D", fresh=False), leader="E")
-    verdict = commit(cluster, seen)
+    decisions = commit(cluster, seen)
     assert cluster.database().topology.members == ("A",)
-    assert "nobody healthy can take over" in sentences(verdict)
-    assert {sentence.key for sentence in verdict.sentences} == {"unreachable A", None}
+    assert "nobody healthy can take over" in sentences(decisions)
+    assert {sentence.key for sentence in decisions.sentences} == {"unreachable A", None}
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from raftnode.record.commands import (
 )
 from raftnode.record.model import Cause, KindTraits
 from tests.unit.observer.build import LIMITS, NOW_MS, commit, facts, group, sentences, silent, well
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 UNLICENSED = SetLicence(highly_available_tasks=False)
 
 
-def held(*names: str) -> Cluster:
+def held(*names: str) -> RecordCluster:
     """B holds these tasks, in a cluster without highly available tasks; nothing prefers B any more."""
     cluster = group("A", "B", "C")
     cluster.do(UNLICENSED)
@@ -39,7 +39,7 @@ def seen(*nodes: NodeFacts, later_ms: int = 0) -> Facts:
     return facts(*known.values(), now_ms=NOW_MS + later_ms)
 
 
-def said(cluster: Cluster, *nodes: NodeFacts) -> list[Sentence]:
+def said(cluster: RecordCluster, *nodes: NodeFacts) -> list[Sentence]:
     return [s for s in decide(cluster.record, seen(*nodes)).sentences if "licence" in s.message]
 
 
@@ -126,7 +126,7 @@ def test_what_has_no_holder_yet_waits_for_nobody() -> None:
 
 
 def test_they_are_said_in_the_order_of_databases_and_tasks() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     cluster.do(UNLICENSED)
     for number in reversed(range(4)):
         cluster.create("A", "B", "C", name=f"Db{number}")

@@ -42,9 +42,9 @@ def test_a_preferred_node_that_is_not_good_for_a_while_goes_last(node: NodeFacts
 
 
 def test_the_reason_is_said() -> None:
-    verdict = commit(group(), facts(UNHEARD, B, C, limits=QUICK))
+    decisions = commit(group(), facts(UNHEARD, B, C, limits=QUICK))
     why = "A is no longer the preferred node, B is: it has not been good for 300 ms (limit 300 ms)."
-    assert sentences(verdict) == why
+    assert sentences(decisions) == why
 
 
 def test_it_goes_on_until_a_good_one_is_first() -> None:
@@ -58,9 +58,9 @@ def test_it_goes_on_until_a_good_one_is_first() -> None:
 def test_a_drained_node_is_not_preferred() -> None:
     cluster = group()
     cluster.do(SetDraining(tag="A", draining=True))
-    verdict = commit(cluster, facts(B, C))
+    decisions = commit(cluster, facts(B, C))
     assert cluster.database().topology.members == ("B", "C", "A")
-    assert sentences(verdict) == "A is no longer the preferred node, B is: it is drained."
+    assert sentences(decisions) == "A is no longer the preferred node, B is: it is drained."
 
 
 def test_with_nobody_known_to_be_good_the_order_stays() -> None:
@@ -76,10 +76,10 @@ def test_a_preferred_node_that_nothing_is_known_of_stays_first() -> None:
 def test_a_fixed_order_holds_again_once_every_member_is_good() -> None:
     cluster = group(members=("B", "C", "A"), priority_order=("A", "B"))
     assert topology_after(cluster, facts(UNHEARD, B, C, limits=QUICK)).members == ("B", "C", "A")
-    verdict = commit(cluster, facts(B, C))
+    decisions = commit(cluster, facts(B, C))
     assert cluster.database().topology.members == ("A", "B", "C")
     why = "The Members are in the order A, B, C again, as a user has fixed it: all of them are good."
-    assert sentences(verdict) == why
+    assert sentences(decisions) == why
 
 
 def test_a_fixed_order_yields_to_a_preferred_node_that_is_slow() -> None:

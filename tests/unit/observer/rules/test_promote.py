@@ -27,14 +27,14 @@ from tests.unit.observer.build import (
     unwell,
     well,
 )
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 HOUR_MS = 3_600_000
 LONG_AGO_MS = 600_000
 SAMPLE_MS = NOW_NS // NS_PER_MS - 200
 
 
-def rehab(*demoted_ago_ms: int) -> Cluster:
+def rehab(*demoted_ago_ms: int) -> RecordCluster:
     """B in Rehab, after demotions that long ago."""
     cluster = group("A", "B", "C", members=("A", "C"), rehabs=("B",))
     times = tuple(NOW_MS - ago for ago in demoted_ago_ms)
@@ -48,26 +48,28 @@ def around(*nodes: NodeFacts, **fields: Any) -> Facts:
     return facts(*known.values(), **fields)
 
 
-def readiness(cluster: Cluster, seen: Facts, tag: str = "B") -> Readiness:
+def readiness(cluster: RecordCluster, seen: Facts, tag: str = "B") -> Readiness:
     return readiness_of(DatabaseView(record=cluster.record, database=cluster.database(), facts=seen), tag)
 
 
-def verdict_on(cluster: Cluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
+def verdict_on(cluster: RecordCluster, seen: Facts, tag: str = "B") -> tuple[bool, str]:
     answer = readiness(cluster, seen, tag)
     return answer.ready, answer.status
 
 
 def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
     cluster = rehab(8000)
-    verdict = commit(cluster, around(well("B", good_ms=5_000)))
+    decisions = commit(cluster, around(well("B", good_ms=5_000)))
     topology = cluster.database().topology
     assert (set(topology.members), topology.rehabs) == ({"A", "B", "C"}, ())
     assert not topology.demotion_reasons
     assert not topology.promotables_status
-    assert sentences(verdict) == (
+    assert sentences(decisions) == (
         "B was promoted to Member: it has caught up and been good for 5000 ms "
-        "(required 5000 ms; 1 demotion(s) within the last hour)."
+        "(required 5000 ms; 1 demotion within the last hour)."
     )
+    why = "it has caught up and been good for 10000 ms (required 10000 ms; 2 demotions within the last hour)"
+    assert readiness(rehab(10_000, 20_000), around(well("B", good_ms=10_000))).why == why
 
 
 def test_a_promotable_that_has_caught_up_is_a_member_and_its_mentor_is_forgotten() -> None:
@@ -223,13 +225,13 @@ def test_why_a_node_that_is_well_is_not_promoted_is_said() -> None:
     soon = around(well("B", good_ms=STABLE_MS - 300))
     why = "B has caught up and must stay good for 5000 ms"
     assert readiness(rehab(), soon) == Readiness(False, "Ok", why, 300)
-    again = f"{why}; 1 demotion(s) within the last hour"
+    again = f"{why}; 1 demotion within the last hour"
     assert readiness(rehab(LONG_AGO_MS), soon) == Readiness(False, "Ok", again, 300)
     why = "it has caught up and been good for 5000 ms (required 5000 ms)"
     assert readiness(rehab(), around(well("B", good_ms=STABLE_MS))) == Readiness(True, "Ok", why)
 
 
-def mentor_and_others(cluster: Cluster) -> tuple[str, str]:
+def mentor_and_others(cluster: RecordCluster) -> tuple[str, str]:
     mentor = mentor_of(cluster.record, cluster.database(), "B")
     assert mentor in ("A", "C")
     return mentor, "C" if mentor == "A" else "A"

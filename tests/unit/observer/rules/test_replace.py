@@ -31,7 +31,7 @@ from tests.unit.observer.build import (
     topology_after,
     well,
 )
-from tests.unit.record.build import Cluster, node
+from tests.unit.record.build import RecordCluster, node
 
 LONG_MS = LIMITS.replace_ms
 EMPTY = (well("D", copies={}), well("E", copies={}))
@@ -42,14 +42,14 @@ def all_well(*others: NodeFacts, **fields: Any) -> Facts:
     return facts(*known.values(), **fields)
 
 
-def dynamic(**fields: Any) -> Cluster:
+def dynamic(**fields: Any) -> RecordCluster:
     """A, B and C, in a group that may be healed by other nodes."""
     cluster = group(**fields)
     cluster.do(SetDynamicDistribution(name="Northwind", enable=True))
     return cluster
 
 
-def after_loss(cluster: Cluster, *, lost_ms: int = LONG_MS) -> Facts:
+def after_loss(cluster: RecordCluster, *, lost_ms: int = LONG_MS) -> Facts:
     """B is demoted; what is seen when that much time has passed."""
     commit(cluster, all_well(silent("B")))
     return all_well(silent("B"), now_ms=NOW_MS + lost_ms)
@@ -60,11 +60,11 @@ def test_a_rehab_that_is_lost_for_long_is_replaced_by_the_node_with_the_fewest_d
     cluster.do(CreateDatabase(name="Other", nodes=("D",)))
     early = after_loss(cluster, lost_ms=LONG_MS - 1)
     assert topology_after(cluster, early).promotables == ()
-    verdict = commit(cluster, all_well(silent("B"), now_ms=NOW_MS + LONG_MS))
+    decisions = commit(cluster, all_well(silent("B"), now_ms=NOW_MS + LONG_MS))
     topology = cluster.database().topology
     assert (topology.promotables, topology.rehabs, topology.replication_factor) == (("E",), ("B",), 3)
     assert topology.promotables_status["E"] == "WaitingForFirstPromotion"
-    assert sentences(verdict).startswith(
+    assert sentences(decisions).startswith(
         "E was added as a Promotable: the group has 2 of 3 copies, as B has been lost for 900000 ms (limit 900000 ms): "
         "B has not been heard for"
     )
@@ -98,9 +98,9 @@ def test_the_grace_begins_anew_when_the_node_was_back() -> None:
 def test_a_node_that_has_left_the_cluster_is_made_up_for_at_once() -> None:
     cluster = dynamic()
     cluster.do(RemoveNode(tag="B"))
-    verdict = commit(cluster, all_well())
+    decisions = commit(cluster, all_well())
     assert cluster.database().topology.promotables == ("D",)
-    assert sentences(verdict) == (
+    assert sentences(decisions) == (
         "D was added as a Promotable: the group has 2 of 3 copies, as a node has left the group."
     )
 
@@ -125,11 +125,11 @@ def test_a_promotable_that_is_lost_for_long_gives_way_to_another() -> None:
     cluster = dynamic()
     cluster.do(AddDatabaseNode(name="Northwind", tag="D"))
     assert topology_after(cluster, all_well(silent("D"))).promotables_status["D"] == "NotResponding"
-    verdict = commit(cluster, all_well(silent("D"), now_ms=NOW_MS + LONG_MS))
+    decisions = commit(cluster, all_well(silent("D"), now_ms=NOW_MS + LONG_MS))
     database = cluster.database()
     assert database.topology.promotables == ("E",)
     assert dict(database.deletion_in_progress) == {"D": "HardDelete"}
-    assert sentences(verdict).startswith("E takes the place of the Promotable D: D has been lost for 900000 ms")
+    assert sentences(decisions).startswith("E takes the place of the Promotable D: D has been lost for 900000 ms")
 
 
 def test_a_promotable_that_is_in_no_cluster_gives_way_without_a_grace() -> None:
@@ -190,8 +190,8 @@ def test_with_no_member_alive_nobody_is_added() -> None:
     cluster = dynamic()
     dead = [silent(tag) for tag in "ABC"]
     commit(cluster, all_well(*dead))
-    verdict = decide(cluster.record, all_well(*dead, now_ms=NOW_MS + LONG_MS))
-    assert not any("added" in sentence.message for sentence in verdict.sentences)
+    decisions = decide(cluster.record, all_well(*dead, now_ms=NOW_MS + LONG_MS))
+    assert not any("added" in sentence.message for sentence in decisions.sentences)
 
 
 def test_with_the_only_member_of_a_small_group_dead_nobody_is_added() -> None:
@@ -207,7 +207,7 @@ def test_a_member_that_is_lost_but_stays_keeps_nobody_from_being_replaced() -> N
     assert topology_after(cluster, late).promotables == ("D",)
 
 
-def replaced() -> Cluster:
+def replaced() -> RecordCluster:
     """B was lost, and D became a Member in its place."""
     cluster = dynamic()
     cluster.task("pinned", mentor="B", pinned=True)
@@ -221,11 +221,11 @@ def replaced() -> Cluster:
 
 def test_a_rehab_too_many_stays_listed_until_it_has_handed_over_but_frees_its_tasks() -> None:
     cluster = replaced()
-    verdict = commit(cluster, all_well(silent("B"), now_ms=NOW_MS + LONG_MS))
+    decisions = commit(cluster, all_well(silent("B"), now_ms=NOW_MS + LONG_MS))
     database = cluster.database()
     assert (database.topology.rehabs, dict(database.deletion_in_progress)) == (("B",), {"B": "HardDelete"})
     assert database.topology.replication_factor == 3
-    assert "B will be removed: the database has its 3 Members" in sentences(verdict)
+    assert "B will be removed: the database has its 3 Members" in sentences(decisions)
     assert database.topology.demotion_reasons["B"].startswith("it has been replaced")
     assert not cluster.record.observer.lost_since
     assert cluster.placed("pinned").node in ("A", "C", "D")
@@ -247,10 +247,10 @@ def test_a_copy_that_goes_is_neither_a_last_resort_nor_counted_as_one() -> None:
 
 def test_a_promotable_too_many_goes_at_once() -> None:
     cluster = group(promotables=("D",))
-    verdict = commit(cluster, all_well())
+    decisions = commit(cluster, all_well())
     database = cluster.database()
     assert (database.topology.promotables, dict(database.deletion_in_progress)) == ((), {"D": "HardDelete"})
-    assert sentences(verdict) == "D will be removed: the database has its 3 Members (A, B, C)."
+    assert sentences(decisions) == "D will be removed: the database has its 3 Members (A, B, C)."
 
 
 @pytest.mark.parametrize("member", [silent("C"), well("C", copies={}), well("C", heard_ns=0)])

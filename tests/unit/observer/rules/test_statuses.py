@@ -27,9 +27,9 @@ def test_a_promotable_passes_through_its_statuses() -> None:
     behind = {FOLDED: report(sent={}, last_etag=5)}
     slow = tuple(well(tag, current=behind) for tag in "ABC")
     seen = facts(*slow, well("D"))
-    verdict = commit(cluster, seen)
+    decisions = commit(cluster, seen)
     assert cluster.database().topology.promotables_status["D"] == "ChangeVectorNotMerged"
-    assert "D is not promoted yet (ChangeVectorNotMerged): D has not received all that mentor" in sentences(verdict)
+    assert "D is not promoted yet (ChangeVectorNotMerged): D has not received all that mentor" in sentences(decisions)
     later = NOW_MS + STABLE_MS
     dead = topology_after(cluster, facts(*others, silent("D"), now_ms=later))
     assert dead.promotables_status["D"] == "NotResponding"
@@ -60,8 +60,7 @@ def test_a_node_that_must_wait_long_is_said_to_wait() -> None:
     topology = topology_after(cluster, facts(well("B", good_ms=1), well("C"), now_ms=now_ms + STABLE_MS))
     assert topology.promotables_status["B"] == "Ok"
     assert topology.demotion_reasons["B"] == (
-        "B is not promoted yet (Ok): B has caught up and must stay good for 20000 ms; "
-        "3 demotion(s) within the last hour"
+        "B is not promoted yet (Ok): B has caught up and must stay good for 20000 ms; 3 demotions within the last hour"
     )
 
 
@@ -101,8 +100,8 @@ def test_what_else_is_written_of_a_node_does_not_outlast_the_leader_that_knew_it
 
 def test_a_reason_that_was_left_behind_goes() -> None:
     cluster = group(demotion_reasons=Map({"B": "it lagged"}))
-    verdict = commit(cluster, facts(well("B"), well("C")))
-    assert sentences(verdict) == "Member B is online."
+    decisions = commit(cluster, facts(well("B"), well("C")))
+    assert sentences(decisions) == "Member B is online."
     assert not cluster.database().topology.demotion_reasons
 
 
@@ -118,11 +117,11 @@ def test_a_member_that_is_back_loses_its_status_and_reason() -> None:
     commit(cluster, facts(silent("B"), silent("C")))
     assert set(cluster.database().topology.promotables_status) == {"B", "C"}
     assert "Member B stays, as no other is alive" in cluster.database().topology.demotion_reasons["B"]
-    verdict = commit(cluster, facts(well("B"), well("C"), now_ms=NOW_MS + STABLE_MS))
+    decisions = commit(cluster, facts(well("B"), well("C"), now_ms=NOW_MS + STABLE_MS))
     topology = cluster.database().topology
     assert not topology.promotables_status
     assert not topology.demotion_reasons
-    assert sentences(verdict) == "Member B is online; Member C is online."
+    assert sentences(decisions) == "Member B is online; Member C is online."
 
 
 HOUR_MS = 3_600_000

@@ -20,29 +20,29 @@ from raftnode.record.commands import (
 from raftnode.record.commands.observer import VoidClaim
 from raftnode.record.model import KindTraits, claim_key
 from tests.unit.observer.build import NOW_MS, commit, facts, group, sentences, silent, unwell, well
-from tests.unit.record.build import KIND, NONCE, Cluster, node
+from tests.unit.record.build import KIND, NONCE, RecordCluster, node
 
 KEY = claim_key("Northwind", KIND, "t")
 C = well("C")
 
 
-def held() -> tuple[Cluster, int]:
+def held() -> tuple[RecordCluster, int]:
     """B holds task t."""
     cluster = group()
     cluster.task("t", mentor="B")
     return cluster, cluster.do(cluster.claim("B", "t"))
 
 
-def epochs(cluster: Cluster, seen: Facts) -> list[int]:
+def epochs(cluster: RecordCluster, seen: Facts) -> list[int]:
     return [end.epoch for end in decide(cluster.record, seen).voids]
 
 
 def test_a_silent_members_claims_are_void_with_its_demotion_in_one_decision() -> None:
     cluster, epoch = held()
-    verdict = commit(cluster, facts(silent("B"), C))
+    decisions = commit(cluster, facts(silent("B"), C))
     assert cluster.database().topology.rehabs == ("B",)
     assert cluster.claimed("t").state == "Void"
-    assert f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 800 ms" in sentences(verdict)
+    assert f"Claims void: SqlEtl/t (epoch {epoch}); B has not been heard for 800 ms" in sentences(decisions)
     assert "B has not been heard" in cluster.claimed("t").reason
     placed = cluster.placed("t").node
     assert placed in ("A", "C")
@@ -83,9 +83,9 @@ def test_claims_of_a_nodes_former_process_are_void_once_that_is_over_though_the_
     assert cluster.announce("B", boot=2, nonce=8).error is None
     assert epochs(cluster, facts(well("B"), C)) == []
     assert epochs(cluster, facts(well("B"), C, over=frozenset({ClaimHolder("B", 2, 8)}))) == [], "of that process alone"
-    verdict = commit(cluster, facts(well("B"), C, over=FORMER))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(verdict)
+    decisions = commit(cluster, facts(well("B"), C, over=FORMER))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms (it is in start 2 now)" in sentences(decisions)
     assert cluster.database().topology.rehabs == ()
     assert cluster.do(cluster.claim("B", "t", boot=2, nonce=8)) > epoch
 
@@ -109,16 +109,16 @@ def test_claims_of_a_nodes_former_id_are_void_once_that_is_over(node_id: str, wh
     cluster.do(RemoveNode(tag="B"))
     cluster.do(AddNode(node=node("B", node_id=node_id, boot=0, nonce=0)))
     assert epochs(cluster, facts(well("B"), C)) == []
-    verdict = decide(cluster.record, facts(well("B"), C, over=FORMER))
-    assert verdict.voids == (VoidClaim(key=KEY, epoch=epoch, reason=why),)
+    decisions = decide(cluster.record, facts(well("B"), C, over=FORMER))
+    assert decisions.voids == (VoidClaim(key=KEY, epoch=epoch, reason=why),)
 
 
 def test_claims_of_a_former_process_of_a_removed_node_are_void() -> None:
     cluster, epoch = held()
     cluster.do(RemoveNode(tag="B"))
-    verdict = decide(cluster.record, facts(C, over=FORMER))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert "start 1 of B has had no lease for 750 ms." in sentences(verdict)
+    decisions = decide(cluster.record, facts(C, over=FORMER))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert "start 1 of B has had no lease for 750 ms." in sentences(decisions)
 
 
 def test_a_suspended_observer_still_frees_a_node_that_was_started_again_and_nobody_else() -> None:
@@ -128,8 +128,8 @@ def test_a_suspended_observer_still_frees_a_node_that_was_started_again_and_nobo
     assert epochs(cluster, facts(silent("B"), C)) == []
     assert cluster.announce("B", boot=2, nonce=8).error is None
     assert epochs(cluster, facts(well("B"), C, over=FORMER)) == [epoch]
-    verdict = decide(cluster.record, facts(silent("B"), silent("C"), over=FORMER))
-    assert (verdict.topologies, len(verdict.voids)) == ((), 1)
+    decisions = decide(cluster.record, facts(silent("B"), silent("C"), over=FORMER))
+    assert (decisions.topologies, len(decisions.voids)) == ((), 1)
 
 
 def test_only_held_claims_are_void() -> None:
@@ -145,9 +145,9 @@ def test_claims_of_disabled_and_deleted_databases_are_void_too() -> None:
     cluster.do(DeleteDatabase(name="Northwind"))
     for tag in "ABC":
         cluster.do(ConfirmDeletion(name="Northwind", tag=tag))
-    verdict = decide(cluster.record, facts(silent("B"), C))
-    assert [end.epoch for end in verdict.voids] == [epoch]
-    assert verdict.sentences[0].database == "northwind"
+    decisions = decide(cluster.record, facts(silent("B"), C))
+    assert [end.epoch for end in decisions.voids] == [epoch]
+    assert decisions.sentences[0].database == "northwind"
 
 
 def test_claims_of_dead_members_are_void_though_nobody_is_demoted() -> None:
@@ -165,17 +165,17 @@ def test_many_voids_of_one_node_are_one_sentence_in_the_order_of_their_names(cou
     for name in reversed([f"t{number:02}" for number in range(count)]):
         cluster.task(name, mentor="B")
         epochs[name] = cluster.do(cluster.claim("B", name))
-    verdict = decide(cluster.record, facts(silent("B"), C))
+    decisions = decide(cluster.record, facts(silent("B"), C))
     why = "B has not been heard for 800 ms (limit 750 ms)"
-    assert verdict.voids == tuple(
+    assert decisions.voids == tuple(
         VoidClaim(key=claim_key("Northwind", KIND, name), epoch=epochs[name], reason=why) for name in sorted(epochs)
     )
     named = ", ".join(f"{KIND}/{name} (epoch {epochs[name]})" for name in sorted(epochs)[:10])
-    assert verdict.sentences[1:] == (Sentence("Northwind", f"Claims void: {named}{more}; {why}."),)
+    assert decisions.sentences[1:] == (Sentence("Northwind", f"Claims void: {named}{more}; {why}."),)
 
 
 def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> None:
-    cluster, held = Cluster("A", "B", "C"), []
+    cluster, held = RecordCluster("A", "B", "C"), []
     for number in range(8):
         name = f"Db{7 - number}"
         cluster.create("A", "B", "C", name=name)
@@ -187,9 +187,9 @@ def test_every_claim_is_judged_and_every_database_spoken_of_in_one_order() -> No
                 cluster.do(ReleaseTask(key=key, epoch=epoch))
             else:
                 held.append(key)
-    verdict = decide(cluster.record, facts(silent("B"), C))
-    assert [end.key for end in verdict.voids] == sorted(held)
-    spoken = [sentence.database for sentence in verdict.sentences if "void" in sentence.message]
+    decisions = decide(cluster.record, facts(silent("B"), C))
+    assert [end.key for end in decisions.voids] == sorted(held)
+    spoken = [sentence.database for sentence in decisions.sentences if "void" in sentence.message]
     assert spoken == [f"Db{number}" for number in range(8)]
 
 
@@ -201,7 +201,7 @@ def test_a_node_that_moved_its_task_by_pin_and_then_fell_silent_frees_it() -> No
     assert cluster.do(cluster.claim("C", "t")) > epoch
 
 
-def tolerant(**fields: object) -> tuple[Cluster, int]:
+def tolerant(**fields: object) -> tuple[RecordCluster, int]:
     """B holds a task that goes on without a lease and stays with its holder."""
     cluster = group()
     cluster.task("t", mentor="B", traits=KindTraits(partition_tolerant=True, sticky=True, **fields))  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ def test_what_is_not_to_run_keeps_no_claim(what: str) -> None:
 
 
 def test_each_of_several_is_asked_of_its_own_database() -> None:
-    cluster = Cluster("A", "B", "C")
+    cluster = RecordCluster("A", "B", "C")
     traits = KindTraits(partition_tolerant=True)
     for name in ("Stays", "Goes"):
         cluster.create("A", "B", "C", name=name)

@@ -1,4 +1,4 @@
-"""The list of the documents that a task has passed over."""
+"""The list of the documents that a task has skipped."""
 
 from raftnode.record.model import FailedDocument
 from raftnode.record.progress import FAILURE_LENGTH_MAX

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from raftnode.documents.store.store import DocumentStore
 from raftnode.record.model import Task
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, until
+from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, until
 from tests.unit.tasks.kinds.test_sql_etl import one_target, order
 
 DOCS = Path(__file__).parents[4] / "docs" / "tasks.md"
@@ -28,7 +28,7 @@ def documented() -> Any:
 
 @one_target
 async def test_it_writes_each_version_that_it_meets_once_and_goes_on_where_it_was(
-    bench: Bench, target: SqlTarget, store: DocumentStore, tmp_path: Path
+    bench: BodyBench, target: SqlTarget, store: DocumentStore, tmp_path: Path
 ) -> None:
     kind, file = documented(), tmp_path / "lines"
     given = {"Name": "lines", "Collection": "Orders", "File": str(file)}

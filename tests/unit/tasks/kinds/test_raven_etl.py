@@ -95,7 +95,7 @@ class Etl:
             owned=lambda: True,
             save=self._save,
             journal=self.journal,
-            pulse=FreezeDetector(),
+            freezes=FreezeDetector(),
             http=self.http,
             shared=self.shared,
         )
@@ -325,7 +325,7 @@ async def test_check_14_a_script_that_throws_for_most_holds_the_task_up(etl: Etl
     script = "if (this.FirstName === 'bad') throw new Error('no'); loadToPeople({})"
     context = etl.context(etl.task(PEOPLE | {"Script": script}), 10)
     async with etl.running(context) as body:
-        with pytest.raises(TaskFailed, match="150 documents failed and 50 did not, so none is passed over"):
+        with pytest.raises(TaskFailed, match="150 documents failed and 50 did not, so none is skipped"):
             await body
     assert context.info.failed == 0
 

@@ -1,14 +1,17 @@
 """Kinds of plug-ins that fail at the door: the field and the remedy, and no defect of the node."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from raftnode.record.model import Database, Topology
 from raftnode.record.ownership import task_key
 from tasks.kinds import registry as kinds
 from tasks.kinds.registry import ConfigurationError, TaskDefinition, known, loaded, parsed
+from tests.harness import plugins
 
 DATABASE = Database(name="Northwind", etag=1, topology=Topology(members=("A",)))
 
@@ -54,3 +57,18 @@ def test_a_plug_in_that_cannot_be_imported_is_named_with_why() -> None:
     with pytest.raises(ConfigurationError, match="cannot be loaded on this node: AttributeError"):
         parsed("Broken", {}, DATABASE)
     assert loaded("Broken") is None
+
+
+@pytest.mark.parametrize("name", ["update", "UPDATE", "sql_etl", "SqlEtl"])
+def test_a_plug_in_takes_the_place_of_no_kind_of_ours_and_the_log_says_so(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours = type(kinds.load(name))
+    plugins.install(tmp_path, Path(__file__), name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kinds._entry_points.cache_clear()
+    with capture_logs() as lines:
+        assert type(kinds.load(name)) is ours
+    [line] = [line for line in lines if line["log_level"] == "warning"]
+    assert line["event"] == "A task kind is not used, as another one has its name. Rename its entry point."
+    assert (line["kind"], line["ignored"]) == (name, "test_registry:KIND")

@@ -24,7 +24,7 @@ from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import NotOwned, SqlLimits, TaskContext
 from tasks.sinks.sql.fence import StaleEpoch
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, replicate, until
+from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, northwind, put_all, replicate, until
 
 SCRIPT = """
 loadToOrders({Company: this.Company, OrderedAt: this.OrderedAt, Freight: this.Freight, ShipTo: this.ShipTo});
@@ -86,7 +86,7 @@ async def running(context: TaskContext) -> AsyncIterator["asyncio.Task[None]"]:
         await asyncio.gather(body, return_exceptions=True)
 
 
-async def carried(bench: Bench, task: Task, epoch: int, count: int, **settings: Any) -> TaskContext:
+async def carried(bench: BodyBench, task: Task, epoch: int, count: int, **settings: Any) -> TaskContext:
     """Run a body until it has processed so many documents."""
     context = bench.context(task, epoch, **settings)
     async with running(context) as body:
@@ -94,7 +94,7 @@ async def carried(bench: Bench, task: Task, epoch: int, count: int, **settings: 
     return context
 
 
-async def test_northwind_arrives_with_the_figures_it_is_known_by(bench: Bench, tables: SqlTarget) -> None:
+async def test_northwind_arrives_with_the_figures_it_is_known_by(bench: BodyBench, tables: SqlTarget) -> None:
     await put_all(bench.store, northwind())
     context = await carried(bench, task(tables), 10, 830)
     assert await tables.rows(COUNTS) == [(830, 830, 2155)]
@@ -106,7 +106,9 @@ async def test_northwind_arrives_with_the_figures_it_is_known_by(bench: Bench, t
     assert json.loads(row[1])["City"] == "Reims"
 
 
-async def test_killed_in_the_middle_again_and_again_it_ends_with_each_row_once(bench: Bench, tables: SqlTarget) -> None:
+async def test_killed_in_the_middle_again_and_again_it_ends_with_each_row_once(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     await put_all(bench.store, northwind("Orders"))
     for epoch in range(10, 16):
         context = bench.context(task(tables), epoch, batch_documents_max=37)
@@ -118,7 +120,7 @@ async def test_killed_in_the_middle_again_and_again_it_ends_with_each_row_once(b
     assert [float(n) for (n,) in await tables.rows(NET_SALES)] == [1265793.04]
 
 
-async def test_changes_and_deletions_follow_while_it_runs(bench: Bench, tables: SqlTarget) -> None:
+async def test_changes_and_deletions_follow_while_it_runs(bench: BodyBench, tables: SqlTarget) -> None:
     await put_all(bench.store, northwind("Orders")[:3])
     context = bench.context(task(tables), 10)
     async with running(context) as body:
@@ -143,7 +145,7 @@ def order(id: str, company: str, collection: str = "Orders") -> PutDocument:
 
 
 async def test_a_document_that_comes_back_in_another_collection_before_it_was_seen_to_go_loses_its_rows(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     await bench.store.batch([order("o/1", "a"), order("o/2", "b")])
     await carried(bench, task(tables, LEAVING), 10, 2)
@@ -153,7 +155,7 @@ async def test_a_document_that_comes_back_in_another_collection_before_it_was_se
 
 
 async def test_a_document_that_comes_back_under_another_spelling_of_its_id_replaces_its_rows(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     await bench.store.batch([order("O/1", "a")])
     context = bench.context(task(tables, LEAVING), 10)
@@ -169,7 +171,7 @@ async def test_a_document_that_comes_back_under_another_spelling_of_its_id_repla
 
 @one_target
 async def test_a_holder_that_never_saw_a_document_in_the_collection_still_sees_that_it_left(
-    bench: Bench, tables: SqlTarget, tmp_path: Any
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     await bench.store.batch([order("O/1", "a")])
     await carried(bench, task(tables, LEAVING), 10, 1)
@@ -199,7 +201,7 @@ def one_table(*, off: str | None = None) -> list[dict[str, Any]]:
 
 @one_target
 async def test_a_document_that_goes_over_to_another_transform_of_the_table_keeps_the_rows_of_that_one(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     both = one_table()
     await bench.store.batch([order("o/1", "")])
@@ -211,7 +213,7 @@ async def test_a_document_that_goes_over_to_another_transform_of_the_table_keeps
 
 @one_target
 async def test_a_document_keeps_the_rows_of_a_transform_that_is_off_and_has_had_it(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     await bench.store.batch([order("o/1", "", "Archive")])
     await bench.store.batch([DeleteDocument(id="o/1"), order("o/1", "")])
@@ -222,7 +224,7 @@ async def test_a_document_keeps_the_rows_of_a_transform_that_is_off_and_has_had_
 
 @one_target
 async def test_a_document_loses_the_rows_of_a_transform_that_it_has_left_for_one_that_is_off(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     await bench.store.batch([order("o/1", "")])
     await carried(bench, task(tables, "", *one_table(off="Archive")), 10, 1)
@@ -235,7 +237,7 @@ async def test_a_document_loses_the_rows_of_a_transform_that_it_has_left_for_one
 
 @one_target
 async def test_an_older_version_from_a_node_that_lags_does_not_stay_in_a_table_of_two_transforms(
-    bench: Bench, tables: SqlTarget, tmp_path: Any
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     first = bench.store
     other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database="Northwind")
@@ -256,7 +258,7 @@ async def test_an_older_version_from_a_node_that_lags_does_not_stay_in_a_table_o
 
 @one_target
 async def test_progress_counts_only_what_every_transform_has_seen_also_one_that_is_off(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     """Tombstones are forgotten by it: a transform that is off must see deletions when it is on again."""
     transforms = [{"Name": name, "Collections": ["Orders"], "Script": LEAVING} for name in ("first", "second")]
@@ -274,7 +276,7 @@ async def test_progress_counts_only_what_every_transform_has_seen_also_one_that_
 
 
 @one_target
-async def test_other_collections_move_the_place_and_write_nothing(bench: Bench, tables: SqlTarget) -> None:
+async def test_other_collections_move_the_place_and_write_nothing(bench: BodyBench, tables: SqlTarget) -> None:
     await put_all(bench.store, northwind("Products", "Employees"))
     context = bench.context(task(tables), 10)
     async with running(context) as body:
@@ -284,7 +286,7 @@ async def test_other_collections_move_the_place_and_write_nothing(bench: Bench, 
 
 
 @one_target
-async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: BodyBench, tables: SqlTarget) -> None:
     orders = northwind("Orders")[:10]
     orders[4]["Lines"] = None
     await put_all(bench.store, orders)
@@ -298,7 +300,9 @@ async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Be
     assert (again.info.failed, again.info.errors) == (1, [error])
 
 
-async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     orders = northwind("Orders")[:10]
     orders[4]["Freight"] = "heavy"
     await put_all(bench.store, orders)
@@ -309,7 +313,9 @@ async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(benc
 
 
 @one_target
-async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     orders = northwind("Orders")[:8]
     orders[5]["Company"] = "poison"
     await put_all(bench.store, orders)
@@ -331,7 +337,7 @@ async def test_a_document_on_which_the_script_does_not_end_is_found_and_listed(b
     ],
 )
 async def test_a_bad_script_skips_no_document_and_a_mended_one_carries_all(
-    bench: Bench, tables: SqlTarget, script: str, reason: str
+    bench: BodyBench, tables: SqlTarget, script: str, reason: str
 ) -> None:
     await put_all(bench.store, northwind("Orders")[:20])
     with pytest.raises(Exception, match=reason):
@@ -342,7 +348,7 @@ async def test_a_bad_script_skips_no_document_and_a_mended_one_carries_all(
     assert context.info.failed == 0
 
 
-async def test_a_missing_table_skips_no_document_and_is_named(bench: Bench, target: SqlTarget) -> None:
+async def test_a_missing_table_skips_no_document_and_is_named(bench: BodyBench, target: SqlTarget) -> None:
     await put_all(bench.store, northwind("Orders")[:5])
     with pytest.raises(TaskFailed, match="has no table 'Orders'"):
         await KIND.run(bench.context(task(target), 10))
@@ -353,7 +359,9 @@ async def test_a_missing_table_skips_no_document_and_is_named(bench: Bench, targ
     assert await target.rows('SELECT count(*) FROM "Orders"') == [(5,)]
 
 
-async def test_a_body_that_wakes_after_a_newer_run_is_refused_by_the_target(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_body_that_wakes_after_a_newer_run_is_refused_by_the_target(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     await put_all(bench.store, northwind("Orders")[:5])
     late = bench.context(task(tables), 10)
     async with running(late) as body:
@@ -365,7 +373,7 @@ async def test_a_body_that_wakes_after_a_newer_run_is_refused_by_the_target(benc
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(5,)]
 
 
-async def test_a_body_without_its_lease_ends_before_its_next_effect(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_body_without_its_lease_ends_before_its_next_effect(bench: BodyBench, tables: SqlTarget) -> None:
     context = bench.context(task(tables), 10)
     async with running(context) as body:
         await put_all(bench.store, northwind("Orders")[:2])
@@ -378,7 +386,7 @@ async def test_a_body_without_its_lease_ends_before_its_next_effect(bench: Bench
 
 
 @one_target
-async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTarget) -> None:
+async def test_each_transform_has_a_place_of_its_own(bench: BodyBench, tables: SqlTarget) -> None:
     orders = {"Name": "orders", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company})"}
     lines = {
         "Name": "lines",
@@ -395,7 +403,7 @@ async def test_each_transform_has_a_place_of_its_own(bench: Bench, tables: SqlTa
 
 @one_target
 async def test_scenario_32_another_node_s_copy_is_continued_by_what_the_progress_counts(
-    bench: Bench, tables: SqlTarget, tmp_path: Any
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     await put_all(bench.store, northwind("Orders")[:10])
     await carried(bench, task(tables), 10, 10)
@@ -413,7 +421,7 @@ async def test_scenario_32_another_node_s_copy_is_continued_by_what_the_progress
 
 @one_target
 async def test_what_was_only_looked_at_is_stored_when_the_documents_are_at_rest(
-    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+    bench: BodyBench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(etl_runner, "IDLE_S", 0.02)
     await put_all(bench.store, northwind("Orders")[:3])
@@ -430,7 +438,7 @@ async def test_what_was_only_looked_at_is_stored_when_the_documents_are_at_rest(
 
 @one_target
 async def test_several_documents_on_which_the_script_does_not_end_are_all_found(
-    bench: Bench, tables: SqlTarget
+    bench: BodyBench, tables: SqlTarget
 ) -> None:
     orders = northwind("Orders")[:8]
     for n in (1, 3, 5, 6):
@@ -458,7 +466,7 @@ GOOD = {"Name": "good", "Collections": ["Good"], "Script": "loadToOrderLines({Pr
     ],
 )
 async def test_a_transform_that_fails_as_a_whole_holds_up_no_other(
-    bench: Bench, tables: SqlTarget, script: str, reason: str
+    bench: BodyBench, tables: SqlTarget, script: str, reason: str
 ) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({})"}
     both = task(tables, "", bad, GOOD)
@@ -499,7 +507,7 @@ MISSING: dict[str, tuple[list[str], str, list[str]]] = {
     [("table", "nothing"), ("table", "a document"), ("table", "a deletion"), ("id column", "a deletion")],
 )
 async def test_a_missing_table_holds_up_the_transforms_that_write_it_until_it_is_there(
-    bench: Bench, tables: SqlTarget, what: str, there: str
+    bench: BodyBench, tables: SqlTarget, what: str, there: str
 ) -> None:
     """From the start, and midway."""
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Company: this.Company})"}
@@ -545,7 +553,7 @@ async def test_a_missing_table_holds_up_the_transforms_that_write_it_until_it_is
     ],
 )  # fmt: skip
 async def test_a_table_that_may_not_be_written_holds_up_the_transforms_that_write_it(
-    bench: Bench, tables: SqlTarget, damage: str, reason: str, repair: str
+    bench: BodyBench, tables: SqlTarget, damage: str, reason: str, repair: str
 ) -> None:
     me = f"me_{uuid.uuid4().hex[:8]}"
     admin = SqlTarget(tables.name, dict(tables.configuration))
@@ -585,7 +593,7 @@ async def test_a_table_that_may_not_be_written_holds_up_the_transforms_that_writ
 
 
 @pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
-async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: BodyBench, tables: SqlTarget) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({})"}
     await bench.store.batch([order("b/1", "", "Bad"), order("g/1", "", "Good")])
     limits: dict[str, Any] = {"sql": SqlLimits(statement_timeout_ms=200), "backoff_min_ms": 20, "backoff_max_ms": 40}
@@ -602,9 +610,9 @@ async def test_a_locked_table_holds_up_the_transforms_that_write_it(bench: Bench
 
 @pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
 async def test_a_target_that_has_not_every_character_refuses_only_the_documents_that_need_one(
-    bench: Bench, target: SqlTarget
+    bench: BodyBench, target: SqlTarget
 ) -> None:
-    """By their ids, too: the list of what was passed over stands in the target."""
+    """By their ids, too: the list of what was skipped stands in the target."""
     latin = f"latin_{uuid.uuid4().hex[:8]}"
     connection = await asyncpg.connect(target.connection.url.set(drivername="postgresql").render_as_string())
     await connection.execute(f"CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
@@ -627,7 +635,7 @@ async def test_a_target_that_has_not_every_character_refuses_only_the_documents_
 
 
 @one_target
-async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench: BodyBench, tables: SqlTarget) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: this.Company})"}
     await bench.store.batch([order("b/1", "text", "Bad"), order("g/1", "", "Good")])
     context = bench.context(task(tables, "", bad, GOOD), 10, backoff_min_ms=20, backoff_max_ms=40)
@@ -640,7 +648,9 @@ async def test_a_transform_that_failed_goes_on_by_itself_beside_the_others(bench
 
 
 @one_target
-async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     bad = {"Name": "bad", "Collections": ["Bad"], "Script": "loadToOrders({Freight: 'text'})"}
     worse = bad | {"Name": "worse", "Script": "loadToOrderLines({Quantity: 'words'})"}
     await bench.store.batch([order("b/1", "", "Bad")])
@@ -649,13 +659,13 @@ async def test_a_task_of_which_no_transform_can_go_on_fails_with_every_reason(be
 
 
 async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone(
-    bench: Bench, tables: SqlTarget, tmp_path: Any
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     script = "loadToOrders({Freight: this.Company})"
     with structlog.testing.capture_logs() as logs:
         await bench.store.batch([order(f"o/{n}", "text" if n < 3 else "1") for n in range(5)])
         await carried(bench, task(tables, script), 10, 5)
-    lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was passed over."]
+    lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was skipped."]
     assert lines == [(f"o/{n}", 'Orders.Freight: "text" is no number') for n in range(3)]
     told = bench.saved[-1]
     assert (told.failed, [(f.document_id, f.transform) for f in told.failures]) == (
@@ -677,7 +687,7 @@ async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone
 
 
 @pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
-async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Bench, tables: SqlTarget) -> None:
+async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: BodyBench, tables: SqlTarget) -> None:
     await tables.execute(
         'CREATE TABLE parents ("Id" varchar(60) PRIMARY KEY)', "INSERT INTO parents VALUES ('d')", 'DROP TABLE "Orders"'
     )
@@ -690,8 +700,10 @@ async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Be
             for n in range(6)]  # fmt: skip
     good = PutDocument(id="a", document={"Company": "d", "Freight": 1}, collection="Orders")
     await bench.store.batch([good, *puts, order("o/9", "")])
-    first = await carried(bench, definition, 10, 8)
+    with structlog.testing.capture_logs() as logs:
+        first = await carried(bench, replace(definition, retry=1), 10, 8)
     assert first.info.failed == 7
+    assert not [line for line in logs if "tried again" in line["event"]], "nothing had failed yet"
     await tables.execute("INSERT INTO parents VALUES ('c')")
     again = bench.context(replace(definition, retry=100), 11)
     async with running(again) as body:
@@ -704,7 +716,7 @@ async def test_failed_documents_are_tried_again_when_that_is_asked_for(bench: Be
 
 
 @one_target
-async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_retry_leaves_a_newer_version_to_its_turn(bench: BodyBench, tables: SqlTarget) -> None:
     """In a table that is only inserted into, it would come twice."""
     definition = inserted_only(task(tables, "loadToOrderLines({Quantity: this.Company})"))
     await bench.store.batch([order("o/1", "text"), order("o/2", "1"), order("o/3", "words"), order("o/4", "more")])
@@ -723,7 +735,7 @@ def inserted_only(definition: Task) -> Task:
 @one_target
 @pytest.mark.parametrize("move", [False, True])
 async def test_a_version_that_is_met_where_an_earlier_one_stood_is_inserted_once(
-    bench: Bench, tables: SqlTarget, tmp_path: Any, move: bool
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any, move: bool
 ) -> None:
     """By the node that met it, and by another; also one that fails."""
     definition = inserted_only(task(tables, "loadToOrderLines({Quantity: this.Company})"))
@@ -755,7 +767,7 @@ async def test_a_version_that_is_met_where_an_earlier_one_stood_is_inserted_once
 
 @one_target
 async def test_more_failed_documents_than_are_listed_are_counted_once_and_tried_again(
-    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+    bench: BodyBench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failed_documents, "LISTED_MAX", 4)
     definition = task(tables, "loadToOrders({Freight: this.Company})")
@@ -774,7 +786,7 @@ async def test_more_failed_documents_than_are_listed_are_counted_once_and_tried_
 
 @one_target
 async def test_a_retry_on_a_node_that_lags_leaves_alone_what_it_has_only_in_an_older_version(
-    bench: Bench, tables: SqlTarget, tmp_path: Any
+    bench: BodyBench, tables: SqlTarget, tmp_path: Any
 ) -> None:
     """In a table that is only inserted into, the older version would come twice; what it lacks is not gone."""
     definition = task(tables, "loadToOrderLines({Quantity: this.Company, Product: '1'}); loadToOrders({Freight: 1})")
@@ -810,7 +822,9 @@ async def test_a_retry_on_a_node_that_lags_leaves_alone_what_it_has_only_in_an_o
 
 
 @one_target
-async def test_many_documents_on_which_the_script_does_not_end_are_tried_again(bench: Bench, tables: SqlTarget) -> None:
+async def test_many_documents_on_which_the_script_does_not_end_are_tried_again(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     definition = task(tables, "while (this.Company == 'poison'); loadToOrders({Company: this.Company})")
     await bench.store.batch([order(f"o/{n}", "poison" if 0 < n < 5 else "") for n in range(6)])
     context = await carried(bench, definition, 10, 6, script=ScriptLimits(time_ms_max=500))
@@ -824,7 +838,7 @@ async def test_many_documents_on_which_the_script_does_not_end_are_tried_again(b
 
 @one_target
 async def test_with_all_transforms_disabled_the_body_rests(
-    bench: Bench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
+    bench: BodyBench, tables: SqlTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put_all(bench.store, northwind("Orders")[:3])
     disabled = {"Name": "orders", "Collections": ["Orders"], "Script": "loadToOrders({})", "Disabled": True}
@@ -841,7 +855,7 @@ async def test_with_all_transforms_disabled_the_body_rests(
 
 
 @one_target
-async def test_a_task_whose_connection_string_is_gone_says_so(bench: Bench, tables: SqlTarget) -> None:
+async def test_a_task_whose_connection_string_is_gone_says_so(bench: BodyBench, tables: SqlTarget) -> None:
     context = bench.context(task(tables), 10)
     context.run = replace(context.run, connection=None)
     with pytest.raises(TaskFailed, match="connection string 'target' is gone; create it again"):
@@ -849,7 +863,7 @@ async def test_a_task_whose_connection_string_is_gone_says_so(bench: Bench, tabl
 
 
 @one_target
-async def test_two_transforms_of_one_task_both_run(bench: Bench, tables: SqlTarget) -> None:
+async def test_two_transforms_of_one_task_both_run(bench: BodyBench, tables: SqlTarget) -> None:
     await put_all(bench.store, northwind("Orders")[:3])
     both = [
         {"Name": "heads", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company});"},
@@ -862,7 +876,7 @@ async def test_two_transforms_of_one_task_both_run(bench: Bench, tables: SqlTarg
 
 
 @one_target
-async def test_rows_for_a_table_that_the_script_does_not_name_are_refused(bench: Bench, tables: SqlTarget) -> None:
+async def test_rows_for_a_table_that_the_script_does_not_name_are_refused(bench: BodyBench, tables: SqlTarget) -> None:
     """They would stay behind when the document changes. Another table of the task, or one that nobody knows."""
     await put_all(bench.store, northwind("Orders")[:3])
     script = """

@@ -63,7 +63,7 @@ class Mentor:
             owned=lambda: self.owned,
             save=lambda run, progress: asyncio.get_running_loop().create_future(),
             journal=RunJournal(directory, "A"),
-            pulse=FreezeDetector(),
+            freezes=FreezeDetector(),
             http=http,
             node_url=lambda tag: url if tag == "C" else None,
             sending=lambda tag, sender: self.senders.append((tag, sender)),

@@ -12,7 +12,7 @@ from raftnode.record.ownership import task_key
 from tasks.runtime import assignments
 from tasks.runtime.assignments import Assignments
 from tasks.runtime.plan import assignments_of_node
-from tests.unit.record.build import KIND, Cluster
+from tests.unit.record.build import KIND, RecordCluster
 
 OWN = NodeIncarnation("A", "id-A", 1, 0)
 
@@ -20,7 +20,7 @@ OWN = NodeIncarnation("A", "id-A", 1, 0)
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_remembered_is_what_placement_says(seed: int) -> None:
     chance = random.Random(seed)
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.connection("Warehouse")
     assigned = Assignments(OWN)
@@ -30,7 +30,7 @@ def test_what_is_remembered_is_what_placement_says(seed: int) -> None:
             assert assigned(cluster.record) == assignments_of_node(cluster.record, OWN)
 
 
-def _happen(cluster: Cluster, chance: random.Random) -> None:
+def _happen(cluster: RecordCluster, chance: random.Random) -> None:
     tasks = list(cluster.database().tasks.values())
     task = chance.choice(tasks) if tasks else None
     name = f"t{chance.randrange(8)}"
@@ -69,7 +69,7 @@ def _happen(cluster: Cluster, chance: random.Random) -> None:
 
 
 def test_a_change_elsewhere_gives_the_very_same_mapping() -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("mine", mentor="A")
     assigned = Assignments(OWN)
@@ -85,7 +85,7 @@ def test_a_change_elsewhere_gives_the_very_same_mapping() -> None:
 
 
 def test_a_change_of_one_database_evaluates_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     for name in ("Northwind", "Other", "Third"):
         cluster.create("A", "B", name=name)
     assigned = Assignments(OWN)
@@ -109,7 +109,7 @@ def test_a_change_of_one_database_evaluates_no_other(monkeypatch: pytest.MonkeyP
 
 
 def test_databases_that_are_gone_are_forgotten_also_when_as_many_have_come() -> None:
-    cluster = Cluster("A", "B")
+    cluster = RecordCluster("A", "B")
     cluster.create("A", "B")
     cluster.task("mine", mentor="A")
     assigned = Assignments(OWN)

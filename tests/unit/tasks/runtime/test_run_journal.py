@@ -66,25 +66,25 @@ def test_a_journal_that_cannot_begin_a_new_file_goes_on_in_the_old_one(tmp_path:
 
 def test_a_gap_without_processor_time_is_a_freeze_and_one_with_it_is_work() -> None:
     now_ns = used_ns = 0
-    pulse = FreezeDetector(clock=lambda: now_ns, used=lambda: used_ns)
+    freezes = FreezeDetector(clock=lambda: now_ns, used=lambda: used_ns)
     now_ns = 5_000_000_000
-    assert pulse.frozen_within(1_000_000_000, 6_000_000_000) == [(1_000_000_000, 5_000_000_000)]
+    assert freezes.frozen_within(1_000_000_000, 6_000_000_000) == [(1_000_000_000, 5_000_000_000)]
     now_ns, used_ns = 9_000_000_000, 2_000_000_000
-    assert pulse.frozen_within(5_000_000_000, 9_000_000_000) == []
+    assert freezes.frozen_within(5_000_000_000, 9_000_000_000) == []
     now_ns = 9_100_000_000
-    pulse.beat()
-    assert pulse.frozen_within(5_000_000_000, now_ns) == []
-    assert pulse.frozen_within(0, now_ns) == [(0, 5_000_000_000)]
+    freezes.beat()
+    assert freezes.frozen_within(5_000_000_000, now_ns) == []
+    assert freezes.frozen_within(0, now_ns) == [(0, 5_000_000_000)]
 
 
 def test_a_process_that_was_stopped_by_a_signal_says_so() -> None:
     code = (
         "import sys\n"
         "from tasks.runtime.run_journal import FreezeDetector, machine_ns\n"
-        "pulse, since = FreezeDetector(), machine_ns()\n"
+        "freezes, since = FreezeDetector(), machine_ns()\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "print(pulse.frozen_within(since, machine_ns()) != [])\n"
+        "print(freezes.frozen_within(since, machine_ns()) != [])\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

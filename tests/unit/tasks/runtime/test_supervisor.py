@@ -42,7 +42,7 @@ from tasks.runtime.context import NotOwned, RunSettings, TaskContext
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.supervisor import SLICE_MAX, Supervisor
 from tests.unit.record import build
-from tests.unit.record.build import NONCE, Cluster
+from tests.unit.record.build import NONCE, RecordCluster
 from tests.unit.tasks.conftest import until
 from tests.unit.tasks.probe import KIND as PROBE
 
@@ -50,14 +50,14 @@ KEY = "northwind/Probe/t"
 FAST = RunSettings(backoff_min_ms=5, backoff_max_ms=20)
 
 
-class Unreachable(Exception):
+class LeaderUnreachable(Exception):
     """No leader answers."""
 
 
 class LogOfOne:
     """The record of a cluster that this test is, and the way commands take into it."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: RecordCluster) -> None:
         self.cluster = cluster
         self.reachable = True
         self.listeners: list[Callable[[Record, Changes], None]] = []
@@ -70,7 +70,7 @@ class LogOfOne:
     async def propose(self, command: Command) -> CommandResult:
         await asyncio.sleep(0)
         if not self.reachable:
-            raise Unreachable("no leader is known")
+            raise LeaderUnreachable("no leader is known")
         self.proposed.append(command)
         return self.apply(command)
 
@@ -106,7 +106,7 @@ class Lease:
         self.on_change()
 
 
-class Databases:
+class OneDatabase:
     def __init__(self, store: DocumentStore) -> None:
         self._store = store
 
@@ -120,11 +120,11 @@ class Databases:
         raise AssertionError("only a mentor asks")
 
 
-class Node:
+class SupervisedNode:
     """Everything the supervisor of node A touches."""
 
-    def __init__(self, store: DocumentStore, directory: Path, cluster: Cluster | None = None) -> None:
-        self.cluster = cluster or Cluster("A", "B")
+    def __init__(self, store: DocumentStore, directory: Path, cluster: RecordCluster | None = None) -> None:
+        self.cluster = cluster or RecordCluster("A", "B")
         if cluster is None:
             self.cluster.create("A", "B")
         self.log = LogOfOne(self.cluster)
@@ -135,7 +135,7 @@ class Node:
         environment = BodyEnvironment(
             "A",
             replica=self.log,
-            databases=Databases(store),
+            databases=OneDatabase(store),
             directory=directory,
             random=SystemRandom(),
             settings=FAST,
@@ -186,15 +186,15 @@ class Node:
 
 
 @pytest.fixture
-def node(store: DocumentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+def node(store: DocumentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SupervisedNode]:
     monkeypatch.setitem(kinds.BUILT_IN, "probe", "tests.unit.tasks.probe:KIND")
     kinds._entry_points.cache_clear()
     PROBE.reset()
-    yield Node(store, tmp_path)
+    yield SupervisedNode(store, tmp_path)
     kinds._entry_points.cache_clear()
 
 
-async def test_a_task_is_claimed_and_its_body_runs_under_the_epoch_of_the_grant(node: Node) -> None:
+async def test_a_task_is_claimed_and_its_body_runs_under_the_epoch_of_the_grant(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         await until(lambda: "t" in PROBE.live)
@@ -205,7 +205,7 @@ async def test_a_task_is_claimed_and_its_body_runs_under_the_epoch_of_the_grant(
 
 
 async def test_the_end_of_one_body_is_no_reason_to_look_at_the_others(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: SupervisedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with node.running():
         for n in range(300):
@@ -225,7 +225,7 @@ async def test_the_end_of_one_body_is_no_reason_to_look_at_the_others(
         assert len(looked) < 10
 
 
-async def test_thousands_are_stopped_in_slices_between_which_the_loop_has_a_turn(node: Node) -> None:
+async def test_thousands_are_stopped_in_slices_between_which_the_loop_has_a_turn(node: SupervisedNode) -> None:
     async with node.running():
         for n in range(SLICE_MAX * 3):
             node.task(f"t{n}")
@@ -241,7 +241,7 @@ async def test_thousands_are_stopped_in_slices_between_which_the_loop_has_a_turn
         assert [b - a for a, b in pairwise([0, *stopping])] == [SLICE_MAX, SLICE_MAX]
 
 
-async def test_bodies_that_take_long_to_end_do_so_side_by_side(node: Node) -> None:
+async def test_bodies_that_take_long_to_end_do_so_side_by_side(node: SupervisedNode) -> None:
     count = SLICE_MAX + 20
     all_are_told = asyncio.Barrier(count)
 
@@ -261,7 +261,7 @@ async def test_bodies_that_take_long_to_end_do_so_side_by_side(node: Node) -> No
         await until(lambda: not PROBE.live)
 
 
-async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> None:
+async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: SupervisedNode) -> None:
     under_way, answers = 0, asyncio.Event()
     propose = node.log.propose
 
@@ -283,7 +283,7 @@ async def test_no_more_than_a_bound_of_proposals_is_on_its_way(node: Node) -> No
         await until(lambda: len(PROBE.live) == AT_ONCE_MAX + 50)
 
 
-async def test_bodies_that_tolerate_partitions_do_not_count_for_the_kill_timer(node: Node) -> None:
+async def test_bodies_that_tolerate_partitions_do_not_count_for_the_kill_timer(node: SupervisedNode) -> None:
     async with node.running():
         node.task(traits=KindTraits(partition_tolerant=True))
         node.task("strict")
@@ -294,7 +294,7 @@ async def test_bodies_that_tolerate_partitions_do_not_count_for_the_kill_timer(n
         assert "t" in PROBE.live
 
 
-async def test_many_tasks_run_beside_each_other(node: Node) -> None:
+async def test_many_tasks_run_beside_each_other(node: SupervisedNode) -> None:
     async with node.running():
         for n in range(30):
             node.task(f"t{n}")
@@ -303,7 +303,7 @@ async def test_many_tasks_run_beside_each_other(node: Node) -> None:
     assert node.counts[-1] == 0
 
 
-async def test_a_task_of_another_node_is_left_alone_and_one_held_elsewhere_is_waited_for(node: Node) -> None:
+async def test_a_task_of_another_node_is_left_alone_and_one_held_elsewhere_is_waited_for(node: SupervisedNode) -> None:
     node.task("theirs", mentor="B")
     epoch = node.cluster.do(replace(node.cluster.claim("B", "theirs"), kind="Probe"))
     async with node.running():
@@ -316,7 +316,7 @@ async def test_a_task_of_another_node_is_left_alone_and_one_held_elsewhere_is_wa
         await until(lambda: "theirs" in PROBE.live)
 
 
-async def test_whatever_wakes_the_supervisor_the_lease_is_checked_before_anything_is_done(node: Node) -> None:
+async def test_whatever_wakes_the_supervisor_the_lease_is_checked_before_anything_is_done(node: SupervisedNode) -> None:
     async with node.running():
         node.task("x")
         await until(lambda: "x" in PROBE.live)
@@ -328,7 +328,7 @@ async def test_whatever_wakes_the_supervisor_the_lease_is_checked_before_anythin
         await until(lambda: not PROBE.live)
 
 
-async def test_without_a_lease_nothing_starts_and_its_end_stops_everything(node: Node) -> None:
+async def test_without_a_lease_nothing_starts_and_its_end_stops_everything(node: SupervisedNode) -> None:
     node.lease.session = None
     async with node.running():
         node.task("x")
@@ -343,7 +343,7 @@ async def test_without_a_lease_nothing_starts_and_its_end_stops_everything(node:
         assert node.state("x") == "Releasing"
 
 
-async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: Node) -> None:
+async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: SupervisedNode) -> None:
     node.cluster.record = replace(
         node.cluster.record, nodes=node.cluster.record.nodes.set("A", build.node("A", node_id="?"))
     )
@@ -359,10 +359,15 @@ async def test_a_refused_claim_is_shown_and_tried_again_ever_more_slowly(node: N
     assert node.supervisor._claims._refused == {}
 
 
-async def test_a_body_that_finds_its_run_over_ends_and_is_claimed_anew(node: Node) -> None:
+@pytest.mark.parametrize(
+    "over",
+    [NotOwned("the cluster refused progress"), RunSuperseded("a newer run has reached the target")],
+    ids=["not owned", "superseded at its sink"],
+)
+async def test_a_run_that_is_over_ends_and_only_a_new_claim_goes_on(node: SupervisedNode, over: Exception) -> None:
     async def over_once(context: TaskContext) -> None:
         if len(PROBE.events) == 1:
-            raise NotOwned("the cluster refused progress")
+            raise over
         await asyncio.Event().wait()
 
     PROBE.behave = over_once
@@ -372,7 +377,7 @@ async def test_a_body_that_finds_its_run_over_ends_and_is_claimed_anew(node: Nod
         assert PROBE.events[2][2] > PROBE.events[0][2]
 
 
-async def test_a_new_session_claims_again_and_runs_under_a_new_epoch(node: Node) -> None:
+async def test_a_new_session_claims_again_and_runs_under_a_new_epoch(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         await until(lambda: "t" in PROBE.live)
@@ -384,7 +389,7 @@ async def test_a_new_session_claims_again_and_runs_under_a_new_epoch(node: Node)
     assert [event for event, _, _ in PROBE.events] == ["begin", "end", "begin", "end"]
 
 
-async def test_a_grant_that_comes_after_the_session_starts_nothing(node: Node) -> None:
+async def test_a_grant_that_comes_after_the_session_starts_nothing(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         node.lease.lapse()
@@ -396,7 +401,7 @@ async def test_a_grant_that_comes_after_the_session_starts_nothing(node: Node) -
     assert len([event for event, _, _ in PROBE.events if event == "begin"]) == 1
 
 
-async def test_a_moved_task_ends_before_it_is_released_and_carries_its_last_progress(node: Node) -> None:
+async def test_a_moved_task_ends_before_it_is_released_and_carries_its_last_progress(node: SupervisedNode) -> None:
     ended = asyncio.Event()
 
     async def reluctant(context: TaskContext) -> None:
@@ -422,7 +427,7 @@ async def test_a_moved_task_ends_before_it_is_released_and_carries_its_last_prog
         await until(lambda: node.state() is None)
 
 
-async def test_a_release_is_proposed_until_it_is_applied(node: Node) -> None:
+async def test_a_release_is_proposed_until_it_is_applied(node: SupervisedNode) -> None:
     async with node.running():
         id = node.task()
         await until(lambda: "t" in PROBE.live)
@@ -433,7 +438,7 @@ async def test_a_release_is_proposed_until_it_is_applied(node: Node) -> None:
         await until(lambda: node.cluster.claimed("t", "Probe").state == "Released")
 
 
-async def test_an_edit_restarts_this_task_under_a_new_claim_and_no_other(node: Node) -> None:
+async def test_an_edit_restarts_this_task_under_a_new_claim_and_no_other(node: SupervisedNode) -> None:
     async with node.running():
         node.task("x")
         node.task("y")
@@ -445,7 +450,7 @@ async def test_an_edit_restarts_this_task_under_a_new_claim_and_no_other(node: N
         assert [e for e in PROBE.events if e[1] == "y"] == [("begin", "y", before["y"])]
 
 
-async def test_changes_that_do_not_concern_a_task_restart_nothing(node: Node) -> None:
+async def test_changes_that_do_not_concern_a_task_restart_nothing(node: SupervisedNode) -> None:
     async with node.running():
         id = node.task()
         await until(lambda: "t" in PROBE.live)
@@ -459,7 +464,7 @@ async def test_changes_that_do_not_concern_a_task_restart_nothing(node: Node) ->
 
 
 @pytest.mark.parametrize("end", ["disable", "delete"])
-async def test_a_disabled_or_deleted_task_ends_and_a_new_start_is_a_new_epoch(node: Node, end: str) -> None:
+async def test_a_disabled_or_deleted_task_ends_and_a_new_start_is_a_new_epoch(node: SupervisedNode, end: str) -> None:
     async with node.running():
         id = node.task()
         await until(lambda: "t" in PROBE.live)
@@ -477,7 +482,7 @@ async def test_a_disabled_or_deleted_task_ends_and_a_new_start_is_a_new_epoch(no
         assert PROBE.live["t"] > first
 
 
-async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(node: Node) -> None:
+async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(node: SupervisedNode) -> None:
     tries = 0
 
     async def flaky(context: TaskContext) -> None:
@@ -500,7 +505,7 @@ async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(n
     assert len({epoch for _, _, epoch in PROBE.events}) == 1
 
 
-async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node: Node) -> None:
+async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node: SupervisedNode) -> None:
     reasons = iter(["the password is wrong", "the password is wrong", "the disk is full"])
 
     async def flaky(context: TaskContext) -> None:
@@ -526,7 +531,9 @@ async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node
     assert told == ["", "the password is wrong", "the disk is full", ""]
 
 
-async def test_the_same_failure_again_and_again_is_one_traceback_and_a_line_each_without_secrets(node: Node) -> None:
+async def test_the_same_failure_again_and_again_is_one_traceback_and_a_line_each_without_secrets(
+    node: SupervisedNode,
+) -> None:
     tries = 0
 
     async def failing(context: TaskContext) -> None:
@@ -548,7 +555,9 @@ async def test_the_same_failure_again_and_again_is_one_traceback_and_a_line_each
     assert all("s3cret" not in line["reason"] and "\n" not in line["reason"] for line in failed)
 
 
-async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_failed_documents(node: Node) -> None:
+async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_failed_documents(
+    node: SupervisedNode,
+) -> None:
     async def works(context: TaskContext) -> None:
         context.info.document_failed("orders/1", "no")
         context.report(Progress(generation=context.run.generation, processed=3))
@@ -566,14 +575,14 @@ async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_fa
         await until(lambda: told().failed == 1)
     PROBE.behave = fails
     node.edit()
-    later = Node(node.supervisor._environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
+    later = SupervisedNode(node.supervisor._environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
     later.lease.renew(2)
     async with later.running():
         await until(lambda: told().error == "the password is wrong")
         assert (told().failed, told().processed, told().failures[0].document_id) == (1, 3, "orders/1")
 
 
-async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: Node) -> None:
+async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: SupervisedNode) -> None:
     async def short(context: TaskContext) -> None:
         return
 
@@ -584,7 +593,7 @@ async def test_a_body_that_returns_is_an_error_and_not_a_hot_loop(node: Node) ->
         assert "ended by itself" in str(node.supervisor.status()["northwind/Probe/t"].error)
 
 
-async def test_a_kind_that_is_not_here_is_an_error_of_its_task_alone(node: Node) -> None:
+async def test_a_kind_that_is_not_here_is_an_error_of_its_task_alone(node: SupervisedNode) -> None:
     async with node.running():
         node.cluster.task("alien", kind="Alien", mentor="A")
         node.task()
@@ -594,20 +603,9 @@ async def test_a_kind_that_is_not_here_is_an_error_of_its_task_alone(node: Node)
         assert "no task kind 'Alien'" in str(node.supervisor.status()[key].error)
 
 
-async def test_a_run_that_is_superseded_at_its_sink_ends_and_only_a_new_claim_goes_on(node: Node) -> None:
-    async def superseded_once(context: TaskContext) -> None:
-        if len(PROBE.events) == 1:
-            raise RunSuperseded("a newer run has reached the target")
-        await asyncio.Event().wait()
-
-    PROBE.behave = superseded_once
-    async with node.running():
-        node.task()
-        await until(lambda: len(PROBE.events) == 3)
-        assert PROBE.events[2][2] > PROBE.events[0][2]
-
-
-async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_time_and_says_so(node: Node) -> None:
+async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_time_and_says_so(
+    node: SupervisedNode,
+) -> None:
     async def refused(context: TaskContext) -> None:
         raise RunSuperseded("a newer run has reached the target")
 
@@ -627,7 +625,7 @@ async def test_a_run_that_its_target_refuses_again_and_again_waits_longer_each_t
     assert all(0.01 <= wait_s <= 0.02 for wait_s in waits()[2:])
 
 
-async def test_the_context_refuses_a_body_that_has_lost_its_run(node: Node) -> None:
+async def test_the_context_refuses_a_body_that_has_lost_its_run(node: SupervisedNode) -> None:
     async with node.running():
         id = node.task()
         await until(lambda: "t" in PROBE.contexts)
@@ -643,7 +641,9 @@ async def test_the_context_refuses_a_body_that_has_lost_its_run(node: Node) -> N
             await context.documents.after(0)
 
 
-async def test_scenario_31_a_checkpoint_is_answered_when_it_is_applied_and_refused_after_a_reset(node: Node) -> None:
+async def test_scenario_31_a_checkpoint_is_answered_when_applied_and_refused_after_a_reset(
+    node: SupervisedNode,
+) -> None:
     """RavenDB's is the ack of a subscription, which this version has not. What a stale run of any kind reports is
     refused in the same way."""
     async with node.running():
@@ -658,7 +658,7 @@ async def test_scenario_31_a_checkpoint_is_answered_when_it_is_applied_and_refus
             await context.checkpoint(Progress(generation=generation - 1, processed=9))
 
 
-async def test_checkpoints_of_many_runs_go_together_and_survive_a_lost_leader(node: Node) -> None:
+async def test_checkpoints_of_many_runs_go_together_and_survive_a_lost_leader(node: SupervisedNode) -> None:
     async with node.running():
         for n in range(5):
             node.task(f"t{n}")
@@ -677,7 +677,7 @@ async def test_checkpoints_of_many_runs_go_together_and_survive_a_lost_leader(no
     assert len(node.log.proposed) == 1
 
 
-async def test_a_partition_tolerant_body_goes_on_without_a_lease(node: Node) -> None:
+async def test_a_partition_tolerant_body_goes_on_without_a_lease(node: SupervisedNode) -> None:
     async with node.running():
         node.task(traits=KindTraits(partition_tolerant=True))
         node.task("strict")
@@ -698,7 +698,9 @@ async def test_a_partition_tolerant_body_goes_on_without_a_lease(node: Node) -> 
         assert node.cluster.claimed("t", "Probe").session == 1
 
 
-async def test_a_run_that_went_on_after_its_void_stops_when_the_node_hears_of_it_and_is_told_of(node: Node) -> None:
+async def test_a_run_that_went_on_after_its_void_stops_when_its_node_hears_of_it(
+    node: SupervisedNode,
+) -> None:
     async with node.running():
         node.task(traits=KindTraits(partition_tolerant=True))
         await until(lambda: "t" in PROBE.live)
@@ -723,7 +725,7 @@ async def test_a_run_that_went_on_after_its_void_stops_when_the_node_hears_of_it
         assert [one.epoch for one in releases] == [epoch], "once"
 
 
-async def test_a_node_that_was_removed_runs_nothing_not_even_what_needs_no_lease(node: Node) -> None:
+async def test_a_node_that_was_removed_runs_nothing_not_even_what_needs_no_lease(node: SupervisedNode) -> None:
     async with node.running():
         node.task(traits=KindTraits(partition_tolerant=True))
         await until(lambda: "t" in PROBE.live)
@@ -734,7 +736,7 @@ async def test_a_node_that_was_removed_runs_nothing_not_even_what_needs_no_lease
         assert node.cluster.claimed("t", "Probe").reason in ("", "the node was removed from the cluster")
 
 
-async def test_stopping_the_node_ends_all_bodies_and_releases_their_claims(node: Node) -> None:
+async def test_stopping_the_node_ends_all_bodies_and_releases_their_claims(node: SupervisedNode) -> None:
     async with node.running():
         for n in range(3):
             node.task(f"t{n}")
@@ -746,7 +748,7 @@ async def test_stopping_the_node_ends_all_bodies_and_releases_their_claims(node:
         assert node.state("late") is None
 
 
-async def test_stopping_without_a_leader_gives_up_after_its_time(node: Node) -> None:
+async def test_stopping_without_a_leader_gives_up_after_its_time(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         await until(lambda: "t" in PROBE.live)
@@ -756,7 +758,7 @@ async def test_stopping_without_a_leader_gives_up_after_its_time(node: Node) -> 
         assert node.cluster.claimed("t", "Probe").state == "Held"
 
 
-async def test_stopping_without_a_lease_waits_for_no_release(node: Node) -> None:
+async def test_stopping_without_a_lease_waits_for_no_release(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         await until(lambda: "t" in PROBE.live)
@@ -768,7 +770,7 @@ async def test_stopping_without_a_lease_waits_for_no_release(node: Node) -> None
 
 
 async def test_a_body_that_swallows_its_cancellation_is_cancelled_again(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    node: SupervisedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.runtime.runs.CANCEL_AGAIN_S", 0.01)
     swallowed = 0
@@ -790,7 +792,7 @@ async def test_a_body_that_swallows_its_cancellation_is_cancelled_again(
     assert swallowed == 3
 
 
-async def test_the_journal_of_runs_frames_every_run_and_its_intervals_lie_within(node: Node) -> None:
+async def test_the_journal_of_runs_frames_every_run_and_its_intervals_lie_within(node: SupervisedNode) -> None:
     async def working(context: TaskContext) -> None:
         for _ in range(3):
             context.check()
@@ -812,7 +814,7 @@ async def test_the_journal_of_runs_frames_every_run_and_its_intervals_lie_within
     assert {line["node"] for line in lines} == {"A"}
 
 
-async def test_the_status_is_json(node: Node) -> None:
+async def test_the_status_is_json(node: SupervisedNode) -> None:
     async with node.running():
         node.task()
         await until(lambda: "t" in PROBE.live)
@@ -824,7 +826,7 @@ async def test_the_status_is_json(node: Node) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_nothing_is_left_that_the_whole_plan_would_do(node: Node, seed: int) -> None:
+async def test_whatever_happens_nothing_is_left_that_the_whole_plan_would_do(node: SupervisedNode, seed: int) -> None:
     chance = random.Random(seed)
     session = 1
 

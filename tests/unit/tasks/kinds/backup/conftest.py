@@ -75,7 +75,7 @@ class BackupBench:
             owned=lambda: self.owned,
             save=self._save,
             journal=self._journal,
-            pulse=FreezeDetector(),
+            freezes=FreezeDetector(),
             operations=self.operations,
             requests=self._requests,
             directory=self.directory / "node",

@@ -25,7 +25,7 @@ from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
 from tasks.sinks.sql.tables import SqlTable
 from tests.pgbouncer import Mode, pgbouncer
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
+from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, northwind, put_all, until
 
 pytestmark = pytest.mark.postgres
 
@@ -111,7 +111,7 @@ async def test_what_bounds_a_transaction_ends_with_it(bounced: SqlTarget) -> Non
 
 async def test_a_whole_task_works(bounced: SqlTarget, store: DocumentStore, tmp_path: Path) -> None:
     await put_all(store, northwind("Orders"))
-    bench = Bench(store, bounced, tmp_path)
+    bench = BodyBench(store, bounced, tmp_path)
     configuration = {
         "Name": "Orders",
         "ConnectionStringName": "target",
@@ -143,7 +143,7 @@ async def test_connections_that_are_cut_at_any_time_double_and_lose_no_row(
 ) -> None:
     """Also in the middle of a commit, whose end nobody has heard. A table that is only inserted into shows it."""
     await put_all(store, northwind("Orders"))
-    bench = Bench(store, bounced, tmp_path)
+    bench = BodyBench(store, bounced, tmp_path)
     configuration = {
         "Name": "Orders",
         "ConnectionStringName": "target",
@@ -165,12 +165,12 @@ async def test_connections_that_are_cut_at_any_time_double_and_lose_no_row(
             except TaskFailed:
                 cut += 1
 
-    body = asyncio.create_task(tries())
+    body, chance = asyncio.create_task(tries()), random.Random(1)
     others = "FROM pg_stat_activity WHERE application_name LIKE 'raftnode%' AND datname = current_database()"
     async with asyncio.timeout(120):
         while context.info.processed < 830 and not body.done():
             await postgres_target.rows(f"SELECT pg_terminate_backend(pid) {others}")
-            await asyncio.sleep(random.uniform(0.0, 0.1))
+            await asyncio.sleep(chance.uniform(0.0, 0.1))
     body.cancel()
     await asyncio.gather(body, return_exceptions=True)
     assert cut > 0

@@ -15,7 +15,7 @@ from tasks.runtime.context import SqlLimits
 from tasks.sinks.sql import pool as sql_pool
 from tasks.sinks.sql.connection_string import parse
 from tasks.sinks.sql.pool import SqlPool, SqlPools
-from tests.unit.tasks.conftest import Bench, SqlTarget, database, northwind, put_all, until
+from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, northwind, put_all, until
 
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pool'"
 OF_NODES = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^raftnode' AND datname = current_database()"
@@ -170,7 +170,7 @@ async def test_twenty_tasks_share_two_connections_and_hold_none_while_they_wait_
     monkeypatch.setattr(sql_pool, "IDLE_S", 0.05)
     await postgres_target.execute('CREATE TABLE "Orders" ("Id" text, "Task" int)')
     await put_all(store, northwind("Orders")[:10])
-    bench = Bench(store, postgres_target, tmp_path)
+    bench = BodyBench(store, postgres_target, tmp_path)
     contexts = [
         bench.context(task(postgres_target, n), 10 + n, generation=n, sql=SqlLimits(connections_max=2))
         for n in range(1, 21)

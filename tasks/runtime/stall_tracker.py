@@ -39,7 +39,7 @@ HELD_S = 0.2
 """A body that takes longer than this for a single step is named in the log."""
 
 
-class BlamedRun(msgspec.Struct, frozen=True):
+class StalledRun(msgspec.Struct, frozen=True):
     """A run that ended its node: its claim key and epoch, and the innermost lines of where it stood."""
 
     key: str
@@ -47,20 +47,20 @@ class BlamedRun(msgspec.Struct, frozen=True):
     stack: str
 
 
-class NoBlame:
-    """Blames nobody: for processes without a kill timer, and for simulated ones."""
+class StallTracker:
+    """Tracks nothing: for processes without a kill timer, and for simulated ones."""
 
-    def steps(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    def track(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
         """The body of a run, with its name written down while it is on the loop."""
         return body
 
-    def beat(self, within_s: float) -> None:
+    def arm(self, within_s: float) -> None:
         """The loop turns; if it does not for so long, or a little less, where the process stands is written down."""
 
-    def rest(self) -> None:
+    def disarm(self) -> None:
         """Nothing runs whose name could be written down."""
 
-    def accuses(self, key: str) -> bool:
+    def is_unreported(self, key: str) -> bool:
         """Whether a run of that task has ended a process before, and the cluster does not know yet."""
         return False
 
@@ -69,26 +69,26 @@ class NoBlame:
         return []
 
     def close(self) -> None:
-        """The process ends in order: nobody is to blame."""
+        """The process ends in order: nothing is left to report."""
 
 
-def blame_in(directory: Path) -> NoBlame:
+def open_stall_tracker(directory: Path) -> StallTracker:
     """What finds out, by files in that directory; on a disk that takes none, a node does without."""
     try:
-        return Blame(directory)
+        return FileStallTracker(directory)
     except (OSError, WatchdogUnavailable) as error:
         log.warning("A task that ends this node will not be named: its files cannot be made.", reason=str(error))
-        return NoBlame()
+        return StallTracker()
 
 
-class Blame(NoBlame):
-    """The files of one process, and the accusations that the processes before have left."""
+class FileStallTracker(StallTracker):
+    """The files of one process, and the unreported that the processes before have left."""
 
     def __init__(self, directory: Path) -> None:
         self._name, self._stack = directory / "on_loop", directory / "held_at"
         self._kept = directory / "blamed.json"
-        self.accusations = self._read()
-        if self.accusations:
+        self.unreported = self._read()
+        if self.unreported:
             self._keep()
         self._stack_file = self._stack.open("w+b", buffering=0)
         with self._name.open("w+b") as file:
@@ -102,48 +102,57 @@ class Blame(NoBlame):
             signal.signal(SIGNAL, signal.SIG_IGN)
         faulthandler.register(SIGNAL, file=self._stack_file, all_threads=False)
 
-    def _read(self) -> list[BlamedRun]:
-        kept: list[BlamedRun] = []
+    def _read(self) -> list[StalledRun]:
+        kept = self._read_kept()
         try:
-            if self._kept.exists():
-                kept = from_json(self._kept.read_bytes(), list[BlamedRun])
             name, stack = self._name.read_bytes(), self._stack.read_text(errors="replace")
         except FileNotFoundError:
-            return kept
-        except DECODE_ERRORS:
-            return kept
+            return kept  # the last process has ended in order
         named = _NAME.match(name)
         if named is None or int(named[1]) > EPOCH_MAX or not stack.strip():
             return kept  # nobody was on the loop, or the page is not what was written there
         # The newest stack comes last, and in it the innermost call first.
         lines = [line.strip() for line in stack.rstrip().rsplit("\n\n", 1)[-1].splitlines()[1 : STACK_LINES_MAX + 1]]
-        return [*kept, BlamedRun(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
+        return [*kept, StalledRun(named[2].decode(errors="replace"), int(named[1]), "; ".join(lines))]
+
+    def _read_kept(self) -> list[StalledRun]:
+        """What earlier processes could not report."""
+        try:
+            return from_json(self._kept.read_bytes(), list[StalledRun])
+        except FileNotFoundError:
+            return []
+        except DECODE_ERRORS as error:
+            log.warning(
+                "Which tasks have ended this node before cannot be read: they are not held back for it.",
+                file=str(self._kept), reason=str(error),
+            )  # fmt: skip
+            return []
 
     def _keep(self) -> None:
         """The next process, if this one ends as well before it could report, must find them all."""
-        atomic_files.write(self._kept, msgspec.json.encode(self.accusations))
+        atomic_files.write(self._kept, msgspec.json.encode(self.unreported))
 
-    def accuses(self, key: str) -> bool:
-        return any(one.key == key for one in self.accusations)
+    def is_unreported(self, key: str) -> bool:
+        return any(one.key == key for one in self.unreported)
 
     async def report(self, tag: str, propose: Callable[[BlameTask], Awaitable[object]]) -> list[str]:
-        for one in self.accusations:
+        for one in self.unreported:
             log.error("A task has ended this node: it held the loop.", task=one.key, epoch=one.epoch, at=one.stack)
             await propose(BlameTask(key=one.key, epoch=one.epoch, tag=tag, reason=one.stack))
-        told, self.accusations = [one.key for one in self.accusations], []
+        told, self.unreported = [one.key for one in self.unreported], []
         self._kept.unlink(missing_ok=True)
         return told
 
-    def steps(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    def track(self, key: str, epoch: int, body: Coroutine[Any, Any, None]) -> Awaitable[None]:
         return _Named(body, f"{epoch} {key}".encode()[: PAGE_BYTES - 1] + b"\0", self._page, key, epoch)
 
-    def beat(self, within_s: float) -> None:
+    def arm(self, within_s: float) -> None:
         if os.fstat(self._stack_file.fileno()).st_size:
             self._stack_file.seek(0)
             self._stack_file.truncate()
         self._timer.signal_at(self._timer.now_ns() + int(within_s * 1e9))
 
-    def rest(self) -> None:
+    def disarm(self) -> None:
         self._timer.disarm()
 
     def close(self) -> None:

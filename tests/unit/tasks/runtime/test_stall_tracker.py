@@ -10,27 +10,27 @@ import pytest
 from structlog.testing import capture_logs
 
 from raftnode.record.commands import BlameTask
-from tasks.runtime.blame import SIGNAL, Blame, NoBlame, blame_in
+from tasks.runtime.stall_tracker import SIGNAL, FileStallTracker, StallTracker, open_stall_tracker
 from tests.unit.tasks.conftest import until
 
 PROCESS = """
 import asyncio, re, sys, time
 from pathlib import Path
-from tasks.runtime.blame import Blame
+from tasks.runtime.stall_tracker import FileStallTracker
 
 async def body():
     await asyncio.sleep(0.05)
     {does}
 
 async def main():
-    blame = Blame(Path(sys.argv[1]))
-    task = asyncio.create_task(run(blame))
+    stall_tracker = FileStallTracker(Path(sys.argv[1]))
+    task = asyncio.create_task(run(stall_tracker))
     while True:
-        blame.beat(0.3)
+        stall_tracker.arm(0.3)
         await asyncio.sleep(0.05)
 
-async def run(blame):
-    await blame.steps("db/Kind/t", 7, body())
+async def run(stall_tracker):
+    await stall_tracker.track("db/Kind/t", 7, body())
 
 asyncio.run(main())
 """
@@ -51,39 +51,50 @@ async def test_a_body_that_held_the_loop_when_its_process_was_killed_is_named(tm
     finally:
         process.kill()
         await process.wait()
-    blame = Blame(tmp_path)
-    assert [(one.key, one.epoch) for one in blame.accusations] == [("db/Kind/t", 7)]
-    assert "in body" in blame.accusations[0].stack
-    assert blame.accuses("db/Kind/t")
-    assert not blame.accuses("db/Kind/other")
-    blame.close()
+    stall_tracker = FileStallTracker(tmp_path)
+    assert [(one.key, one.epoch) for one in stall_tracker.unreported] == [("db/Kind/t", 7)]
+    assert "in body" in stall_tracker.unreported[0].stack
+    assert stall_tracker.is_unreported("db/Kind/t")
+    assert not stall_tracker.is_unreported("db/Kind/other")
+    stall_tracker.close()
     # A process that could not report leaves it to the next one.
-    blame = Blame(tmp_path)
+    stall_tracker = FileStallTracker(tmp_path)
     told: list[BlameTask] = []
 
     async def propose(command: BlameTask) -> None:
         told.append(command)
 
-    assert await blame.report("A", propose) == ["db/Kind/t"]
+    assert await stall_tracker.report("A", propose) == ["db/Kind/t"]
     assert [(one.key, one.epoch, one.tag) for one in told] == [("db/Kind/t", 7, "A")]
-    assert not blame.accuses("db/Kind/t")
-    blame.close()
+    assert not stall_tracker.is_unreported("db/Kind/t")
+    stall_tracker.close()
     assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
+
+
+def test_a_list_that_cannot_be_read_is_said_and_hides_nothing_newer(tmp_path: Path) -> None:
+    (tmp_path / "on_loop").write_bytes(b"7 db/Kind/t\0")
+    (tmp_path / "held_at").write_bytes(b"Thread\n  File x in body\n")
+    (tmp_path / "blamed.json").write_bytes(b"[{")
+    with capture_logs() as logs:
+        stall_tracker = FileStallTracker(tmp_path)
+    assert [(one.key, one.epoch) for one in stall_tracker.unreported] == [("db/Kind/t", 7)]
+    assert [line["file"] for line in logs] == [str(tmp_path / "blamed.json")]
+    stall_tracker.close()
 
 
 async def test_a_process_that_is_killed_while_its_loop_turns_blames_nobody(tmp_path: Path) -> None:
     process = await body_of("await asyncio.sleep(3600)", tmp_path)
     process.kill()
     await process.wait()
-    blame = Blame(tmp_path)
-    assert blame.accusations == []
-    blame.close()
+    stall_tracker = FileStallTracker(tmp_path)
+    assert stall_tracker.unreported == []
+    stall_tracker.close()
 
 
 BUSY = """
 import sys, threading, time
 from pathlib import Path
-from tasks.runtime.blame import Blame
+from tasks.runtime.stall_tracker import FileStallTracker
 
 def deep(n):
     return 0 if n == 0 else 1 + deep(n - 1)
@@ -93,15 +104,15 @@ def busy():
         deep(50)
 
 threading.Thread(target=busy, daemon=True).start()
-blame, seen, end_s = Blame(Path(sys.argv[1])), 0, time.monotonic() + 3
+stall_tracker, seen, end_s = FileStallTracker(Path(sys.argv[1])), 0, time.monotonic() + 3
 stack = Path(sys.argv[1]) / "held_at"
 while time.monotonic() < end_s:
-    blame.beat(0.0003)
+    stall_tracker.arm(0.0003)
     for _ in range(100):
         deep(80)
     seen += stack.stat().st_size > 0
-blame.rest()
-blame.close()
+stall_tracker.disarm()
+stall_tracker.close()
 print(seen)
 """
 
@@ -117,22 +128,22 @@ async def test_a_process_that_is_only_slow_is_written_down_again_and_again_and_g
 
 
 async def test_while_nothing_runs_nothing_is_written_down_and_a_late_signal_ends_nobody(tmp_path: Path) -> None:
-    blame = Blame(tmp_path)
-    blame.beat(0.02)
-    blame.rest()
+    stall_tracker = FileStallTracker(tmp_path)
+    stall_tracker.arm(0.02)
+    stall_tracker.disarm()
     time.sleep(0.05)  # noqa: ASYNC251  the loop is held on purpose
     assert (tmp_path / "held_at").stat().st_size == 0
-    blame.beat(0.02)
+    stall_tracker.arm(0.02)
     time.sleep(0.05)  # noqa: ASYNC251
-    assert "test_blame.py" in (tmp_path / "held_at").read_text()
-    blame.beat(3600)
+    assert "test_stall_tracker.py" in (tmp_path / "held_at").read_text()
+    stall_tracker.arm(3600)
     assert (tmp_path / "held_at").stat().st_size == 0
-    blame.close()
+    stall_tracker.close()
     os.kill(os.getpid(), SIGNAL)
 
 
 async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> None:
-    blame = Blame(tmp_path)
+    stall_tracker = FileStallTracker(tmp_path)
     log: list[str] = []
 
     async def body() -> None:
@@ -153,7 +164,7 @@ async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> N
             log.append("cancelled")
 
     async def run() -> None:
-        await blame.steps("k", 1, body())
+        await stall_tracker.track("k", 1, body())
 
     task = asyncio.create_task(run())
     await until(lambda: log == ["value", "timeout", "waiting"])
@@ -166,30 +177,30 @@ async def test_a_body_is_driven_as_if_nothing_stood_between(tmp_path: Path) -> N
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await blame.steps("k", 1, fails())
-    blame.close()
+        await stall_tracker.track("k", 1, fails())
+    stall_tracker.close()
 
 
 async def test_a_body_that_holds_the_loop_and_lets_it_go_is_named_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.runtime.blame.HELD_S", 0.0)
-    blame = Blame(tmp_path)
+    monkeypatch.setattr("tasks.runtime.stall_tracker.HELD_S", 0.0)
+    stall_tracker = FileStallTracker(tmp_path)
     with capture_logs() as logs:
-        await blame.steps("db/Kind/t", 7, asyncio.sleep(0))
-    blame.close()
+        await stall_tracker.track("db/Kind/t", 7, asyncio.sleep(0))
+    stall_tracker.close()
     assert logs[0]["task"] == "db/Kind/t"
     assert "held the event loop" in logs[0]["event"]
 
 
 async def test_a_disk_that_takes_no_file_costs_the_name_and_not_the_node(tmp_path: Path) -> None:
-    blame = blame_in(tmp_path / "gone")
-    assert type(blame) is NoBlame
-    blame.beat(1)
-    blame.rest()
-    assert not blame.accuses("k")
-    await blame.steps("k", 1, asyncio.sleep(0))
-    blame.close()
+    stall_tracker = open_stall_tracker(tmp_path / "gone")
+    assert type(stall_tracker) is StallTracker
+    stall_tracker.arm(1)
+    stall_tracker.disarm()
+    assert not stall_tracker.is_unreported("k")
+    await stall_tracker.track("k", 1, asyncio.sleep(0))
+    stall_tracker.close()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +224,7 @@ def test_files_that_are_not_as_they_were_written_accuse_nobody_and_keep_no_node_
     (tmp_path / "held_at").write_bytes(b"Thread\n  File x\n")
     if kept:
         (tmp_path / "blamed.json").write_bytes(kept)
-    blame = blame_in(tmp_path)
-    assert isinstance(blame, Blame)
-    assert blame.accusations == []
-    blame.close()
+    stall_tracker = open_stall_tracker(tmp_path)
+    assert isinstance(stall_tracker, FileStallTracker)
+    assert stall_tracker.unreported == []
+    stall_tracker.close()

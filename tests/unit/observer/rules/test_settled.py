@@ -1,27 +1,27 @@
-"""Databases at rest are not looked at, and every verdict is the same as if they were."""
+"""Settled databases are not looked at, and every decision is the same as if they were."""
 
 import random
 
 import pytest
 from msgspec.structs import replace
 
-from observer.rules import at_rest as rules
-from observer.rules.at_rest import RESTLESS, AtRest, all_rest, at_rest, resting, rests
+from observer.rules import settled as rules
 from observer.rules.decide import decide
 from observer.rules.facts import NS_PER_MS, CopyState, DatabaseReport, Facts, NodeFacts, holder_of
+from observer.rules.settled import NOTHING_SETTLED, Settled, all_settled, is_settled, settled_after, still_settled
 from raftnode.record.commands import SuspendObserver
 from raftnode.record.model import Database, Record
 from tests.unit.observer.build import FOLDED, LIMITS, NOW_MS, NOW_NS, R_MS, group, report
-from tests.unit.record.build import Cluster
+from tests.unit.record.build import RecordCluster
 
 TAGS = "ABCDE"
 LATER_MS = 3_600_000
 
 
-class Watched:
+class WatchedNodes:
     """The five nodes as a leader sees them, each copy with reports of its own, all of them well."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: RecordCluster) -> None:
         self.record = cluster.record
         self.now_ms = 0
         same = {tag: {FOLDED: report()} for tag in TAGS}
@@ -39,7 +39,7 @@ class Watched:
             )
             for tag in TAGS
         }
-        self.rest = RESTLESS
+        self.settled = NOTHING_SETTLED
 
     def facts(self) -> Facts:
         now_ns = NOW_NS + self.now_ms * NS_PER_MS
@@ -67,27 +67,27 @@ class Watched:
         self.change(tag, previous=self.nodes[tag].current)
 
     def look(self) -> bool:
-        """One iteration; whether nothing had to be looked at. The verdict must be that of a look at everything."""
+        """One iteration; whether nothing had to be looked at. The decisions must be that of a look at everything."""
         facts = self.facts()
-        rest = resting(self.record, facts, self.rest)
-        quiet = all_rest(rest, self.record, facts) and rest.claims is self.record.claims
-        verdict = decide(self.record, facts, self.rest)
-        assert verdict == decide(self.record, facts)
-        self.rest = at_rest(self.record, facts, (sentence.database for sentence in verdict.sentences), self.rest)
+        settled = still_settled(self.record, facts, self.settled)
+        quiet = all_settled(settled, self.record, facts) and settled.claims is self.record.claims
+        decisions = decide(self.record, facts, self.settled)
+        assert decisions == decide(self.record, facts)
+        self.settled = settled_after(self.record, facts, (one.database for one in decisions.sentences), self.settled)
         return quiet
 
 
-def idle() -> Watched:
+def idle() -> WatchedNodes:
     """A cluster in which all is well, and has been looked at."""
-    watched = Watched(group())
+    watched = WatchedNodes(group())
     assert not watched.look()
     assert watched.look()
     return watched
 
 
-def idle_with(cluster: Cluster) -> Watched:
+def idle_with(cluster: RecordCluster) -> WatchedNodes:
     """The same of that cluster."""
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     watched.look()
     return watched
 
@@ -96,25 +96,25 @@ def test_time_alone_wakes_nobody() -> None:
     watched = idle()
     for _ in range(20):
         watched.now_ms += LATER_MS
-        kept = watched.rest
+        kept = watched.settled
         assert watched.look()
-        assert watched.rest is kept
+        assert watched.settled is kept
 
 
 def test_another_report_is_looked_at_until_both_samples_are_it() -> None:
     watched = idle()
     watched.reports("B", report(last_etag=11))
     assert not watched.look()
-    assert not rests(watched.rest, watched.facts(), FOLDED, watched.record.databases[FOLDED])
+    assert not is_settled(watched.settled, watched.facts(), FOLDED, watched.record.databases[FOLDED])
     watched.again("B")
     assert not watched.look()
     assert watched.look()
 
 
-def test_other_databases_rest_while_one_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_databases_stay_settled_while_one_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = group()
     cluster.create("A", "B", "C", name="Other")
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     other = {tag: report() for tag in TAGS}
     for tag in TAGS:
         both = {FOLDED: report(), "other": other[tag]}
@@ -132,10 +132,10 @@ def test_other_databases_rest_while_one_is_busy(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(rules, "_reports", reports)
     assert not watched.look()
-    assert examined == [FOLDED], "of thousands at rest only that is asked whether they still are"
+    assert examined == [FOLDED], "of thousands of settled ones only that is asked whether they still are"
     facts, databases = watched.facts(), watched.record.databases
-    assert rests(watched.rest, facts, "other", databases["other"])
-    assert not rests(watched.rest, facts, FOLDED, databases[FOLDED])
+    assert is_settled(watched.settled, facts, "other", databases["other"])
+    assert not is_settled(watched.settled, facts, FOLDED, databases[FOLDED])
 
 
 def test_whatever_is_not_well_keeps_everything_awake() -> None:
@@ -165,12 +165,12 @@ def test_a_database_that_is_changed_or_waits_is_looked_at() -> None:
         {"demotion_reasons": group().database().topology.demotion_reasons.set("A", "it was lost")},
         {"members": ("A", "B", "Z")},
     ):
-        watched = Watched(group(**change))
+        watched = WatchedNodes(group(**change))
         watched.look()
         assert not watched.look(), change
     watched = idle()
     database = watched.record.databases[FOLDED]
-    young = replace(database.topology.stamp, leaders_ticks=NOW_MS)
+    young = replace(database.topology.stamp, leader_wall_ms=NOW_MS)
     changed = replace(database, topology=replace(database.topology, stamp=young))
     watched.record = replace(watched.record, databases=watched.record.databases.set(FOLDED, changed))
     assert not watched.look()
@@ -180,7 +180,7 @@ def test_a_database_that_is_changed_or_waits_is_looked_at() -> None:
     assert watched.look()
 
 
-def test_a_disabled_database_rests() -> None:
+def test_a_disabled_database_is_settled() -> None:
     watched = idle()
     disabled = replace(watched.record.databases[FOLDED], disabled=True)
     watched.record = replace(watched.record, databases=watched.record.databases.set(FOLDED, disabled))
@@ -196,29 +196,29 @@ def test_a_claim_of_a_nodes_former_process_is_waited_for() -> None:
     holder = cluster.placed("t").node
     assert holder is not None
     cluster.do(cluster.claim(holder, "t"))
-    assert idle_with(cluster).rest.claims is cluster.record.claims
+    assert idle_with(cluster).settled.claims is cluster.record.claims
     watched = idle_with(cluster)
     assert cluster.announce(holder, boot=2, nonce=8).error is None
     watched.record = cluster.record
     assert not watched.look()
-    assert watched.rest.claims is None
+    assert watched.settled.claims is None
 
 
-def test_a_suspended_observer_takes_nothing_for_at_rest() -> None:
+def test_a_suspended_observer_takes_nothing_for_settled() -> None:
     """It looks at no topology, and so has not found that nothing is to be done."""
     cluster = group()
     cluster.do(SuspendObserver(suspended=True))
-    watched = Watched(cluster)
+    watched = WatchedNodes(cluster)
     watched.look()
     assert not watched.look()
-    assert watched.rest is RESTLESS
+    assert watched.settled is NOTHING_SETTLED
 
 
 def test_random_worlds_come_to_the_same_verdicts() -> None:
     quiet = looked = 0
     for seed in range(60):
         chance = random.Random(seed)
-        watched = Watched(group(members=tuple(chance.sample(TAGS, 3))))
+        watched = WatchedNodes(group(members=tuple(chance.sample(TAGS, 3))))
         records: list[Record] = [watched.record]
         for _ in range(40):
             watched.now_ms += chance.choice((100, 1000, 10_000))
@@ -240,5 +240,5 @@ def test_random_worlds_come_to_the_same_verdicts() -> None:
     assert looked > quiet > looked // 20, "some iterations have nothing to look at, others have"
 
 
-def test_nothing_is_at_rest_at_first() -> None:
-    assert AtRest() == RESTLESS
+def test_nothing_is_settled_at_first() -> None:
+    assert Settled() == NOTHING_SETTLED
