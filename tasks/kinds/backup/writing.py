@@ -15,6 +15,7 @@ import structlog
 
 from raftnode.documents.store.snapshot import SnapshotMoment, SnapshotRow, StoreSnapshot
 from raftnode.foundation import timestamps
+from raftnode.foundation.names import fold
 from raftnode.foundation.threads import both, in_thread
 from tasks.kinds.backup import definitions, manifest, names
 from tasks.kinds.backup.catalog import IN_PROGRESS
@@ -90,7 +91,7 @@ class BackupMaking:
     def _staged(self) -> Path:
         """Where the file is written first: beside its place, if that is a folder of this node."""
         local = next((target for target in self._targets if target.destination == "Local"), None)
-        base = Path(local.location) if local is not None else self._context.directory / "backups"
+        base = Path(local.location) if local is not None else scratch(self._context)
         return base / self.folder / (self._file + IN_PROGRESS)
 
     async def _written(self, staged: Path) -> Manifest | None:
@@ -195,6 +196,11 @@ class BackupMaking:
 
     def _uploaded(self, count: int) -> None:
         self.counts.uploaded_bytes += count
+
+
+def scratch(context: TaskContext) -> Path:
+    """The task's own directory on this node, for files on their way to object stores."""
+    return context.directory / "backups" / f"{fold(context.run.database)}-{context.run.task.id}"
 
 
 def _begun(staged: Path, head: Head, key: bytes | None) -> BackupWriter:
