@@ -9,10 +9,13 @@ here is pure.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 DATABASE_ID_LENGTH = 22
 ENTRIES_MAX = 256
 LENGTH_MAX = 16 * 1024
+PARSED_KEPT = 256
+"""What is compared is mostly the same few texts: those of a database, and of a document in several places."""
 ETAG_MAX = (1 << 63) - 1
 
 Entries = Mapping[str, tuple[int, str]]
@@ -25,6 +28,7 @@ class ChangeVectorInvalid(ValueError):
     """The text is not a change vector, or it exceeds a limit; the message says which."""
 
 
+@lru_cache(PARSED_KEPT)
 def parse(text: str) -> Entries:
     """The entries of a vector's text; the empty text has none. Raises ChangeVectorInvalid."""
     if not text:

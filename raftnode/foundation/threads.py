@@ -4,12 +4,23 @@ A task's body must end with all its threads, so that nothing of an old run has a
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Other = TypeVar("Other")
+
+
+async def both(one: Awaitable[T], other: Awaitable[Other]) -> tuple[T, Other]:
+    """What the two give, at the same time. Whatever happens to one, or to the caller, both have ended afterwards."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -6,9 +6,12 @@ span is .NET's: "[-][days.]hours:minutes[:seconds[.fraction]]".
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 TICKS_PER_SECOND = 10_000_000
+SECONDS_KEPT = 64
+"""Documents that are looked at one after the other were mostly written within few seconds."""
 TICKS_PER_MS = TICKS_PER_SECOND // 1_000
 NS_PER_TICK = 1_000_000_000 // TICKS_PER_SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,8 +45,13 @@ def to_ticks(text: str) -> int:
     match = _TIMESTAMP.match(text)
     if match is None:
         raise ValueError(f"{text[:40]!r} is not a time like 2026-01-31T12:00:00.0000000Z")
-    moment = datetime.fromisoformat(match[1]).replace(tzinfo=UTC)
-    return int((moment - _EPOCH) // timedelta(seconds=1)) * TICKS_PER_SECOND + int(match[2])
+    return _seconds(match[1]) * TICKS_PER_SECOND + int(match[2])
+
+
+@lru_cache(SECONDS_KEPT)
+def _seconds(text: str) -> int:
+    moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return int((moment - _EPOCH) // timedelta(seconds=1))
 
 
 class TimeSpan(NamedTuple):

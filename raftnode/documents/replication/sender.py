@@ -155,10 +155,10 @@ class DocumentSender:
         self._ahead.clear()
         etag = told = await self._handshake()
         untold_since: float | None = None
+        following: tuple[str, Batch] | None = None
         while True:
-            # Taken before the read: what the store learns during it must end the wait at the end of the loop.
-            seen = self._store.change_vector
-            batch = await self._store.after(etag, limit=self._limit, bytes_max=self._bytes_max)
+            seen, batch = following or await self._read(etag)
+            following = None
             new = self._new(batch)
             # Only writes of other nodes, and they are the newest: the node where they were made is about to send them
             # itself. While there is more to read, or a write of this node is among them, nothing is won by waiting.
@@ -173,7 +173,7 @@ class DocumentSender:
             if new or due or batch.last_etag - told >= QUIET_ETAGS_MAX:
                 # From `told` on and not from `etag`: the other side refuses a stretch that leaves a gap. What lies
                 # between and is not sent, it has.
-                await self._send(told, batch, new)
+                following = await self._send_and_read_on(told, batch, new)
                 self._remember_ahead(batch, new)
                 told = batch.last_etag
             etag = batch.last_etag
@@ -188,6 +188,27 @@ class DocumentSender:
                 # A sender that has nothing to tell waits for as long as nothing happens.
                 wait_s = None if untold_since is None else max(0.0, untold_since + TELL_DELAY_S - clock())
                 await self._store.wait_known(etag, seen, wait_s)
+
+    async def _read(self, etag: int) -> tuple[str, Batch]:
+        """The stretch after a place, and what the store knew before the read: what it learns during it must end the
+        wait for more."""
+        seen = self._store.change_vector
+        return seen, await self._store.after(etag, limit=self._limit, bytes_max=self._bytes_max)
+
+    async def _send_and_read_on(self, told: int, batch: Batch, new: list[Document]) -> tuple[str, Batch] | None:
+        """Sends a batch and reads the following stretch meanwhile, None if there is none yet."""
+        if batch.end:
+            await self._send(told, batch, new)
+            return None
+        # Both have ended when this returns, also when one of them fails.
+        sent, read = await asyncio.gather(
+            self._send(told, batch, new), self._read(batch.last_etag), return_exceptions=True
+        )
+        if isinstance(sent, BaseException):
+            raise sent
+        if isinstance(read, BaseException):
+            raise read
+        return read
 
     def _new(self, batch: Batch) -> list[Document]:
         """What the other side lacks of the batch, by all that is known of it. It holds its own writes anyway."""

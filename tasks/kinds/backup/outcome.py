@@ -180,6 +180,7 @@ def result(made: Made | None, attempt: Attempt) -> dict[str, Any]:
         "Folder": made.folder,
         "File": manifest.file,
         "SizeInBytes": manifest.size_bytes,
+        "DocumentBytes": manifest.document_bytes,
         "LastEtag": manifest.last_etag,
         "Documents": {"ReadCount": manifest.documents, "ErroredCount": 0, "Processed": True},
         "Tombstones": {"ReadCount": manifest.tombstones, "ErroredCount": 0, "Processed": True},

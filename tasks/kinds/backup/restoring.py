@@ -4,7 +4,7 @@ checked on the way; whatever is wrong ends it, with the file's name, and nothing
 import msgspec
 
 from raftnode.documents.store.building import StoreBuilder
-from raftnode.foundation.threads import in_thread
+from raftnode.foundation.threads import both, in_thread
 from tasks.kinds.backup import definitions
 from tasks.kinds.backup.catalog import BackupFolder, BackupPoint
 from tasks.kinds.backup.definitions import Definitions
@@ -65,7 +65,12 @@ class BackupRestoring:
         assert point.manifest is not None
         reader = BackupReader(self._key)
         async for piece in self._target.stream(point.key):
-            await in_thread(self._take, reader, piece, builder)
+            blocks, block = reader.feed(piece), None
+            while True:
+                # A block is put while the following one is decompressed; a piece may hold many of them.
+                _, block = await both(in_thread(self._put, block, builder), in_thread(next, blocks, None))
+                if block is None:
+                    break
             self.counts.bytes += len(piece)
         reader.end()
         if reader.sha256 != point.manifest.sha256:
@@ -73,11 +78,9 @@ class BackupRestoring:
         if reader.head is None or not _is_of(reader.head, point.manifest):
             raise BackupDamaged("it is not the file that its manifest describes")
 
-    def _take(self, reader: BackupReader, piece: bytes, builder: StoreBuilder) -> None:
-        for block in reader.feed(piece):
-            self._put(block, builder)
-
-    def _put(self, block: BackupBlock, builder: StoreBuilder) -> None:
+    def _put(self, block: BackupBlock | None, builder: StoreBuilder) -> None:
+        if block is None:
+            return
         if block.definitions:
             self.definitions = definitions.read(block.definitions)
         if block.documents:

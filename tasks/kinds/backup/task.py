@@ -5,6 +5,7 @@ a second run elsewhere is possible then, seen in the names of what both make, an
 """
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,6 +21,7 @@ from raftnode.documents.errors import StoreError
 from raftnode.foundation import timestamps
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.masking import in_text
+from raftnode.foundation.threads import in_thread
 from raftnode.record.model import Database, KindTraits, Progress, Task
 from raftnode.record.ownership import task_key
 from tasks.kinds.backup import catalog, info, outcome, retention, state
@@ -31,7 +33,7 @@ from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow
 from tasks.kinds.backup.retention import EverythingIsOld
 from tasks.kinds.backup.state import Chain
 from tasks.kinds.backup.turns import BackupTurns
-from tasks.kinds.backup.writing import BackupMaking, Made
+from tasks.kinds.backup.writing import BackupMaking, Made, scratch
 from tasks.kinds.registry import ConfigurationError, TaskDefinition
 from tasks.runtime.context import TaskContext
 from tasks.runtime.operations import Operation
@@ -106,6 +108,8 @@ class _BackupRunner:
                     asked.operation.failed("the task's run on this node has ended; ask again")
 
     async def _turns(self) -> None:
+        # What a process of this node left that ended in the middle. There is one run of the task at a time.
+        await in_thread(shutil.rmtree, scratch(self._context), ignore_errors=True)
         self._context.info.seen_etag = self._progress.last_etags.get(self._context.documents.database_id)
         self._context.info.error = self._state.error or None
         while True:

@@ -4,6 +4,7 @@ Nothing is overwritten at a destination, as all names have the run's epoch in th
 effect; what a run leaves that ended in the middle has no manifest, and is no backup.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from raftnode.documents.store.snapshot import SnapshotMoment, StoreSnapshot
+from raftnode.documents.store.snapshot import SnapshotMoment, SnapshotRow, StoreSnapshot
 from raftnode.foundation import timestamps
-from raftnode.foundation.threads import in_thread
+from raftnode.foundation.names import fold
+from raftnode.foundation.threads import both, in_thread
 from tasks.kinds.backup import definitions, manifest, names
 from tasks.kinds.backup.catalog import IN_PROGRESS
 from tasks.kinds.backup.configuration import BackupTaskConfiguration
@@ -89,7 +91,7 @@ class BackupMaking:
     def _staged(self) -> Path:
         """Where the file is written first: beside its place, if that is a folder of this node."""
         local = next((target for target in self._targets if target.destination == "Local"), None)
-        base = Path(local.location) if local is not None else self._context.directory / "backups"
+        base = Path(local.location) if local is not None else scratch(self._context)
         return base / self.folder / (self._file + IN_PROGRESS)
 
     async def _written(self, staged: Path) -> Manifest | None:
@@ -127,21 +129,23 @@ class BackupMaking:
             kept = definitions.of(database, encrypted=self._backup.key is not None)
             await in_thread(writer.add, BackupBlock(definitions=kept))
         for deleted in (False, True) if self._chain is not None else (False,):
-            etag = after
-            while rows := await snapshot.slice(etag, deleted=deleted, bytes_max=SLICE_BYTES):
+            rows = await snapshot.slice(after, deleted=deleted, bytes_max=SLICE_BYTES)
+            while rows:
                 self._context.check()
                 block = BackupBlock(deleted=[row[0] for row in rows]) if deleted else BackupBlock(rows)
-                await in_thread(writer.add, block)
-                etag = rows[-1][3]
-                self._count(len(rows), sum(len(row[2]) for row in rows), deleted=deleted)
+                # The next slice is read while this one is compressed.
+                following = snapshot.slice(rows[-1][3], deleted=deleted, bytes_max=SLICE_BYTES)
+                _, following_rows = await both(in_thread(writer.add, block), following)
+                self._count(rows, deleted=deleted)
                 await self._slow_down(len(rows))
+                rows = following_rows
 
-    def _count(self, rows: int, size: int, *, deleted: bool) -> None:
+    def _count(self, rows: Sequence[SnapshotRow], *, deleted: bool) -> None:
         if deleted:
-            self.counts.tombstones += rows
+            self.counts.tombstones += len(rows)
         else:
-            self.counts.documents += rows
-            self.counts.document_bytes += size
+            self.counts.documents += len(rows)
+            self.counts.document_bytes += sum(len(row[2]) for row in rows)
 
     async def _slow_down(self, rows: int) -> None:
         if self._backup.max_read_ops_per_second:
@@ -192,6 +196,11 @@ class BackupMaking:
 
     def _uploaded(self, count: int) -> None:
         self.counts.uploaded_bytes += count
+
+
+def scratch(context: TaskContext) -> Path:
+    """The task's own directory on this node, for files on their way to object stores."""
+    return context.directory / "backups" / f"{fold(context.run.database)}-{context.run.task.id}"
 
 
 def _begun(staged: Path, head: Head, key: bytes | None) -> BackupWriter:

@@ -56,3 +56,14 @@ def test_a_time_span_is_read_as_dotnet_writes_it(text: str, span: TimeSpan, seco
 @pytest.mark.parametrize("text", ["", "15", "two days", "1:2:3:4", "00:00:15\n", "٠:٠:١"])
 def test_what_is_no_time_span_is_none(text: str) -> None:
     assert time_span(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "00:00:00"), (59.5, "00:00:59.5000000"), (93784, "1.02:03:04"), (7200.0000001, "02:00:00.0000001")],
+)
+def test_a_time_span_is_written_as_dotnet_reads_it(seconds: float, text: str) -> None:
+    assert timestamps.span_of(seconds) == text
+    span = time_span(text)
+    assert span is not None
+    assert span.total_s == pytest.approx(seconds)
