@@ -5,7 +5,7 @@ A script runs once for each document, which is its `this`. It calls `loadTo<Tabl
 `this['@metadata']` give what the system knows of the document. A document whose script throws fails alone.
 
 Numbers keep the digits that the document has: whole numbers that a number of JavaScript cannot hold are BigInts, other
-such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is no whole number.
+such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is not a whole number.
 """
 
 import re

@@ -74,7 +74,7 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
             problem = f"of table '{table.table_name}' is empty; name the column that takes the document's id"
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
     if twice := _twice(table.table_name for table in tables):
-        raise ConfigurationError("SqlTables.TableName", f"'{twice}' is there twice; name each table once")
+        raise ConfigurationError("SqlTables.TableName", f"'{twice}' is listed twice; name each table once")
 
 
 def _check_names(tables: tuple[SqlTable, ...]) -> None:
@@ -91,7 +91,7 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
     if not 1 <= len(etl.transforms) <= TRANSFORMS_MAX:
         raise ConfigurationError("Transforms", f"has {len(etl.transforms)} entries; give 1 to {TRANSFORMS_MAX}")
     if twice := _twice(transform.name for transform in etl.transforms):
-        raise ConfigurationError("Transforms.Name", f"'{twice}' is there twice; names must be unique")
+        raise ConfigurationError("Transforms.Name", f"'{twice}' is listed twice; names must be unique")
     known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
         where = f"of transform '{transform.name}'"
