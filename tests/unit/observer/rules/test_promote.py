@@ -68,7 +68,7 @@ def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
         "B was promoted to Member: it has caught up and been healthy for 5000 ms "
         "(required 5000 ms; 1 demotion within the last hour)."
     )
-    why = "it has caught up and been good for 10000 ms (required 10000 ms; 2 demotions within the last hour)"
+    why = "it has caught up and been healthy for 10000 ms (required 10000 ms; 2 demotions within the last hour)"
     assert readiness(rehab(10_000, 20_000), around(well("B", good_ms=10_000))).why == why
 
 
