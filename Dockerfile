@@ -14,7 +14,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --home-dir /var/lib/raftnode --shell /usr/sbin/nologin raftnode \
-    && install --directory --owner raftnode --group raftnode /var/lib/raftnode
+    && install --directory --mode 0700 --owner raftnode --group raftnode /var/lib/raftnode
 COPY --from=build /opt/raftnode /opt/raftnode
 ENV PATH=/opt/raftnode/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -55,7 +55,10 @@ def _from_file(file: Path | None, found: list[Problem]) -> dict[str, Given]:
         return {}
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        found.append(Problem(str(file), "", f"the file cannot be read: {error.strerror}", "Name another file"))
+        return {}
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         rule = f"the file cannot be read as TOML: {error}"
         found.append(Problem(str(file), "", rule, "Fix the file or name another"))
         return {}
@@ -108,10 +111,15 @@ def _converted(given: Mapping[str, Given], found: list[Problem]) -> dict[str, An
         try:
             values[setting.key] = _convert(setting, one)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            rule = f"must be {setting.rule}"
-            remedy = f"Fix the value ({error})"
-            found.append(Problem(setting.key, repr(one.value), rule, remedy, one.source))
+            found.append(Problem(setting.key, repr(one.value), f"must be {setting.rule}", _remedy(error), one.source))
     return values
+
+
+def _remedy(error: Exception) -> str:
+    """Names the part of the value that is wrong. A pattern is left out: the rule says in words what it means."""
+    reason, _, part = str(error).partition(" - at ")
+    what = part.strip("`") or "the value"
+    return f"Fix {what}" if " matching regex " in reason else f"Fix {what} ({reason})"
 
 
 def _convert(setting: Setting, given: Given) -> Any:

@@ -109,7 +109,10 @@ class ClusterSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=
             max_length=100,
             description="The nodes that form the cluster, the same list on each of them; read only by a node"
             " without data. Empty: this node alone",
-            extra={"form": "list of {tag, url, cluster_address}; JSON in variables and flags"},
+            extra={
+                "form": "a list of {tag, url (http://host:port), cluster_address (host:port)};"
+                " JSON in variables and flags"
+            },
         ),
     ] = ()
     profile: Annotated[

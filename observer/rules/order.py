@@ -18,7 +18,7 @@ def rotate(view: DatabaseView) -> TopologyChange | None:
     if not view.draining(first) and slow_ms < limit_ms:
         return None
     because = (
-        "it is drained" if view.draining(first) else f"it has not been good for {slow_ms} ms (limit {limit_ms} ms)"
+        "it is drained" if view.draining(first) else f"it has been unhealthy for {slow_ms} ms (limit {limit_ms} ms)"
     )
     return TopologyChange(
         topology=replace(view.topology, members=(*rest, first)),
@@ -34,7 +34,7 @@ def prioritize(view: DatabaseView) -> TopologyChange | None:
         return None
     return TopologyChange(
         topology=replace(topology, members=members),
-        why=f"The Members are in the order {', '.join(members)} again, as a user has fixed it: all of them are good.",
+        why=f"The Members are in the order {', '.join(members)} again, as a user has fixed it: all are healthy.",
     )
 
 

@@ -103,10 +103,11 @@ def _caught_up(view: DatabaseView, tag: str, since_ns: int) -> Readiness | None:
         return Readiness(False, "WaitingForResponse", f"the database is not loaded on mentor {mentor}")
     if facts.previous_ns < since_ns:
         # Older samples speak of an earlier copy on that node, which may have gone since.
-        return Readiness(False, "WaitingForResponse", f"mentor {mentor} has not reported twice since {tag} is here")
+        why = f"mentor {mentor} has not reported twice since {tag} reported its copy"
+        return Readiness(False, "WaitingForResponse", why)
     if not _member_in_both(view, facts):
         # What it lacked before it was a Member, it cannot have sent.
-        why = f"mentor {mentor} has not reported twice since it is a Member"
+        why = f"mentor {mentor} has not reported twice since it became a Member"
         return Readiness(False, "WaitingForResponse", why)
     # What the mentor had one sample ago has arrived: under steady writes the newest etag is never reached.
     if tag not in now.sent or now.sent[tag] < before.last_etag:
@@ -128,6 +129,6 @@ def _held_down(view: DatabaseView, tag: str, since_ns: int) -> Readiness:
     since_demotion_ms = (view.facts.now_ms - at for at in _demotions(view, tag) if at <= view.facts.now_ms)
     good_ms = min([(view.facts.now_ns - since_ns) // NS_PER_MS, *since_demotion_ms])
     if good_ms < wait_ms:
-        why = f"{tag} has caught up and must stay good for {wait_ms} ms{often}"
+        why = f"{tag} has caught up and must stay healthy for {wait_ms} ms{often}"
         return Readiness(False, "Ok", why, wait_ms - good_ms)
-    return Readiness(True, "Ok", f"it has caught up and been good for {good_ms} ms (required {wait_ms} ms{often})")
+    return Readiness(True, "Ok", f"it has caught up and been healthy for {good_ms} ms (required {wait_ms} ms{often})")

@@ -24,7 +24,7 @@ class Tag(click.ParamType[str]):
         """The tag; a usage error for anything else."""
         tag = str(value).upper()
         if not (tag.isascii() and tag.isalpha() and len(tag) <= 4):
-            self.fail(f"{value!r} is no node tag: 1 to 4 letters.", param, ctx)
+            self.fail(f"{value!r} is not a node tag; give 1 to 4 letters.", param, ctx)
         return tag
 
 

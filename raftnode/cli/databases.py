@@ -129,4 +129,4 @@ async def restore(session: Session, folder: str, tag: str, name: str | None) -> 
         answer = await session.ask_at(nodes[tag], "POST", f"/admin/databases/restore?{query}", GroupChanged)
     except HttpUnreachable as error:
         raise TryAgain(f"{error}. The files are on node {tag} only; try again when it answers.") from None
-    session.show(answer, f"Database {answer.shown.name} is there again, on {tag}.")
+    session.show(answer, f"Database {answer.shown.name} is restored on {tag}.")

@@ -217,7 +217,9 @@ async def retry(session: Session, task: str, database: str | None) -> None:
     answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Committed)
     count = found.failed
     what = (
-        f"tries {counted(count, 'document')} again" if count else "has passed no document over: nothing is to be tried"
+        f"tries {counted(count, 'document')} again"
+        if count
+        else "has skipped no documents, so there is nothing to retry"
     )
     session.show(answer, f"Task {found.task_name} {what}.")
 
@@ -257,7 +259,7 @@ async def _set_state(session: Session, task: str, database: str | None, *, disab
 @click.argument("node", required=False)
 @IN_DATABASE
 @click.option("--prefer", is_flag=True, help="Prefer NODE, and move on without it when it is not a Member.")
-@click.option("--off", is_flag=True, help="Take pin and preference away.")
+@click.option("--off", is_flag=True, help="Remove the pin or preference.")
 @talks
 async def pin(session: Session, task: str, node: str | None, database: str | None, prefer: bool, off: bool) -> None:
     """Pin a task to a node: it waits for that node even when it is down. Without NODE to the one that runs it."""

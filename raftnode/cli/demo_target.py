@@ -134,7 +134,7 @@ def _address(url: str) -> URL:
     try:
         return make_url(url)
     except ArgumentError:
-        raise TargetFailed("--postgres is no address like postgresql://user:password@host:5432/database") from None
+        raise TargetFailed("--postgres is not an address like postgresql://user:password@host:5432/database") from None
 
 
 def etl(name: str, connection_string: str) -> Json:

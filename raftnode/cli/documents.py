@@ -54,9 +54,9 @@ async def _docs(session: Session, database: str, query: dict[str, str]) -> Json 
     topology = await session.call("GET", f"/topology?{urlencode({'name': database})}", DatabaseTopology)
     path = f"/databases/{quote(database, safe='')}/docs?{urlencode(query)}"
     reason = "it has none"
-    for node in topology.shown.nodes:
+    for url in session.and_given(node.url for node in topology.shown.nodes):
         try:
-            return (await session.ask_at(node.url.rstrip("/"), "GET", path, Json)).shown
+            return (await session.ask_at(url, "GET", path, Json)).shown
         except NoDocument:
             return None
         except (HttpUnreachable, TryAgain) as error:

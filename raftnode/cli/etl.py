@@ -67,7 +67,7 @@ async def delete_etl(session: Session, task: str, database: str | None, yes: boo
 async def _etl(session: Session, task: str, database: str | None) -> tuple[str, TaskStatus]:
     name, found = await find_task(session, task, database)
     if not found.task_type.endswith(SUFFIX):
-        raise CommandFailed(f"Task '{task}' is of kind {found.task_type} and no ETL.")
+        raise CommandFailed(f"Task '{task}' is of kind {found.task_type} and not an ETL.")
     return name, found
 
 

@@ -51,9 +51,9 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
     An import that was interrupted may simply be repeated: documents are put by their id.
     """
     answer = await session.call("GET", f"/topology?name={quote(database, safe='')}", DatabaseTopology)
-    members = [node.url.rstrip("/") for node in answer.shown.nodes]
-    if not members:
-        raise TryAgain(f"Database '{database}' has no member that could take documents; see `raftnode status`.")
+    if not answer.shown.nodes:
+        raise TryAgain(f"Database '{database}' has no Member that could accept documents; see `raftnode status`.")
+    urls = session.and_given(node.url for node in answer.shown.nodes)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), disable=not sys.stderr.isatty(),
     )  # fmt: skip
@@ -62,7 +62,7 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
         task = bar.add_task(f"importing into {database}", total=None)
         try:
             for batch in _batches(file):
-                await _send(session, members, path, batch, count)
+                await _send(session, urls, path, batch, count)
                 count += len(batch.items)
                 bar.update(task, completed=count)
         except (NoListOfObjects, ItemTooLarge, NotCompressed) as error:
@@ -71,24 +71,25 @@ async def import_documents(session: Session, file: BinaryIO, database: str) -> N
     session.show(Answer(done, done), f"{counted(count, 'document')} imported into {database}.")
 
 
-async def _send(session: Session, members: list[str], path: str, batch: _Batch, before: int) -> None:
-    """To the first member that takes it; one that does not answer goes to the end. Puts may be repeated."""
-    reason: Exception | None = None
+async def _send(session: Session, urls: list[str], path: str, batch: _Batch, before: int) -> None:
+    """To the first address that accepts it; one that does not goes to the end. Puts may be repeated."""
+    reason = ""
     body = b"\n".join(batch.items)
-    for place, url in enumerate(tuple(members), 1):
-        if place < len(members) and not await session.answers(url):
-            members.append(members.pop(0))
+    for place, url in enumerate(tuple(urls), 1):
+        if place < len(urls) and not await session.answers(url):
+            urls.append(urls.pop(0))
             continue
         try:
             return await session.call_at(url, "POST", path, body=body)
         except HttpFailed as error:
             if error.status != 503:
                 raise _refused(error, batch, before) from error
-            reason = error
+            reason = error.message
         except HttpUnreachable as error:
-            reason = error
-        members.append(members.pop(0))
-    raise TryAgain(f"No member of the database takes the documents: {reason}. {_imported(before)} Repeat it later.")
+            reason = str(error)
+        urls.append(urls.pop(0))
+    why = reason.rstrip(".")
+    raise TryAgain(f"No Member of the database accepts the documents: {why}. {_imported(before)} Repeat it later.")
 
 
 def _refused(error: HttpFailed, batch: _Batch, before: int) -> CommandFailed:

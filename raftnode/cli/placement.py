@@ -46,7 +46,7 @@ class TagWeight(TagAnd):
         """The tag and the weight, still as text; a usage error for anything else."""
         tag, given = super().convert(value, param, ctx)
         if not (given.isascii() and given.isdigit()):
-            self.fail(f"the weight {given!r} is no whole number.", param, ctx)
+            self.fail(f"the weight {given!r} is not a whole number.", param, ctx)
         return tag, given
 
 
@@ -66,12 +66,12 @@ async def why(session: Session, task: str, database: str | None, everything: boo
 
 
 @click.command("what-if")
-@click.option("--lost", multiple=True, type=Tag(), metavar="TAG", help="This node were lost.")
-@click.option("--add", "added", multiple=True, type=Tag(), metavar="TAG", help="This node joined the groups.")
-@click.option("--drain", "drained", multiple=True, type=Tag(), metavar="TAG", help="This node were drained.")
-@click.option("--undrain", "undrained", multiple=True, type=Tag(), metavar="TAG", help="It took part again.")
-@click.option("--weight", "weights", multiple=True, type=TagWeight(), help="This node had this weight.")
-@click.option("--labels", multiple=True, type=TagAnd(), help="This node had these labels (A=ssd,eu).")
+@click.option("--lost", multiple=True, type=Tag(), metavar="TAG", help="If it were lost.")
+@click.option("--add", "added", multiple=True, type=Tag(), metavar="TAG", help="If it were added to the groups.")
+@click.option("--drain", "drained", multiple=True, type=Tag(), metavar="TAG", help="If it were drained.")
+@click.option("--undrain", "undrained", multiple=True, type=Tag(), metavar="TAG", help="If it took part again.")
+@click.option("--weight", "weights", multiple=True, type=TagWeight(), help="If it had this weight.")
+@click.option("--labels", multiple=True, type=TagAnd(), help="If it had these labels (A=ssd,eu).")
 @click.option("--database", "databases", multiple=True, metavar="NAME", help="Only this database.")
 @talks
 async def what_if(
@@ -107,7 +107,7 @@ async def what_if(
 
 @click.command()
 @click.argument("tag", type=Tag())
-@click.option("--off", is_flag=True, help="Let it take part again.")
+@click.option("--off", is_flag=True, help="End the drain: the node takes tasks again.")
 @talks
 async def drain(session: Session, tag: str, off: bool) -> None:
     """Hand a node's tasks over, before it is stopped; lists what moves and what waits."""

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
+from config import Settings
 from raftnode.cli.asking import ask, asks
 from raftnode.cli.run import settings_of, with_settings
 from raftnode.cli.session import Answer, CommandFailed, Session, talks
 from raftnode.cli.tables import counted
+from raftnode.foundation import logs
 from raftnode.foundation.atomic_files import replacing
 
 # The recovery itself is imported late: the other commands start faster without the daemon's parts.
@@ -52,7 +54,7 @@ def restore(file: Path, config: Path | None, **values: Any) -> None:
     """
     from raftnode.cluster import recovery
 
-    settings = settings_of(config, values)
+    settings = _settings(config, values)
     try:
         record = recovery.restore(settings, file)
     except recovery.RecoveryRefused as error:
@@ -75,17 +77,24 @@ def recover(force_new_cluster: bool, yes: bool, config: Path | None, **values: A
     """
     from raftnode.cluster import recovery
 
-    settings = settings_of(config, values)
+    settings = _settings(config, values)
     try:
         with recovery.survivor(settings) as survivor:
             click.echo(_described(survivor))
             if not force_new_cluster:
                 return
-            ask("Are all other nodes off, for good, with their present data?", yes=yes)
+            ask("Are all other nodes off, and will none of them be started again with its current data?", yes=yes)
             recovery.force_new_cluster(settings, survivor)
     except recovery.RecoveryRefused as error:
         raise CommandFailed(str(error)) from None
     click.echo(f"Node {settings.node.tag} is the only one of its cluster now. Start it with: raftnode run.")
+
+
+def _settings(config: Path | None, values: dict[str, Any]) -> Settings:
+    """The node's settings. Of what the storage logs while it is read, warnings are shown, as a node shows them."""
+    settings = settings_of(config, values)
+    logs.configure(settings.node.tag, settings.log.format, "warning")
+    return settings
 
 
 def _described(survivor: Any) -> str:

@@ -8,7 +8,7 @@ import re
 import ssl
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -89,6 +89,11 @@ class Session:
     def url(self) -> str:
         """The node that is asked first."""
         return self._urls[0]
+
+    def and_given(self, announced: Iterable[str]) -> list[str]:
+        """The addresses that nodes announce, then those that the user gave: from outside of the nodes' network, as
+        with containers, only the latter are reached."""
+        return list(dict.fromkeys((*(url.rstrip("/") for url in announced), *self._urls)))
 
     async def call(self, method: str, path: str, kind: type[Shown], *, json: Any = None) -> Answer[Shown]:
         """The answer, read as that view. Ends the command when there is none, or an error."""
@@ -183,7 +188,7 @@ def _escape(letter: re.Match[str]) -> str:
 
 def _stranger(url: str, reason: str) -> CommandFailed:
     return CommandFailed(
-        f"What answers at {in_text(url)} is no raftnode node: {reason}. Give a node's HTTP address: --url or "
+        f"What answers at {in_text(url)} is not a raftnode node: {reason}. Give a node's HTTP address: --url or "
         "RAFTNODE_URL."
     )
 

@@ -106,6 +106,11 @@ async def body(request: web.Request, kind: type[Body]) -> Body:
     return parse(await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX), kind)
 
 
+async def body_if_any(request: web.Request, kind: type[Body]) -> Body | None:
+    """The same; None for an empty body."""
+    return await body(request, kind) if await whole(request, bytes_max=COMMAND_BODY_BYTES_MAX) else None
+
+
 async def body_of_documents(request: web.Request, kind: type[Body]) -> Body:
     """The same for bodies that carry documents, and so may be as large as http.body_bytes_max."""
     content = await whole(request)

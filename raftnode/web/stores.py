@@ -49,7 +49,10 @@ def check_size(services: Services, text: bytes) -> None:
 async def _store(request: web.Request, database: Database) -> DocumentStore:
     services = request.app[SERVICES]
     if database.disabled:
-        message = f"Database '{database.name}' is disabled. Enable it with POST /admin/databases/enable."
+        message = (
+            f"Database '{database.name}' is disabled. Enable it with `raftnode db enable {database.name}` "
+            "(POST /admin/databases/enable)."
+        )
         raise ApiError("DatabaseDisabledException", message)
     if database.topology.state_of(services.tag) is None:
         raise _elsewhere(f"Database '{database.name}' is not on node {services.tag}", database)

@@ -29,7 +29,7 @@ def check_transforms(transforms: Sequence[TransformConfiguration]) -> None:
     if not 1 <= len(transforms) <= TRANSFORMS_MAX:
         raise ConfigurationError("Transforms", f"has {len(transforms)} entries; give 1 to {TRANSFORMS_MAX}")
     if name := twice(transform.name for transform in transforms):
-        raise ConfigurationError("Transforms.Name", f"'{name}' is there twice; names must be unique")
+        raise ConfigurationError("Transforms.Name", f"'{name}' is listed twice; names must be unique")
     for transform in transforms:
         if not transform.name.strip():
             raise ConfigurationError("Transforms.Name", "is empty; name each transform")

@@ -11,7 +11,7 @@ declares are asked whether what was loaded before goes; also of a document that 
 does not run.
 
 Numbers keep the digits that the document has: whole numbers that a number of JavaScript cannot hold are BigInts, other
-such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is no whole number.
+such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is not a whole number.
 """
 
 import re

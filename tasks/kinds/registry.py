@@ -171,10 +171,10 @@ def parsed(name: str, configuration: Mapping[str, Any], database: Database) -> T
         ) from error
     if not isinstance(definition, TaskDefinition):
         raise ConfigurationError(
-            "TaskType", f"{name}.parse gave {type(definition).__name__} and no tasks.kinds.registry.TaskDefinition"
+            "TaskType", f"{name}.parse returned {type(definition).__name__}, not a tasks.kinds.registry.TaskDefinition"
         )
     if not _is_object(definition.configuration):
-        raise ConfigurationError("TaskType", f"{name}.parse gave a configuration that is no JSON object")
+        raise ConfigurationError("TaskType", f"{name}.parse returned a configuration that is not a JSON object")
     # As nodes tell it of themselves, by which placement finds who can run it.
     return msgspec.structs.replace(definition, kind=spelt)
 

@@ -413,7 +413,7 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
         (["etl", "put", "tasks.py", "--database", "Shop"], 1, "is not JSON"),
         (["frobnicate"], 2, "No such command"),
         (["pin", "orders", "--prefer"], 2, "Give a node, nothing, or --off"),
-        (["node", "remove", "a1"], 2, "no node tag"),
+        (["node", "remove", "a1"], 2, "not a node tag"),
         (["--url", "localhost", "status"], 2, "give addresses like"),
         (["status", "--url", "http://127.0.0.1:1"], 3, "Start a node"),
         (["status", "--database", "Nothing"], 4, "no database 'Nothing'"),

@@ -48,7 +48,7 @@ async def test_the_demo_leaves_the_tables_and_schemas_that_it_finds(postgres_url
 def test_a_target_that_is_not_there_is_a_sentence_without_the_password() -> None:
     for url, says in [
         ("postgresql://u:s3cret@127.0.0.1:1/d", "cannot be used"),
-        ("nonsense", "no address like postgresql://"),
+        ("nonsense", "not an address like postgresql://"),
     ]:
         done = demo("--postgres", url)
         assert done.returncode == 1

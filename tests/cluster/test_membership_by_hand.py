@@ -49,7 +49,7 @@ async def test_a_watcher_joins_becomes_a_voter_leads_and_becomes_a_watcher_again
     assert (await kinds(cluster))["D"] == "Watcher"
     refused = await raftnode("reelect", "D", "--url", cluster.nodes["A"].url)
     assert refused.returncode == 1
-    assert "Node 'D' is no voter and cannot lead. Promote it first." in refused.stderr
+    assert "Node 'D' is not a voter and cannot lead. Promote it first." in refused.stderr
     await said(cluster, "node", "promote", "D")
     assert (await kinds(cluster))["D"] == "Member"
     answer = await said(cluster, "reelect", "D")

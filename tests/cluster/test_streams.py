@@ -109,7 +109,7 @@ def test_another_service_at_the_address_is_told_from_a_node(says: str, code: int
             done = raftnode("--url", address, *command)
             assert done.returncode == code, done.stderr
             assert "Traceback" not in done.stderr
-            assert ("no raftnode node" in done.stderr) == (code == 1), done.stderr
+            assert ("not a raftnode node" in done.stderr) == (code == 1), done.stderr
         server.shutdown()
 
 

@@ -73,7 +73,7 @@ async def test_scenario_45_members_that_documents_do_not_reach_are_in_rehab_unti
     topology = await has_members(group, "ABE")
     assert topology["DemotionReasons"] == topology["PromotablesStatus"] == {}
     for tag in "BE":
-        await decided(group, rf"{tag} was promoted to Member: it has caught up and been good for .*")
+        await decided(group, rf"{tag} was promoted to Member: it has caught up and been healthy for .*")
         assert (await cluster.call("GET", f"/databases/{group.name}/stats", tag=tag))["CountOfDocuments"] == 2
 
 
@@ -93,7 +93,7 @@ async def test_scenario_46_the_order_that_a_user_has_fixed_holds_again_when_a_me
     await cluster.restart("A")
     for order, ordered in orders.items():
         await becomes(ordered, f"the order {order}", partial(_is_ordered, order))
-        await decided(ordered, r"A was promoted to Member: it has caught up and been good for .*")
+        await decided(ordered, r"A was promoted to Member: it has caught up and been healthy for .*")
 
 
 async def test_scenario_47_the_preferred_nodes_of_many_databases_spread_over_the_nodes_after_one_was_away(
@@ -111,7 +111,7 @@ async def test_scenario_47_the_preferred_nodes_of_many_databases_spread_over_the
     preferred: Counter[str] = Counter()
     for group in groups:
         preferred[(await has_members(group, "ABE"))["Members"][0]] += 1
-        await decided(group, r"B was promoted to Member: it has caught up and been good for .*")
+        await decided(group, r"B was promoted to Member: it has caught up and been healthy for .*")
     assert preferred.keys() == set("ABE")
     assert min(preferred.values()) > 1, preferred
     await cluster.call("DELETE", "/admin/databases", {"DatabaseNames": [g.name for g in groups], "HardDelete": True})
@@ -130,7 +130,7 @@ async def test_scenario_48_a_preferred_node_that_stays_loading_is_no_longer_the_
     with locked(file):
         await cluster.call("POST", "/admin/databases/enable", {"DatabaseNames": [group.name]})
         [rotated] = await decided(
-            group, r"A is no longer the preferred node, B is: it has not been good for (\d+) ms \(limit (\d+) ms\)\."
+            group, r"A is no longer the preferred node, B is: it has been unhealthy for (\d+) ms \(limit (\d+) ms\)\."
         )
         assert int(rotated[1]) >= int(rotated[2]) == ROTATE_MS
         topology = await becomes(group, "A in Rehab", lambda t: t["Rehabs"] == ["A"])

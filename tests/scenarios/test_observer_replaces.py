@@ -48,7 +48,7 @@ async def test_scenario_49_a_group_that_a_user_edits_has_its_replication_factor_
     assert topology["Members"] == ["B", "A", "E"]
     assert topology["ReplicationFactor"] == 3
     await decided(group, r"E was moved to Rehab: E is short of a resource: HighDirtyMemory\.")
-    await decided(group, r"E was promoted to Member: it has caught up and been good for .*")
+    await decided(group, r"E was promoted to Member: it has caught up and been healthy for .*")
 
 
 async def test_scenario_50_when_two_members_of_three_die_the_group_moves_to_two_other_nodes(
@@ -71,7 +71,7 @@ async def test_scenario_50_when_two_members_of_three_die_the_group_moves_to_two_
     assert topology["ReplicationFactor"] == 3
     await decided(group, r"[BE], [BE] will be removed: the database has its 3 Members \([ACD], [ACD], [ACD]\)\.")
     for tag in "CD":
-        await decided(group, rf"{tag} was promoted to Member: it has caught up and been good for .*")
+        await decided(group, rf"{tag} was promoted to Member: it has caught up and been healthy for .*")
         assert await documents(group, tag) == 100
     for tag in "BE":
         await group.held_elsewhere({f"on{tag}"}, tag)

@@ -171,7 +171,7 @@ def filter_message(sender: str, message: AnyMessage, view: FilterView) -> Sequen
             # The core would stand at once, without asking around first. A watcher could never win and would only raise
             # the term; a node that has lost entries would vote for itself.
             if view.tag not in view.voters or view.recovering:
-                return [Drop("this node is no voter and cannot take the leadership")]
+                return [Drop("this node is not a voter and cannot take the leadership")]
             return [Campaign(message.term)]
         case _:
             assert_never(message)
@@ -282,7 +282,7 @@ def _from_voter(sender: str, message: PreVoteGranted | VoteGranted, view: Filter
     if message.term > view.term:
         return [AdoptTerm(message.term)]
     if sender not in view.voters:
-        return [Drop("the vote of a node that is no voter")]
+        return [Drop("the vote of a node that is not a voter")]
     if isinstance(message, PreVoteGranted):
         # The nonce and not the term tells the rounds apart: there may be many in one term. A voter with an older term
         # counts: it adopts the newer one when it is asked for its vote.

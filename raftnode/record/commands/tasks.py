@@ -152,7 +152,7 @@ class PutTask(TaskDefinition, Command, frozen=True, kw_only=True, tag="PutTask")
 
     def _check_header(self) -> None:
         if not self.kind.isalnum() or self.kind == UPDATE_KIND:
-            refuse("BadRequestException", f"Task kind '{self.kind}' is no kind of ongoing task.")
+            refuse("BadRequestException", f"Task kind '{self.kind}' is not a kind of ongoing task.")
         if not 0 <= self.key <= KEY_MAX:
             refuse("BadRequestException", f"Task key {self.key} is out of range; it must be 0 to {KEY_MAX}.")
         check_labels(self.requires)

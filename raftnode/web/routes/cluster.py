@@ -16,8 +16,7 @@ from raftnode.record.ownership import PlacementGroup, task_of
 from raftnode.web.commit import APPLY_TIMEOUT_MS, Change, commit, commit_change, first_result, unless_repeated
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.forwarding import by_another
-from raftnode.web.request_bodies import whole
-from raftnode.web.requests import Input, Query, answer, body
+from raftnode.web.requests import Input, Query, answer, body_if_any
 from raftnode.web.routes.topology import CLUSTER_ETAG, RAFTNODE_VERSION, SERVER_VERSION
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES
@@ -143,7 +142,7 @@ async def reelect(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     tag = Query(request).text("nodeTag")
     if tag is not None and the_node(services.replica.record, tag).kind != "Member":
-        raise bad_request(f"Node '{tag}' is no voter and cannot lead. Promote it first.")
+        raise bad_request(f"Node '{tag}' is not a voter and cannot lead. Promote it first.")
     if len([n for n in services.replica.record.nodes.values() if n.kind == "Member"]) < 2:
         raise bad_request("This cluster has one voter; there is nobody to hand over to. Add a node first.")
     await services.raft.transfer_leadership(tag)
@@ -176,7 +175,7 @@ def the_node(record: Record, tag: str, *, called: str = "Node") -> ClusterNode:
 
 async def _joining_node(request: web.Request) -> ClusterNode:
     query = Query(request)
-    said = await body(request, JoinInput) if await whole(request) else JoinInput()
+    said = await body_if_any(request, JoinInput) or JoinInput()
     url = (said.url or query.text("url") or "").rstrip("/")
     address = said.cluster_address or query.text("clusterAddress") or ""
     node_id = said.node_id or query.text("nodeId") or ""

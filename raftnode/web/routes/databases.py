@@ -20,8 +20,17 @@ from raftnode.record.grace import GRACE_MIN_MAX, GRACE_SETTING, minutes
 from raftnode.record.model import LockMode, Record
 from raftnode.web.commit import commit, commit_each
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.request_bodies import whole
-from raftnode.web.requests import PAGE_MAX, Input, Query, answer, body, fitting, not_supported, timespan_s
+from raftnode.web.requests import (
+    PAGE_MAX,
+    Input,
+    Query,
+    answer,
+    body,
+    body_if_any,
+    fitting,
+    not_supported,
+    timespan_s,
+)
 from raftnode.web.routes.cluster import the_node
 from raftnode.web.routes.groups import group_answer, the_database
 from raftnode.web.services import SERVICES
@@ -94,7 +103,7 @@ def routes() -> list[web.RouteDef]:
 async def create(request: web.Request) -> web.Response:
     """Creates a database on the named Members, or on `replicationFactor` nodes."""
     query = Query(request)
-    given = await body(request, Json) if await whole(request) else {}
+    given = await body_if_any(request, Json) or {}
     wished = fitting(given, DatabaseInput)
     name = query.text("name") or wished.database_name
     if name is None:

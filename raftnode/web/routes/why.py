@@ -107,7 +107,7 @@ def _of_rule(task: Task, placement: Placement, grace: str) -> str:
             ended = "; ".join(f"epoch {run.epoch} on {run.tag}: {run.reason}" for run in task.endings)
             return (
                 f"It is held back, as {len(task.endings)} of its runs have ended their nodes ({ended}). Correct it and "
-                f"put it again, or let it go as it is: raftnode task enable '{task.name}'."
+                f"put it again, or release it unchanged: raftnode task enable '{task.name}'."
             )
         case "NoRunner":
             return (
@@ -136,7 +136,8 @@ def _sentence(database: Database, task: Task, cause: Cause) -> str:
         case "Grace":
             return f"The grace in which it waited for {cause.tag} was ended by log entry {cause.index}."
         case "Task":
-            return f"Task '{task.name}' was put, or edited where placement reads it, by log entry {cause.index}."
+            what = "was added, or a field that affects its placement was edited,"
+            return f"Task '{task.name}' {what} by log entry {cause.index}."
         case "Node":
             return (
                 f"Node {cause.tag} joined, drained, or changed its weight, labels or kinds by log entry {cause.index}."

@@ -216,7 +216,7 @@ def _why_held_back(task: Task) -> str | None:
     last = task.endings[-1]
     return (
         f"held back, as {len(task.endings)} of its runs ended their nodes, the last one {last.tag}: {last.reason}; "
-        f"correct it and put it again, or let it go as it is: raftnode task enable {task.name}"
+        f"correct it and put it again, or release it unchanged: raftnode task enable {task.name}"
     )
 
 

@@ -63,7 +63,7 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
             problem = f"of table '{table.table_name}' is empty; name the column that takes the document's id"
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
     if name := twice(table.table_name for table in tables):
-        raise ConfigurationError("SqlTables.TableName", f"'{name}' is there twice; name each table once")
+        raise ConfigurationError("SqlTables.TableName", f"'{name}' is listed twice; name each table once")
 
 
 def _check_names(tables: tuple[SqlTable, ...]) -> None:

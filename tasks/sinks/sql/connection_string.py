@@ -137,7 +137,7 @@ def _from_url(name: str, text: str, driver: str) -> SqlConnection:
     try:
         url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", text))
     except (ArgumentError, ValueError):
-        raise ConfigurationError("ConnectionString", "is no valid URL") from None
+        raise ConfigurationError("ConnectionString", "is not a valid URL") from None
     dialect = driver.split("+")[0]
     if url.get_backend_name() != dialect:
         raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
@@ -238,7 +238,7 @@ def _hosts(text: str, port: str) -> tuple[tuple[str, int], ...]:
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-        raise ConfigurationError("ConnectionString", f"Port={text} is no port number")
+        raise ConfigurationError("ConnectionString", f"Port={text} is not a port number")
     return int(text)
 
 

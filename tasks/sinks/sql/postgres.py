@@ -130,7 +130,7 @@ def _converter(types: Mapping[int, PostgresType], base: PostgresType) -> Convert
 
 def _array(convert: Converter, delimiter: str, nested: bool, value: Any) -> str:
     if not isinstance(value, list):
-        raise DoesNotFit(f"{sql_types.shown(value)} is no list")
+        raise DoesNotFit(f"{sql_types.shown(value)} is not a list")
     items = []
     for item in value:
         if item is None:

@@ -48,7 +48,7 @@ def converter(declared: str, *, strict: bool) -> Converter:
     if "BLOB" in name or not name:
         return _plain
     if any(part in name for part in ("REAL", "FLOA", "DOUB")):
-        return sql_types.binary_float
+        return _float
     return _unchanged
 
 
@@ -57,7 +57,11 @@ def _number(value: Any) -> int | float:
     number = sql_types.decimal(value)
     if number.adjusted() < 19 and number == number.to_integral_value() and INT64_MIN <= number <= INT64_MAX:
         return int(number)
-    return sql_types.binary_float(number)
+    return _float(number)
+
+
+def _float(value: Any) -> float:
+    return sql_types.binary_float(value, exact="TEXT")
 
 
 def _moment(value: Any) -> str:
@@ -75,7 +79,7 @@ def _time(value: Any) -> str:
 
 def _interval(value: Any) -> str:
     if sql_types.time_span(value) is None:
-        raise DoesNotFit(f"{sql_types.shown(value)} is no time span like 1.02:03:04.5")
+        raise DoesNotFit(f"{sql_types.shown(value)} is not a time span like 1.02:03:04.5")
     return sql_types.text(value)
 
 

@@ -50,7 +50,7 @@ class Column(msgspec.Struct, frozen=True):
         except DoesNotFit:
             raise
         except (ValueError, ArithmeticError, TypeError, RecursionError) as error:
-            raise DoesNotFit(f"{shown(value)} is nothing for type {self.type}: {error}") from None
+            raise DoesNotFit(f"{shown(value)} cannot be stored as {self.type}: {error}") from None
 
 
 def boolean(value: Any) -> bool:
@@ -67,7 +67,7 @@ def integer(value: Any, least: int = INT64_MIN, most: int = INT64_MAX) -> int:
     if number and number.adjusted() > 40:  # 1E9999999 would need all its digits to be compared
         raise DoesNotFit(f"{shown(value)} is not between {least} and {most}")
     if number != number.to_integral_value():
-        raise DoesNotFit(f"{shown(value)} is no whole number")
+        raise DoesNotFit(f"{shown(value)} is not a whole number")
     if not least <= number <= most:
         raise DoesNotFit(f"{shown(value)} is not between {least} and {most}")
     return int(number)
@@ -83,14 +83,15 @@ def decimal(value: Any) -> Decimal:
         # repr of a float is the shortest decimal that reads as the same number.
         number = Decimal(value if isinstance(value, str) else repr(value))
     except (InvalidOperation, ValueError):
-        raise DoesNotFit(f"{shown(value)} is no number") from None
+        raise DoesNotFit(f"{shown(value)} is not a number") from None
     if not number.is_finite():
-        raise DoesNotFit(f"{shown(value)} is no finite number")
+        raise DoesNotFit(f"{shown(value)} is not a finite number")
     return number
 
 
-def binary_float(value: Any, width: Literal[32, 64] = 64) -> float:
-    """A number that a column of binary floats keeps. A fraction is rounded to 32 bits, as the column declares."""
+def binary_float(value: Any, width: Literal[32, 64] = 64, exact: str = "numeric or text") -> float:
+    """A number that a column of binary floats keeps. A fraction is rounded to 32 bits, as the column declares. `exact`
+    names the types of the target that keep every digit."""
     number = decimal(value)
     rounded = float(number)
     if width == 32:
@@ -99,8 +100,8 @@ def binary_float(value: Any, width: Literal[32, 64] = 64) -> float:
         rounded = _single(rounded)
     if not _reads_as(rounded, number, 17 if width == 64 else 9):
         raise DoesNotFit(
-            f"{shown(value)} has digits that a binary float of {width} bits does not keep; make the column numeric or "
-            "text, or round in the script: Number(...)"
+            f"{shown(value)} has digits that a binary float of {width} bits does not keep; declare the column {exact}, "
+            "or round in the script: Number(...)"
         )
     return rounded
 
@@ -157,12 +158,12 @@ def time_span(value: Any) -> str | None:
     """A time span of .NET ([-][d.]hh:mm[:ss[.fffffff]]) as days and time that PostgreSQL reads; None for another text.
     Beyond the microsecond it is cut."""
     if not isinstance(value, str):
-        raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
+        raise DoesNotFit(f"{shown(value)} is not a time span like 1.02:03:04.5")
     span = timestamps.time_span(value)
     if span is None:
         return None
     if span.hours > 23 or span.minutes > 59 or span.seconds > 59:
-        raise DoesNotFit(f"{shown(value)} is no time span like 1.02:03:04.5")
+        raise DoesNotFit(f"{shown(value)} is not a time span like 1.02:03:04.5")
     clock = f"{span.hours:02}:{span.minutes:02}:{span.seconds:02}.{span.fraction[:6]}"
     return f"{span.sign}{span.days} days {span.sign}{clock}"
 
@@ -174,14 +175,14 @@ def guid(value: Any) -> str:
 
 def octets(value: Any) -> bytes:
     """Bytes, given as text in base64."""
-    return _parse(value, lambda given: base64.b64decode(given, validate=True), "text in base64")
+    return _parse(value, lambda given: base64.b64decode(given, validate=True), "base64 string")
 
 
 def text(value: Any) -> str:
     """Text as it is; anything else as its JSON."""
     found = value if isinstance(value, str) else json(value)
     if "\x00" in found:
-        raise DoesNotFit("a text with a NUL character is no text for a database")
+        raise DoesNotFit("text with a NUL character cannot be stored in a database")
     return found
 
 
@@ -202,4 +203,4 @@ def _parse(value: Any, read: Callable[[str], _T], what: str) -> _T:
             return read(value)
         except ValueError:
             pass
-    raise DoesNotFit(f"{shown(value)} is no {what}")
+    raise DoesNotFit(f"{shown(value)} is not a {what}")

@@ -132,3 +132,24 @@ def test_the_command_ends_with_2_and_says_what_is_wrong() -> None:
     unknown = CliRunner().invoke(cli, ["run", "--http.prot", "1"])
     assert unknown.exit_code == 2
     assert "--http.port" in unknown.output
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named_with_the_reason(tmp_path: Path) -> None:
+    for file, reason in (
+        (tmp_path / "none.toml", "the file cannot be read: No such file or directory. Name another file"),
+        (tmp_path, "the file cannot be read: Is a directory. Name another file"),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            load(file, {}, {})
+        assert str(refused.value).endswith(f"  - {file}: {reason}")
+
+
+def test_the_wrong_part_of_a_list_is_named_and_no_pattern_is_shown() -> None:
+    nodes = '[{"tag": "A", "url": "http://a:1", "cluster_address": "a"}]'
+    with pytest.raises(SettingsError) as refused:
+        load(None, {"RAFTNODE_CLUSTER_INITIAL_NODES": nodes, "RAFTNODE_NODE_URL": "ftp://x"}, {})
+    assert str(refused.value).splitlines()[1:] == [
+        "  - node.url = 'ftp://x' (RAFTNODE_NODE_URL): must be http://host:port or https://host:port. Fix the value",
+        f"  - cluster.initial_nodes = {nodes!r} (RAFTNODE_CLUSTER_INITIAL_NODES): must be a list of {{tag, url "
+        "(http://host:port), cluster_address (host:port)}; JSON in variables and flags. Fix $[0].cluster_address",
+    ]

@@ -382,9 +382,9 @@ def put(**fields: Any) -> PutTask:
     [
         ({"name": ""}, "must not be empty"),
         ({"name": "line\n2"}, "control characters"),
-        ({"kind": "Update"}, "no kind of ongoing task"),
-        ({"kind": "a/b"}, "no kind of ongoing task"),
-        ({"kind": ""}, "no kind of ongoing task"),
+        ({"kind": "Update"}, "not a kind of ongoing task"),
+        ({"kind": "a/b"}, "not a kind of ongoing task"),
+        ({"kind": ""}, "not a kind of ongoing task"),
         ({"key": -1}, "key -1 is out of range"),
         ({"connection_string": "Nowhere"}, "does not exist. Create it"),
         ({"id": 77}, "has no task 77"),

@@ -36,14 +36,14 @@ def settings_in(directory: Path, **flags: str) -> config.Settings:
 
 @asynccontextmanager
 async def running(
-    settings: config.Settings, *, join: str | None = None, tls: ssl.SSLContext | None = None
+    settings: config.Settings, *, join: str | None = None, tls: ssl.SSLContext | None = None, at: str | None = None
 ) -> AsyncIterator[Client]:
-    """A node that is ready, until the block ends."""
+    """A node that is ready, until the block ends. `at`: where it is reached, if not where it says."""
     node = Node(settings, join=join)
     run = asyncio.create_task(node.run())
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls or True)) as session:
-            client = Client(session, settings.url)
+            client = Client(session, at or settings.url)
             await _ready(client, run)
             client.node = node
             yield client

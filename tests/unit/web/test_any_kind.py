@@ -34,7 +34,7 @@ class HttpPoller:
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         if not isinstance(configuration.get("EverySec"), int):
-            raise ConfigurationError("EverySec", "is no whole number; give the seconds between two looks")
+            raise ConfigurationError("EverySec", "is not a whole number; give the seconds between two looks")
         name = str(configuration["Name"])
         return TaskDefinition(
             name=name,
@@ -163,8 +163,8 @@ async def test_what_is_wrong_with_a_task_is_named(shop: Client) -> None:
         ({"Name": "x"}, "'TaskType' is missing. Add the task's kind; this node knows: "),
         (POLLER | {"TaskType": "Pigeon"}, "no node of the cluster has the task kind 'Pigeon'"),
         (POLLER | {"TaskType": "Update"}, "add a node to the database instead"),
-        (POLLER | {"EverySec": "often"}, "EverySec: is no whole number"),
-        (POLLER | {"Odd": True}, "gave a configuration that is no JSON object"),
+        (POLLER | {"EverySec": "often"}, "EverySec: is not a whole number"),
+        (POLLER | {"Odd": True}, "returned a configuration that is not a JSON object"),
         (POLLER | {"TaskId": -1}, "'TaskId' is '-1'"),
     ):
         reply = await shop.put(f"{DB}/admin/tasks", given)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from raftnode.cli.main import cli
 from tests.unit.web.client import Client
+from tests.unit.web.conftest import running, settings_in
 from tests.unit.web.test_tasks import ETL
 
 IN = ("--database", "Shop")
@@ -26,7 +27,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("etl", "show", "orders"), '"EtlType": "Sql"'),
     (("task", "show", "orders"), '"TaskType": "SqlEtl"'),
     (("task", "failed", "orders"), "No document is skipped."),
-    (("task", "retry", "orders"), "has passed no document over"),
+    (("task", "retry", "orders"), "has skipped no documents"),
     (("task", "disable", "orders"), "Task orders is disabled."),
     (("task", "enable", "orders"), "Task orders is enabled."),
     (("task", "reset", "orders", "--yes"), "starts again from the first document."),
@@ -79,6 +80,28 @@ async def shop(client: Client, tmp_path: Path) -> None:
     ):
         assert (await client.put(path, body)).status < 300
     assert (await client.delete("/admin/databases", {"DatabaseNames": ["gone"]})).status == 200
+
+
+async def test_documents_are_reached_at_the_given_address_when_the_announced_one_is_not(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path / "inside", node__url="http://inside.invalid:8080")
+    orders = tmp_path / "orders.jsonl"
+    orders.write_text('{"Company": "x", "@metadata": {"@id": "orders/1"}}\n')
+    async with running(settings, at=f"http://127.0.0.1:{settings.http.port}") as client:
+
+        async def asked(*words: str) -> Result:
+            return await asyncio.to_thread(CliRunner().invoke, cli, [*words, "--url", client.url])
+
+        await client.database("Inside")
+        imported = await asked("import", str(orders), "--database", "Inside")
+        assert "1 document imported into Inside." in imported.output
+        shown = await asked("document", "get", "orders/1", "--database", "Inside")
+        assert '"Company": "x"' in shown.output
+        await asked("db", "disable", "Inside")
+        for words in (("import", str(orders)), ("document", "get", "orders/1")):
+            refused = await asked(*words, "--database", "Inside")
+            assert refused.exit_code == 5
+            assert "Database 'Inside' is disabled. Enable it with `raftnode db enable Inside`" in refused.output
+            assert ".." not in refused.output
 
 
 async def test_each_is_said_in_words_and_passed_on_as_json(client: Client) -> None:

@@ -65,10 +65,18 @@ async def test_a_bad_query_value_is_refused_by_name(client: Client, path: str, n
     assert f"'{name}'" in reply.message
 
 
-async def test_a_body_over_the_limit_is_refused(client: Client) -> None:
-    reply = await client.put("/admin/databases?name=Shop", b" " * (1024 * 1024 + 1))
-    assert reply.status == 413
-    assert "http.body_bytes_max" in reply.message
+async def test_a_body_over_its_limit_is_refused(client: Client) -> None:
+    await client.database()
+    for method, path, names_the_setting in (
+        ("PUT", "/databases/Shop/docs?id=large", True),
+        ("PUT", "/admin/databases?name=Large", False),
+        ("PUT", "/admin/cluster/node", False),
+        ("DELETE", "/admin/databases", False),
+    ):
+        reply = await client.send(method, path, b" " * (1024 * 1024 + 1))
+        assert reply.status == 413, path
+        assert reply.message.startswith("The body has more than 1048576 bytes"), path
+        assert ("http.body_bytes_max" in reply.message) == names_the_setting, path
 
 
 async def test_a_request_id_that_is_too_long_is_refused(client: Client) -> None:

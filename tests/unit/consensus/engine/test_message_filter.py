@@ -119,7 +119,7 @@ TOLD = [alive(TERM)]
 RIVAL = [Drop("another node claims to lead this very term")]
 LATE = [Drop("an answer to an earlier leadership")]
 LATE_VOTE = [Drop("a vote of an earlier term")]
-NO_VOTER: list[Action] = [Drop("this node is no voter and cannot take the leadership")]
+NO_VOTER: list[Action] = [Drop("this node is not a voter and cannot take the leadership")]
 LOST = [Drop("this node lost entries it had acknowledged and may not vote yet")]
 GRANTED, REFUSED = answered(True), answered(False)
 COUNTED_BEFORE, COUNTED = [CountPreVote()], [CountVote()]
@@ -511,11 +511,11 @@ RULES: dict[str, tuple[str, AnyMessage, FilterView, list[Action]]] = {
         "D",
         PreVoteGranted(TERM, NONCE, True),
         FOLLOWER,
-        [Drop("the vote of a node that is no voter")],
+        [Drop("the vote of a node that is not a voter")],
     ),
-    "a watcher's vote": ("D", VoteGranted(TERM), FOLLOWER, [Drop("the vote of a node that is no voter")]),
+    "a watcher's vote": ("D", VoteGranted(TERM), FOLLOWER, [Drop("the vote of a node that is not a voter")]),
     "a refusal in a newer term": ("B", PreVoteGranted(TERM + 1, NONCE, False), FOLLOWER, [AdoptTerm(TERM + 1)]),
-    "a newer term in the vote of a node that is no voter": (
+    "a newer term in the vote of a node that is not a voter": (
         "D",
         VoteGranted(TERM + 1),
         FOLLOWER,

@@ -43,7 +43,7 @@ def test_a_preferred_node_that_is_not_good_for_a_while_goes_last(node: NodeFacts
 
 def test_the_reason_is_said() -> None:
     decisions = commit(group(), facts(UNHEARD, B, C, limits=QUICK))
-    why = "A is no longer the preferred node, B is: it has not been good for 300 ms (limit 300 ms)."
+    why = "A is no longer the preferred node, B is: it has been unhealthy for 300 ms (limit 300 ms)."
     assert sentences(decisions) == why
 
 
@@ -78,7 +78,7 @@ def test_a_fixed_order_holds_again_once_every_member_is_good() -> None:
     assert topology_after(cluster, facts(UNHEARD, B, C, limits=QUICK)).members == ("B", "C", "A")
     decisions = commit(cluster, facts(B, C))
     assert cluster.database().topology.members == ("A", "B", "C")
-    why = "The Members are in the order A, B, C again, as a user has fixed it: all of them are good."
+    why = "The Members are in the order A, B, C again, as a user has fixed it: all are healthy."
     assert sentences(decisions) == why
 
 

@@ -65,10 +65,10 @@ def test_a_rehab_that_is_back_and_has_caught_up_is_a_member_again() -> None:
     assert not topology.demotion_reasons
     assert not topology.promotables_status
     assert sentences(decisions) == (
-        "B was promoted to Member: it has caught up and been good for 5000 ms "
+        "B was promoted to Member: it has caught up and been healthy for 5000 ms "
         "(required 5000 ms; 1 demotion within the last hour)."
     )
-    why = "it has caught up and been good for 10000 ms (required 10000 ms; 2 demotions within the last hour)"
+    why = "it has caught up and been healthy for 10000 ms (required 10000 ms; 2 demotions within the last hour)"
     assert readiness(rehab(10_000, 20_000), around(well("B", good_ms=10_000))).why == why
 
 
@@ -170,8 +170,8 @@ OF_MENTOR: list[tuple[str, dict[str, Any], str, str]] = [
     ("is not fresh", {"fresh": False}, "WaitingForResponse", "has not reported twice on the database"),
     ("has no copy", {"current": {}}, "WaitingForResponse", "has not reported twice on the database"),
     ("reported once", {"previous": {}}, "WaitingForResponse", "has not reported twice on the database"),
-    ("sampled before", {"previous_ns": 0}, "WaitingForResponse", "has not reported twice since B is here"),
-    ("is new", {"copies": {}}, "WaitingForResponse", "has not reported twice since it is a Member"),
+    ("sampled before", {"previous_ns": 0}, "WaitingForResponse", "has not reported twice since B reported its copy"),
+    ("is new", {"copies": {}}, "WaitingForResponse", "has not reported twice since it became a Member"),
 ]
 
 
@@ -223,11 +223,11 @@ def test_why_a_node_that_is_well_is_not_promoted_is_said() -> None:
     full = group("A", "B", "C", rehabs=("D",))
     assert readiness(full, around(), "D") == Readiness(False, "Ok", "the database has its 3 Members already")
     soon = around(well("B", good_ms=STABLE_MS - 300))
-    why = "B has caught up and must stay good for 5000 ms"
+    why = "B has caught up and must stay healthy for 5000 ms"
     assert readiness(rehab(), soon) == Readiness(False, "Ok", why, 300)
     again = f"{why}; 1 demotion within the last hour"
     assert readiness(rehab(LONG_AGO_MS), soon) == Readiness(False, "Ok", again, 300)
-    why = "it has caught up and been good for 5000 ms (required 5000 ms)"
+    why = "it has caught up and been healthy for 5000 ms (required 5000 ms)"
     assert readiness(rehab(), around(well("B", good_ms=STABLE_MS))) == Readiness(True, "Ok", why)
 
 

@@ -60,7 +60,8 @@ def test_a_node_that_must_wait_long_is_said_to_wait() -> None:
     topology = topology_after(cluster, facts(well("B", good_ms=1), well("C"), now_ms=now_ms + STABLE_MS))
     assert topology.promotables_status["B"] == "Ok"
     assert topology.demotion_reasons["B"] == (
-        "B is not promoted yet (Ok): B has caught up and must stay good for 20000 ms; 3 demotions within the last hour"
+        "B is not promoted yet (Ok): B has caught up and must stay healthy for 20000 ms; 3 demotions within the last "
+        "hour"
     )
 
 

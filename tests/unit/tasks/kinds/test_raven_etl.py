@@ -170,7 +170,7 @@ async def test_an_empty_script_sends_everything_as_it_is(etl: Etl) -> None:
     ("transforms", "field", "says"),
     [
         ([], "Transforms", "has 0 entries"),
-        ([AS_IS | {"Name": "a"}, AS_IS | {"Name": "A"}], "Transforms.Name", "'A' is there twice"),
+        ([AS_IS | {"Name": "a"}, AS_IS | {"Name": "A"}], "Transforms.Name", "'A' is listed twice"),
         ([AS_IS | {"Collections": ["X"]}], "Transforms.Collections", "choose one"),
         ([AS_IS | {"ApplyToAllDocuments": False}], "Transforms.Collections", "name collections or set Apply"),
         ([AS_IS | {"DocumentIdPostfix": "a/b"}], "Transforms.DocumentIdPostfix", "no slash"),

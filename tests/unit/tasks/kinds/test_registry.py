@@ -48,7 +48,7 @@ def test_a_field_that_a_plug_in_misses_is_named() -> None:
 
 
 def test_a_plug_in_that_gives_no_definition_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="gave dict and no"):
+    with pytest.raises(ConfigurationError, match="returned dict, not a"):
         parsed("Careless", {"Odd": True}, DATABASE)
 
 

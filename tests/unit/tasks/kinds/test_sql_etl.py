@@ -308,7 +308,7 @@ async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(
     await put_all(bench.store, orders)
     context = await carried(bench, task(tables), 10, 10)
     (error,) = context.info.errors
-    assert (error.document_id, error.error) == ("orders/10252-A", 'Orders.Freight: "heavy" is no number')
+    assert (error.document_id, error.error) == ("orders/10252-A", 'Orders.Freight: "heavy" is not a number')
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(9,)]
 
 
@@ -666,7 +666,7 @@ async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone
         await bench.store.batch([order(f"o/{n}", "text" if n < 3 else "1") for n in range(5)])
         await carried(bench, task(tables, script), 10, 5)
     lines = [(line["document"], line["reason"]) for line in logs if line["event"] == "A document was skipped."]
-    assert lines == [(f"o/{n}", 'Orders.Freight: "text" is no number') for n in range(3)]
+    assert lines == [(f"o/{n}", 'Orders.Freight: "text" is not a number') for n in range(3)]
     told = bench.saved[-1]
     assert (told.failed, [(f.document_id, f.transform) for f in told.failures]) == (
         3, [(f"o/{n}", "orders") for n in range(3)]
@@ -682,7 +682,7 @@ async def test_the_list_of_failed_documents_lasts_until_they_are_carried_or_gone
             await until(lambda: moved.info.processed == 8, body)
     finally:
         await other.close()
-    assert [(e.document_id, e.error) for e in moved.info.errors] == [("o/2", 'Orders.Freight: "words" is no number')]
+    assert [(e.document_id, e.error) for e in moved.info.errors] == [("o/2", 'Orders.Freight: "words" is not a number')]
     assert (moved.info.failed, bench.saved[-1].failed) == (1, 1)
 
 

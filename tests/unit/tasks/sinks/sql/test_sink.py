@@ -190,7 +190,7 @@ async def test_what_the_guard_refuses_before_the_commit_never_happened(tables: S
     [
         (order("o/7", company=None), "(?i)not.null|null value"),
         (order("o/7", quantities=[1, -1]), "(?i)check"),
-        (order("o/7", total="a lot"), 'Orders.Total: "a lot" is no number'),
+        (order("o/7", total="a lot"), 'Orders.Total: "a lot" is not a number'),
     ],
 )
 async def test_a_document_the_database_refuses_by_itself_is_listed_and_the_rest_goes_on(

@@ -51,31 +51,33 @@ def test_a_value_that_fits_keeps_its_digits(convert: Callable[[Any], Any], value
 @pytest.mark.parametrize(
     ("convert", "value", "reason"),
     [
-        (sql_types.integer, "x", '"x" is no number'),
-        (sql_types.integer, {"a": 1}, "is no number"),
-        (sql_types.integer, Decimal("1.5"), "1.5 is no whole number"),
+        (sql_types.integer, "x", '"x" is not a number'),
+        (sql_types.integer, {"a": 1}, "is not a number"),
+        (sql_types.integer, Decimal("1.5"), "1.5 is not a whole number"),
         (sql_types.integer, 2**63, "is not between"),
         (sql_types.integer, "1E9999999", "is not between"),
-        (sql_types.decimal, "NaN", "no finite number"),
-        (sql_types.decimal, "1e9999999999999999999999", "is no"),
+        (sql_types.decimal, "NaN", "not a finite number"),
+        (sql_types.decimal, "1e9999999999999999999999", "is not a"),
         (sql_types.binary_float, 2**53 + 1, "digits that a binary float of 64 bits does not keep"),
         (sql_types.binary_float, Decimal("0.1234567890123456789"), r"round in the script: Number\(...\)"),
-        (sql_types.binary_float, "1e400", "does not keep"),
+        (sql_types.binary_float, "1e400", "declare the column numeric or text, or round"),
+        (sql_sqlite.converter("NUMERIC", strict=False), Decimal("1E+400"), "declare the column TEXT, or round"),
+        (sql_sqlite.converter("REAL", strict=False), Decimal("1E+400"), "declare the column TEXT, or round"),
         (sql_types.binary_float, Decimal("1E-400"), "does not keep"),
         (lambda v: sql_types.binary_float(v, 32), 16777217, "32 bits does not keep"),
         (lambda v: sql_types.binary_float(v, 32), Decimal("1E+39"), "32 bits does not keep"),
         (sql_types.boolean, "perhaps", "neither true nor false"),
-        (sql_types.moment, "yesterday", "no date and time"),
+        (sql_types.moment, "yesterday", "not a date and time"),
         (sql_types.utc, "0001-01-01T00:00:00+01:00", "outside of the years 1 to 9999 in UTC"),
         (sql_types.utc, "9999-12-31T23:59:59-01:00", "outside of the years 1 to 9999 in UTC"),
-        (sql_types.day, 12, "no date and time"),
-        (sql_types.time_of_day, "noon", "no time of day"),
+        (sql_types.day, 12, "not a date and time"),
+        (sql_types.time_of_day, "noon", "not a time of day"),
         (sql_types.time_of_day, "12:00:00+01:00", "has an offset"),
-        (sql_types.time_span, "24:00", "no time span"),
-        (sql_types.guid, "1", "no UUID"),
-        (sql_types.octets, "?", "no text in base64"),
+        (sql_types.time_span, "24:00", "not a time span"),
+        (sql_types.guid, "1", "not a UUID"),
+        (sql_types.octets, "?", "not a base64 string"),
         (sql_types.text, "a\x00b", "NUL"),
-        (sql_types.integer, "y" * 200, r"y\.\.\. is no number"),
+        (sql_types.integer, "y" * 200, r"y\.\.\. is not a number"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_the_reason(
@@ -90,7 +92,7 @@ def test_whatever_a_conversion_raises_is_the_value_s_fault_only(error: type[Exce
     def fails(value: Any) -> Any:
         raise error("too much")
 
-    with pytest.raises(DoesNotFit, match="7 is nothing for type int: too much"):
+    with pytest.raises(DoesNotFit, match="7 cannot be stored as int: too much"):
         Column("c", "int", fails).take(7)
     assert Column("c", "int", fails).take(None) is None
 
