@@ -37,10 +37,10 @@ class BodyEnvironment:
         blame: NoBlame | None = None,
     ) -> None:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
-        self._settings = settings or RunSettings()
+        self.settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
         self._pulse = FreezeDetector()
-        self._shared, self._directory = SharedResources(), directory
+        self.shared, self._directory = SharedResources(), directory
         self.operations = Operations()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self.blame = blame or NoBlame()
@@ -51,7 +51,7 @@ class BodyEnvironment:
 
     async def close(self) -> None:
         """Lets go of connections and files."""
-        await self._shared.close()
+        await self.shared.close()
         self._journal.close()
 
     def beat(self, timings: Timings | None) -> None:
@@ -68,7 +68,7 @@ class BodyEnvironment:
             start.session,
             start.assigned.fingerprint,
             info,
-            settings=self._settings,
+            settings=self.settings,
             random=self._random,
             journal=self._journal,
             blame=self.blame,
@@ -84,14 +84,14 @@ class BodyEnvironment:
         return TaskContext(
             body.run,
             await self._databases.store(body.run.database),
-            settings=self._settings,
+            settings=self.settings,
             info=body.info,
             owned=owned,
             save=save,
             journal=self._journal,
             pulse=self._pulse,
             acted=body.acted,
-            shared=self._shared,
+            shared=self.shared,
             operations=self.operations,
             requests=body.requests,
             directory=self._directory,

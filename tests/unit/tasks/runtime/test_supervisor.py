@@ -566,7 +566,7 @@ async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_fa
         await until(lambda: told().failed == 1)
     PROBE.behave = fails
     node.edit()
-    later = Node(node.supervisor._environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
+    later = Node(node.supervisor.environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
     later.lease.renew(2)
     async with later.running():
         await until(lambda: told().error == "the password is wrong")
