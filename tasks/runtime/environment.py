@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random
@@ -81,8 +83,10 @@ class BodyEnvironment:
             body.progress = progress
             return self._checkpoints.save(run, progress)
 
+        # A try goes on from what the one before it has told.
+        run = body.run if body.progress is None else msgspec.structs.replace(body.run, progress=body.progress)
         return TaskContext(
-            body.run,
+            run,
             await self._databases.store(body.run.database),
             settings=self.settings,
             info=body.info,

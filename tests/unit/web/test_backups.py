@@ -10,6 +10,7 @@ import pytest
 
 from raftnode.documents.store.building import StoreBuilder
 from tasks.kinds.backup.restoring import BackupRestoring
+from tests import objects
 from tests.unit.web.client import Client
 
 NIGHTLY = "0 2 * * *"
@@ -285,3 +286,32 @@ async def nothing_left(client: Client, tmp_path: Path) -> None:
     """No file of a restore is on the node."""
     assert (await client.get("/admin/databases/removed")).json["Removed"] == []
     assert list((tmp_path / "data" / "databases" / ".restoring").iterdir()) == []
+
+
+async def test_a_bucket_is_listed_and_restored_from_where_the_listing_says(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    with objects.s3() as settings:
+        id = await put_task(client, tmp_path, LocalSettings=None, S3Settings=settings, **ENCRYPTED)
+        result = (await back_up(client, id))["Result"]
+        shown = (await client.get(f"/databases/Shop/task?key={id}&type=Backup")).json
+        assert shown["BackupDestinations"] == ["AmazonS3"]
+        assert shown["Configuration"]["S3Settings"]["AwsSecretKey"] == "********"
+        status = (await client.get(f"/periodic-backup/status?name=Shop&taskId={id}")).json["Status"]
+        assert status["UploadToS3"]["UploadProgress"]["UploadState"] == "Done"
+        [folder] = (await client.post("/admin/restore/points?type=S3", settings)).json["List"]
+        [point] = folder["Files"]
+        assert (point["FileName"], point["IsWhole"]) == (result["File"], True)
+        wished = {
+            "DatabaseName": "Again",
+            "Settings": {"S3Settings": settings | {"RemoteFolderName": point["Location"]}},
+            "EncryptionKey": KEY,
+        }
+        begun = (await client.post("/admin/restore/database", wished)).json["OperationId"]
+        assert (await ended(client, "/operations", begun))["Status"] == "Completed"
+        assert await documents(client, "Again") == await documents(client, "Shop")
+        gone = settings | {"BucketName": "nope"}
+        refused = await client.post("/admin/restore/points?type=S3", gone)
+        assert refused.status == 400
+        assert "s3://nope" in refused.message
+        assert settings["AwsSecretKey"] not in refused.message

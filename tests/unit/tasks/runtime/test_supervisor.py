@@ -500,6 +500,24 @@ async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(n
     assert len({epoch for _, _, epoch in PROBE.events}) == 1
 
 
+async def test_a_body_that_is_tried_again_goes_on_from_what_it_has_told_before(node: Node) -> None:
+    seen: list[int] = []
+
+    async def fails_after_each_step(context: TaskContext) -> None:
+        processed = context.run.progress.processed if context.run.progress else 0
+        seen.append(processed)
+        if len(seen) == 3:
+            await asyncio.Event().wait()
+        await context.checkpoint(Progress(generation=context.run.generation, processed=processed + 1))
+        raise TaskFailed("no")
+
+    PROBE.behave = fails_after_each_step
+    async with node.running():
+        node.task()
+        await until(lambda: len(seen) == 3)
+    assert seen == [0, 1, 2]
+
+
 async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node: Node) -> None:
     reasons = iter(["the password is wrong", "the password is wrong", "the disk is full"])
 
