@@ -16,6 +16,7 @@ from raftnode.web.routes import (
     documents,
     etl,
     etl_progress,
+    etl_test,
     external_replication,
     failed,
     fences,
@@ -43,9 +44,9 @@ from raftnode.web.services import SERVICES, Services
 from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
-    backups, bulk, cluster, connection_strings, databases, documents, etl, etl_progress, external_replication, failed,
-    fences, groups, imports, indexes, licence, observer, operations, removed, replication, restore, runs, silent_nodes,
-    snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
+    backups, bulk, cluster, connection_strings, databases, documents, etl, etl_progress, etl_test, external_replication,
+    failed, fences, groups, imports, indexes, licence, observer, operations, removed, replication, restore, runs,
+    silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

@@ -6,6 +6,7 @@ each by its kind, as if somebody had put them by hand.
 """
 
 import asyncio
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -85,7 +86,12 @@ class DatabaseRestore:
         restoring = BackupRestoring(wish.target, await the_folder(wish.target), last=wish.last, key=wish.key)
         copy = await self._built(restoring)
         async with self._lock:
-            await made_of(self._services, copy, wish.name, self._propose)
+            try:
+                await made_of(self._services, copy, wish.name, self._propose)
+            except ApiError:
+                # It was refused. Where that is not known, the copy stays: `raftnode db removed` lists it.
+                await in_thread(remove, Path(copy.path).parent)
+                raise
         await self._define(restoring)
         log.info("A backup was restored.", database=wish.name, file=restoring.chain[-1].key, documents=copy.documents)
         return {

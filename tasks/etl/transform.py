@@ -41,7 +41,7 @@ globalThis.__raftnode ??= (() => {
   const system = {"@id": 1, "@collection": 1, "@change-vector": 1, "@last-modified": 1, "@etag": 1, "@flags": 1,
     "@attachments": 1, "@counters": 1, "@timeseries": 1};
   const ask = {};
-  let current, currentId, rows, long, loads, missing, asDocuments;
+  let current, currentId, rows, long, loads, missing, asDocuments, output;
   // A number of the document whose digits a number of JavaScript cannot hold, and that is no integer.
   class LongNumber extends Number {
     #source; #name;
@@ -128,24 +128,30 @@ globalThis.__raftnode ??= (() => {
     if (found.deleteDocumentsBehavior) return !!found.deleteDocumentsBehavior(id, collection, deleted);
     return true;
   };
+  const write = value => {
+    if (output.length < 100)
+      output[output.length] = typeof value === "string" ? value : stringify(value, plainly) ?? text(value);
+  };
+  // Mostly there is nothing, which then takes no room.
+  const written = () => output.length ? output : undefined;
   const failure = error => {
     try {
       const names = long.length && /BigInt/.test(text(error)) ? ` (BigInts here: ${long.slice(0, 5).join(", ")})` : "";
-      return stringify({error: text(error) + names, stack: text(error?.stack ?? "")});
+      return stringify({error: text(error) + names, stack: text(error?.stack ?? ""), output: written()});
     } catch {
       return '{"error": "it threw something that cannot be shown"}';
     }
   };
   const one = (transform, behaviors, metadata, document) => {
     try {
-      long = []; missing = []; rows = [];
+      long = []; missing = []; rows = []; output = [];
       if (document === null) return stringify({deletes: deletes(transform, behaviors, metadata, true)});
       if (typeof document === "string") document = parse(document, exact);
       document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
       current = document; currentId = metadata["@id"];
       transform.call(document);
       if (missing.length) return stringify({missing});
-      return stringify({rows, deletes: deletes(transform, behaviors, metadata, false)}, plainly);
+      return stringify({rows, deletes: deletes(transform, behaviors, metadata, false), output: written()}, plainly);
     } catch (error) {
       return missing.length ? stringify({missing}) : failure(error);
     }
@@ -156,7 +162,7 @@ globalThis.__raftnode ??= (() => {
   for (const name of ["loadAttachment", "loadCounter", "loadTimeSeries"]) define(name, () => null);
   for (const name of ["hasAttachment", "hasCounter", "hasTimeSeries"]) define(name, () => false);
   for (const name of ["getAttachments", "getCounters", "getTimeSeries"]) define(name, () => []);
-  define("output", () => {});
+  define("output", write);
   define("id", document => document === current ? currentId : document?.["@metadata"]?.["@id"] ?? null);
   define("getMetadata", document => document?.["@metadata"] ?? null);
   return {
@@ -183,13 +189,14 @@ LOAD_ROUNDS_MAX = 16
 class TransformedDocument(msgspec.Struct, frozen=True):
     """What became of one document: its rows (objects, or JSON where they are documents) in the order in which they were
     loaded, or why it failed. `deletes` tells whether what it was loaded to before goes; `missing` are ids of documents
-    that the script asks for first."""
+    that the script asks for first; `output` is what it wrote with `output`, for whoever tries it."""
 
     rows: list[tuple[str, Any]] = []
     deletes: bool = True
     error: str | None = None
     stack: str = ""
     missing: list[str] = []
+    output: list[str] = []
 
 
 class _WithDocuments(TransformedDocument, frozen=True):
@@ -290,7 +297,7 @@ class Transform:
             return loaded
         place = self._place.search(loaded.stack)
         where = f"script '{self.name}'" + (f", line {place[1]}" if place else "")
-        return TransformedDocument(error=f"{where}: {loaded.error}")
+        return TransformedDocument(error=f"{where}: {loaded.error}", output=loaded.output)
 
 
 def _without_missing(answer: TransformedDocument, name: str) -> TransformedDocument:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from raftnode.foundation.http_client import HttpClient
 from raftnode.foundation.names import fold
 from raftnode.foundation.ports import Random
@@ -37,10 +39,10 @@ class BodyEnvironment:
         stall_tracker: StallTracker | None = None,
     ) -> None:
         self._replica, self._databases, self._http, self._random = replica, databases, http, random
-        self._settings = settings or RunSettings()
+        self.settings = settings or RunSettings()
         self._journal = RunJournal(directory, node, bytes_max=journal_bytes_max)
         self._freezes = FreezeDetector()
-        self._shared, self._directory = SharedResources(), directory
+        self.shared, self._directory = SharedResources(), directory
         self.operations = Operations()
         self._checkpoints = Checkpoints(replica.propose, delay_ms=checkpoint_ms)
         self.stall_tracker = stall_tracker or StallTracker()
@@ -51,7 +53,7 @@ class BodyEnvironment:
 
     async def close(self) -> None:
         """Lets go of connections and files."""
-        await self._shared.close()
+        await self.shared.close()
         self._journal.close()
 
     def beat(self, timings: Timings | None) -> None:
@@ -68,7 +70,7 @@ class BodyEnvironment:
             start.session,
             start.assigned.fingerprint,
             info,
-            settings=self._settings,
+            settings=self.settings,
             random=self._random,
             journal=self._journal,
             stall_tracker=self.stall_tracker,
@@ -81,17 +83,19 @@ class BodyEnvironment:
             body.progress = progress
             return self._checkpoints.save(run, progress)
 
+        # A try goes on from what the one before it has told.
+        run = body.run if body.progress is None else msgspec.structs.replace(body.run, progress=body.progress)
         return TaskContext(
-            body.run,
+            run,
             await self._databases.store(body.run.database),
-            settings=self._settings,
+            settings=self.settings,
             info=body.info,
             owned=owned,
             save=save,
             journal=self._journal,
             freezes=self._freezes,
             acted=body.acted,
-            shared=self._shared,
+            shared=self.shared,
             operations=self.operations,
             requests=body.requests,
             directory=self._directory,

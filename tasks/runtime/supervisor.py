@@ -58,7 +58,7 @@ class Supervisor:
         removed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._removed = removed
-        self._own, self._replica, self._lease, self._environment = own, replica, lease, environment
+        self._own, self._replica, self._lease, self.environment = own, replica, lease, environment
         self._decisions = DecisionLog()
         self._proposals = ClaimProposals(replica.propose, random)
         self._claims = Claims(
@@ -94,7 +94,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                group.create_task(self._environment.run())
+                group.create_task(self.environment.run())
                 # From here on each change of a claim is told; what this process holds already is looked at once.
                 self._due.add(planning.held_here(self._replica.record, self._own))
                 self._turns.now()
@@ -107,7 +107,7 @@ class Supervisor:
         finally:
             # Last, as the bodies use these to their end.
             self._decisions.flush()
-            await self._environment.close()
+            await self.environment.close()
 
     async def stop(self, timeout_s: float) -> None:
         """Stop all bodies and release their claims, so that other nodes take over at once. Starts nothing more.
@@ -131,13 +131,13 @@ class Supervisor:
         """Only while bodies run: an idle node sleeps."""
         while True:
             if not self._runs.bodies:
-                self._environment.stall_tracker.disarm()
+                self.environment.stall_tracker.disarm()
                 await self._changed.wait()
-            self._environment.beat(self._replica.record.timings)
+            self.environment.beat(self._replica.record.timings)
             await asyncio.sleep(FREEZE_CHECK_S)
 
     async def _report(self) -> None:
-        told = await self._environment.stall_tracker.report(
+        told = await self.environment.stall_tracker.report(
             self._own.tag, lambda command: self._proposals.answer(command, Proposal(), lambda: True)
         )
         self._touch(*told)
@@ -208,7 +208,7 @@ class Supervisor:
         return assigned
 
     def _accused(self, key: str) -> bool:
-        return self._environment.stall_tracker.is_unreported(key)
+        return self.environment.stall_tracker.is_unreported(key)
 
     def _do(self, action: Action) -> None:
         match action:
@@ -235,7 +235,7 @@ class Supervisor:
     @property
     def operations(self) -> Operations:
         """What this node does for users."""
-        return self._environment.operations
+        return self.environment.operations
 
     def ask(self, key: str, request: Any) -> bool:
         """Hand a request to the run of that claim key. False: there is none here."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.harness.cluster import PATIENT, Cluster, northwind
+from tests.harness.cluster import PATIENT, STEADY, Cluster, northwind
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tasks" / "backup.md"
@@ -72,32 +72,39 @@ async def restore(cluster: Cluster, point: dict[str, Any], name: str, tag: str) 
     return await documents(cluster, name, tag)
 
 
-async def test_a_node_that_is_killed_in_the_middle_makes_a_whole_backup_at_once_when_it_is_back(tmp_path: Path) -> None:
+async def test_a_pinned_node_that_is_killed_in_the_middle_makes_a_whole_backup_at_once_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """The backup runs nowhere else meanwhile, however long the node stays away."""
     folder = tmp_path / "backups"
-    async with Cluster(tmp_path / "nodes", "A", flags=PATIENT) as cluster:
-        await cluster.create_database(DATABASE, "A")
-        await cluster.import_documents(DATABASE, northwind(), "A")
+    async with Cluster(tmp_path / "nodes", "ABC", flags=(*PATIENT, *STEADY)) as cluster:
+        settings = {"Backup.MoveToNewResponsibleNodeGracePeriodInMin": "0"}
+        group = {"Topology": {"Members": ["A", "B", "C"]}, "Settings": settings}
+        await cluster.call("PUT", f"/admin/databases?name={DATABASE}", group)
+        await cluster.import_documents(DATABASE, northwind(), "B")
         # Overdue, and slow enough to be met in the middle.
-        id = await put(cluster, backup(folder, CreatedAt=LONG_AGO, MaxReadOpsPerSecond=500))
-
-        def begun() -> bool:
-            return any(folder.glob("*/*.in-progress"))
-
-        await cluster.wait_until(begun, "a backup to be begun")
-        await cluster.kill("A")
-        assert begun(), "it must be in the middle"
-        await cluster.restart("A")
-
-        async def made() -> bool:
-            status = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}")
-            return status["Status"]["LastFullBackup"] is not None
-
-        await cluster.wait_until(made, "a backup to be made")
-        torn, whole = await points(cluster, folder)
-        assert (torn["IsWhole"], whole["IsWhole"]) == (False, True)
+        slow = {"CreatedAt": LONG_AGO, "MaxReadOpsPerSecond": 500}
+        id = await put(cluster, backup(folder, MentorNode="B", PinToMentorNode=True, **slow))
+        await cluster.wait_until(lambda: any(folder.glob("*/*.in-progress")), "a backup to be begun")
+        await cluster.kill("B")
+        [torn] = await points(cluster, folder)
+        assert not torn["IsWhole"]
         assert "no manifest" in torn["Problem"]
+
+        async def away() -> bool:
+            view = await cluster.view("AC")
+            task = await cluster.task(DATABASE, "nightly", "AC")
+            lost = "B" in view["Databases"][DATABASE]["Topology"]["Rehabs"]
+            return lost and (task["Placement"]["Rule"], task["ClaimState"]) == ("PinnedMentor", "Void")
+
+        await cluster.wait_until(away, "B's claim to be void")
+        assert await points(cluster, folder) == [torn]
+        await cluster.restart("B")
+        await told(cluster, id, "B", "A")
+        torn, whole = await points(cluster, folder)
+        assert (torn["IsWhole"], whole["IsWhole"], whole["NodeTag"]) == (False, True, "B")
         assert int(torn["Epoch"]) < int(whole["Epoch"])
-        assert await restore(cluster, whole, "Again", "A") == await documents(cluster, DATABASE, "A")
+        assert await restore(cluster, whole, "Again", "A") == await documents(cluster, DATABASE, "B")
 
 
 async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_successor_has_made(tmp_path: Path) -> None:

@@ -111,13 +111,13 @@ async def test_northwind_travels_both_ways_and_nothing_is_sent_back(tmp_path: Pa
         assert info["TaskConnectionStatus"] == "Active"
         assert info["LastAcceptedChangeVectorFromDestination"] == info["SourceDatabaseChangeVector"]
         await two.kill("B")
+        await here.write(10, 15, "meanwhile")
 
         async def waits() -> bool:
             info = await here.info(out)
             return (info["TaskConnectionStatus"], "of database 'Copy'" in (info["Error"] or "")) == ("Reconnect", True)
 
         await one.wait_until(waits, "the task to say that the destination is gone")
-        await here.write(10, 15, "meanwhile")
         await two.restart("B")
         assert len(await here.same_as(there)) == len(documents) + 13
 

@@ -46,7 +46,7 @@ async def put(request: web.Request) -> web.Response:
         database = existing_database(request)
         stored = database.connection_strings.get(fold(header.name))
         whole = with_secrets(given, stored.configuration if stored else None)
-        await _check(header.type, whole, database)
+        await check_connection(header.type, whole, database)
         if header.type == "Raven":
             _refuse_itself(request, whole, database)
         return PutConnectionString(
@@ -119,7 +119,8 @@ def _users(database: Database, name: str) -> list[User]:
     ]
 
 
-async def _check(type: str, given: Json, database: Database) -> None:
+async def check_connection(type: str, given: Json, database: Database) -> None:
+    """Refuses a connection string that its kind does not find good, and one of a type that no kind takes."""
     try:
         await checked_by_kind(lambda: connection_types.check(type, given, database))
     except connection_types.UnknownConnectionType as error:

@@ -65,7 +65,7 @@ async def points(request: web.Request) -> web.Response:
     settings = given.get(field, given)
     target = _target(fitting({field: settings}, DestinationSettings))
     try:
-        return answer(restore_points(await catalog.folders(target), target.location))
+        return answer(restore_points(await catalog.folders(target), target.folder))
     except ObjectTargetFailed as error:
         raise _unreachable(error) from None
     finally:

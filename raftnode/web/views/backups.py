@@ -122,9 +122,9 @@ def ongoing_operation(run: RunView | None) -> int | None:
     return None if going is None else int(going["RunningBackupTaskId"])
 
 
-def restore_points(folders: Sequence[BackupFolder], location: str) -> RestorePoints:
-    """What a target has."""
-    return RestorePoints(list=[_folder(folder, location) for folder in folders])
+def restore_points(folders: Sequence[BackupFolder], place: str) -> RestorePoints:
+    """What a target has. `place` is its folder: each Location is a folder that a restore takes."""
+    return RestorePoints(list=[_folder(folder, place) for folder in folders])
 
 
 def operation_state(operation: Operation) -> Json:
@@ -147,8 +147,8 @@ def operation_state(operation: Operation) -> Json:
     }
 
 
-def _folder(folder: BackupFolder, location: str) -> RestoreFolder:
-    place = f"{location}/{folder.name}" if folder.name else location
+def _folder(folder: BackupFolder, above: str) -> RestoreFolder:
+    place = "/".join(part for part in (above, folder.name) if part)
     points = []
     for point in folder.points:
         made = point.manifest

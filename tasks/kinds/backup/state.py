@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from raftnode.foundation import timestamps
 from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
+from raftnode.record.progress import STATE_BYTES_MAX
 
 CHAINS_MAX = 8
 CHAIN_KEPT = timedelta(days=7)
@@ -100,8 +101,13 @@ def read(stored: bytes) -> BackupState:
 
 
 def encoded(state: BackupState) -> bytes:
-    """The state as it is stored."""
-    return msgspec.json.encode(state)
+    """The state as it is stored. Where change vectors are very long, the oldest chains are forgotten."""
+    data = msgspec.json.encode(state)
+    while len(data) > STATE_BYTES_MAX and state.chains:
+        oldest = min(state.chains, key=lambda id: state.chains[id].at)
+        state = replace(state, chains={id: chain for id, chain in state.chains.items() if id != oldest})
+        data = msgspec.json.encode(state)
+    return data
 
 
 def with_chain(state: BackupState, database_id: str, chain: Chain, now: datetime) -> BackupState:

@@ -160,7 +160,8 @@ class _BackupRunner:
             if not await self._delayed():
                 await self._ended(attempt, operation, error=ENDED_BY_USER)
         except Exception as error:
-            operation.failed(in_text(str(error)))
+            if operation.running:
+                operation.failed(in_text(str(error)))
             raise
         finally:
             context.info.details = {}

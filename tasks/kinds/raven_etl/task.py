@@ -20,9 +20,11 @@ from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.runner import EtlRunner
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
+from tasks.etl.trial import Trial, TrialTools
 from tasks.kinds.connection_types import RavenConnectionString
 from tasks.kinds.raven_etl import configuration as raven_configuration
 from tasks.kinds.raven_etl.stream import RavenTransformStream
+from tasks.kinds.raven_etl.trial import try_script
 from tasks.kinds.registry import TaskDefinition, TaskFailed
 from tasks.runtime.context import TaskContext
 from tasks.sinks.documents.commands import DocumentCommands
@@ -53,6 +55,10 @@ class RavenEtlKind:
             requires=etl.requires,
             connection_string=etl.connection_string_name,
         )
+
+    async def try_script(self, trial: Trial, tools: TrialTools) -> msgspec.Struct:
+        """See `TriesScripts.try_script`."""
+        return await try_script(trial, tools)
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

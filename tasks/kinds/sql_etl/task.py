@@ -19,9 +19,11 @@ from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.runner import EtlRunner
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
+from tasks.etl.trial import Trial, TrialTools
 from tasks.kinds.registry import TaskDefinition, TaskFailed
 from tasks.kinds.sql_etl import configuration as sql_configuration
 from tasks.kinds.sql_etl.stream import SqlTransformStream
+from tasks.kinds.sql_etl.trial import try_script
 from tasks.runtime.context import TaskContext
 from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql import table_owners as sql_owners
@@ -64,6 +66,10 @@ class SqlEtlKind:
         """See `TakesConnections.parse_connection`."""
         sql_connection.check_path(sql_connection.parse(configuration))
         sql_owners.check_connection(configuration, database)
+
+    async def try_script(self, trial: Trial, tools: TrialTools) -> msgspec.Struct:
+        """See `TriesScripts.try_script`."""
+        return await try_script(trial, tools)
 
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""

@@ -26,7 +26,7 @@ class FolderTarget:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.location = str(folder)
+        self.location = self.folder = str(folder)
 
     async def prepare(self) -> None:
         """See `ObjectTarget.prepare`."""

@@ -38,7 +38,7 @@ class BucketTarget:
     def __init__(self, store: Any, destination: str, location: str, prefix: str, attributes: dict[str, str]) -> None:
         self.destination, self.location = destination, location
         self._store, self._attributes = store, attributes
-        self._prefix = prefix.strip("/")
+        self.folder = self._prefix = prefix.strip("/")
 
     async def prepare(self) -> None:
         """See `ObjectTarget.prepare`: the bucket answers and lets us in."""

@@ -37,11 +37,13 @@ Uploaded = Callable[[int], None]
 class ObjectTarget(Protocol):
     """A place for objects. Keys are relative to it, with slashes. Every method raises ObjectTargetFailed.
 
-    `destination` is RavenDB's name of the kind of place ("Local", "AmazonS3"), `location` says to people where it is.
+    `destination` is RavenDB's name of the kind of place ("Local", "AmazonS3"), `location` says to people where it is,
+    and `folder` is the path of a local one, or the folder within the bucket.
     """
 
     destination: str
     location: str
+    folder: str
 
     async def prepare(self) -> None:
         """See that objects could be made there."""

@@ -132,6 +132,10 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", f"{DB}/task?taskName=pinned&type=SqlEtl", None),
     ("GET", f"{DB}/task?taskName=nope", None),
     ("GET", f"{DB}/etl/progress", None),
+    ("POST", f"{DB}/admin/etl/sql/test", {"DocumentId": "orders/1", "Configuration": ETL}),
+    ("POST", f"{DB}/admin/etl/raven/test", {"DocumentId": "orders/1", "Configuration": {
+        "ConnectionStringName": "other", "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": ""}],
+    }}),
     ("GET", f"{DB}/tasks/orders/why", None),
     ("GET", f"{DB}/tasks/pinned/why", None),
     ("GET", f"{DB}/tasks/orders/failed", None),
@@ -271,7 +275,10 @@ async def test_every_route_answers_as_before(tmp_path: Path, recorded: dict[str,
 
 def _met(scene: Scene, route: Any) -> bool:
     path = route.path.replace("{database}", "Shop")
-    return (route.method, path) in scene.seen or (route.method, path.replace("{task}", "orders")) in scene.seen
+    return (route.method, path) in scene.seen or (
+        route.method,
+        path.replace("{task}", "orders").replace("{kind}", "sql"),
+    ) in scene.seen
 
 
 async def test_nodes_of_a_cluster_answer_as_before(tmp_path: Path, recorded: dict[str, Any]) -> None:

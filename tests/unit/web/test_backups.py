@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from raftnode.documents.store.building import StoreBuilder
+from tasks.kinds.backup.restoring import BackupRestoring
+from tests import objects
 from tests.unit.web.client import Client
 
 NIGHTLY = "0 2 * * *"
@@ -156,8 +159,7 @@ async def test_a_damaged_backup_is_refused_with_the_files_name_and_leaves_nothin
     refused = await restored(client, "Again", file.parent)
     assert f"{result['File']} is not whole: its file has" in refused["Result"]["Message"]
     assert (await client.get("/databases?namesOnly=true")).json["Databases"] == ["Shop"]
-    assert (await client.get("/admin/databases/removed")).json["Removed"] == []
-    assert list((tmp_path / "data" / "databases" / ".restoring").iterdir()) == []
+    await nothing_left(client, tmp_path)
 
 
 async def test_an_encrypted_backup_needs_its_key_which_is_shown_nowhere(
@@ -246,3 +248,70 @@ async def test_a_task_that_does_not_run_says_why_no_backup_is_made(client: Clien
     reply = await client.post(f"/databases/Shop/admin/backup/database?taskId={reply.json['TaskId']}")
     assert reply.status == 503
     assert "raftnode task enable nightly" in reply.message
+
+
+async def test_a_restore_that_is_ended_or_refused_in_the_middle_leaves_nothing(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    id = await put_task(client, tmp_path / "backups")
+    folder = tmp_path / "backups" / (await back_up(client, id))["Result"]["Folder"]
+    begun, go_on, into = asyncio.Event(), asyncio.Event(), BackupRestoring.into
+
+    async def slow(self: BackupRestoring, builder: StoreBuilder) -> None:
+        await into(self, builder)
+        begun.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(BackupRestoring, "into", slow)
+    wished = {"DatabaseName": "Again", "BackupLocation": str(folder)}
+    operation = (await client.post("/admin/restore/database", wished)).json["OperationId"]
+    await begun.wait()
+    assert (await client.post(f"/operations/kill?id={operation}")).status == 204
+    assert (await ended(client, "/operations", operation))["Status"] == "Canceled"
+    await nothing_left(client, tmp_path)
+    begun.clear()
+    operation = (await client.post("/admin/restore/database", wished)).json["OperationId"]
+    await begun.wait()
+    await client.database("Again")
+    go_on.set()
+    refused = await ended(client, "/operations", operation)
+    assert refused["Status"] == "Faulted"
+    assert "'Again' exists already" in refused["Result"]["Message"]
+    await nothing_left(client, tmp_path)
+
+
+async def nothing_left(client: Client, tmp_path: Path) -> None:
+    """No file of a restore is on the node."""
+    assert (await client.get("/admin/databases/removed")).json["Removed"] == []
+    assert list((tmp_path / "data" / "databases" / ".restoring").iterdir()) == []
+
+
+async def test_a_bucket_is_listed_and_restored_from_where_the_listing_says(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    with objects.s3() as settings:
+        id = await put_task(client, tmp_path, LocalSettings=None, S3Settings=settings, **ENCRYPTED)
+        result = (await back_up(client, id))["Result"]
+        shown = (await client.get(f"/databases/Shop/task?key={id}&type=Backup")).json
+        assert shown["BackupDestinations"] == ["AmazonS3"]
+        assert shown["Configuration"]["S3Settings"]["AwsSecretKey"] == "********"
+        status = (await client.get(f"/periodic-backup/status?name=Shop&taskId={id}")).json["Status"]
+        assert status["UploadToS3"]["UploadProgress"]["UploadState"] == "Done"
+        [folder] = (await client.post("/admin/restore/points?type=S3", settings)).json["List"]
+        [point] = folder["Files"]
+        assert (point["FileName"], point["IsWhole"]) == (result["File"], True)
+        wished = {
+            "DatabaseName": "Again",
+            "Settings": {"S3Settings": settings | {"RemoteFolderName": point["Location"]}},
+            "EncryptionKey": KEY,
+        }
+        begun = (await client.post("/admin/restore/database", wished)).json["OperationId"]
+        assert (await ended(client, "/operations", begun))["Status"] == "Completed"
+        assert await documents(client, "Again") == await documents(client, "Shop")
+        gone = settings | {"BucketName": "nope"}
+        refused = await client.post("/admin/restore/points?type=S3", gone)
+        assert refused.status == 400
+        assert "s3://nope" in refused.message
+        assert settings["AwsSecretKey"] not in refused.message

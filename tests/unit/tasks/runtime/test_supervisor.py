@@ -505,6 +505,24 @@ async def test_a_failing_body_backs_off_shows_its_error_and_recovers_by_itself(n
     assert len({epoch for _, _, epoch in PROBE.events}) == 1
 
 
+async def test_a_body_that_is_tried_again_goes_on_from_what_it_has_told_before(node: SupervisedNode) -> None:
+    seen: list[int] = []
+
+    async def fails_after_each_step(context: TaskContext) -> None:
+        processed = context.run.progress.processed if context.run.progress else 0
+        seen.append(processed)
+        if len(seen) == 3:
+            await asyncio.Event().wait()
+        await context.checkpoint(Progress(generation=context.run.generation, processed=processed + 1))
+        raise TaskFailed("no")
+
+    PROBE.behave = fails_after_each_step
+    async with node.running():
+        node.task()
+        await until(lambda: len(seen) == 3)
+    assert seen == [0, 1, 2]
+
+
 async def test_every_node_is_told_what_holds_a_task_up_once_for_each_reason(node: SupervisedNode) -> None:
     reasons = iter(["the password is wrong", "the password is wrong", "the disk is full"])
 
@@ -575,7 +593,7 @@ async def test_a_run_that_cannot_work_keeps_what_those_before_it_have_told_of_fa
         await until(lambda: told().failed == 1)
     PROBE.behave = fails
     node.edit()
-    later = SupervisedNode(node.supervisor._environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
+    later = SupervisedNode(node.supervisor.environment._databases._store, node.directory, node.cluster)  # type: ignore[attr-defined]
     later.lease.renew(2)
     async with later.running():
         await until(lambda: told().error == "the password is wrong")
