@@ -18,6 +18,7 @@ from raftnode.documents.store.building import StoreBuilder
 from raftnode.documents.store.folders import away, move, remove
 from raftnode.documents.store.removed import RemovedCopy
 from raftnode.foundation import timestamps
+from raftnode.foundation.background import watched
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.threads import in_thread
 from raftnode.record.commands import Command, PutConnectionString, PutIndex, PutTask
@@ -108,7 +109,7 @@ class DatabaseRestore:
         directory, name = self._services.databases.directory, self._wish.name
         folder = directory / BUILDING / str(self._operation.id)
         builder = await in_thread(StoreBuilder, folder / "database.sqlite", tag=self._services.tag, database=name)
-        showing = asyncio.create_task(self._show(restoring.counts))
+        showing = watched(self._show(restoring.counts), "progress of a restore", lambda _: None)
         try:
             await restoring.into(builder)
             documents = await in_thread(builder.finish)

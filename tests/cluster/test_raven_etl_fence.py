@@ -18,7 +18,7 @@ STILL = ("--cluster.time-before-moving-to-rehab-ms", "60000")
 """Nodes of the destination stand still for a while, and nothing is to be decided about that."""
 
 
-class Scene:
+class FenceScene:
     """A source of three nodes and a destination of two, each behind a proxy."""
 
     def __init__(self, source: Cluster, destination: Cluster, proxies: dict[str, HoldingProxy]) -> None:
@@ -83,19 +83,19 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(tmp_path: Path) -> AsyncIterator[FenceScene]:
     async with (
         Cluster(tmp_path / "source", "ABC", flags=FLAGS) as source,
         Cluster(tmp_path / "destination", "XY", flags=STILL) as destination,
         HoldingProxy(destination.nodes["X"].http_port) as x,
         HoldingProxy(destination.nodes["Y"].http_port) as y,
     ):
-        made = Scene(source, destination, {"X": x, "Y": y})
+        made = FenceScene(source, destination, {"X": x, "Y": y})
         await made.begin()
         yield made
 
 
-async def answered(scene: Scene) -> str:
+async def answered(scene: FenceScene) -> str:
     """What the node said to the request that was held, once it has arrived."""
     x = scene.proxies["X"]
     x.release()
@@ -104,7 +104,7 @@ async def answered(scene: Scene) -> str:
 
 
 @pytest.mark.timeout(240)
-async def test_a_late_request_of_a_frozen_run_stands_nowhere(scene: Scene) -> None:
+async def test_a_late_request_of_a_frozen_run_stands_nowhere(scene: FenceScene) -> None:
     """At the same node as its successor's first; at another one, which has heard of the successor by replication; and
     at one that has not, as the destination is partitioned: there it is taken, and does not stand."""
     living = dict.fromkeys("ABC")
@@ -130,7 +130,7 @@ async def test_a_late_request_of_a_frozen_run_stands_nowhere(scene: Scene) -> No
     await in_a_partition(scene, living)
 
 
-async def in_a_partition(scene: Scene, living: dict[str, Any]) -> None:
+async def in_a_partition(scene: FenceScene, living: dict[str, Any]) -> None:
     """X and Y take turns in standing still, so that neither hears of the other."""
     destination = scene.destination
     scene.proxies["Y"].closed = True

@@ -31,7 +31,7 @@ EPOCHS = 3
 STEPS = (10, 20, 40)
 
 
-class Request(NamedTuple):
+class LateRequest(NamedTuple):
     """A request to a node: what it puts (with None: deletes) by id, in a place of its task's order. No two requests
     have the same place."""
 
@@ -48,15 +48,15 @@ class Request(NamedTuple):
         return FenceToken("cluster/shop", self.task, self.epoch, self.sequence)
 
 
-class Destination:
+class FencedGroup:
     """Three nodes, and the requests that have been made: any may arrive now or later, or never, or twice."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.clock = TurnedClock()
         self.nodes = [ReplicaStore(tag, self.clock) for tag in "ABC"]
-        self.requests: list[Request] = []
-        self.taken: list[Request] = []
+        self.requests: list[LateRequest] = []
+        self.taken: list[LateRequest] = []
         self.in_flight: list[InFlight] = []
         self.held: dict[int, dict[str, Place]] = {}
         self.purged = False
@@ -78,11 +78,11 @@ class Destination:
             if self.chance.random() < 0.7
         }
         number, children = len(self.requests), self.chance.randint(0, 2)
-        self.requests.append(Request(task, epoch, sequence, puts, children, number, self.node()))
+        self.requests.append(LateRequest(task, epoch, sequence, puts, children, number, self.node()))
         if self.chance.random() < 0.6:
             self.arrive(self.requests[-1])
 
-    def arrive(self, request: Request) -> None:
+    def arrive(self, request: LateRequest) -> None:
         """One transaction of its node, or nothing."""
         progress = b'{"n":%d}' % request.progress
         with request.node.transaction() as writer, suppress(FenceStale):
@@ -227,7 +227,7 @@ _settings = settings(max_examples=80, deadline=None, phases=[Phase.explicit, Pha
 def play(seed: int, *actions: str) -> None:
     if currently_in_test_context():
         note(f"seed {seed}")
-    world = Destination(seed)
+    world = FencedGroup(seed)
     try:
         with mock.patch.object(writes, "OLD_PLACES_MIN", -1000):
             for _ in range(world.chance.choice(STEPS)):

@@ -53,7 +53,7 @@ class Source:
         raise AssertionError("nobody waits here")
 
 
-class Session:
+class ReplicationSession:
     """A sender's session from one node to one of the other group."""
 
     def __init__(self, world: "TwoGroups", source: ReplicaStore, destination: ReplicaStore, delayed: bool) -> None:
@@ -90,7 +90,7 @@ class TwoGroups(ReplicationWorld):
         self.nodes.append(ReplicaStore("D", self.clock))
         self.all_nodes = list(self.nodes)
         self.tasks, self.delayed = tasks, delayed
-        self.sessions: list[Session | None] = [None, None]
+        self.sessions: list[ReplicationSession | None] = [None, None]
         self.freed: list[tuple[str, dict[str, int]]] = [("", {}), ("", {})]
 
     def mates(self, node: ReplicaStore) -> list[ReplicaStore]:
@@ -113,7 +113,7 @@ class TwoGroups(ReplicationWorld):
         """The task of a group goes on between these two of its own and the other's nodes."""
         if self.tasks[group]:
             here, there = self.nodes[GROUPS[group][source]], self.nodes[GROUPS[1 - group][destination]]
-            self.sessions[group] = Session(self, here, there, self.delayed)
+            self.sessions[group] = ReplicationSession(self, here, there, self.delayed)
             self.checkpoint(group)
 
     def step(self, group: int, limit: int, arrives: bool) -> bool:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from raftnode.documents import change_vector
 from raftnode.documents.errors import StoreError
 from raftnode.foundation import timestamps
+from raftnode.foundation.background import watched
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.threads import in_thread
@@ -194,7 +195,7 @@ class _BackupRunner:
                 context.info.details[info.ONGOING]["IsFull"] = attempt.full
                 making = BackupMaking(context, self._backup, targets, at=attempt.at, chain=chain)
                 operation.progress = outcome.progress(making.counts)
-                showing = asyncio.create_task(_show(making, operation))
+                showing = watched(_show(making, operation), "progress of a backup", lambda _: None)
                 try:
                     made = await making.make()
                 finally:

@@ -12,7 +12,7 @@ from raftnode.documents.store.store import DocumentStore
 DELAY_S = 60
 
 
-class Clock:
+class HeldClock:
     """The wall clock, in s since 1970."""
 
     def __init__(self) -> None:
@@ -23,12 +23,12 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> HeldClock:
+    return HeldClock()
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[DocumentStore]:
+async def store(tmp_path: Path, clock: HeldClock) -> AsyncIterator[DocumentStore]:
     store = await DocumentStore.open(tmp_path / "a.sqlite", tag="A", database="Northwind", clock=clock)
     yield store
     await store.close()
@@ -39,7 +39,7 @@ async def read(source: DelayedSource, etag: int = 0) -> Batch:
 
 
 async def test_a_version_and_a_deletion_are_handed_out_once_they_are_old_enough(
-    store: DocumentStore, clock: Clock
+    store: DocumentStore, clock: HeldClock
 ) -> None:
     await store.put("a", {})
     source = DelayedSource(store, DELAY_S, clock)
@@ -57,7 +57,7 @@ async def test_a_version_and_a_deletion_are_handed_out_once_they_are_old_enough(
     assert (batch.last_etag, batch.change_vector) == (3, store.change_vector)
 
 
-async def test_a_document_that_changes_all_the_time_holds_no_other_up(store: DocumentStore, clock: Clock) -> None:
+async def test_a_document_that_changes_all_the_time_holds_no_other_up(store: DocumentStore, clock: HeldClock) -> None:
     source = DelayedSource(store, DELAY_S, clock)
     etag, got = 0, dict[str, int]()
     for n in range(10):
@@ -77,7 +77,7 @@ async def test_a_document_that_changes_all_the_time_holds_no_other_up(store: Doc
 
 
 async def test_a_session_that_begins_in_the_middle_tells_nothing_of_what_an_earlier_one_has_left_out(
-    store: DocumentStore, clock: Clock
+    store: DocumentStore, clock: HeldClock
 ) -> None:
     await store.put("hot", {})
     await store.put("cold", {})
@@ -95,7 +95,7 @@ async def test_a_session_that_begins_in_the_middle_tells_nothing_of_what_an_earl
 
 
 async def test_it_waits_until_the_next_version_is_old_enough_and_else_for_a_change(
-    store: DocumentStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, clock: HeldClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
 
