@@ -75,7 +75,8 @@ async def restore(cluster: Cluster, point: dict[str, Any], name: str, tag: str) 
 async def test_a_pinned_node_that_is_killed_in_the_middle_makes_a_whole_backup_at_once_when_it_is_back(
     tmp_path: Path,
 ) -> None:
-    """The backup runs nowhere else meanwhile, however long the node stays away."""
+    """The backup runs nowhere else meanwhile, however long the node stays away. It runs on there when the node is cut
+    off, and that is told when it is back."""
     folder = tmp_path / "backups"
     async with Cluster(tmp_path / "nodes", "ABC", flags=(*PATIENT, *STEADY)) as cluster:
         settings = {"Backup.MoveToNewResponsibleNodeGracePeriodInMin": "0"}
@@ -92,12 +93,11 @@ async def test_a_pinned_node_that_is_killed_in_the_middle_makes_a_whole_backup_a
         assert "no manifest" in torn["Problem"]
 
         async def away() -> bool:
-            view = await cluster.view("AC")
             task = await cluster.task(DATABASE, "nightly", "AC")
-            lost = "B" in view["Databases"][DATABASE]["Topology"]["Rehabs"]
-            return lost and (task["Placement"]["Rule"], task["ClaimState"]) == ("PinnedMentor", "Void")
+            assert task["Placement"]["Node"] == task["LastHolder"] == "B"
+            return "B" in (await cluster.topology(DATABASE, "AC"))["Rehabs"]
 
-        await cluster.wait_until(away, "B's claim to be void")
+        await cluster.wait_until(away, "B to be lost")
         assert await points(cluster, folder) == [torn]
         await cluster.restart("B")
         await told(cluster, id, "B", "A")
@@ -105,6 +105,26 @@ async def test_a_pinned_node_that_is_killed_in_the_middle_makes_a_whole_backup_a
         assert (torn["IsWhole"], whole["IsWhole"], whole["NodeTag"]) == (False, True, "B")
         assert int(torn["Epoch"]) < int(whole["Epoch"])
         assert await restore(cluster, whole, "Again", "A") == await documents(cluster, DATABASE, "B")
+
+        # Without a majority it goes on with its backups, and the cluster is told of them later.
+        for tag in "AC":
+            await cluster.freeze(tag)
+
+        async def cut_off() -> bool:
+            status = await cluster.status("B")
+            return status is not None and not status["Node"]["HasLease"]
+
+        await cluster.wait_until(cut_off, "B to be cut off")
+        made = await back_up(cluster, id, full=True, tag="B")
+        for tag in "AC":
+            cluster.thaw(tag)
+
+        async def known() -> bool:
+            status = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}", tag="A")
+            return bool(status["Status"]["FileName"] == made["Result"]["File"])
+
+        await cluster.wait_until(known, "A to know of it")
+        assert [point["IsWhole"] for point in await points(cluster, folder)] == [False, True, True]
 
 
 async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_successor_has_made(tmp_path: Path) -> None:

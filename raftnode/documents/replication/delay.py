@@ -73,7 +73,9 @@ class DelayedSource:
             self._known = await self._store.known_at(reached)
         items = [item for item in placed if item.id not in young]
         end = batch.end or first is not None
-        return replace(batch, items=items, places=(), last_etag=reached, change_vector=self._known, end=end)
+        # The progress of ETL tasks that write here counts also what is held back.
+        told = replace(batch, items=items, places=(), last_etag=reached, change_vector=self._known, fences=())
+        return replace(told, end=end)
 
     async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None:
         """See `DocumentStore`. While a version waits for its age, nothing that happens ends the wait."""

@@ -93,20 +93,21 @@ def set_fence(connection: sqlite3.Connection, state: FenceState) -> None:
     connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(state))
 
 
+_INSERT = """INSERT INTO documents
+    (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, fences, size)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_REPLACE = """UPDATE documents SET id = ?2, collection = ?3, body = ?4, etag = ?5, change_vector = ?6,
+    last_modified = ?7, deleted = ?8, origin = ?9, resolved = ?10, formerly = ?11, fences = ?12, size = ?13
+WHERE key = ?1 RETURNING doc"""
+
+
 def store(connection: sqlite3.Connection, new: Document, old: Document | None) -> None:
     """Put a version in the place of the old one, note its place in the log, keep the counts."""
-    [(doc,)] = connection.execute(
-        """INSERT INTO documents
-            (key, id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly,
-            fences, size)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (key) DO UPDATE SET id = excluded.id, collection = excluded.collection, body = excluded.body,
-            etag = excluded.etag, change_vector = excluded.change_vector, last_modified = excluded.last_modified,
-            deleted = excluded.deleted, origin = excluded.origin, resolved = excluded.resolved,
-            formerly = excluded.formerly, fences = excluded.fences, size = excluded.size
-        RETURNING doc""",
-        (fold(new.id), *_values(new), len(new.body)),
-    ).fetchall()
+    values = (fold(new.id), *_values(new), len(new.body))
+    if old is None:
+        doc = connection.execute(_INSERT, values).lastrowid
+    else:
+        [(doc,)] = connection.execute(_REPLACE, values).fetchall()
     connection.execute("INSERT INTO log VALUES (?, ?)", (new.etag, doc))
     before, after = _counted_as(old), _counted_as(new)
     if before != after:

@@ -31,7 +31,7 @@ from tasks.kinds.backup.configuration import BackupTaskConfiguration
 from tasks.kinds.backup.definitions import BACKUP
 from tasks.kinds.backup.outcome import Attempt
 from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow
-from tasks.kinds.backup.retention import EverythingIsOld
+from tasks.kinds.backup.retention import BackupSource, EverythingIsOld
 from tasks.kinds.backup.state import Chain
 from tasks.kinds.backup.turns import BackupTurns
 from tasks.kinds.backup.writing import BackupMaking, Made, scratch
@@ -232,11 +232,12 @@ class _BackupRunner:
         kept_for = self._backup.kept_for
         if kept_for is None:
             return None
-        began, problem = now(), ""
+        began, problem, run = now(), "", self._context.run
+        source = BackupSource(run.cluster_id, run.database)
         for target in targets:
             self._context.check()
             try:
-                await retention.apply(target, self._context.run.database, began, kept_for)
+                await retention.apply(target, source, began, kept_for)
             except (ObjectTargetFailed, EverythingIsOld) as error:
                 problem = in_text(f"{target.destination}: {error}")
                 log.warning("Old backups could not be deleted.", task=self._context.run.claim_key, reason=problem)

@@ -163,7 +163,7 @@ async def test_a_damaged_backup_is_refused_with_the_files_name_and_leaves_nothin
 
 
 async def test_an_encrypted_backup_needs_its_key_which_is_shown_nowhere(
-    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await client.database()
     await put(client, "orders/1", Number=1)
@@ -187,7 +187,9 @@ async def test_an_encrypted_backup_needs_its_key_which_is_shown_nowhere(
     ]
     for path in shown:
         assert KEY not in (await client.get(path)).text
-    assert KEY not in caplog.text
+    said = capsys.readouterr().out
+    assert "A backup was made." in said
+    assert KEY not in said
     assert (await client.get(f"/periodic-backup/status?name=Shop&taskId={id}")).json["Status"]["IsEncrypted"]
 
 

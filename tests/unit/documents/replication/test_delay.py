@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from raftnode.documents.replication.delay import DelayedSource
-from raftnode.documents.store.model import Batch
+from raftnode.documents.store.fencing import FencedRequest, FenceToken
+from raftnode.documents.store.model import Batch, PutDocument
 from raftnode.documents.store.store import DocumentStore
 
 DELAY_S = 60
@@ -92,6 +93,17 @@ async def test_a_session_that_begins_in_the_middle_tells_nothing_of_what_an_earl
     clock.now_s += DELAY_S
     batch = await later.after(2, limit=1, bytes_max=1 << 20)
     assert (batch.last_etag, batch.change_vector) == (3, await store.known_at(3))
+
+
+async def test_progress_of_tasks_that_write_here_is_told_only_with_all_that_it_counts(
+    store: DocumentStore, clock: Clock
+) -> None:
+    source = DelayedSource(store, DELAY_S, clock)
+    request = FencedRequest(token=FenceToken("cluster/shop", 7, 1, 1), progress=b'{"n":1}')
+    await store.batch([PutDocument(id="x", document={}, collection="Orders")], request)
+    assert (await read(source)).fences == ()
+    clock.now_s += DELAY_S + 1
+    assert [fence.progress for fence in (await read(source)).fences] == [b'{"n":1}']
 
 
 async def test_it_waits_until_the_next_version_is_old_enough_and_else_for_a_change(
