@@ -96,7 +96,7 @@ async def test_a_session_that_begins_in_the_middle_tells_nothing_of_what_an_earl
 
 
 async def test_progress_of_tasks_that_write_here_is_told_only_with_all_that_it_counts(
-    store: DocumentStore, clock: Clock
+    store: DocumentStore, clock: HeldClock
 ) -> None:
     source = DelayedSource(store, DELAY_S, clock)
     request = FencedRequest(token=FenceToken("cluster/shop", 7, 1, 1), progress=b'{"n":1}')
