@@ -56,7 +56,8 @@ async def join(
                     break
                 except HttpFailed as error:
                     if error.status < 500:
-                        raise JoinRefused(f"The cluster at {shown} refuses this node: {error}") from error
+                        why = error.message if error.type else str(error)
+                        raise JoinRefused(f"The cluster at {shown} refuses this node: {why}") from error
                     reason = str(error)
                 except HttpError as error:
                     reason = str(error)

@@ -93,7 +93,9 @@ class AddNode(Command, frozen=True, kw_only=True, tag="AddNode"):
         if len(record.nodes) >= NODES_MAX:
             refuse("LimitExceededException", f"A cluster holds at most {NODES_MAX} nodes.")
         if node.tag in record.nodes:
-            refuse("BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag.")
+            refuse(
+                "BadRequestException", f"Node tag '{node.tag}' is taken. Choose another tag, or remove that node first."
+            )
         for _, other in sorted(record.nodes.items()):
             if other.url == node.url or other.cluster_address == node.cluster_address:
                 refuse("BadRequestException", f"Node '{other.tag}' has the same address. Choose another.")

@@ -226,6 +226,10 @@ _BY_NAME: dict[str, Callable[[Any], str]] = {
     "int4": _whole(-(1 << 31), (1 << 31) - 1),
     "int8": _whole(sql_types.INT64_MIN, sql_types.INT64_MAX),
     "oid": _whole(0, _OID_MAX),
+    # Before version 16, PostgreSQL reads any text as one of these, and cuts numbers.
+    "xid": _whole(0, _OID_MAX),
+    "cid": _whole(0, _OID_MAX),
+    "xid8": _whole(0, (1 << 64) - 1),
     "numeric": _decimal,
     "money": _decimal,
     "float4": _float4,

@@ -135,7 +135,7 @@ REFUSALS: list[tuple[Command, str, str]] = [
     (AddNode(node=node("D", labels=("",))), BAD, "A label must not be empty or start or end with blanks."),
     (AddNode(node=node("D", labels=(LONG,))), BAD, "A label is longer than 128 characters."),
     (AddNode(node=node("D", labels=("a\x1fb",))), BAD, "A label must not hold control characters."),
-    (AddNode(node=node("A")), BAD, "Node tag 'A' is taken. Choose another tag."),
+    (AddNode(node=node("A")), BAD, "Node tag 'A' is taken. Choose another tag, or remove that node first."),
     (AddNode(node=node("D", url=node("B").url)), BAD, "Node 'B' has the same address. Choose another."),
     (
         AddNode(node=node("D", cluster_address=node("B").cluster_address)),
