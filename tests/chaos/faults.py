@@ -1,14 +1,17 @@
 """What goes wrong in a round. Each fault begins, lasts until the round's `mend`, and says in a word what it was."""
 
 import asyncio
+import contextlib
 import random
 import shutil
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import pairwise, permutations
 from pathlib import Path
 
+from raftnode.foundation.http_client import HttpError
 from tests.chaos.clients import DATABASE, GROUP
 from tests.harness.wall_clock import WallClock
 from tests.partition.lab import Lab
@@ -25,6 +28,7 @@ class Faults:
         self._lab, self._chance, self._clocks, self._small = lab, chance, clocks, small_disk
         self._full: Path | None = None
         self._replaced: str | None = None
+        self._unlicensed = False
         self._kinds: list[tuple[int, Callable[[], Awaitable[str]]]] = [
             (4, self.kill),
             (4, self.freeze),
@@ -61,6 +65,9 @@ class Faults:
         if self._replaced is not None:
             await self._complete(self._replaced)
             self._replaced = None
+        if self._unlicensed:
+            await lab.wait_until(partial(self._permit, True), "the licence to permit everything again")
+            self._unlicensed = False
 
     def revive(self) -> None:
         """A service manager's part: whatever has ended is started, but for a node that has lost its disk."""
@@ -89,6 +96,20 @@ class Faults:
         if self._lab.ended(tag) is not None:
             return False
         await self._lab.kill(tag)
+        return True
+
+    # what is permitted
+
+    async def licence(self) -> str:
+        """Whoever is lost while this lasts keeps its tasks."""
+        self._unlicensed = True
+        with contextlib.suppress(HttpError):
+            await self._permit(False)
+            return "no highly available tasks"
+        return "a licence that nobody heard of"
+
+    async def _permit(self, permitted: bool) -> bool:
+        await self._lab.call("POST", f"/admin/license/features?highlyAvailableTasks={str(permitted).lower()}")
         return True
 
     # links

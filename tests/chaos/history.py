@@ -4,7 +4,7 @@ Pure functions over what the lab has seen; each breach is one sentence.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -18,8 +18,9 @@ class Instant:
     epoch: int
 
 
-def overlaps(instants: Iterable[Instant]) -> list[str]:
-    """Runs that have begun before the one before them was over, and epochs that did not grow."""
+def overlaps(instants: Iterable[Instant], tolerant: Collection[str] = ()) -> list[str]:
+    """Runs that have begun before the one before them was over, and epochs that did not grow. Of the `tolerant` tasks
+    an earlier run may still go on; no epoch may run on two nodes."""
     spans: dict[tuple[str, int], tuple[Instant, Instant]] = {}
     for instant in instants:
         key = instant.task, instant.epoch
@@ -31,7 +32,8 @@ def overlaps(instants: Iterable[Instant]) -> list[str]:
         first, last = spans[key]
         if first.node != last.node:
             found.append(f"epoch {first.epoch} of {first.task} ran on {first.node} and on {last.node}")
-        if before is not None and before[0].task == first.task and first.at_ns <= before[1].at_ns:
+        alone = first.task not in tolerant
+        if alone and before is not None and before[0].task == first.task and first.at_ns <= before[1].at_ns:
             late_ms = (before[1].at_ns - first.at_ns) / 1e6
             found.append(
                 f"{first.task}: epoch {first.epoch} on {first.node} began {late_ms:.1f} ms before epoch "

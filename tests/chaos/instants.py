@@ -10,7 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from raftnode.record.model import Database
+import msgspec
+
+from raftnode.record.model import Database, KindTraits
 from raftnode.record.ownership import task_key
 from tasks.kinds.registry import TaskDefinition
 from tasks.runtime.context import TaskContext
@@ -20,14 +22,18 @@ PERIOD_S = 0.02
 
 
 class Instants:
-    """See `tasks.kinds.registry.TaskKind`. The configuration names the `File`."""
+    """See `tasks.kinds.registry.TaskKind`. The configuration names the `File`, and the `Traits` of the task."""
 
     name = NAME
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         name = str(configuration["Name"])
         return TaskDefinition(
-            name=name, kind=NAME, key=task_key(NAME, name), configuration=json.dumps(dict(configuration)).encode()
+            name=name,
+            kind=NAME,
+            key=task_key(NAME, name),
+            traits=msgspec.convert(configuration.get("Traits", {}), KindTraits),
+            configuration=json.dumps(dict(configuration)).encode(),
         )
 
     async def run(self, context: TaskContext) -> None:

@@ -37,7 +37,15 @@ SETTLE_SEC = 60.0
 BETWEEN_SEC = (0.2, 2.0)
 LASTS_SEC = (0.5, 5.0)
 PAGE_MAX = 10_000
-TASKS = ("rows", "instants")
+UNLICENSED = 3
+"""In each third round the cluster has no highly available tasks."""
+TOLERANT = {
+    "hasty": {"Sticky": True, "ResourceHeavy": True, "PartitionTolerant": True, "GraceMin": 0},
+    "patient": {"Sticky": True, "PartitionTolerant": True, "GraceMin": 30},
+}
+"""Tasks as backups are, by their traits: one moves as soon as its holder is lost, while that may go on; the other waits
+for it."""
+TASKS = ("rows", "instants", *TOLERANT)
 
 
 @dataclass
@@ -120,7 +128,7 @@ class Chaos:
 
     async def _round(self, number: int) -> None:
         began_s = time.monotonic()
-        struck = []
+        struck = [await self._faults.licence()] if number % UNLICENSED == 0 else []
         for _ in range(self._chance.choice((1, 1, 2, 3))):
             struck.append(await self._faults.strike())
             await asyncio.sleep(self._chance.uniform(*BETWEEN_SEC))
@@ -170,6 +178,10 @@ class Chaos:
             tasks = database["Tasks"]
             if any(task["Holder"] != task["Placement"]["Node"] for task in tasks) or len(tasks) != len(TASKS):
                 return False
+            if any(task["RunHere"] is not None and task["Holder"] != tag for task in tasks):
+                return False
+            if not status["Cluster"]["HighlyAvailableTasks"]:
+                return False
         return len(leaders) == 1
 
     async def _found(self) -> list[str]:
@@ -178,7 +190,7 @@ class Chaos:
         self.report.documents = len(self._clients.documents)
         self.report.values = sum(self._clients.values.values())
         self.report.requests, self.report.failures = self._clients.requests, self._clients.failures
-        return history.overlaps(seen) + history.doubled(await self._rows(), "rows")
+        return history.overlaps(seen, TOLERANT) + history.doubled(await self._rows(), "rows")
 
     async def _at_the_end(self) -> None:
         try:
@@ -194,7 +206,7 @@ class Chaos:
         found += history.went_back(self._clients.values, await self._values())
         # A full disk costs the journal of runs its lines, so that node's says nothing of when its runs ended.
         whole = [instant for instant in _as_instants(self.lab.runs()) if instant.node != SMALL_DISK]
-        found += history.overlaps(whole)
+        found += history.overlaps(whole, [f"{DATABASE.lower()}/InstantsEtl/{name}" for name in TOLERANT])
         self.report.breaches += [f"at the end: {breach}" for breach in found]
 
     # what is there
@@ -251,6 +263,9 @@ class Chaos:
         }
         await lab.put_etl(DATABASE, rows)
         await lab.put_etl(DATABASE, {"EtlType": "Instants", "Name": "instants", "File": str(self._log)})
+        for name, traits in TOLERANT.items():
+            given = {"EtlType": "Instants", "Name": name, "File": str(self._log), "Traits": traits}
+            await lab.put_etl(DATABASE, given)
 
 
 @contextlib.asynccontextmanager

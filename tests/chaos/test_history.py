@@ -24,6 +24,13 @@ def test_an_epoch_that_two_nodes_ran_is_found() -> None:
     assert overlaps([*run("A", 1, 10), *run("B", 1, 20)]) == ["epoch 1 of t ran on A and on B"]
 
 
+def test_a_run_of_a_tolerant_task_may_go_on_beside_the_next_and_no_epoch_on_two_nodes() -> None:
+    both = [*run("A", 1, 10, 50), *run("B", 2, 20, 30)]
+    assert overlaps(both, ["t"]) == []
+    assert len(overlaps(both, ["u"])) == 1
+    assert overlaps([*run("A", 1, 10), *run("B", 1, 20)], ["t"]) == ["epoch 1 of t ran on A and on B"]
+
+
 def test_what_was_acknowledged_and_is_gone_is_found() -> None:
     assert lost({1, 2, 3}, [1, 2, 3, 4], "documents") == []
     assert lost(range(20), [], "documents") == [
