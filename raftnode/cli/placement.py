@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from raftnode.cli.cluster import Tag, node
 from raftnode.cli.session import Session, find_task, talks
-from raftnode.cli.status import coloured, end_by, fares, show_quorum, trouble
+from raftnode.cli.status import coloured, end_by, fares, over, show_quorum, trouble
 from raftnode.cli.tables import console, counted, epoch, moment, print_table
 from raftnode.record.whatif import TaskMove
 from raftnode.web.views.base import Json
@@ -152,7 +152,7 @@ def _show_why(answer: Why, everything: bool) -> None:
     show_quorum(answer.quorum)
     out.print(f"[bold]{escape(answer.task_name)}[/] ({placement.rule}): {escape(answer.because)}")
     out.print(", ".join(part for part in (coloured(answer.state), fares(answer)) if part))
-    for reason in trouble(answer):
+    for reason in (*trouble(answer), *over(answer)):
         out.print(f"  {reason}")
     out.print(escape(cause.sentence))
     for decision in answer.decisions:

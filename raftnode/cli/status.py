@@ -198,6 +198,15 @@ def trouble(task: TaskShown) -> list[str]:
     ]
 
 
+def over(task: TaskShown) -> list[str]:
+    """What held the task up last and does no more, one line, as markup."""
+    figures = task.figures
+    if task.error or not figures.last_error:
+        return []
+    at = f" at {moment(figures.last_error_at)}" if figures.last_error_at else ""
+    return [f"The last error{at} is over: {escape(figures.last_error)}"]
+
+
 def fares(task: TaskShown) -> str:
     """How far a task is: "up to date", "98 %, 12 left, 340/s", "up to date, 1 failed", "next at 2026-01-31 …"."""
     figures, parts = task.figures, []

@@ -89,10 +89,13 @@ async def test_northwind_travels_both_ways_and_nothing_is_sent_back(tmp_path: Pa
         Cluster(tmp_path / "two", "B", flags=PATIENT) as two,
     ):
         here, there = await Side(one, "Shop").create("A"), await Side(two, "Copy").create("B")
+        later = await Side(two, "Later").create("B")
         documents = northwind()
         await one.import_documents("Shop", documents, "A")
         out = await here.replicate_to(there)
         assert len(await here.same_as(there)) == len(documents)
+        # A second destination, in which all is what it was a while ago.
+        await here.replicate_to(later, DelayReplicationFor="00:00:02")
         back = await there.replicate_to(here)
         await there.write(0, 5, "there", tag="B")
         await here.delete("orders/10248-A", "orders/10249-A")
@@ -120,6 +123,7 @@ async def test_northwind_travels_both_ways_and_nothing_is_sent_back(tmp_path: Pa
         await one.wait_until(waits, "the task to say that the destination is gone")
         await two.restart("B")
         assert len(await here.same_as(there)) == len(documents) + 13
+        assert len(await here.same_as(later)) == len(documents) + 13
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -199,6 +203,12 @@ async def test_a_frozen_nodes_last_request_that_arrives_after_all_changes_nothin
         await one.died(holder)
         await one.restart(holder)
         assert await here.same_as(there) == before
+
+        async def forgotten_here() -> bool:
+            stats = [await one.call("GET", "/databases/Frozen/stats", tag=tag) for tag in "ABC"]
+            return all(found["CountOfTombstones"] == 0 for found in stats)
+
+        await one.wait_until(forgotten_here, "the source to forget the tombstones that the destination has")
     assert_no_overlap(one.runs(), ["to FrozenCopy"])
 
 

@@ -1,16 +1,19 @@
 """How far a task is, for people: the figures, what the command line makes of them, and RavenDB's progress of ETLs."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from raftnode.cli.status import fares
+from raftnode.cli.status import fares, over
 from raftnode.record.model import Progress, Task
 from raftnode.web.views.etl_progress import etl_task_progress
 from raftnode.web.views.figures import TaskFigures, figures, percent
 from raftnode.web.views.runs import RunInfo, RunView
 from raftnode.web.views.tasks import PlacementView, TaskShown
+from tests.unit.web.conftest import running, settings_in
+from tests.unit.web.test_two_nodes import eventually
 
 
 def run(behind: int | None = 0, rate_per_s: float = 0.0, **info: Any) -> RunView:
@@ -73,6 +76,22 @@ def test_a_line_says_how_a_task_fares(state: str, shown: RunView | None, says: s
     assert fares(msgspec.structs.replace(task, failed=2)) == f"{says}, 2 failed"
 
 
+def test_an_error_that_is_over_is_told_as_such() -> None:
+    figures_then = TaskFigures(last_error="the target [x] was down", last_error_at="2026-01-31T12:00:05.1230000Z")
+    task = TaskShown(
+        task_id=1,
+        task_name="t",
+        task_type="SqlEtl",
+        task_state="Enabled",
+        placement=PlacementView(node="A", rule="Hash"),
+        state="Running",
+        figures=figures_then,
+    )
+    assert over(task) == [r"The last error at 2026-01-31 12:00:05 is over: the target \[x] was down"]
+    assert over(msgspec.structs.replace(task, error="it is")) == []
+    assert over(msgspec.structs.replace(task, figures=TaskFigures())) == []
+
+
 def test_progress_of_an_etl_has_a_process_for_each_script() -> None:
     configuration = b'{"Transforms": [{"Name": "a"}, {"Name": "b", "Disabled": true}, {"Name": "c"}]}'
     task = Task(id=1, name="t", kind="SqlEtl", key=1, configuration=configuration)
@@ -85,3 +104,21 @@ def test_progress_of_an_etl_has_a_process_for_each_script() -> None:
     ] == [("a", True, False, 0, 100), ("b", False, True, 100, 100), ("c", False, False, 10, 100)]
     silent = etl_task_progress(task, None, TaskFigures())
     assert [p.completed for p in silent.processes_progress] == [False, False, False]
+
+
+async def test_the_next_backup_is_the_next_run_of_its_task(tmp_path: Path) -> None:
+    backup = {
+        "Name": "nightly",
+        "FullBackupFrequency": "0 2 * * *",
+        "LocalSettings": {"FolderPath": str(tmp_path / "b")},
+    }
+    async with running(settings_in(tmp_path / "data")) as node:
+        await node.database()
+        await node.post("/databases/Shop/admin/periodic-backup", backup)
+
+        async def waits() -> bool:
+            [task] = (await node.get("/databases/Shop/tasks")).json["OngoingTasks"]
+            next_run: str | None = task["Figures"]["NextRun"]
+            return next_run is not None and next_run == task["NextBackup"]["DateTime"]
+
+        await eventually("the next run is known", waits)
