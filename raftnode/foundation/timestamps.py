@@ -37,7 +37,13 @@ def of(moment: datetime) -> str:
 def from_ticks(ticks: int) -> str:
     """The timestamp so many ticks after the beginning of 1970."""
     seconds, fraction = divmod(ticks, TICKS_PER_SECOND)
-    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{fraction:07d}Z"
+    return f"{_to_the_second(seconds)}.{fraction:07d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_the_second(seconds: int) -> str:
+    """Thousands of documents are written within a second, and strftime takes longer than all else about a time."""
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
 
 
 def to_ticks(text: str) -> int:

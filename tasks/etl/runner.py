@@ -8,9 +8,10 @@ the batch is tried again later, while the other transforms of the task go on.
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 import msgspec
 import structlog
@@ -23,7 +24,8 @@ from raftnode.foundation.decoding import JsonDecoder
 from raftnode.record.model import Progress
 from raftnode.scripting.javascript import ScriptEnded, ScriptError
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
-from tasks.etl.refusals import DocumentRefusal, RefusalCheck, TransformFailed, accept_refusals
+from tasks.etl.refusals import DocumentRefusal, TransformFailed, accept_refusals
+from tasks.etl.sink import EtlSink, Loads, MadeBatch, TooManyPoisonous, off_the_loop
 from tasks.etl.stream import TransformProgress, TransformStream
 from tasks.etl.transform import TransformedDocument
 from tasks.kinds.registry import TaskFailed
@@ -42,41 +44,7 @@ DISABLED_S = 3600.0
 _progress_decoder: JsonDecoder[dict[str, TransformProgress]] = JsonDecoder(dict[str, TransformProgress])
 
 
-class DocumentLoads(Protocol):
-    """What a document becomes in a target."""
-
-    @property
-    def count(self) -> int:
-        """How many rows, documents or messages it is."""
-
-
-Loads = TypeVar("Loads", bound=DocumentLoads)
-LoadsTaken = TypeVar("LoadsTaken", contravariant=True)
 Stream = TypeVar("Stream", bound=TransformStream)
-
-
-class EtlSink(Protocol[LoadsTaken]):
-    """A run's way into its target. `progress` is the JSON that the target has of the transforms, by name. `fenced`
-    tells whether it keeps runs out that were replaced."""
-
-    progress: bytes
-    fenced: bool
-
-    async def write(
-        self,
-        documents: Sequence[LoadsTaken],
-        progress: Callable[[Sequence[DocumentRefusal]], bytes],
-        check_refusals: RefusalCheck,
-    ) -> list[DocumentRefusal]:
-        """Replace what the target has of these documents and store the progress, together. `progress` is called with
-        the refused documents, which are returned."""
-
-    async def find(self, targets: Sequence[str]) -> bool:
-        """Look whether what was missing there is there now; False if nothing was. Raises when it is not."""
-
-
-class TooManyPoisonous(Exception):
-    """More than POISONOUS_MAX documents of a batch make the script exceed its limits."""
 
 
 class EtlRunner(ABC, Generic[Loads, Stream]):
@@ -84,6 +52,8 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
 
     held_up_by: tuple[type[Exception], ...] = (TransformFailed, ScriptError)
     """What holds up one transform and not the others."""
+    makes_ahead = False
+    """Whether a batch may be made while the one before it is written. A document of both may then be carried twice."""
 
     def __init__(self, context: TaskContext, transforms: Sequence[str]) -> None:
         self._context, self._transforms = context, transforms
@@ -92,6 +62,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         self._stored: dict[str, TransformProgress] = {}
         self._all: list[Stream] = []
         self._streams: list[Stream] = []
+        self._ahead: dict[Stream, asyncio.Task[MadeBatch[Loads]]] = {}
 
     @abstractmethod
     async def open(self) -> EtlSink[Loads]:
@@ -131,6 +102,8 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
                 if not any(moved):
                     await self._rest(sink)
         finally:
+            for stream in list(self._ahead):
+                await self._drop_ahead(stream)
             await self._sandbox.close()
 
     async def _rest(self, sink: EtlSink[Loads]) -> None:
@@ -182,22 +155,51 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
 
     async def _advance(self, sink: EtlSink[Loads], stream: Stream) -> bool:
         """Carry one batch over. False: there was nothing to see."""
-        documents = self._context.documents
-        batch = await documents.after(stream.etag, stream.collections, limit=stream.batch_documents_max)
-        if batch.last_etag == stream.etag:
+        self._context.check()
+        try:
+            made = await self._made_ahead(stream) or await self._make(stream, stream.etag, beside=False)
+        except TooManyPoisonous as error:
+            stream.batch_documents_max = max(1, error.documents // 4)
+            return True
+        batch = made.batch
+        if batch.last_etag == made.after_etag:
             return False
-        todo = stream.pending(batch)
-        if not todo:
+        if not made.todo:
             stream.progress = stream.advanced(batch)
             self._show()
             return True
+        if self.makes_ahead and not batch.end:
+            self._ahead[stream] = asyncio.create_task(self._make(stream, batch.last_etag, beside=True))
         try:
-            rows, failures = await self.transformed(stream, todo)
-        except TooManyPoisonous:
-            stream.batch_documents_max = max(1, len(todo) // 4)
-            return True
-        await self._store(sink, stream, batch, todo, rows, failures)
+            await self._store(sink, stream, batch, made.todo, made.loads, made.failures)
+        except BaseException:
+            await self._drop_ahead(stream)
+            raise
         return True
+
+    async def _make(self, stream: Stream, after_etag: int, *, beside: bool) -> MadeBatch[Loads]:
+        """Read a batch and transform it, by the progress as it is now."""
+        batch = await self._context.documents.after(
+            after_etag, stream.collections, limit=stream.batch_documents_max, beside=beside
+        )
+        todo = await off_the_loop(len(batch.items), stream.pending, batch)
+        try:
+            loads, failures = await self.transformed(stream, todo) if todo else ([], [])
+        except TooManyPoisonous:
+            raise TooManyPoisonous(len(todo)) from None
+        return MadeBatch(after_etag, batch, todo, loads, failures)
+
+    async def _made_ahead(self, stream: Stream) -> MadeBatch[Loads] | None:
+        """The batch that was made while the one before it was written, unless the transform has been set back."""
+        making = self._ahead.pop(stream, None)
+        made = None if making is None else await making
+        return made if made is not None and made.after_etag == stream.etag else None
+
+    async def _drop_ahead(self, stream: Stream) -> None:
+        making = self._ahead.pop(stream, None)
+        if making is not None:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
 
     async def _retry(self, sink: EtlSink[Loads], stream: Stream) -> None:
         """Try the documents again that the transform has skipped, if that was asked for, until nothing changes."""
@@ -268,7 +270,9 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         """The script's answers. A batch on which it exceeds a limit is halved until the document stands alone."""
         self._context.check()
         try:
-            return await stream.transform.apply(self._sandbox, documents, self._context.documents.get)
+            return await stream.transform.apply(
+                self._sandbox, documents, partial(self._context.documents.get, beside=True)
+            )
         except ScriptEnded as error:
             if len(documents) == 1:
                 poisonous.append(documents[0].id)

@@ -25,6 +25,7 @@ from tasks.etl.transform import targets as named_targets
 from tasks.runtime.context import RunSettings
 
 HILO_COLLECTION = "@hilo"
+COLLECTIONS_REMEMBERED_MAX = 1_000
 FAILURES_TOLERATED = 100
 """More failures than this, and more than successes, are the script's or the target's fault and not the documents'."""
 
@@ -94,6 +95,7 @@ class TransformStream:
         self.transform = transform
         self.collections = None if configuration.apply_to_all_documents else frozenset(configuration.collections)
         self._folded = None if self.collections is None else {fold(name) for name in self.collections}
+        self._takes: dict[str, bool] = {}
         self.targets = list(targets)
         self.named = [fold(name) for name in named_targets(configuration.script)]
         self._meets_once = not insert_only.isdisjoint(self.targets)
@@ -125,8 +127,13 @@ class TransformStream:
 
     def takes(self, collection: str) -> bool:
         """Whether documents of that collection are this transform's."""
-        folded = fold(collection)
-        return folded != HILO_COLLECTION if self._folded is None else folded in self._folded
+        taken = self._takes.get(collection)
+        if taken is None:
+            folded = fold(collection)
+            taken = folded != HILO_COLLECTION if self._folded is None else folded in self._folded
+            if len(self._takes) < COLLECTIONS_REMEMBERED_MAX:
+                self._takes[collection] = taken
+        return taken
 
     def pending(self, batch: Batch) -> list[Document]:
         """What the transform has to do with in the batch: documents that are its own, or once were, in a version that
@@ -145,6 +152,8 @@ class TransformStream:
 
     def earlier(self, document: Document) -> list[str]:
         """The spellings of its id under which the document once stood in the transform's collections."""
+        if not document.formerly:
+            return []
         return list(dict.fromkeys(id for id, collection in document.formerly if self.takes(collection)))
 
     def advanced(

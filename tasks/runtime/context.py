@@ -7,7 +7,7 @@ runs beside it has no effects.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -295,12 +295,14 @@ class TaskDocuments:
         *,
         limit: int | None = None,
         bytes_max: int | None = None,
+        beside: bool = False,
     ) -> Batch:
-        """The next documents and tombstones in the store's order, of these collections (None: of all)."""
+        """The next documents and tombstones in the store's order, of these collections (None: of all). With `beside` it
+        is no call of the body's flow, which may be acting meanwhile, and nothing is checked."""
         settings = self._context.settings
         limit = min(limit or settings.batch_documents_max, settings.batch_documents_max)
         bytes_max = min(bytes_max or settings.batch_bytes_max, settings.batch_bytes_max)
-        with self._context._checked():
+        with nullcontext() if beside else self._context._checked():
             return await self._store.after(etag, limit=limit, bytes_max=bytes_max, collections=collections)
 
     async def known_at(self, etag: int) -> str:
@@ -319,9 +321,9 @@ class TaskDocuments:
         async with self._store.snapshot() as taken:
             yield taken
 
-    async def get(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents under these ids (in any case), None for each that is missing."""
-        with self._context._checked():
+    async def get(self, ids: Sequence[str], *, beside: bool = False) -> list[Document | None]:
+        """The documents under these ids (in any case), None for each that is missing. `beside`: see `after`."""
+        with nullcontext() if beside else self._context._checked():
             return await self._store.get(ids)
 
     async def wait_known(self, after_etag: int, change_vector: str, timeout_s: float | None) -> None:

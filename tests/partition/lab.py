@@ -179,15 +179,16 @@ class Lab(Cluster):
         super().__init__(directory, tags, profile=profile, flags=(*open_to_us, *flags))
         self.network = LabNetwork([*tags, *guests])
         for node in self.nodes.values():
-            self._place(node)
+            self.place(node)
 
-    def _place(self, node: LocalNode) -> LocalNode:
+    def place(self, node: LocalNode) -> LocalNode:
+        """Has a node live in the network, at its tag's place."""
         node.host, node.http_port, node.cluster_port = self.network.address(node.tag), HTTP_PORT, CLUSTER_PORT
         node.prefix = (*self.network.inside(node.tag), *die_with_us())
         return node
 
     def _newcomer(self, tag: str, flags: tuple[str, ...]) -> LocalNode:
-        return self._place(super()._newcomer(tag, flags))
+        return self.place(super()._newcomer(tag, flags))
 
     async def __aenter__(self) -> "Lab":
         await asyncio.to_thread(self.network.up)

@@ -236,7 +236,7 @@ class Writer:
         fences = row.fences if row is not None else ()
         document = Document(
             id=id, collection=collection, body=body, etag=etag, deleted=deleted, origin=origin,
-            change_vector=cv.merge(replaced, origin),
+            change_vector=cv.merge(replaced, origin) if replaced else origin,
             last_modified=timestamps.from_ticks(now),
             fences=fences if token is None else fencing.raised(fences, token),
         )  # fmt: skip

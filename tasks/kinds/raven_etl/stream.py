@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from raftnode.documents.store.model import Document
 from raftnode.foundation.names import fold
-from tasks.etl.stream import HILO_COLLECTION, TransformProgress, TransformStream
+from tasks.etl.stream import COLLECTIONS_REMEMBERED_MAX, HILO_COLLECTION, TransformProgress, TransformStream
 from tasks.etl.transform import Transform, TransformedDocument, targets
 from tasks.kinds.raven_etl.configuration import RavenTransformConfiguration, all_places
 from tasks.sinks.documents.commands import DocumentCommands, commands_of, places, put, put_as_is
@@ -21,6 +21,7 @@ class RavenTransformStream(TransformStream):
         self.as_is = not configuration.script.strip()
         self._targets = [] if self.as_is else targets(configuration.script)
         self._postfix = configuration.document_id_postfix or ""
+        self._places: dict[str, frozenset[str]] = {}
 
     def takes(self, collection: str) -> bool:
         """See `TransformStream`. Documents that count ids go along only as they are."""
@@ -39,18 +40,28 @@ class RavenTransformStream(TransformStream):
         if not self.takes(document.collection):
             owners = [o for o in others if o.has(document) and (o.enabled or o.has_seen(document))]
             kept = {place for owner in owners for place in owner.targets}
-            return commands_of(document, [], self._possible(document) if answer.deletes else set(), kept)
+            return commands_of(document, [], self._possible(document) if answer.deletes else frozenset(), kept)
         if self.as_is:
             puts = [] if document.deleted else [("=" + self._postfix, put_as_is(document, self._postfix))]
         else:
             puts = [put(document, target, bytes(body), self._postfix) for target, body in answer.rows]
-        return commands_of(document, puts, self._possible(document) if answer.deletes else set(), frozenset())
+        return commands_of(document, puts, self._possible(document) if answer.deletes else frozenset(), frozenset())
 
-    def _possible(self, document: Document) -> set[str]:
+    def _possible(self, document: Document) -> frozenset[str]:
         """Where this or an earlier version may have been put by this transform."""
-        collections = {fold(document.collection), *(collection for _, collection in document.formerly)}
-        taken = [collection for collection in collections if self.takes(collection)]
-        return {place for collection in taken for place in places(collection, self._targets, self._postfix)}
+        if not document.formerly:
+            return self._places_of(document.collection)
+        collections = {document.collection, *(collection for _, collection in document.formerly)}
+        return frozenset().union(*map(self._places_of, collections))
+
+    def _places_of(self, collection: str) -> frozenset[str]:
+        found = self._places.get(collection)
+        if found is None:
+            taken = self.takes(collection)
+            found = frozenset(places(collection, self._targets, self._postfix)) if taken else frozenset()
+            if len(self._places) < COLLECTIONS_REMEMBERED_MAX:
+                self._places[collection] = found
+        return found
 
 
 def _is_hilo(collection: str) -> bool:

@@ -18,6 +18,7 @@ from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
 from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.runner import EtlRunner
+from tasks.etl.sink import off_the_loop
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
 from tasks.etl.trial import Trial, TrialTools
@@ -67,6 +68,8 @@ class RavenEtlKind:
 
 class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
     """The body of one run."""
+
+    makes_ahead = True
 
     def __init__(self, context: TaskContext) -> None:
         self._etl = from_json(context.run.task.configuration, raven_configuration.RavenEtlConfiguration)
@@ -125,10 +128,17 @@ class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
     ) -> tuple[list[DocumentCommands], list[DocumentRefusal]]:
         """See `EtlRunner`."""
         if stream.as_is:
-            return [stream.commands(document, TransformedDocument(), self._all) for document in documents], []
-        given = [d if stream.has(d) else msgspec.structs.replace(d, deleted=True) for d in documents]
+            answers = [TransformedDocument()] * len(documents)
+        else:
+            given = [d if stream.has(d) else msgspec.structs.replace(d, deleted=True) for d in documents]
+            answers = await self.loaded(stream, given)
+        return await off_the_loop(len(documents), self._commands, stream, documents, answers)
+
+    def _commands(
+        self, stream: RavenTransformStream, documents: Sequence[Document], answers: Sequence[TransformedDocument]
+    ) -> tuple[list[DocumentCommands], list[DocumentRefusal]]:
         loads, failures = [], []
-        for document, answer in zip(documents, await self.loaded(stream, given), strict=True):
+        for document, answer in zip(documents, answers, strict=True):
             reason = answer.error or stream.misplaced([(fold(target), body) for target, body in answer.rows])
             if reason is not None:
                 failures.append(DocumentRefusal(document.id, reason))

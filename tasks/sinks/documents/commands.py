@@ -86,5 +86,5 @@ def commands_of(
     """Deletes what the document may have been loaded to before, in all `possible` places but those that are `kept`, and
     puts what it is loaded to now. What keeps its id is overwritten."""
     written = {place for place, _ in puts if place.startswith(SAME_ID)}
-    gone = deletes(document.id, sorted(possible - kept - written))
+    gone = deletes(document.id, sorted(possible - kept - written)) if possible != written else []
     return DocumentCommands(document.id, [*gone, *(command for _, command in puts)], len(puts))

@@ -5,6 +5,7 @@ how far the task is, and documents and progress are written in one transaction. 
 without it: then what was sent may be sent again, and a request that comes late may leave an old version.
 """
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -136,7 +137,8 @@ class DocumentSink:
         if not refused and last:
             check_refusals(len(documents), refused, final=True)
             with suppress(_Refused):
-                await self._post(last, progress([]))
+                # The progress looks at every document of the batch.
+                await self._post(last, await asyncio.to_thread(progress, []))
                 return []
         await self._take(last, refused, check_refusals)
         check_refusals(len(documents) - len(refused), refused, final=True)
