@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from raftnode.foundation.http_client import HttpError
-from tests.harness.cluster import Cluster, northwind
+from tests.harness.cluster import PATIENT, Cluster, northwind
 from tests.harness.runs import assert_no_overlap
 from tests.partition.lab import Lab
 
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 SOURCE, COPY = "Source", "Copy"
 SEED = 9
 BULK = 100
+SETTLED_SEC = 60.0
 PAGE = 5_000
 TRANSFORMS = [
     {"Name": "as they are", "Collections": ["Items"], "Script": ""},
@@ -32,7 +33,7 @@ TRANSFORMS = [
         "Script": "for (const n of this.Parts) loadToParts({Kit: id(this), N: n})",
     },
 ]
-FLAGS = ("--cluster.stabilization-time-sec", "0")
+FLAGS = (*PATIENT, "--cluster.stabilization-time-sec", "0")
 
 
 class Beside(Cluster):
@@ -129,18 +130,33 @@ class Scene:
 
     async def settled(self) -> None:
         """Waits until all nodes of both clusters have what they must."""
-        await self.source.wait_until(lambda: self._same(self.source, SOURCE, "ABC"), "the source to be at rest", 300)
+        await self.source.wait_until(
+            lambda: self._same(self.source, SOURCE, "ABC"), "the source to be at rest", SETTLED_SEC
+        )
+        await self.source.wait_until(self._caught_up, "the task to be through", SETTLED_SEC)
+        await self.destination.wait_until(
+            lambda: self._same(self.destination, COPY, "XYZ"), "the destination to be at rest", SETTLED_SEC
+        )
         expected = self.expected(await self.content(self.source, SOURCE, "A"))
         for tag in "XYZ":
-            shown: dict[str, int] = {}
+            wrong: set[tuple[str, str]] = set()
 
-            async def there(tag: str = tag, shown: dict[str, int] = shown) -> bool:
-                found = await self.content(self.destination, COPY, tag)
-                seen = self.seen(found)
-                shown |= {"expected": len(expected), "found": len(seen)}
-                return seen == expected
+            async def there(tag: str = tag, wrong: set[tuple[str, str]] = wrong) -> bool:
+                seen = self.seen(await self.content(self.destination, COPY, tag))
+                wrong.clear()
+                wrong.update(seen ^ expected)
+                return not wrong
 
-            await self.destination.wait_until(there, f"{tag} to have the last versions and nothing else", 300)
+            try:
+                await self.destination.wait_until(
+                    there, f"{tag} to have the last versions and nothing else", SETTLED_SEC
+                )
+            except AssertionError as error:
+                raise AssertionError(f"{len(wrong)} differ, such as {sorted(wrong)[:6]}: {error}") from None
+
+    async def _caught_up(self) -> bool:
+        task = await self.source.task(SOURCE, "copy")
+        return bool(task["State"] == "Running" and task["Behind"] == 0 and not task["Error"])
 
     async def _same(self, cluster: Cluster, database: str, tags: str) -> bool:
         stats = [await cluster.call("GET", f"/databases/{database}/stats", tag=tag) for tag in tags]

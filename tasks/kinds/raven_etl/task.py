@@ -14,7 +14,7 @@ import structlog
 from raftnode.documents.store.model import Document
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
-from raftnode.record.model import Database
+from raftnode.record.model import Database, Task
 from raftnode.record.ownership import task_key
 from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.runner import EtlRunner
@@ -61,6 +61,16 @@ class RavenEtlKind:
         """See `TriesScripts.try_script`."""
         return await try_script(trial, tools)
 
+    def shown(self, task: Task, connection: bytes | None, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `ShowsMore.shown`. RavenDB's OngoingTaskRavenEtl."""
+        string = {} if connection is None else from_json(connection, dict[str, Any])
+        return {
+            "DestinationUrl": details.get("DestinationUrl"),
+            "DestinationDatabase": string.get("Database"),
+            "TopologyDiscoveryUrls": string.get("TopologyDiscoveryUrls"),
+            "ConnectionStringName": task.connection_string,
+        }
+
     async def run(self, context: TaskContext) -> None:
         """See `TaskKind.run`."""
         await _RavenEtlRun(context).run()
@@ -101,6 +111,7 @@ class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
             timeout_s=self._etl.timeout_s,
             unfenced_progress=self._recorded(),
         )
+        self._context.info.details = {"DestinationUrl": sink.url}
         if not sink.fenced:
             log.warning(
                 "The destination of an ETL does not know the fence: documents may arrive more than once, and a late "
