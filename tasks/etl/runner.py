@@ -352,7 +352,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         info.processed = sum(p.processed for p in progress.values())
         info.failed = sum(p.failed for p in mine)
         info.errors = sorted((failure for p in mine for failure in p.failures), key=lambda failure: failure.at)
-        info.details = {"Transforms": [{"Name": s.transform.name, "SeenEtag": s.etag} for s in self._all]}
+        info.details |= {"Transforms": [{"Name": s.transform.name, "SeenEtag": s.etag} for s in self._all]}
         info.seen_etag = min((stream.etag for stream in self._streams), default=None)
 
     def _overall(self) -> Progress:

@@ -46,7 +46,7 @@ class Beside(Cluster):
             lab.place(node)
 
 
-class Scene:
+class ChangingDocuments:
     """Documents that keep changing in the source, and what the destination has of them."""
 
     def __init__(self, source: Lab, destination: Cluster, documents: int) -> None:
@@ -199,10 +199,10 @@ def _plain(document: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def scene(directory: Path, documents: int) -> AsyncIterator[Scene]:
+async def scene(directory: Path, documents: int) -> AsyncIterator[ChangingDocuments]:
     async with Lab(directory / "source", "ABC", guests="XYZ", flags=FLAGS) as source:
         async with Beside(source, directory / "destination", "XYZ") as destination:
-            yield Scene(source, destination, documents)
+            yield ChangingDocuments(source, destination, documents)
         assert_no_overlap(source.runs(), [])
 
 

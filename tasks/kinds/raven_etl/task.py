@@ -111,7 +111,7 @@ class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
             timeout_s=self._etl.timeout_s,
             unfenced_progress=self._recorded(),
         )
-        self._context.info.details = {"DestinationUrl": sink.url}
+        self._context.info.details |= {"DestinationUrl": sink.url}
         if not sink.fenced:
             log.warning(
                 "The destination of an ETL does not know the fence: documents may arrive more than once, and a late "
