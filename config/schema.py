@@ -196,8 +196,8 @@ class TasksSettings(Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _ms(
             100,
             DAY_MS,
-            "Longest run of one statement in a PostgreSQL target. Also the longest time that a dead or isolated node"
-            " can keep a task's next run waiting there",
+            "Longest run of one statement in a target of PostgreSQL or MariaDB, unless the task says. Also the longest"
+            " time that a dead or isolated node can keep a task's next run waiting there",
         ),
     ] = 30_000
     run_journal_bytes_max: Annotated[

@@ -36,6 +36,9 @@ def check_transforms(transforms: Sequence[TransformConfiguration]) -> None:
         if not transform.collections and not transform.apply_to_all_documents:
             problem = f"of transform '{transform.name}' is empty; name collections or set ApplyToAllDocuments"
             raise ConfigurationError("Transforms.Collections", problem)
+        if transform.collections and transform.apply_to_all_documents:
+            problem = f"of transform '{transform.name}' are named, and ApplyToAllDocuments is set; choose one"
+            raise ConfigurationError("Transforms.Collections", problem)
 
 
 def check_script(transform: Callable[[], Transform]) -> None:

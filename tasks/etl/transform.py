@@ -36,7 +36,7 @@ _CALL = re.compile(
 _PRELUDE = """
 globalThis.__raftnode ??= (() => {
   const {stringify, parse, rawJSON} = JSON, text = String, keys = Object.keys, isArray = Array.isArray;
-  const {isFinite} = Number, {defineProperty} = Object, big = BigInt, {toPrimitive} = Symbol, real = Number;
+  const {isFinite, isInteger} = Number, {defineProperty} = Object, big = BigInt, {toPrimitive} = Symbol, real = Number;
   const has = Function.prototype.call.bind(Object.prototype.hasOwnProperty), lower = text => text.toLowerCase();
   const system = {"@id": 1, "@collection": 1, "@change-vector": 1, "@last-modified": 1, "@etag": 1, "@flags": 1,
     "@attachments": 1, "@counters": 1, "@timeseries": 1};
@@ -120,6 +120,15 @@ globalThis.__raftnode ??= (() => {
     document["@metadata"] = Object.assign(document["@metadata"] ?? {}, metadata);
     return document;
   };
+  // RavenDB's types of texts. The column has the type; what it says of the length is kept to.
+  const sized = name => (value, size) => {
+    if (value === null || value === undefined) return null;
+    if (typeof value !== "string") throw new Error(`${name} needs a text as its first argument: write String(...)`);
+    if (size === undefined) return value;
+    if (!isInteger(size) || size < 1) throw new Error(`${name} needs a length of 1 or more as its second argument`);
+    if (value.length > size) throw new Error(`${name}(..., ${size}) was given a text of ${value.length} characters`);
+    return value;
+  };
   const deletes = (transform, behaviors, metadata, deleted) => {
     if (!behaviors) return true;
     const found = transform.call(null, ask), id = metadata["@id"], collection = metadata["@collection"];
@@ -163,6 +172,7 @@ globalThis.__raftnode ??= (() => {
   for (const name of ["hasAttachment", "hasCounter", "hasTimeSeries"]) define(name, () => false);
   for (const name of ["getAttachments", "getCounters", "getTimeSeries"]) define(name, () => []);
   define("output", write);
+  for (const name of ["varchar", "nvarchar"]) define(name, sized(name));
   define("id", document => document === current ? currentId : document?.["@metadata"]?.["@id"] ?? null);
   define("getMetadata", document => document?.["@metadata"] ?? null);
   return {

@@ -1,5 +1,6 @@
 """The configuration of an SQL ETL task, RavenDB's, and what is refused at the door."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,20 +15,31 @@ from tasks.etl.configuration import TransformConfiguration, check_requires, chec
 from tasks.etl.transform import Transform, targets
 from tasks.kinds.registry import ConfigurationError
 from tasks.sinks.sql import connection_string as sql_connection
-from tasks.sinks.sql import postgres as sql_postgres
+from tasks.sinks.sql import names as sql_names
+from tasks.sinks.sql.dialects import dialect
 from tasks.sinks.sql.tables import SqlTable
 
 TABLES_MAX = 100
+COMMAND_TIMEOUT_MAX_S = 86_400
+_NOT_OF_ROWS = re.compile(
+    r"\b(addCounter|addTimeSeries|load(?:Counters|TimeSeries)Of\w+Behavior|deleteDocuments(?:Of\w+)?Behavior)\s*\("
+)
+"""What scripts of RavenDB ETL may call or declare, and rows have no use for."""
 
 
 class SqlEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
-    """RavenDB's SqlEtlConfiguration, as far as it means something here. `requires` is ours: the labels that a node must
-    have to run the task."""
+    """RavenDB's SqlEtlConfiguration. `command_timeout` is in s, None for the node's own limit. `parameterize_deletes`
+    and `force_query_recompile` are about plans of SQL Server and change nothing here: values always go as parameters.
+    `requires` is ours: the labels that a node must have to run the task."""
 
     name: str = ""
     connection_string_name: str = ""
     transforms: tuple[TransformConfiguration, ...] = ()
     sql_tables: tuple[SqlTable, ...] = ()
+    quote_tables: bool = True
+    parameterize_deletes: bool = True
+    force_query_recompile: bool = False
+    command_timeout: int | None = None
     mentor_node: str | None = None
     pin_to_mentor_node: bool = False
     disabled: bool = False
@@ -46,9 +58,11 @@ def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfigu
         problem = f"there is no SQL connection string '{etl.connection_string_name}'; known: {known}"
         raise ConfigurationError("ConnectionStringName", problem)
     _check_tables(etl.sql_tables)
-    if sql_connection.parse(from_json(string.configuration)).url.drivername == sql_connection.POSTGRES:
-        _check_names(etl.sql_tables)
+    _check_names(etl, sql_connection.parse(from_json(string.configuration)).url.get_backend_name())
     _check_transforms(etl)
+    if etl.command_timeout is not None and not 1 <= etl.command_timeout <= COMMAND_TIMEOUT_MAX_S:
+        problem = f"is {etl.command_timeout}; give 1 to {COMMAND_TIMEOUT_MAX_S} s, or null for the node's own limit"
+        raise ConfigurationError("CommandTimeout", problem)
     check_requires(etl.requires)
     return replace(etl, name=etl.name.strip() or f"SQL ETL to {string.name}", connection_string_name=string.name)
 
@@ -66,13 +80,19 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
         raise ConfigurationError("SqlTables.TableName", f"'{name}' is listed twice; name each table once")
 
 
-def _check_names(tables: tuple[SqlTable, ...]) -> None:
-    """Refuses names that no table or column of PostgreSQL can have."""
-    for table in tables:
-        for name in table.table_name.split("."):
-            if problem := sql_postgres.too_long(name):
+def _check_names(etl: SqlEtlConfiguration, backend: str) -> None:
+    """Refuses names that no table or column of the target can have."""
+    target = dialect(backend)
+    for table in etl.sql_tables:
+        try:
+            parts = sql_names.split(table.table_name, quoted=etl.quote_tables, lower=target.LOWER_CASE)
+        except ValueError as error:
+            problem = f"{error}; write name or schema.name, with quotes around parts that need them"
+            raise ConfigurationError("SqlTables.TableName", problem) from None
+        for name in parts:
+            if problem := target.too_long(name) or "":
                 raise ConfigurationError("SqlTables.TableName", f"'{name}' {problem}")
-        if problem := sql_postgres.too_long(table.document_id_column):
+        if problem := target.too_long(table.document_id_column) or "":
             raise ConfigurationError("SqlTables.DocumentIdColumn", f"'{table.document_id_column}' {problem}")
 
 
@@ -81,6 +101,9 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
     known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
         where = f"of transform '{transform.name}'"
+        if found := _NOT_OF_ROWS.search(transform.script):
+            problem = f"{where} has {found[1]}, which is of RavenDB ETL; leave it out: old rows always go"
+            raise ConfigurationError("Transforms.Script", problem)
         tables = targets(transform.script)
         if not tables:
             raise ConfigurationError("Transforms.Script", f"{where} loads nothing; call loadTo<Table>({{...}})")

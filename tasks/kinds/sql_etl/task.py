@@ -27,11 +27,12 @@ from tasks.kinds.sql_etl.trial import try_script
 from tasks.runtime.context import TaskContext
 from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql import table_owners as sql_owners
+from tasks.sinks.sql import tls as sql_tls
 from tasks.sinks.sql.fence import FencedTask
 from tasks.sinks.sql.pool import SqlPools
 from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
-from tasks.sinks.sql.tables import NotWritable
+from tasks.sinks.sql.types import NotWritable
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +65,9 @@ class SqlEtlKind:
 
     def parse_connection(self, configuration: Mapping[str, Any], database: Database) -> None:
         """See `TakesConnections.parse_connection`."""
-        sql_connection.check_path(sql_connection.parse(configuration))
+        target = sql_connection.parse(configuration)
+        sql_connection.check_path(target)
+        sql_tls.check_files(target)
         sql_owners.check_connection(configuration, database)
 
     async def try_script(self, trial: Trial, tools: TrialTools) -> msgspec.Struct:
@@ -104,7 +107,7 @@ class _SqlEtlRun(EtlRunner[DocumentRows, SqlTransformStream]):
         run, settings = self._context.run, self._context.settings
         pools = self._context.shared.get(SqlPools, lambda: SqlPools(settings.sql, f"raftnode {run.node}"))
         return await SqlSink.open(
-            pools.pool(self._target),
+            pools.pool(self._target, self._etl.command_timeout),
             self._etl.sql_tables,
             task=FencedTask(
                 cluster=run.cluster_id,
@@ -116,6 +119,7 @@ class _SqlEtlRun(EtlRunner[DocumentRows, SqlTransformStream]):
             epoch=run.epoch,
             guard=self._context.check,
             application=f"raftnode {run.node} {run.claim_key}",
+            quoted=self._etl.quote_tables,
         )
 
     def streams(self, stored: Mapping[str, TransformProgress]) -> list[SqlTransformStream]:

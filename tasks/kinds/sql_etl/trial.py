@@ -13,12 +13,14 @@ from tasks.etl.transform import TransformedDocument
 from tasks.etl.trial import ScriptFailure, Trial, TrialTools, only, shown_output, transformed
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl import configuration as sql_configuration
+from tasks.kinds.sql_etl.configuration import SqlEtlConfiguration
 from tasks.kinds.sql_etl.stream import SqlTransformStream
 from tasks.sinks.sql import connection_string as sql_connection
+from tasks.sinks.sql.connection_string import SqlConnection
 from tasks.sinks.sql.pool import SqlPools
 from tasks.sinks.sql.rows import DocumentRows
-from tasks.sinks.sql.tables import NotWritable, SqlTable
 from tasks.sinks.sql.trial import rolled_back
+from tasks.sinks.sql.types import NotWritable
 
 
 class SqlCommand(msgspec.Struct, frozen=True, rename="pascal"):
@@ -59,50 +61,54 @@ async def try_script(trial: Trial, tools: TrialTools) -> SqlEtlTrialResult:
         return SqlEtlTrialResult(transformation_errors=[failure], debug_output=shown_output(answer))
     rows = stream.written(document, loads, [stream])
     string = trial.database.connection_strings[fold(etl.connection_string_name)]
-    refused = await _refused(etl.sql_tables, rows, string.configuration, tools) if trial.rolled_back else []
-    return SqlEtlTrialResult(
-        summary=_summary(rows, etl.sql_tables), load_errors=refused, debug_output=shown_output(answer)
-    )
+    target = sql_connection.parse(from_json(string.configuration))
+    refused = await _refused(etl, rows, target, tools) if trial.rolled_back else []
+    summary = _summary(rows, etl, "`" if target.url.drivername == sql_connection.MYSQL else '"')
+    return SqlEtlTrialResult(summary=summary, load_errors=refused, debug_output=shown_output(answer))
 
 
 async def _refused(
-    tables: Sequence[SqlTable], rows: DocumentRows, connection: bytes, tools: TrialTools
+    etl: SqlEtlConfiguration, rows: DocumentRows, target: SqlConnection, tools: TrialTools
 ) -> list[ScriptFailure]:
     pools = tools.shared.get(SqlPools, lambda: SqlPools(tools.settings.sql, f"raftnode {tools.node}"))
-    pool = pools.pool(sql_connection.parse(from_json(connection)))
+    pool = pools.pool(target, etl.command_timeout)
+    application = f"raftnode {tools.node} test"
     try:
-        refusals = await rolled_back(pool, tables, [rows], f"raftnode {tools.node} test")
+        refusals = await rolled_back(pool, etl.sql_tables, [rows], application, quoted=etl.quote_tables)
     except (TaskFailed, NotWritable) as error:
         return [ScriptFailure(rows.id, str(error))]
     return [ScriptFailure(refusal.id, refusal.reason) for refusal in refusals]
 
 
-def _summary(document: DocumentRows, tables: Sequence[SqlTable]) -> list[TableSummary]:
+def _summary(document: DocumentRows, etl: SqlEtlConfiguration, quote: str) -> list[TableSummary]:
     """The statements for each table that the script names: the old rows go, the new ones come."""
     found = []
-    for table in tables:
+    for table in etl.sql_tables:
         folded = fold(table.table_name)
         if folded not in document.tables:
             continue
-        name, id = _name(table.table_name), _name(table.document_id_column)
+        parts = table.table_name.split(".")
+        name = ".".join(_name(part, quote) for part in parts) if etl.quote_tables else table.table_name
+        id = _name(table.document_id_column, quote)
         commands = []
         if not table.insert_only_mode:
             ids = ", ".join(_literal(one) for one in (document.id, *document.earlier))
             commands.append(SqlCommand(f"DELETE FROM {name} WHERE {id} IN ({ids})"))
         for of, row in document.rows:
             if of == folded:
-                commands.append(SqlCommand(_insert(name, {table.document_id_column: document.id} | dict(row))))
+                row = {table.document_id_column: document.id} | dict(row)
+                commands.append(SqlCommand(_insert(name, row, quote)))
         found.append(TableSummary(table.table_name, commands))
     return found
 
 
-def _insert(table: str, row: Mapping[str, Any]) -> str:
-    columns, values = ", ".join(map(_name, row)), ", ".join(map(_literal, row.values()))
+def _insert(table: str, row: Mapping[str, Any], quote: str) -> str:
+    columns, values = ", ".join(_name(name, quote) for name in row), ", ".join(map(_literal, row.values()))
     return f"INSERT INTO {table} ({columns}) VALUES ({values})"
 
 
-def _name(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+def _name(name: str, quote: str) -> str:
+    return quote + name.replace(quote, quote * 2) + quote
 
 
 def _literal(value: object) -> str:

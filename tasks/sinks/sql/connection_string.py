@@ -12,14 +12,18 @@ from tasks.kinds.registry import ConfigurationError
 
 SQLITE = "sqlite+aiosqlite"
 POSTGRES = "postgresql+asyncpg"
+MYSQL = "mysql+aiomysql"
 FACTORIES = {
     "system.data.sqlite": SQLITE,
     "microsoft.data.sqlite": SQLITE,
     "npgsql": POSTGRES,
+    "mysqlconnector.mysqlconnectorfactory": MYSQL,
+    "mysqlconnector": MYSQL,
+    "mysql.data.mysqlclient": MYSQL,
 }
 REDACTED_WITHIN_WORDS = 8
 """Passwords of so many characters are taken out of messages wherever they stand."""
-_NAMES = "System.Data.SQLite, Microsoft.Data.Sqlite, Npgsql"
+_NAMES = "System.Data.SQLite, Microsoft.Data.Sqlite, Npgsql, MySqlConnector.MySqlConnectorFactory"
 
 _FILE_KEYS = {"data source", "datasource", "filename"}
 _PG_KEYS = {
@@ -29,6 +33,36 @@ _PG_KEYS = {
     "ssl mode": "ssl", "sslmode": "ssl",
     "target session attributes": "session", "targetsessionattributes": "session",
     "search path": "search_path", "searchpath": "search_path",
+    "root certificate": "ssl_root", "rootcertificate": "ssl_root",
+    "ssl certificate": "ssl_certificate", "sslcertificate": "ssl_certificate",
+    "ssl key": "ssl_key", "sslkey": "ssl_key",
+}  # fmt: skip
+_MYSQL_KEYS = {
+    "host": "host", "server": "host", "datasource": "host", "address": "host", "addr": "host", "networkaddress": "host",
+    "port": "port", "database": "database", "initialcatalog": "database",
+    "username": "username", "userid": "username", "user": "username", "uid": "username",
+    "password": "password", "pwd": "password", "sslmode": "ssl",
+    "sslca": "ssl_root", "cacertificatefile": "ssl_root",
+    "sslcert": "ssl_certificate", "sslkey": "ssl_key",
+}  # fmt: skip
+"""Without spaces."""
+_MYSQL_IGNORED = {
+    "pooling", "minimumpoolsize", "maximumpoolsize", "minpoolsize", "maxpoolsize", "connectiontimeout",
+    "connectionidletimeout", "connectionlifetime", "connectionreset", "defaultcommandtimeout", "commandtimeout",
+    "charset", "characterset", "allowuservariables", "allowpublickeyretrieval", "convertzerodatetime",
+    "allowzerodatetime", "treattinyasboolean", "usecompression", "useaffectedrows", "loadbalance", "keepalive",
+    "applicationname", "guidformat", "datetimekind", "persistsecurityinfo", "ignorepreparestatements",
+}  # fmt: skip
+_URL_PARAMETERS = {
+    POSTGRES: {
+        "ssl": "ssl", "sslmode": "ssl", "target_session_attrs": "session", "search_path": "search_path",
+        "sslrootcert": "ssl_root", "sslcert": "ssl_certificate", "sslkey": "ssl_key",
+    },
+    MYSQL: {
+        "ssl_mode": "ssl", "ssl-mode": "ssl", "sslmode": "ssl", "ssl_ca": "ssl_root", "ssl-ca": "ssl_root",
+        "ssl_cert": "ssl_certificate", "ssl-cert": "ssl_certificate", "ssl_key": "ssl_key", "ssl-key": "ssl_key",
+    },
+    SQLITE: {},
 }  # fmt: skip
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
@@ -40,11 +74,15 @@ _SSL_MODES = {
     "disable": "disable", "allow": "allow", "prefer": "prefer", "require": "require",
     "verifyca": "verify-ca", "verify-ca": "verify-ca", "verifyfull": "verify-full", "verify-full": "verify-full",
 }  # fmt: skip
+_MYSQL_SSL_MODES = {
+    "none": "disable", "disabled": "disable", "preferred": "prefer", "required": "require",
+    "verifyca": "verify-ca", "verify_ca": "verify-ca", "verifyfull": "verify-full", "verify_identity": "verify-full",
+}  # fmt: skip
 
 
 _SESSIONS = ("read-write", "primary", "any")
 _SEVERAL_HOSTS = re.compile(r"^(?P<before>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^/?#]*,[^/?#]*)(?P<after>.*)$")
-PORT = "5432"
+PORTS = {POSTGRES: "5432", MYSQL: "3306", SQLITE: ""}
 
 
 class SqlConnection(msgspec.Struct, frozen=True):
@@ -52,7 +90,9 @@ class SqlConnection(msgspec.Struct, frozen=True):
 
     `hosts` are all (host, port) when there are several, tried in order; `url` names the first. `session` is what the
     one that is taken must allow: "read-write", "primary" or "any". `search_path` are the schemas, as PostgreSQL writes
-    them, in the first of which tables without a schema stand, those of the fence too; empty for the user's own.
+    them, in the first of which tables without a schema stand, those of the fence too; empty for the user's own. `ssl`
+    is the mode by libpq's names, None for the driver's default; `ssl_root`, `ssl_certificate` and `ssl_key` are paths
+    of PEM files, empty for none.
     """
 
     name: str
@@ -61,6 +101,9 @@ class SqlConnection(msgspec.Struct, frozen=True):
     hosts: tuple[tuple[str, int], ...] = ()
     session: str = "read-write"
     search_path: str = ""
+    ssl_root: str = ""
+    ssl_certificate: str = ""
+    ssl_key: str = ""
 
     def __str__(self) -> str:
         text = self.url.render_as_string(hide_password=True)
@@ -73,7 +116,8 @@ class SqlConnection(msgspec.Struct, frozen=True):
     @property
     def address(self) -> tuple[object, ...]:
         """What tells one target from another: the same for connection strings that lead to the same place."""
-        return (self.url, self.ssl, self.hosts, self.session, self.search_path)
+        files = (self.ssl_root, self.ssl_certificate, self.ssl_key)
+        return (self.url, self.ssl, self.hosts, self.session, self.search_path, files)
 
     def __repr__(self) -> str:
         return f"SqlConnection({self.name!r}, {self})"
@@ -106,7 +150,9 @@ def parse(configuration: Mapping[str, Any]) -> SqlConnection:
     if "://" in text:
         return _from_url(name, text, driver)
     pairs = _pairs(text)
-    return _sqlite(name, pairs) if driver == SQLITE else _postgres(name, pairs)
+    if driver == SQLITE:
+        return _sqlite(name, pairs)
+    return _postgres(name, pairs) if driver == POSTGRES else _mysql(name, pairs)
 
 
 def check_path(target: SqlConnection) -> None:
@@ -131,11 +177,11 @@ def _text(configuration: Mapping[str, Any], field: str) -> str:
 
 def _from_url(name: str, text: str, driver: str) -> SqlConnection:
     several = _SEVERAL_HOSTS.match(text)
-    hosts = _hosts(several["hosts"], PORT) if several else ()
+    hosts = _hosts(several["hosts"], PORTS[driver]) if several else ()
     if several:
         text = f"{several['before']}{several['hosts'].partition(',')[0]}{several['after']}"
     try:
-        url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", text))
+        url = make_url(re.sub(r"\Apostgres(?=://)", "postgresql", re.sub(r"\Amariadb(?=[:+])", "mysql", text)))
     except (ArgumentError, ValueError):
         raise ConfigurationError("ConnectionString", "is not a valid URL") from None
     dialect = driver.split("+")[0]
@@ -143,16 +189,25 @@ def _from_url(name: str, text: str, driver: str) -> SqlConnection:
         raise ConfigurationError("ConnectionString", f"is a {url.get_backend_name()} URL, FactoryName says {dialect}")
     if not url.database:
         raise ConfigurationError("ConnectionString", f"names no database, as in {dialect}://.../target")
-    if unknown := set(url.query) - {"ssl", "sslmode", "target_session_attrs", "search_path"}:
+    parameters = _URL_PARAMETERS[driver]
+    if unknown := set(url.query) - set(parameters):
         raise ConfigurationError("ConnectionString", f"has unknown parameters: {', '.join(sorted(unknown))}")
-    ssl, session = url.query.get("ssl", url.query.get("sslmode")), url.query.get("target_session_attrs")
+    given = {parameters[key]: str(value) for key, value in url.query.items()}
+    return _of_server(name, url.set(drivername=driver, query={}), hosts, given)
+
+
+def _of_server(name: str, url: URL, hosts: tuple[tuple[str, int], ...], given: Mapping[str, str]) -> SqlConnection:
+    modes = _MYSQL_SSL_MODES if url.drivername == MYSQL else _SSL_MODES
     return SqlConnection(
         name,
-        url.set(drivername=driver, query={}),
-        _ssl(str(ssl)) if ssl else None,
-        hosts,
-        _session(str(session) if session else ""),
-        str(url.query.get("search_path", "")),
+        url,
+        _ssl(given["ssl"], modes) if given.get("ssl") else None,
+        hosts if len(hosts) > 1 else (),
+        _session(given.get("session", "")),
+        given.get("search_path", ""),
+        given.get("ssl_root", ""),
+        given.get("ssl_certificate", ""),
+        given.get("ssl_key", ""),
     )
 
 
@@ -198,28 +253,34 @@ def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
 
 
 def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
-    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode, Search Path")
-    given = {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS}
+    wanted = "Host, Port, Database, Username, Password, SSL Mode, Root Certificate, Search Path"
+    _refuse_unknown(pairs, set(_PG_KEYS), wanted)
+    return _server(name, POSTGRES, {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS})
+
+
+def _mysql(name: str, pairs: Mapping[str, str]) -> SqlConnection:
+    given = {key.replace(" ", ""): value for key, value in pairs.items()}
+    for key in given:
+        if key not in _MYSQL_KEYS and key not in _MYSQL_IGNORED:
+            wanted = "Server, Port, Database, User ID, Password, SslMode, SslCa, SslCert, SslKey"
+            raise ConfigurationError("ConnectionString", f"key '{key}' is not known; it takes {wanted}")
+    return _server(name, MYSQL, {_MYSQL_KEYS[key]: value for key, value in given.items() if key in _MYSQL_KEYS})
+
+
+def _server(name: str, driver: str, given: Mapping[str, str]) -> SqlConnection:
     for field in ("host", "database"):
         if not given.get(field):
             raise ConfigurationError("ConnectionString", f"has no {field.title()}=; name the {field}")
-    hosts = _hosts(given["host"], given.get("port", PORT))
+    hosts = _hosts(given["host"], given.get("port", PORTS[driver]))
     url = URL.create(
-        POSTGRES,
+        driver,
         username=given.get("username"),
         password=given.get("password"),
         host=hosts[0][0],
         port=hosts[0][1],
         database=given["database"],
     )
-    return SqlConnection(
-        name,
-        url,
-        _ssl(given["ssl"]) if given.get("ssl") else None,
-        hosts if len(hosts) > 1 else (),
-        _session(given.get("session", "")),
-        given.get("search_path", ""),
-    )
+    return _of_server(name, url, hosts, given)
 
 
 def _hosts(text: str, port: str) -> tuple[tuple[str, int], ...]:
@@ -251,10 +312,10 @@ def _session(text: str) -> str:
     return folded
 
 
-def _ssl(mode: str) -> str:
-    if mode.lower() not in _SSL_MODES:
-        raise ConfigurationError("ConnectionString", f"SSL Mode={mode} is not one of {', '.join(_SSL_MODES)}")
-    return _SSL_MODES[mode.lower()]
+def _ssl(mode: str, modes: Mapping[str, str]) -> str:
+    if mode.lower() not in modes:
+        raise ConfigurationError("ConnectionString", f"SSL Mode={mode} is not one of {', '.join(modes)}")
+    return modes[mode.lower()]
 
 
 def _refuse_unknown(pairs: Mapping[str, str], known: set[str], wanted: str) -> None:

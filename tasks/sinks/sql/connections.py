@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -11,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from tasks.kinds.registry import TaskFailed
-from tasks.sinks.sql.connection_string import SQLITE, SqlConnection
+from tasks.sinks.sql import mysql_errors, tls
+from tasks.sinks.sql.connection_string import MYSQL, SQLITE, SqlConnection
 
 CONNECT_TIMEOUT_S = 10
 CLOSE_TIMEOUT_S = 0.1
@@ -23,7 +25,7 @@ BUSY_TIMEOUT_S = 10.0
 BUSY_ATTEMPT_S = 0.05
 """How long one attempt at it lasts: a thread that waits for a lock cannot be interrupted."""
 FENCE_TIMEOUT_MS = 5_000
-"""How long a runner waits for its task's row in PostgreSQL before it says who has it, and tries again."""
+"""How long a runner waits for its task's row before it says who has it, and tries again."""
 TRANSACTION_SETTINGS = {
     "idle_in_transaction_session_timeout": 3_000,
     "tcp_keepalives_idle": 3,
@@ -67,15 +69,20 @@ def create(target: SqlConnection, application: str, statement_timeout_ms: int) -
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_immediate)
         return engine
+    answer_timeout_s = statement_timeout_ms / 1000 + ANSWER_TIMEOUT_S
+    if target.url.drivername == MYSQL:
+        return _create_mysql(target, statement_timeout_ms, answer_timeout_s)
     # No statement is prepared for later: behind PgBouncer the next transaction may be on another server connection.
     arguments: dict[str, Any] = {
         "timeout": CONNECT_TIMEOUT_S,
-        "command_timeout": statement_timeout_ms / 1000 + ANSWER_TIMEOUT_S,
+        "command_timeout": answer_timeout_s,
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,
         "server_settings": {"application_name": application[:63]},
     }
-    if target.ssl is not None:
+    if target.ssl_root or target.ssl_certificate:
+        arguments["async_creator_fn"] = partial(_connect_with_certificates, target)
+    elif target.ssl is not None:
         arguments["ssl"] = target.ssl
     if target.hosts:
         arguments["host"] = [host for host, _ in target.hosts]
@@ -90,16 +97,49 @@ def create(target: SqlConnection, application: str, statement_timeout_ms: int) -
     )
 
 
+async def _connect_with_certificates(target: SqlConnection, *args: Any, **given: Any) -> Any:
+    import asyncpg  # at first use
+
+    return await asyncpg.connect(*args, **given, ssl=await tls.context(target))
+
+
+def _create_mysql(target: SqlConnection, statement_timeout_ms: int, answer_timeout_s: float) -> AsyncEngine:
+    try:
+        from tasks.sinks.sql import mysql_connections
+    except ImportError:
+        raise TaskFailed(
+            "a target of MariaDB or MySQL needs a driver that this node lacks; run: pip install raftnode[mysql]"
+        ) from None
+    connect = partial(mysql_connections.connect, target, statement_timeout_ms, answer_timeout_s)
+    return create_async_engine(
+        target.url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"async_creator_fn": connect},
+    )
+
+
+async def limit_locks(connection: AsyncConnection, timeout_ms: int) -> None:
+    """How long statements wait for locks of rows in MariaDB and MySQL, from here on in this session."""
+    await connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {max(1, timeout_ms // 1000)}")
+
+
 async def limit_transaction(
     connection: AsyncConnection, application: str, statement_timeout_ms: int, search_path: str = ""
 ) -> None:
-    """The first words of a transaction in PostgreSQL: bounds on how long it can hold what it has locked, and a name by
-    which others see it. Ends with the transaction."""
+    """The first words of a transaction with a server: bounds on how long it can hold what it has locked, and in
+    PostgreSQL a name by which others see it, which end with the transaction."""
+    fence_timeout_ms = min(FENCE_TIMEOUT_MS, statement_timeout_ms // 2)
+    if connection.dialect.name == "mysql":
+        await limit_locks(connection, fence_timeout_ms)
+    if connection.dialect.name != "postgresql":
+        return
     driver = (await connection.get_raw_connection()).driver_connection
     version = driver.get_server_version().major if driver is not None else 0
     values = {k: v for k, v in TRANSACTION_SETTINGS.items() if version >= _SINCE.get(k, 0)} | {
         "statement_timeout": statement_timeout_ms,
-        "lock_timeout": min(FENCE_TIMEOUT_MS, statement_timeout_ms // 2),
+        "lock_timeout": fence_timeout_ms,
         "application_name": application[:63],
     }
     if search_path:
@@ -117,7 +157,9 @@ def lock_timeout_ends() -> sa.ColumnElement[str]:
 
 async def who_has_it(connection: AsyncConnection, application: str) -> str:
     """The transactions of other runs of this task that are open in PostgreSQL, for an error message. The task is what
-    `application` names after the node."""
+    `application` names after the node. Other databases do not know it: empty."""
+    if connection.dialect.name != "postgresql":
+        return ""
     found = await connection.execute(
         sa.text(
             "SELECT pid, application_name, state, extract(epoch FROM now() - xact_start) AS open_s "
@@ -157,12 +199,16 @@ def is_locked(error: BaseException) -> bool:
 
 
 def is_lock_timeout(error: BaseException) -> bool:
-    """Whether PostgreSQL gave up waiting for a lock."""
+    """Whether the server gave up waiting for a lock."""
+    if mysql_errors.code(error) == mysql_errors.LOCKED:
+        return True
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == "55P03"
 
 
 def is_full(error: BaseException) -> bool:
     """Whether the server, or PgBouncer, allows no connection more."""
+    if (number := mysql_errors.code(error)) is not None:
+        return mysql_errors.is_full(number)
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return state == "53300" or "no more connections allowed" in str(error)
 
@@ -172,6 +218,8 @@ def blame(error: BaseException) -> Literal["target", "row", "either"]:
     statement itself may be at fault: see whether it stands without its values."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return "target"
+    if (number := mysql_errors.code(error)) is not None:
+        return mysql_errors.blame(number)
     state = str(getattr(error.orig, "sqlstate", None) or "")
     if state:
         if {state, state[:2]} & _TARGET_CLASSES and state not in _STATEMENT_CLASSES:
@@ -187,6 +235,8 @@ def is_of_server(error: BaseException) -> bool:
     """Whether an error says that the connection or its server cannot be used, whatever the table."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return True
+    if (number := mysql_errors.code(error)) is not None:
+        return mysql_errors.is_of_server(number)
     state = str(getattr(error.orig, "sqlstate", None) or "")
     if state:
         return bool({state, state[:2]} & _SERVER_CLASSES)
@@ -195,8 +245,13 @@ def is_of_server(error: BaseException) -> bool:
 
 def said(error: BaseException) -> str:
     """What a driver said, in one line, without the statement."""
+    if mysql_errors.code(error) == mysql_errors.NO_SAVEPOINT and error.__context__ is not None:
+        return said(error.__context__)  # what ended the transaction
     origin = getattr(error, "orig", None) or error
     text = str(getattr(origin, "__cause__", None) or origin).strip()
+    if mysql_errors.code(error) and len(origin.args) > 1:
+        cause = f": {origin.__cause__}" if origin.__cause__ is not None else ""
+        text = f"{origin.args[1]} ({origin.args[0]}){cause}"
     return " ".join(text.split()) or type(origin).__name__
 
 

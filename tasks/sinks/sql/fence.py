@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from raftnode.foundation import timestamps
@@ -27,8 +27,11 @@ FENCE = sa.Table(
     sa.Column("task", sa.String(512), primary_key=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
-    sa.Column("progress", sa.Text, nullable=False),
+    sa.Column("progress", sa.Text().with_variant(mysql.LONGTEXT(), "mysql"), nullable=False),
     sa.Column("updated_at", sa.String(40), nullable=False),
+    mysql_engine="InnoDB",
+    mysql_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
 )
 CLOSED_EPOCH = 2**63 - 1
 """Of a row that was carried over: no run of a version that knows tasks by their names passes it any more."""
@@ -76,19 +79,23 @@ class Fence:
         if not await connection.run_sync(_has_table):
             if connection.dialect.name == "postgresql":  # where two that create it at once fail
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATING)))
-            await connection.run_sync(FENCE.create, checkfirst=True)
+            await connection.execute(sa.schema.CreateTable(FENCE, if_not_exists=True))
         if (await connection.execute(sa.select(FENCE.c.epoch).where(self._mine))).first() is not None:
             return
         progress = await self._carry_over(connection)
+        values = {
+            "task": self._task.key,
+            "epoch": self._epoch,
+            "generation": self._task.generation,
+            "progress": progress,
+            "updated_at": timestamps.now(),
+        }
+        if connection.dialect.name == "mysql":
+            unless_there = mysql.insert(FENCE).values(values)
+            await connection.execute(unless_there.on_duplicate_key_update(task=FENCE.c.task))
+            return
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        row = dialect.insert(FENCE).values(
-            task=self._task.key,
-            epoch=self._epoch,
-            generation=self._task.generation,
-            progress=progress,
-            updated_at=timestamps.now(),
-        )
-        await connection.execute(row.on_conflict_do_nothing())
+        await connection.execute(dialect.insert(FENCE).values(values).on_conflict_do_nothing())
 
     async def raise_epoch(self, connection: AsyncConnection) -> None:
         """The first statement of every transaction. Raises StaleEpoch, and nothing of the run may be written then."""

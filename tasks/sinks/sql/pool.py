@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -186,11 +187,16 @@ class SqlPools:
         self._limits, self._application = limits, application
         self._pools: weakref.WeakValueDictionary[tuple[object, ...], SqlPool] = weakref.WeakValueDictionary()
 
-    def pool(self, target: SqlConnection) -> SqlPool:
-        """The target's pool: the same for every task with the same address, user and password."""
-        pool = self._pools.get(target.address)
+    def pool(self, target: SqlConnection, command_timeout_s: int | None = None) -> SqlPool:
+        """The target's pool: the same for every task with the same address, user, password and limit for a statement
+        (None for the node's)."""
+        key = (*target.address, command_timeout_s)
+        pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[target.address] = SqlPool(target, self._limits, self._application)
+            limits = self._limits
+            if command_timeout_s is not None:
+                limits = replace(limits, statement_timeout_ms=command_timeout_s * 1000)
+            pool = self._pools[key] = SqlPool(target, limits, self._application)
         return pool
 
     async def close(self) -> None:

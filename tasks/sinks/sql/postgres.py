@@ -5,7 +5,7 @@ also those of extensions. Text is cast to the type without its length, as an exp
 what is too long in silence, while the assignment that follows refuses it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC
 from functools import partial
 from typing import Any
@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from tasks.sinks.sql import types as sql_types
 from tasks.sinks.sql.types import Column, Converter, DoesNotFit
 
+PLACEHOLDER = "${}"
+LOWER_CASE = True
 NAME_BYTES_MAX = 63
 """PostgreSQL cuts longer names of tables and columns in silence."""
 _OID_MAX = (1 << 32) - 1
@@ -65,37 +67,42 @@ class PostgresType(msgspec.Struct, frozen=True):
 
 
 def too_long(name: str) -> str | None:
-    """Why no table or column can have this name; None if one can."""
+    """See `TargetDialect`."""
     count = len(name.encode(errors="surrogatepass"))
     if count <= NAME_BYTES_MAX:
         return None
     return f"has {count} bytes, and PostgreSQL cuts names at {NAME_BYTES_MAX}: use the name as the database has it"
 
 
-def relations(connection: sa.Connection, schema: str | None) -> dict[str, int]:
-    """The oids of the tables and views of a schema, the current one for None."""
+def relations(connection: sa.Connection, schema: str | None) -> Mapping[str, Hashable]:
+    """See `TargetDialect`. A relation is its oid."""
     rows = connection.exec_driver_sql(_RELATIONS, (schema,))
     return {row.relname: row.oid for row in rows}
 
 
-def columns(connection: sa.Connection, oid: int) -> list[Column]:
-    """The columns of a table."""
-    types = {row[0]: PostgresType(*map(_plain, row)) for row in connection.exec_driver_sql(_TYPES, (oid,))}
+def columns(connection: sa.Connection, relation: Hashable) -> list[Column]:
+    """See `TargetDialect`."""
+    types = {row[0]: PostgresType(*map(_plain, row)) for row in connection.exec_driver_sql(_TYPES, (relation,))}
     found = []
-    for row in connection.exec_driver_sql(_COLUMNS, (oid,)):
+    for row in connection.exec_driver_sql(_COLUMNS, (relation,)):
         base = _base(types, row.atttypid)
         found.append(Column(row.attname, row.shown, _converter(types, base), _parameter(types, base)))
     return found
 
 
-def references(connection: sa.Connection) -> list[tuple[int, int]]:
-    """Which tables refer to which others, by foreign keys."""
+def references(connection: sa.Connection) -> list[tuple[Hashable, Hashable]]:
+    """See `TargetDialect`."""
     return [(row[0], row[1]) for row in connection.exec_driver_sql(_REFERENCES)]
 
 
 def has_deferrable(connection: sa.Connection) -> bool:
-    """Whether anything in the database may be checked as late as at the commit."""
+    """See `TargetDialect`."""
     return bool(connection.exec_driver_sql(_DEFERRABLE).scalar())
+
+
+def row_bytes_max(connection: sa.Connection) -> int | None:
+    """See `TargetDialect`."""
+    return None
 
 
 def _plain(value: Any) -> Any:

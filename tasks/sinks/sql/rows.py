@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tasks.etl.refusals import DocumentRefusal, RefusalCheck
 from tasks.sinks.sql import connections as sql_engine
-from tasks.sinks.sql.tables import NotWritable, TargetSchema, TargetTable
-from tasks.sinks.sql.types import DoesNotFit
+from tasks.sinks.sql.tables import TargetSchema, TargetTable
+from tasks.sinks.sql.types import DoesNotFit, NotWritable
 
 DELETE_IDS_MAX = 500
 PIECE_DOCUMENTS = 32
@@ -197,12 +197,12 @@ class BatchWrite:
     async def _check_statements(self, document: _Document) -> None:
         """Raises what is wrong with the statements when they have no values and are not run: if they stand, the values
         are at fault."""
-        statements = [(target.name, target.insert(list(row)), len(row)) for target, row in document.rows]
+        statements = [(target.name, target.insert(list(row)), (None,) * len(row)) for target, row in document.rows]
         targets = [self.schema.targets[name] for name in document.of.tables]
-        statements += [(target.name, target.delete(1), 1) for target in targets if not target.insert_only]
-        for table, statement, count in statements:
+        statements += [(target.name, *target.delete([None])) for target in targets if not target.insert_only]
+        for table, statement, nulls in statements:
             try:
-                await self._connection.exec_driver_sql(f"EXPLAIN {statement}", (None,) * count)
+                await self._connection.exec_driver_sql(f"EXPLAIN {statement}", nulls)
             except SQLAlchemyError as error:
                 if sql_engine.blame(error) == "target":
                     raise
@@ -226,8 +226,7 @@ class BatchWrite:
             taken = target.convert_ids(ids[table])
             for start in range(0, len(taken), DELETE_IDS_MAX):
                 self._check()
-                some = taken[start : start + DELETE_IDS_MAX]
-                await self._connection.exec_driver_sql(target.delete(len(some)), tuple(some))
+                await self._connection.exec_driver_sql(*target.delete(taken[start : start + DELETE_IDS_MAX]))
 
     async def _insert(self, documents: Sequence[_Document]) -> None:
         """Rows of the same columns go together; tables before those that refer to them, else in the order in which the

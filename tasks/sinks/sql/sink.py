@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -18,7 +19,8 @@ from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.fence import Fence, FencedTask
 from tasks.sinks.sql.pool import Pooled, SqlPool
 from tasks.sinks.sql.rows import BatchWrite, DocumentRows
-from tasks.sinks.sql.tables import NotWritable, SqlTable, TargetSchema, reflect
+from tasks.sinks.sql.tables import SqlTable, TargetSchema, reflect
+from tasks.sinks.sql.types import NotWritable
 
 T = TypeVar("T")
 
@@ -39,11 +41,13 @@ class SqlSink:
         self,
         pool: SqlPool,
         tables: Sequence[SqlTable],
+        quoted: bool,
         fence: Fence,
         guard: Callable[[], None],
         application: str,
     ) -> None:
-        self._pool, self._tables, self._fence, self._guard = pool, tables, fence, guard
+        self._pool, self._tables, self._quoted = pool, tables, quoted
+        self._fence, self._guard = fence, guard
         # PostgreSQL keeps ASCII of it, and a database of another encoding than UTF-8 may refuse the rest.
         self._application = application.encode("ascii", "replace").decode()
         self._aborted = False
@@ -60,13 +64,15 @@ class SqlSink:
         epoch: int,
         guard: Callable[[], None],
         application: str = "raftnode",
+        quoted: bool = True,
     ) -> "SqlSink":
         """Raise the epoch, and read the task's progress into `progress` (JSON, b"{}" if none).
 
         `guard` raises when the runner has lost its lease. `application`, "raftnode A db/kind/task", names its
-        transactions in PostgreSQL. Raises StaleEpoch, TaskFailed.
+        transactions in PostgreSQL. `quoted` tells how names of tables are written, see `names.split`.
+        Raises StaleEpoch, TaskFailed.
         """
-        sink = cls(pool, tables, Fence(task, epoch), guard, application)
+        sink = cls(pool, tables, quoted, Fence(task, epoch), guard, application)
         try:
             await sink._with_connection(sink._prepare)
         except (SQLAlchemyError, OSError) as error:
@@ -160,8 +166,14 @@ class SqlSink:
     @asynccontextmanager
     async def _transaction(self, connection: AsyncConnection) -> AsyncIterator[None]:
         """A transaction of this run, behind the fence."""
-        async with self._begun(connection):
+        async with self._begun(connection), AsyncExitStack() as stack:
             await self._at_fence(self._fence.raise_epoch(connection))
+            if connection.dialect.name == "mysql":
+                await sql_engine.limit_locks(connection, self._pool.limits.statement_timeout_ms)
+                # A deadlock, or a statement that commits by itself, ends a transaction there, and the next statement
+                # begins another, which has not passed the fence. The savepoint goes with the one that has, and to
+                # release it then fails.
+                await stack.enter_async_context(connection.begin_nested())
             yield
 
     @asynccontextmanager
@@ -176,9 +188,8 @@ class SqlSink:
                 except OperationalError as error:
                     if not sql_engine.is_locked(error) or self._aborted or time.monotonic() > until_s:
                         raise
-            if connection.dialect.name == "postgresql":
-                timeout_ms, path = self._pool.limits.statement_timeout_ms, self._pool.target.search_path
-                await sql_engine.limit_transaction(connection, self._application, timeout_ms, path)
+            timeout_ms, path = self._pool.limits.statement_timeout_ms, self._pool.target.search_path
+            await sql_engine.limit_transaction(connection, self._application, timeout_ms, path)
             yield
 
     async def _at_fence(self, step: Coroutine[Any, Any, None]) -> None:
@@ -207,4 +218,4 @@ class SqlSink:
             self._schema = await self._read_schema(connection)
 
     async def _read_schema(self, connection: AsyncConnection) -> TargetSchema:
-        return await connection.run_sync(reflect, self._tables)
+        return await connection.run_sync(partial(reflect, tables=self._tables, quoted=self._quoted))

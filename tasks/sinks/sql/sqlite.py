@@ -5,31 +5,64 @@ What a type's name promises is checked here; what the affinity would change in s
 """
 
 import re
+from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from tasks.sinks.sql import types as sql_types
 from tasks.sinks.sql.types import INT64_MAX, INT64_MIN, Column, Converter, DoesNotFit
 
+PLACEHOLDER = "?"
+LOWER_CASE = False
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 
-def relations(connection: sa.Connection, schema: str | None) -> dict[str, str]:
-    """The tables and views of a schema (an attached file), the main one for None, with their whole names."""
+class SqliteRelation(msgspec.Struct, frozen=True):
+    """A table or view by the attached file's name and its own."""
+
+    schema: str
+    name: str
+
+
+def too_long(name: str) -> str | None:
+    """See `TargetDialect`."""
+    return None
+
+
+def relations(connection: sa.Connection, schema: str | None) -> Mapping[str, Hashable]:
+    """See `TargetDialect`. A schema is an attached file."""
     rows = connection.exec_driver_sql("SELECT schema, name FROM pragma_table_list WHERE type IN ('table', 'view')")
-    return {row.name: f"{row.schema}.{row.name}" for row in rows if row.schema.lower() == (schema or "main").lower()}
+    wanted = (schema or "main").lower()
+    return {row.name: SqliteRelation(row.schema, row.name) for row in rows if row.schema.lower() == wanted}
 
 
-def columns(connection: sa.Connection, schema: str | None, name: str) -> list[Column]:
-    """The columns of a table, generated ones too."""
-    where = (name, schema or "main")
+def columns(connection: sa.Connection, relation: Hashable) -> list[Column]:
+    """See `TargetDialect`. Generated columns too."""
+    assert isinstance(relation, SqliteRelation)
+    where = (relation.name, relation.schema)
     strict = connection.exec_driver_sql(
         "SELECT strict FROM pragma_table_list WHERE name = ? AND schema = ? COLLATE NOCASE", where
     ).scalar()
     rows = connection.exec_driver_sql("SELECT name, type FROM pragma_table_xinfo(?, ?)", where)
     return [Column(row.name, row.type, converter(row.type, strict=bool(strict))) for row in rows]
+
+
+def references(connection: sa.Connection) -> list[tuple[Hashable, Hashable]]:
+    """See `TargetDialect`. Foreign keys are not checked."""
+    return []
+
+
+def has_deferrable(connection: sa.Connection) -> bool:
+    """See `TargetDialect`."""
+    return False
+
+
+def row_bytes_max(connection: sa.Connection) -> int | None:
+    """See `TargetDialect`."""
+    return None
 
 
 def converter(declared: str, *, strict: bool) -> Converter:

@@ -19,9 +19,14 @@ from tasks.etl.transform import targets
 from tasks.kinds.registry import ConfigurationError
 from tasks.kinds.sql_etl.configuration import SqlEtlConfiguration
 from tasks.sinks.sql import connection_string as sql_connection
+from tasks.sinks.sql import names as sql_names
+from tasks.sinks.sql.connection_string import SqlConnection
+from tasks.sinks.sql.dialects import dialect
 from tasks.sinks.sql.tables import SqlTable
 
 KIND = "SqlEtl"
+Qualified = tuple[str, str]
+"""A table's schema and name, folded."""
 _REMEDY = "set InsertOnlyMode for it"
 
 
@@ -40,9 +45,9 @@ def check_transforms(etl: SqlEtlConfiguration) -> None:
 
 def check_tables(etl: SqlEtlConfiguration, database: Database) -> None:
     """Refuses a table that is named in two ways. Raises ConfigurationError."""
-    schema, found = _schema(database, etl), dict[str, str]()
+    target, found = _target(database, etl), dict[Qualified, str]()
     for table in etl.sql_tables:
-        first = found.setdefault(_qualified(table.table_name, schema), table.table_name)
+        first = found.setdefault(_qualified(table.table_name, etl, target), table.table_name)
         if first != table.table_name:
             raise ConfigurationError(
                 "SqlTables.TableName", f"'{table.table_name}' is the same table as '{first}'; name it once"
@@ -79,7 +84,7 @@ def check_connection(given: Mapping[str, Any], database: Database) -> None:
                 _check_pair(mine, one.name, _written(other, database), other.name)
 
 
-def _check_pair(mine: Mapping[str, SqlTable], etl: str, theirs: Mapping[str, SqlTable], other: str) -> None:
+def _check_pair(mine: Mapping[Qualified, SqlTable], etl: str, theirs: Mapping[Qualified, SqlTable], other: str) -> None:
     for name in sorted(mine.keys() & theirs.keys()):
         one, two = mine[name], theirs[name]
         same_ids = fold(one.document_id_column) == fold(two.document_id_column)
@@ -94,26 +99,33 @@ def _check_pair(mine: Mapping[str, SqlTable], etl: str, theirs: Mapping[str, Sql
 
 def _written(
     etl: SqlEtlConfiguration, database: Database, connection: Mapping[str, Any] | None = None
-) -> dict[str, SqlTable]:
+) -> dict[Qualified, SqlTable]:
     """The tables that a task writes, by a name that is the same for all spellings; over that connection, if it is not
     the database's."""
     names = {name for transform in etl.transforms if not transform.disabled for name in _tables(transform)}
-    schema = _schema(database, etl, connection)
-    return {_qualified(table.table_name, schema): table for table in etl.sql_tables if fold(table.table_name) in names}
+    target = _target(database, etl, connection)
+    written = [table for table in etl.sql_tables if fold(table.table_name) in names]
+    return {_qualified(table.table_name, etl, target): table for table in written}
 
 
-def _qualified(name: str, schema: str) -> str:
-    folded = fold(name)
-    return folded if "." in folded else f"{schema}.{folded}"
+def _qualified(name: str, etl: SqlEtlConfiguration, target: SqlConnection) -> Qualified:
+    lower = dialect(target.url.get_backend_name()).LOWER_CASE
+    schema, table = sql_names.split(name, quoted=etl.quote_tables, lower=lower).folded
+    return schema or _schema(target), table
 
 
-def _schema(database: Database, etl: SqlEtlConfiguration, connection: Mapping[str, Any] | None = None) -> str:
-    """Where a task's tables without a schema stand, folded."""
+def _target(database: Database, etl: SqlEtlConfiguration, connection: Mapping[str, Any] | None = None) -> SqlConnection:
     if connection is None:
         connection = from_json(database.connection_strings[fold(etl.connection_string_name)].configuration)
-    target = sql_connection.parse(connection)
+    return sql_connection.parse(connection)
+
+
+def _schema(target: SqlConnection) -> str:
+    """Where tables without a schema stand, folded."""
     if target.url.drivername == sql_connection.SQLITE:
         return "main"
+    if target.url.drivername == sql_connection.MYSQL:
+        return fold(str(target.url.database))
     return target.search_path.partition(",")[0].strip().strip('"').lower() or "public"
 
 

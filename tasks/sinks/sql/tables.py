@@ -1,16 +1,15 @@
 """The user's own tables in a target, as they are there. Names may differ by case."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from raftnode.foundation.names import fold
-from tasks.kinds.registry import TaskFailed
-from tasks.sinks.sql import postgres as sql_postgres
-from tasks.sinks.sql import sqlite as sql_sqlite
-from tasks.sinks.sql.types import Column, DoesNotFit
+from tasks.sinks.sql import names as sql_names
+from tasks.sinks.sql.dialects import TargetDialect, dialect
+from tasks.sinks.sql.types import Column, DoesNotFit, NotWritable
 
 COLUMNS_SHOWN_MAX = 20
 """So many of a table's columns are named in an error."""
@@ -25,24 +24,25 @@ class SqlTable(msgspec.Struct, frozen=True, rename="pascal"):
     insert_only_mode: bool = False
 
 
-class NotWritable(TaskFailed):
-    """What a transform writes cannot be written as its tables are now, whatever the document: a table or a column is
-    missing, or the target refuses the statement. Transforms that write other tables can go on."""
-
-
 class TargetTable:
     """A table as it is in the database. `rank` is 0 for a table that refers to no other of the task's, above that of
     all it refers to otherwise."""
 
-    def __init__(self, definition: SqlTable, name: str, columns: Sequence[Column], dialect: sa.Dialect) -> None:
+    def __init__(
+        self,
+        definition: SqlTable,
+        name: Sequence[str],
+        columns: Sequence[Column],
+        quote: Callable[[str], str],
+        dialect: TargetDialect,
+        row_bytes_max: int | None,
+    ) -> None:
         self.name = definition.table_name
         self.insert_only = definition.insert_only_mode
         self.columns = {column.name: column for column in columns}
         self.rank = 0
-        self._quote = dialect.identifier_preparer.quote_identifier
-        self._place = "${}" if dialect.name == "postgresql" else "?"
-        schema = definition.table_name.rpartition(".")[0]
-        self.table = ".".join(self._quote(part) for part in (schema, name) if part)
+        self._quote, self._dialect, self._row_bytes_max = quote, dialect, row_bytes_max
+        self.table = ".".join(quote(part) for part in name if part)
         self.id_column = self.columns[self._column(definition.document_id_column)]
         self._found: dict[str, str] = {}
 
@@ -55,6 +55,7 @@ class TargetTable:
                 raise DoesNotFit(f"{self.name}.{column}: the row has two values for it, as letter case may differ")
             converted[column] = self._taken(self.columns[column], value)
         converted[self.id_column.name] = self._taken(self.id_column, id)
+        self._check_length(converted)
         return converted
 
     def convert_ids(self, ids: Iterable[str]) -> list[Any]:
@@ -72,14 +73,33 @@ class TargetTable:
         names = ", ".join(self._quote(column) for column in columns)
         return f"INSERT INTO {self.table} ({names}) VALUES ({self._parameters(self.columns[c] for c in columns)})"
 
-    def delete(self, count: int) -> str:
-        """The statement that deletes the rows of so many document ids."""
-        ids = self._parameters([self.id_column] * count)
+    def delete(self, ids: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """The statement that deletes the rows of these document ids, and its parameters."""
+        parameters = self._parameters([self.id_column] * len(ids))
         # By itself, the quoted name of a column that is gone would be a text to SQLite, and nothing would be deleted.
-        return f"DELETE FROM {self.table} WHERE {self.table}.{self._quote(self.id_column.name)} IN ({ids})"
+        column = f"{self.table}.{self._quote(self.id_column.name)}"
+        statement = f"DELETE FROM {self.table} WHERE {column} IN ({parameters})"
+        if not self.id_column.exact_text:
+            return statement, tuple(ids)
+        # The index finds what compares equal; of that, what is the same goes.
+        same = ", ".join(f"CAST({self._dialect.PLACEHOLDER} AS BINARY)" for _ in ids)
+        return f"{statement} AND CAST(CONVERT({column} USING utf8mb4) AS BINARY) IN ({same})", (*ids, *ids)
 
     def _parameters(self, columns: Iterable[Column]) -> str:
-        return ", ".join(c.parameter.format(self._place.format(n)) for n, c in enumerate(columns, 1))
+        return ", ".join(c.parameter.format(self._dialect.PLACEHOLDER.format(n)) for n, c in enumerate(columns, 1))
+
+    def _check_length(self, row: Mapping[str, Any]) -> None:
+        if self._row_bytes_max is None:
+            return
+        texts = [value for value in row.values() if isinstance(value, str)]
+        if sum(map(len, texts)) * 4 <= self._row_bytes_max:
+            return
+        count = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+        if count > self._row_bytes_max:
+            raise DoesNotFit(
+                f"{self.name}: the row has {count:,} bytes, and the server's max_allowed_packet is for rows of up to "
+                f"{self._row_bytes_max:,}; raise it there"
+            )
 
     def _taken(self, column: Column, value: Any) -> Any:
         try:
@@ -93,7 +113,7 @@ class TargetTable:
             known = ", ".join(list(self.columns)[:COLUMNS_SHOWN_MAX])
             if len(self.columns) > COLUMNS_SHOWN_MAX:
                 known += f" and {len(self.columns) - COLUMNS_SHOWN_MAX:,} more"
-            long = sql_postgres.too_long(name) if self._place == "${}" else None
+            long = self._dialect.too_long(name)
             remedy = f"the name {long}; it has" if long else "add it, or load to one of"
             raise NotWritable(f"table '{self.name}' has no column '{name}'; {remedy}: {known}")
         return found
@@ -114,46 +134,43 @@ class TargetSchema(msgspec.Struct, frozen=True):
                 raise NotWritable(self.missing[table])
 
 
-def reflect(connection: sa.Connection, tables: Sequence[SqlTable]) -> TargetSchema:
-    """The tables as they are now."""
-    postgres = connection.dialect.name == "postgresql"
-    targets, missing, oids = dict[str, TargetTable](), dict[str, str](), dict[str, Any]()
+def reflect(connection: sa.Connection, tables: Sequence[SqlTable], *, quoted: bool = True) -> TargetSchema:
+    """The tables as they are now. `quoted` as in `names.split`."""
+    target = dialect(connection.dialect.name)
+    quote, bytes_max = connection.dialect.identifier_preparer.quote_identifier, target.row_bytes_max(connection)
+    targets, missing, relations = dict[str, TargetTable](), dict[str, str](), dict[str, Hashable]()
     for definition in tables:
-        schema, _, name = definition.table_name.rpartition(".")
-        known: Mapping[str, Any] = (
-            sql_postgres.relations(connection, schema or None)
-            if postgres
-            else sql_sqlite.relations(connection, schema or None)
-        )
-        folded, found = fold(definition.table_name), _match(name, known)
-        same = next((other for other, oid in oids.items() if found is not None and oid == known[found]), None)
+        folded = fold(definition.table_name)
+        schema, name = sql_names.split(definition.table_name, quoted=quoted, lower=target.LOWER_CASE)
+        known = target.relations(connection, schema or None)
+        found = _match(name, known)
+        if found is None:
+            missing[folded] = f"the target has no table '{definition.table_name}'; " + (
+                f"the name {long}" if (long := target.too_long(name)) else "create it in the target"
+            )
+            continue
+        same = next((other for other, relation in relations.items() if relation == known[found]), None)
         if same is not None:
             missing[folded] = f"'{definition.table_name}' is the same table as '{same}'; name it once in SqlTables"
             continue
-        if found is None:
-            long = sql_postgres.too_long(name) if postgres else None
-            remedy = f"the name {long}" if long else "create it in the target"
-            missing[folded] = f"the target has no table '{definition.table_name}'; {remedy}"
-            continue
-        columns = (
-            sql_postgres.columns(connection, known[found])
-            if postgres
-            else sql_sqlite.columns(connection, schema or None, found)
-        )
         try:
-            targets[folded] = TargetTable(definition, found, columns, connection.dialect)
+            columns = target.columns(connection, known[found])
+            targets[folded] = TargetTable(definition, (schema, found), columns, quote, target, bytes_max)
         except NotWritable as error:
             missing[folded] = str(error)
-        oids[folded] = known[found]
-    if postgres:
-        _rank(targets, oids, sql_postgres.references(connection))
-    return TargetSchema(targets, missing, postgres and sql_postgres.has_deferrable(connection))
+        relations[folded] = known[found]
+    _rank(targets, relations, target.references(connection))
+    return TargetSchema(targets, missing, target.has_deferrable(connection))
 
 
-def _rank(targets: Mapping[str, TargetTable], oids: Mapping[str, int], references: Iterable[tuple[int, int]]) -> None:
+def _rank(
+    targets: Mapping[str, TargetTable],
+    relations: Mapping[str, Hashable],
+    references: Iterable[tuple[Hashable, Hashable]],
+) -> None:
     """Tables that refer to others come after them; in a circle they stay as they are."""
-    by_oid = {oids[name]: target for name, target in targets.items()}
-    edges = [(by_oid[a], by_oid[b]) for a, b in references if a in by_oid and b in by_oid]
+    known = {relations[name]: target for name, target in targets.items()}
+    edges = [(known[a], known[b]) for a, b in references if a in known and b in known]
     for _ in targets:
         for target, parent in edges:
             target.rank = min(max(target.rank, parent.rank + 1), len(targets))

@@ -1,6 +1,7 @@
 """Writing to a target in a transaction that is rolled back: what it would refuse."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,7 +18,12 @@ class _RolledBack(Exception):
 
 
 async def rolled_back(
-    pool: SqlPool, tables: Sequence[SqlTable], documents: Sequence[DocumentRows], application: str
+    pool: SqlPool,
+    tables: Sequence[SqlTable],
+    documents: Sequence[DocumentRows],
+    application: str,
+    *,
+    quoted: bool = True,
 ) -> list[DocumentRefusal]:
     """The documents that the target refuses. No row stays, and no task's row in the target is looked at. Raises
     NotWritable, TaskFailed."""
@@ -25,14 +31,10 @@ async def rolled_back(
     try:
         async with pool.connection(application) as pooled, pooled.connection.begin():
             connection = pooled.connection
-            if connection.dialect.name == "postgresql":
-                timeout_ms, path = pool.limits.statement_timeout_ms, pool.target.search_path
-                await sql_engine.limit_transaction(connection, application, timeout_ms, path)
-
-            schema = await connection.run_sync(reflect, tables)
-            writing = BatchWrite(
-                connection, schema, lambda: connection.run_sync(reflect, tables), accept_refusals, lambda: None
-            )
+            timeout_ms, path = pool.limits.statement_timeout_ms, pool.target.search_path
+            await sql_engine.limit_transaction(connection, application, timeout_ms, path)
+            read = partial(connection.run_sync, partial(reflect, tables=tables, quoted=quoted))
+            writing = BatchWrite(connection, await read(), read, accept_refusals, lambda: None)
             await writing.write(documents)
             refused = writing.refused
             raise _RolledBack

@@ -1,4 +1,4 @@
-"""JSON values as what columns take: what both databases have in common. A value that does not fit is refused.
+"""JSON values as what columns take: what all databases have in common. A value that does not fit is refused.
 
 Numbers come as int and Decimal, so that no digit of a document is lost on the way. A column keeps
 all of them, or the value is refused; only to what a column itself declares (the scale of a numeric, a real) is rounded.
@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from raftnode.foundation import timestamps
+from tasks.kinds.registry import TaskFailed
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _FRACTION = re.compile(r"(\.\d{6})\d+")
@@ -32,14 +33,21 @@ class DoesNotFit(ValueError):
     """A value is nothing that its column could store."""
 
 
+class NotWritable(TaskFailed):
+    """What a transform writes cannot be written as its tables are now, whatever the document: a table or a column is
+    missing, or the target refuses the statement. Transforms that write other tables can go on."""
+
+
 class Column(msgspec.Struct, frozen=True):
     """A column of a target. `type` is as the database writes it; `parameter` is what stands for a value in a statement,
-    with {} for the placeholder; `convert` takes any JSON value but null and raises DoesNotFit."""
+    with {} for the placeholder; `convert` takes any JSON value but null and raises DoesNotFit. `exact_text`: texts that
+    are not the same may compare equal there."""
 
     name: str
     type: str
     convert: Converter
     parameter: str = "{}"
+    exact_text: bool = False
 
     def take(self, value: Any) -> Any:
         """What the driver takes for a JSON value; null is NULL in every type."""
@@ -159,13 +167,19 @@ def time_span(value: Any) -> str | None:
     Beyond the microsecond it is cut."""
     if not isinstance(value, str):
         raise DoesNotFit(f"{shown(value)} is not a time span like 1.02:03:04.5")
-    span = timestamps.time_span(value)
+    span = parsed_time_span(value)
     if span is None:
         return None
-    if span.hours > 23 or span.minutes > 59 or span.seconds > 59:
-        raise DoesNotFit(f"{shown(value)} is not a time span like 1.02:03:04.5")
     clock = f"{span.hours:02}:{span.minutes:02}:{span.seconds:02}.{span.fraction[:6]}"
     return f"{span.sign}{span.days} days {span.sign}{clock}"
+
+
+def parsed_time_span(text: str) -> timestamps.TimeSpan | None:
+    """The parts of a time span of .NET; None for another text."""
+    span = timestamps.time_span(text)
+    if span is not None and (span.hours > 23 or span.minutes > 59 or span.seconds > 59):
+        raise DoesNotFit(f"{shown(text)} is not a time span like 1.02:03:04.5")
+    return span
 
 
 def guid(value: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import web
 from immutables import Map
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from raftnode.documents.change_vector import dominates
 from raftnode.documents.replication.sender import Destination, DocumentSender, accepted, receive
@@ -26,7 +26,7 @@ from tasks.runtime.context import Run, RunFigures, RunSettings, TaskContext
 from tasks.runtime.run_journal import FreezeDetector, RunJournal
 from tasks.runtime.shared_resources import SharedResources
 from tasks.sinks.sql import connection_string as sql_connection
-from tests import postgres
+from tests import mariadb, postgres
 
 NORTHWIND = Path(__file__).parents[3] / "raftnode" / "demo" / "northwind.jsonl"
 
@@ -38,15 +38,20 @@ class SqlTarget:
         self.name, self.configuration = name, connection
         self.connection = sql_connection.parse(connection)
 
+    def _engine(self) -> AsyncEngine:
+        """Names in double quotes are names, whatever the database."""
+        modes = {"sql_mode": "'ANSI_QUOTES,STRICT_ALL_TABLES'"} if self.name == "mysql" else {}
+        return create_async_engine(self.connection.url, connect_args=modes)
+
     async def execute(self, *statements: str) -> None:
-        engine = create_async_engine(self.connection.url)
+        engine = self._engine()
         async with engine.begin() as connection:
             for statement in statements:
                 await connection.execute(sa.text(statement))
         await engine.dispose()
 
     async def rows(self, query: str) -> list[tuple[Any, ...]]:
-        engine = create_async_engine(self.connection.url)
+        engine = self._engine()
         try:
             async with engine.connect() as connection:
                 return [tuple(row) for row in await connection.execute(sa.text(query))]
@@ -91,7 +96,26 @@ async def postgres_target(postgres_url: str, request: pytest.FixtureRequest) -> 
     await admin.close()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(scope="session")
+def mysql_url() -> Iterator[str]:
+    with mariadb.server() as url:
+        yield url
+
+
+@pytest.fixture
+async def mysql_target(mysql_url: str) -> AsyncIterator[SqlTarget]:
+    async with mariadb.database(mysql_url) as url:
+        factory = "MySqlConnector.MySqlConnectorFactory"
+        yield SqlTarget("mysql", {"Name": "target", "Type": "Sql", "FactoryName": factory, "ConnectionString": url})
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.postgres),
+        pytest.param("mysql", marks=pytest.mark.mysql),
+    ]
+)
 def target(request: pytest.FixtureRequest) -> SqlTarget:
     target: SqlTarget = request.getfixturevalue(f"{request.param}_target")
     return target

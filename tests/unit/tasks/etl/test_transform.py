@@ -62,6 +62,28 @@ async def test_a_document_becomes_rows_of_several_tables(sandbox: Sandbox) -> No
     ]
 
 
+async def test_texts_with_a_length_as_in_ravendb_are_kept_or_refused_and_never_cut(sandbox: Sandbox) -> None:
+    script = "loadToT({A: varchar(this.A, 3), B: nvarchar(this.B)})"
+    found = await run(
+        sandbox,
+        script,
+        document(A="abc", B="x" * 60),
+        document(A=None),
+        document(A="abcd"),
+        document(A=5),
+    )
+    assert [answer.rows for answer in found] == [
+        [("T", {"A": "abc", "B": "x" * 60})],
+        [("T", {"A": None, "B": None})],
+        [],
+        [],
+    ]
+    assert "varchar(..., 3) was given a text of 4 characters" in str(found[2].error)
+    assert "varchar needs a text as its first argument" in str(found[3].error)
+    (wrong,) = await run(sandbox, "loadToT({A: nvarchar('a', 0)})")
+    assert "needs a length of 1 or more" in str(wrong.error)
+
+
 async def test_metadata_is_what_the_system_knows_with_what_users_added(sandbox: Sandbox) -> None:
     script = """
       const m = getMetadata(this);

@@ -111,6 +111,20 @@ def test_what_was_accepted_is_accepted_again_unchanged(record: Database) -> None
         ),
         ({"Transforms": [transform(Script="loadToOrders({})\nlet 5")]}, "Transforms.Script", "line 2: SyntaxError"),
         ({"SqlTables": []}, "SqlTables", "name 1 to 100 target tables"),
+        ({"CommandTimeout": 0}, "CommandTimeout", "give 1 to 86400 s, or null for the node's own limit"),
+        (
+            {"QuoteTables": False, "SqlTables": [{"TableName": "a b", "DocumentIdColumn": "Id"}]},
+            "SqlTables.TableName",
+            "'a b' is not a table's name in SQL; write name or schema.name",
+        ),
+        (
+            {
+                "QuoteTables": False,
+                "SqlTables": [{"TableName": t, "DocumentIdColumn": "Id"} for t in ("Orders", '"orders"')],
+            },
+            "SqlTables.TableName",
+            "is the same table as 'Orders'",
+        ),
         ({"SqlTables": [{"TableName": "", "DocumentIdColumn": "Id"}]}, "SqlTables.TableName", "name a table"),
         (
             {"SqlTables": [{"TableName": "Orders", "DocumentIdColumn": ""}]},
@@ -132,10 +146,73 @@ def test_what_is_wrong_is_named_with_the_remedy(
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "remedy"),
+    [
+        ({"Transforms": []}, "Transforms", "give 1 to 100"),
+        ({"Transforms": [transform(Name="a"), transform(Name="A")]}, "Transforms.Name", "names must be unique"),
+        ({"Transforms": [transform(ApplyToAllDocuments=True)]}, "Transforms.Collections", "choose one"),
+        ({"Transforms": [transform(Collections=[])]}, "Transforms.Collections", "or set ApplyToAllDocuments"),
+    ],
+)
+def test_check_01_transforms_without_number_name_or_collections_are_refused(
+    record: Database, changes: dict[str, Any], field: str, remedy: str
+) -> None:
+    test_what_is_wrong_is_named_with_the_remedy(record, changes, field, remedy)
+
+
+def test_check_03_a_table_must_be_named_by_a_literal(record: Database) -> None:
+    variable = transform(Script="const t = 'Orders'; loadTo(t, {})")
+    with pytest.raises(ConfigurationError, match="loads nothing"):
+        KIND.parse(configuration(Transforms=[variable]), record)
+    assert KIND.parse(configuration(Transforms=[transform(Script="loadTo('Orders', {})")]), record)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "loadToOrders({}).addCounter('likes')",
+        "loadToOrders({}).addTimeSeries(loadTimeSeries('t'))",
+        "loadToOrders({}); function deleteDocumentsOfOrdersBehavior(id, deleted) { return deleted; }",
+        "loadToOrders({}); function deleteDocumentsBehavior(id, collection, deleted) { return deleted; }",
+        "loadToOrders({}); function loadCountersOfOrdersBehavior(id, counter) { return true; }",
+    ],
+)
+def test_check_04_what_only_ravendb_etl_has_is_refused(record: Database, script: str) -> None:
+    with pytest.raises(ConfigurationError, match="is of RavenDB ETL; leave it out") as caught:
+        KIND.parse(configuration(Transforms=[transform(Script=script)]), record)
+    assert caught.value.field == "Transforms.Script"
+
+
+def test_all_of_raven_s_fields_come_back_as_they_were_given(record: Database) -> None:
+    fields = {
+        "QuoteTables": False,
+        "ParameterizeDeletes": False,
+        "ForceQueryRecompile": True,
+        "CommandTimeout": 5,
+    }
+    stored = json.loads(KIND.parse(configuration(**fields), record).configuration)
+    assert {name: stored[name] for name in fields} == fields
+
+
 def test_a_connection_string_is_checked_at_the_door(sqlite_target: SqlTarget, record: Database) -> None:
     KIND.parse_connection(sqlite_target.configuration, record)
     with pytest.raises(ConfigurationError, match="FactoryName"):
         KIND.parse_connection(sqlite_target.configuration | {"FactoryName": "dBase"}, record)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("SslMode=VerifyCA;SslCa=ca.pem", "names the root certificate 'ca.pem'; write an absolute path"),
+        ("SslMode=Required;SslKey=/etc/key.pem", "a TLS key without its certificate"),
+        ("SslCa=/etc/ca.pem", "write Require, VerifyCA or VerifyFull"),
+    ],
+)
+def test_certificates_of_a_connection_are_checked_at_the_door(record: Database, text: str, remedy: str) -> None:
+    given = {"Name": "m", "Type": "Sql", "FactoryName": "MySqlConnector.MySqlConnectorFactory"}
+    with pytest.raises(ConfigurationError, match=remedy):
+        KIND.parse_connection(given | {"ConnectionString": f"Server=db;Database=d;{text}"}, record)
 
 
 def test_the_kind_is_found_by_either_spelling() -> None:

@@ -33,7 +33,7 @@ for (const line of this.Lines)
         Product: line.Product, Quantity: line.Quantity, Price: line.PricePerUnit, Discount: line.Discount
     });
 """
-NET_SALES = 'SELECT round(CAST(sum("Quantity" * "Price" * (1 - "Discount")) AS numeric), 2) FROM "OrderLines"'
+NET_SALES = 'SELECT round(CAST(sum("Quantity" * "Price" * (1 - "Discount")) AS decimal(20, 6)), 2) FROM "OrderLines"'
 COUNTS = (
     'SELECT (SELECT count(*) FROM "Orders"), (SELECT count(DISTINCT "Id") FROM "Orders"), '
     '(SELECT count(*) FROM "OrderLines")'

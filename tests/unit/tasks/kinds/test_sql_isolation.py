@@ -9,7 +9,8 @@ from tasks.etl.refusals import DocumentRefusal
 from tasks.kinds.registry import TaskFailed
 from tasks.sinks.sql.rows import DocumentRows
 from tasks.sinks.sql.sink import SqlSink
-from tasks.sinks.sql.tables import NotWritable, SqlTable
+from tasks.sinks.sql.tables import SqlTable
+from tasks.sinks.sql.types import NotWritable
 from tests.unit.tasks.conftest import SqlTarget
 from tests.unit.tasks.sinks.sql.test_sink import sink
 
@@ -262,7 +263,8 @@ async def test_of_a_wide_table_only_some_columns_are_named(target: SqlTarget) ->
 async def test_a_table_that_two_names_lead_to_is_not_written(target: SqlTarget) -> None:
     """As the user's search path may have it; the rows of a document would be deleted under the other name."""
     await target.execute("CREATE TABLE t (id text, v int)")
-    twin = "public.t" if target.name == "postgres" else "main.t"
+    schemas = {"postgres": "public", "sqlite": "main", "mysql": target.connection.url.database}
+    twin = f"{schemas[target.name]}.t"
     async with sink(target, tables=(T, SqlTable(twin, "id"))) as opened:
         assert await write(opened, row("o/1", v=1)) == []
         with pytest.raises(NotWritable, match=f"'{twin}' is the same table as 't'; name it once"):

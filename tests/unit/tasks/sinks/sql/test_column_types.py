@@ -1,7 +1,7 @@
-"""Every type that PostgreSQL and SQLite have: what goes into a column of it, what is refused. docs/tasks.md too."""
+"""Every type that the targets have: what goes into a column of it, what is refused; and docs/tasks/sql_etl.md too."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tasks.sinks.sql.tables import SqlTable
 from tests.unit.tasks.conftest import SqlTarget
 from tests.unit.tasks.sinks.sql.test_sink import sink
 
-DOCS = Path(__file__).parents[5] / "docs" / "tasks.md"
+DOCS = Path(__file__).parents[5] / "docs" / "tasks" / "sql_etl.md"
 REFUSED = "refused"
 LONG = Decimal("0.123456789012345678901234567890")
 BIG = 9007199254740993
@@ -153,6 +153,62 @@ SQLITE: Cases = {
     "STRING": [("x", "x"), ("007", REFUSED), ("1e400", REFUSED), ("12", "12")],
     "": [("007", "007"), (Decimal("1.5"), "1.5"), (True, "1"), (LONG, REFUSED), ([1], "[1]")],
 }
+MARIADB: Cases = {
+    "tinyint": [(127, "127"), (128, REFUSED), (True, "1"), ("x", REFUSED)],
+    "tinyint unsigned": [(255, "255"), (-1, REFUSED)],
+    "boolean": [(True, "1"), ("false", "0"), (0, "0"), (None, None)],
+    "smallint": [(32767, "32767"), (32768, REFUSED), (Decimal("1.5"), REFUSED)],
+    "mediumint": [(8388607, "8388607"), (8388608, REFUSED)],
+    "int": [("12", "12"), (2**31, REFUSED), ("1E9999999", REFUSED), (Decimal("5.0"), "5")],
+    "int unsigned": [(2**32 - 1, "4294967295"), (-1, REFUSED)],
+    "bigint": [(BIG, str(BIG)), (2**63, REFUSED), (-(2**63), str(-(2**63)))],
+    "bigint unsigned": [(2**64 - 1, str(2**64 - 1)), (2**64, REFUSED)],
+    "decimal(65,30)": [(LONG, str(LONG)), (Decimal("1E+30"), "1" + "0" * 30 + "." + "0" * 30), ("NaN", REFUSED)],
+    "decimal(6,2)": [(Decimal("32.385"), "32.39"), (99999, REFUSED), ("text", REFUSED), ("1E-9999", "0.00")],
+    "float": [(Decimal("0.5"), "0.5"), (16777217, REFUSED), ("1e39", REFUSED)],
+    "double": [(Decimal("0.1"), "0.1"), (LONG, REFUSED), (BIG, REFUSED), ("1e400", REFUSED)],
+    "bit(3)": [(5, "\x05"), (8, REFUSED), (-1, REFUSED)],
+    "char(3)": [("ab", "ab"), ("abcd", REFUSED), ("abc ", REFUSED)],
+    "varchar(3)": [("abc", "abc"), ("ab ", "ab "), ("abcd", REFUSED), ("abc ", REFUSED), ("\0", REFUSED)],
+    "tinytext": [("a", "a"), ("a" * 256, REFUSED)],
+    "text": [("a%s\\'\"", "a%s\\'\""), (LONG, str(LONG)), (True, "true"), ({"a": [1]}, '{"a":[1]}'), ("😀", "😀")],
+    "mediumtext": [("a", "a")],
+    "longtext": [("{", "{")],
+    "text character set latin1": [("é", "é"), ("ф", REFUSED)],
+    "text character set utf8mb3": [("ф", "ф"), ("😀", REFUSED)],
+    "enum('happy','it''s','2')": [("happy", "happy"), ("it's", "it's"), ("2", "2"), ("1", REFUSED), (1, REFUSED)],
+    "set('a','b')": [("a,b", "a,b"), ("", ""), ("a,c", REFUSED), (1, REFUSED)],
+    "binary(2)": [("aGk=", "hi"), ("aGkh", REFUSED), ("?", REFUSED)],
+    "varbinary(2)": [("aGk=", "hi"), ("aGkh", REFUSED), (1, REFUSED)],
+    "tinyblob": [("aGk=", "hi")],
+    "blob": [("aGk=", "hi"), ("?", REFUSED), (None, None)],
+    "mediumblob": [("aGk=", "hi")],
+    "longblob": [("aGk=", "hi")],
+    "date": [("2024-01-31T23:00:00-02:00", "2024-02-01"), ("0000-00-00", REFUSED), ("soon", REFUSED), (12, REFUSED)],
+    "time(6)": [
+        ("01:02:03.1234567", "01:02:03.123456"),
+        ("-1.02:03:04.5", "-26:03:04.500000"),
+        ("34.22:59:59", "838:59:59.000000"),
+        ("35.00:00:00", REFUSED),
+        ("01:02:03+01:00", REFUSED),
+        ("noon", REFUSED),
+    ],
+    "datetime(6)": [
+        ("2024-01-31T01:00:00+02:00", "2024-01-30 23:00:00.000000"),
+        ("9999-12-31T23:59:59.9999999", "9999-12-31 23:59:59.999999"),
+        ("0001-01-01T00:00:00+01:00", REFUSED),
+        ("then", REFUSED),
+    ],
+    "datetime": [("2024-01-31T01:00:00", "2024-01-31 01:00:00"), ("0001-01-01", "0001-01-01 00:00:00")],
+    "timestamp null": [("2024-03-31T02:30:00+00:00", "2024-03-31 02:30:00"), ("1969-01-01", REFUSED), (None, None)],
+    "year": [(2024, "2024"), (24, REFUSED), ("x", REFUSED)],
+    "json": [({"a": LONG, "b": BIG}, f'{{"a":{LONG},"b":{BIG}}}'), ("t", '"t"'), (None, None)],
+    "uuid": [(GUID.upper(), GUID), ("1", REFUSED)],
+    "inet4": [("10.0.0.1", "10.0.0.1"), ("x", REFUSED)],
+    "inet6": [("::1", "::1"), ("x", REFUSED)],
+    "point": [("POINT(1 2)", REFUSED), (None, None)],
+    "geometry": [("POINT(1 2)", REFUSED)],
+}
 STRICT: Cases = {
     "INT": [(5, "5"), ("x", REFUSED)],
     "INTEGER": [(BIG, str(BIG)), (Decimal("1.5"), REFUSED)],
@@ -167,7 +223,9 @@ def fair(accepted: int, refusals: Sequence[DocumentRefusal], *, final: bool) -> 
     """Every refusal is the document's own fault."""
 
 
-async def stored(target: SqlTarget, cases: Cases, options: str = "") -> dict[str, list[tuple[Any, str | None]]]:
+async def stored(
+    target: SqlTarget, cases: Cases, options: str = "", shown: Callable[[str], str] = lambda type: "CAST(v AS text)"
+) -> dict[str, list[tuple[Any, str | None]]]:
     """What is there of the cases, all of which are written in one batch."""
     tables = {type: f"t{n}" for n, type in enumerate(cases)}
     await target.execute(*(f"CREATE TABLE {name} (id text, v {type}) {options}" for type, name in tables.items()))
@@ -180,7 +238,7 @@ async def stored(target: SqlTarget, cases: Cases, options: str = "") -> dict[str
         refused = {r.id for r in await opened.write(documents, lambda refused: b"{}", fair)}
     found: dict[str, list[tuple[Any, str | None]]] = {}
     for type, name in tables.items():
-        rows = dict(await target.rows(f"SELECT id, CAST(v AS text) FROM {name}"))
+        rows = dict(await target.rows(f"SELECT id, {shown(type)} FROM {name}"))
         there = [rows.get(f"{name}/{n}", REFUSED) for n in range(len(cases[type]))]
         assert [f"{name}/{n}" in refused for n in range(len(there))] == [one == REFUSED for one in there]
         found[type] = [(value, one) for (value, _), one in zip(cases[type], there, strict=True)]
@@ -194,6 +252,14 @@ async def test_every_type_of_postgresql(postgres_target: SqlTarget) -> None:
         "ALTER DATABASE " + str(postgres_target.connection.url.database) + " SET timezone = 'UTC'"
     )
     assert await stored(postgres_target, POSTGRES) == POSTGRES
+
+
+@pytest.mark.mysql
+async def test_every_type_of_mariadb(mysql_target: SqlTarget) -> None:
+    def shown(type: str) -> str:
+        return "ST_AsText(v)" if type in ("point", "geometry") else "CAST(v AS char)"
+
+    assert await stored(mysql_target, MARIADB, shown=shown) == MARIADB
 
 
 async def test_every_type_of_sqlite(sqlite_target: SqlTarget) -> None:
@@ -210,14 +276,15 @@ async def test_every_type_that_postgresql_has_is_in_the_documentation(postgres_t
         "SELECT format_type(oid, -1) FROM pg_type WHERE typtype IN ('b', 'r', 'm') AND typcategory NOT IN ('A', 'Z') "
         "AND typnamespace = 'pg_catalog'::regnamespace AND (typname, typtype) <> ('unknown', 'b')"
     )
-    section = DOCS.read_text(encoding="utf-8").split("### PostgreSQL", 1)[1].split("###", 1)[0]
+    section = DOCS.read_text(encoding="utf-8").split("## PostgreSQL", 1)[1].split("\n## ", 1)[0]
     said = set(re.findall(r"`([^`]+)`", section))
     assert {type for (type,) in rows} - said == set()
 
 
 def test_every_type_that_is_tested_is_in_the_documentation() -> None:
-    text = DOCS.read_text(encoding="utf-8").split("### PostgreSQL", 1)[1]
+    text = DOCS.read_text(encoding="utf-8").split("## PostgreSQL", 1)[1]
     said = set(re.findall(r"`([^`]+)`", text))
     own = {"mood", "pair", "if_day", "short", "positive", "", "text[]", "date[]", "timestamptz[]", "box[]"}
-    types = {re.sub(r"\([\d,]+\)| not null", "", type) for type in (*POSTGRES, *SQLITE, *STRICT)}
+    detail = r"\([^)]+\)| (not )?null| unsigned| character set \w+"
+    types = {re.sub(detail, "", type) for type in (*POSTGRES, *MARIADB, *SQLITE, *STRICT)}
     assert {type for type in types - own if type not in said and not type.endswith("[]")} == set()

@@ -26,6 +26,12 @@ def configuration(text: str, factory: str = "Npgsql", **more: Any) -> dict[str, 
         ),
         ("Npgsql", "server=db;DB=shop;User Id=me;PWD='x;''y'", "postgresql+asyncpg://me:x;'y@db:5432/shop"),
         ("npgsql", "postgresql://me:pw@db:1/shop", "postgresql+asyncpg://me:pw@db:1/shop"),
+        (
+            "MySqlConnector.MySqlConnectorFactory",
+            "Server=db;User ID=me;Password=a b;Database=shop;SslMode=None;AllowUserVariables=true",
+            "mysql+aiomysql://me:a b@db:3306/shop",
+        ),
+        ("MySql.Data.MySqlClient", "mariadb+mariadbconnector://me@db:1/shop", "mysql+aiomysql://me@db:1/shop"),
         ("Npgsql", "postgresql+psycopg://me@db/shop", "postgresql+asyncpg://me@db/shop"),
     ],
 )
@@ -44,6 +50,33 @@ def test_ado_style_and_urls_lead_to_the_same_drivers(factory: str, text: str, ur
 )
 def test_the_ssl_mode_reaches_the_driver(text: str, ssl: str | None) -> None:
     assert parse(configuration(text)).ssl == ssl
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Server=a,b:1;Database=d;Uid=u;SslMode=VerifyFull;SslCa=/ca;SslCert=/cert;SslKey=/key",
+        "Host=a,b:1;Database=d;User=u;Ssl Mode=VerifyFull;CA Certificate File=/ca;SSL Cert=/cert;SSL Key=/key",
+        "mysql://u@a,b:1/d?ssl-mode=VERIFY_IDENTITY&ssl_ca=/ca&ssl_cert=/cert&ssl_key=/key",
+    ],
+)
+def test_hosts_and_certificates_of_mysql(text: str) -> None:
+    found = parse(configuration(text, "MySqlConnector.MySqlConnectorFactory"))
+    assert found.hosts == (("a", 3306), ("b", 1))
+    assert (found.ssl, found.ssl_root, found.ssl_certificate, found.ssl_key) == ("verify-full", "/ca", "/cert", "/key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Host=db;Database=d;SSL Mode=VerifyCA;Root Certificate=/ca;SSL Certificate=/cert;SSL Key=/key",
+        "postgresql://db/d?sslmode=verify-ca&sslrootcert=/ca&sslcert=/cert&sslkey=/key",
+    ],
+)
+def test_certificates_of_postgresql(text: str) -> None:
+    found = parse(configuration(text))
+    assert (found.ssl, found.ssl_root, found.ssl_certificate, found.ssl_key) == ("verify-ca", "/ca", "/cert", "/key")
+    assert found.address != parse(configuration(text.replace("/ca", "/other"))).address
 
 
 @pytest.mark.parametrize(
@@ -67,6 +100,8 @@ def test_the_ssl_mode_reaches_the_driver(text: str, ssl: str | None) -> None:
         (configuration("postgresql://db/d?hots=1"), "ConnectionString", "unknown parameters: hots"),
         (configuration("postgresql://db"), "ConnectionString", "names no database"),
         (configuration("mysql://db/d"), "ConnectionString", "is a mysql URL"),
+        (configuration("Server=db;Database=d;Hots=x", "MySqlConnector"), "ConnectionString", "it takes Server"),
+        (configuration("Server=db;Database=d;SslMode=maybe", "MySqlConnector"), "ConnectionString", "preferred"),
         (configuration("://"), "ConnectionString", "is not a valid URL"),
         (configuration("Version=3", "System.Data.SQLite"), "ConnectionString", "names no file"),
         (configuration("Data Source=:memory:", "System.Data.SQLite"), "ConnectionString", "names no file"),

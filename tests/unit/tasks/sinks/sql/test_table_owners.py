@@ -56,7 +56,7 @@ def with_task(record: Database, id: int, given: dict[str, Any]) -> Database:
     [
         (transform("a"), transform("b"), "'a' and 'b' both write table 'orders' for documents of 'Orders'"),
         (transform("a"), transform("b", "Lines", "ORDERS"), "set InsertOnlyMode for it"),
-        (transform("a"), transform("b", ApplyToAllDocuments=True), "for the same documents"),
+        (transform("a"), transform("b", ApplyToAllDocuments=True, Collections=[]), "for the same documents"),
         (transform("a"), transform("b", Disabled=True), None),
         (transform("a"), transform("b", "Lines"), None),
         (transform("a"), transform("b", Script="loadToLines({})"), None),
