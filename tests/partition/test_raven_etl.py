@@ -207,7 +207,7 @@ async def scene(directory: Path, documents: int) -> AsyncIterator[ChangingDocume
 
 
 @pytest.mark.parametrize(
-    ("documents", "kills", "cuts"), [(2_000, 2, 1), pytest.param(100_000, 20, 5, marks=pytest.mark.long)]
+    ("documents", "kills", "cuts"), [(1_000, 1, 1), pytest.param(100_000, 20, 5, marks=pytest.mark.long)]
 )
 async def test_whatever_happens_to_its_holder_the_last_versions_arrive(
     tmp_path: Path, documents: int, kills: int, cuts: int
