@@ -105,26 +105,29 @@ async def test_a_pinned_node_that_is_killed_in_the_middle_makes_a_whole_backup_a
         assert (torn["IsWhole"], whole["IsWhole"], whole["NodeTag"]) == (False, True, "B")
         assert int(torn["Epoch"]) < int(whole["Epoch"])
         assert await restore(cluster, whole, "Again", "A") == await documents(cluster, DATABASE, "B")
+        await goes_on_cut_off(cluster, id, folder)
 
-        # Without a majority it goes on with its backups, and the cluster is told of them later.
-        for tag in "AC":
-            await cluster.freeze(tag)
 
-        async def cut_off() -> bool:
-            status = await cluster.status("B")
-            return status is not None and not status["Node"]["HasLease"]
+async def goes_on_cut_off(cluster: Cluster, id: int, folder: Path) -> None:
+    """Without a majority B goes on with its backups, and the cluster is told of them later."""
+    for tag in "AC":
+        await cluster.freeze(tag)
 
-        await cluster.wait_until(cut_off, "B to be cut off")
-        made = await back_up(cluster, id, full=True, tag="B")
-        for tag in "AC":
-            cluster.thaw(tag)
+    async def cut_off() -> bool:
+        status = await cluster.status("B")
+        return status is not None and not status["Node"]["HasLease"]
 
-        async def known() -> bool:
-            status = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}", tag="A")
-            return bool(status["Status"]["FileName"] == made["Result"]["File"])
+    await cluster.wait_until(cut_off, "B to be cut off")
+    made = await back_up(cluster, id, full=True, tag="B")
+    for tag in "AC":
+        cluster.thaw(tag)
 
-        await cluster.wait_until(known, "A to know of it")
-        assert [point["IsWhole"] for point in await points(cluster, folder)] == [False, True, True]
+    async def known() -> bool:
+        status = await cluster.call("GET", f"/periodic-backup/status?name={DATABASE}&taskId={id}", tag="A")
+        return bool(status["Status"]["FileName"] == made["Result"]["File"])
+
+    await cluster.wait_until(known, "A to know of it")
+    assert [point["IsWhole"] for point in await points(cluster, folder)] == [False, True, True]
 
 
 async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_successor_has_made(tmp_path: Path) -> None:
