@@ -274,3 +274,21 @@ def _start_again(world: World) -> None:
         world.later(after_s, lambda: _pin(world, machine.tag))
     world.later(world.chance.uniform(2.0, 3.0), lambda: world.network.cut_ways(ways))
     world.later(9.0, lambda: world.network.cut.difference_update(ways))
+
+
+def cut_off(world: World) -> None:
+    """Whoever runs a task that tolerates partitions is cut off for longer than R, one after the other, and lives."""
+    as_it_comes(world)
+    world.faults.strike = lambda: None  # type: ignore[method-assign]
+    every(world, 5.0, 7.0, lambda: _cut_off(world))
+
+
+def _cut_off(world: World) -> None:
+    running = [run for runs in world.bodies.running.values() for run in runs if run.tolerant and run.process.alive]
+    if not running or world.network.cut:
+        return
+    tag = world.chance.choice(running).node
+    ways = {way for other in world.machines if other != tag for way in ((tag, other), (other, tag))}
+    world.note(f"{tag} is cut off")
+    world.network.cut_ways(ways)
+    world.later(10.0, lambda: world.network.cut.difference_update(ways))
