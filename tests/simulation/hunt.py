@@ -16,6 +16,7 @@ import pytest
 from tests.simulation import claim_variants as claims
 from tests.simulation import directed, requests, variants
 from tests.simulation import schedules as worlds
+from tests.simulation.operators import Operators
 from tests.simulation.schedules import Schedule
 from tests.simulation.variants import Patch, Variant
 from tests.simulation.world import simulate
@@ -85,6 +86,7 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
     """What that world notices, with the rule left out or kept."""
     leave_out, schedule = RULES[rule]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Operators, "plain", True)
         if schedule in BESIDE:
             BESIDE[schedule](patch)
         if not kept:

@@ -38,7 +38,10 @@ and others that do not."""
 
 
 class Operators:
-    """People at the consoles of random nodes."""
+    """People at the consoles of random nodes. `plain`: no task has traits and the licence stays, for hunts after rules
+    that concern every task alike."""
+
+    plain = False
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -77,7 +80,12 @@ class Operators:
             return self._edited(task)
         if what < 0.65:
             mentor = chance.choice([None, *database.topology.members])
-            return SetTaskPin(database=DATABASE, id=task.id, mentor=mentor, pinned=chance.random() < 0.3)
+            return SetTaskPin(
+                database=DATABASE,
+                id=task.id,
+                mentor=mentor,
+                pinned=(bool(mentor) or not self.plain) and chance.random() < 0.3,
+            )
         if what < 0.75:
             return SetTaskState(database=DATABASE, id=task.id, disabled=not task.disabled)
         if what < 0.85:
@@ -85,7 +93,7 @@ class Operators:
             return SetDraining(tag=node.tag, draining=not node.draining)
         if what < 0.9:
             return SetNodeTraits(tag=chance.choice(sorted(record.nodes)), weight=chance.choice((1, 2, 5)))
-        if what < 0.92:
+        if what < 0.92 and not self.plain:
             return SetLicence(
                 highly_available_tasks=chance.random() < 0.5, dynamic_nodes_distribution=chance.random() < 0.5
             )
@@ -110,7 +118,7 @@ class Operators:
     def _new_task(self) -> PutTask:
         self._number += 1
         name = f"task {self._number}"
-        traits = TRAITS[self._number % len(TRAITS)]
+        traits = KindTraits() if self.plain else TRAITS[self._number % len(TRAITS)]
         return PutTask(database=DATABASE, name=name, kind=NAME, key=task_key(NAME, name), traits=traits)
 
     def _edited(self, task: Task) -> PutTask:
@@ -142,7 +150,8 @@ class Operators:
 
     async def undo(self, machine: Machine) -> None:
         """Before the end: nothing is drained, and the licence permits everything."""
-        await self._propose(machine, SetLicence(highly_available_tasks=True, dynamic_nodes_distribution=True))
+        if not self.plain:
+            await self._propose(machine, SetLicence(highly_available_tasks=True, dynamic_nodes_distribution=True))
         for node in sorted(machine.replica.record.nodes.values(), key=lambda node: node.tag):
             if node.draining:
                 await self._propose(machine, SetDraining(tag=node.tag, draining=False))

@@ -23,6 +23,7 @@ from raftnode.record import recovery as record_recovery
 from raftnode.record.model import CommandResult
 from raftnode.web.routes import snapshots
 from tests.simulation import worst
+from tests.simulation.operators import Operators
 from tests.simulation.variants import Patch, Variant
 from tests.simulation.world import simulate
 
@@ -118,6 +119,7 @@ def live(rule: str, seed: int, *, kept: bool) -> list[str]:
     """What that world notices, with the rule left out or kept."""
     leave_out, recovery = RULES[rule]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Operators, "plain", True)
         if not kept:
             leave_out(patch)
         kind = worst.KINDS[recovery]
