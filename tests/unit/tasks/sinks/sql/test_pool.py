@@ -207,3 +207,13 @@ def task(target: SqlTarget, number: int) -> Task:
         connection_string="target",
         configuration=put.configuration,
     )
+
+
+async def test_tasks_with_a_command_timeout_have_connections_with_that_limit(sqlite_target: SqlTarget) -> None:
+    pools = SqlPools(SqlLimits(connections_max=2))
+    ours, others = pools.pool(sqlite_target.connection, 5), pools.pool(sqlite_target.connection)
+    assert ours is not others
+    assert ours is pools.pool(sqlite_target.connection, 5)
+    assert (ours.limits.statement_timeout_ms, others.limits.statement_timeout_ms) == (5_000, 30_000)
+    assert ours.limits.connections_max == 2
+    await pools.close()

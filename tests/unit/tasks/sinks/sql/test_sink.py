@@ -53,11 +53,13 @@ async def sink(
     tables: Sequence[SqlTable] = (ORDERS, LINES),
     guard: Callable[[], None] = lambda: None,
     limits: SqlLimits | None = None,
+    quoted: bool = True,
 ) -> AsyncIterator[SqlSink]:
     """A sink on a node of its own."""
     pool = SqlPool(target.connection, limits or SqlLimits())
     try:
-        yield await SqlSink.open(pool, tables, task=fenced(generation, id), epoch=epoch, guard=guard)
+        task = fenced(generation, id)
+        yield await SqlSink.open(pool, tables, task=task, epoch=epoch, guard=guard, quoted=quoted)
     finally:
         await pool.close()
 
@@ -118,6 +120,18 @@ async def test_in_insert_only_mode_nothing_is_deleted(tables: SqlTarget) -> None
         await write(opened, gone("o/1"))
     assert await tables.rows('SELECT count(*) FROM "Orders"') == [(0,)]
     assert await tables.rows('SELECT count(*) FROM "Lines"') == [(2,)]
+
+
+@pytest.mark.postgres
+async def test_a_name_without_quotes_is_read_as_in_sql(postgres_target: SqlTarget) -> None:
+    names = ('"Orders"', "orders", '"Order.Lines"')
+    await postgres_target.execute(*(f'CREATE TABLE {name} ("Id" text)' for name in names))
+    tables = (SqlTable("Orders", "Id"), SqlTable('public."Order.Lines"', "Id"))
+    folded = [table.table_name.lower() for table in tables]
+    async with sink(postgres_target, tables=tables, quoted=False) as opened:
+        assert await write(opened, DocumentRows("o/1", folded, [(name, {}) for name in folded])) == []
+    found = [await postgres_target.rows(f"SELECT * FROM {name}") for name in names]
+    assert found == [[], [("o/1",)], [("o/1",)]]
 
 
 async def test_progress_is_stored_with_the_rows_and_read_by_the_next_run(tables: SqlTarget) -> None:
