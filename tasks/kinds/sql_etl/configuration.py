@@ -71,7 +71,7 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
         if not table.table_name.strip():
             raise ConfigurationError("SqlTables.TableName", "is empty; name a table of the target")
         if not table.document_id_column.strip():
-            problem = f"of table '{table.table_name}' is empty; name the column that takes the document's id"
+            problem = f"table '{table.table_name}' has none; name the column that takes the document's id"
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
     if twice := _twice(table.table_name for table in tables):
         raise ConfigurationError("SqlTables.TableName", f"'{twice}' is listed twice; name each table once")
@@ -94,18 +94,18 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
         raise ConfigurationError("Transforms.Name", f"'{twice}' is listed twice; names must be unique")
     known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
-        where = f"of transform '{transform.name}'"
+        which = f"transform '{transform.name}'"
         if not transform.name.strip():
             raise ConfigurationError("Transforms.Name", "is empty; name each transform")
         if not transform.collections and not transform.apply_to_all_documents:
-            problem = f"{where} is empty; name collections or set ApplyToAllDocuments"
+            problem = f"{which} has none; name collections or set ApplyToAllDocuments"
             raise ConfigurationError("Transforms.Collections", problem)
         tables = targets(transform.script)
         if not tables:
-            raise ConfigurationError("Transforms.Script", f"{where} loads nothing; call loadTo<Table>({{...}})")
+            raise ConfigurationError("Transforms.Script", f"{which} loads nothing; call loadTo<Table>({{...}})")
         for table in tables:
             if fold(table) not in known:
-                problem = f"{where} loads to '{table}', which is not in SqlTables; add it there"
+                problem = f"{which} loads to '{table}', which is not in SqlTables; add it there"
                 raise ConfigurationError("Transforms.Script", problem)
         try:
             Transform(transform.name, transform.script).check()

@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tasks.kinds.registry import ConfigurationError
+from tasks.sinks.sql.postgres import too_long
 
 SQLITE = "sqlite+aiosqlite"
 POSTGRES = "postgresql+asyncpg"
@@ -30,6 +31,7 @@ _PG_KEYS = {
     "target session attributes": "session", "targetsessionattributes": "session",
     "search path": "search_path", "searchpath": "search_path",
 }  # fmt: skip
+_PG_KEYS_SHOWN = "Host, Port, Database, Username, Password, SSL Mode, Target Session Attributes, Search Path"
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
     "application name", "keepalive", "include error detail", "version", "cache", "mode", "foreign keys",
@@ -152,7 +154,7 @@ def _from_url(name: str, text: str, driver: str) -> SqlConnection:
         _ssl(str(ssl)) if ssl else None,
         hosts,
         _session(str(session) if session else ""),
-        str(url.query.get("search_path", "")),
+        _search_path(str(url.query.get("search_path", ""))),
     )
 
 
@@ -198,7 +200,7 @@ def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
 
 
 def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
-    _refuse_unknown(pairs, set(_PG_KEYS), "Host, Port, Database, Username, Password, SSL Mode, Search Path")
+    _refuse_unknown(pairs, set(_PG_KEYS), _PG_KEYS_SHOWN)
     given = {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS}
     for field in ("host", "database"):
         if not given.get(field):
@@ -218,7 +220,7 @@ def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
         _ssl(given["ssl"]) if given.get("ssl") else None,
         hosts if len(hosts) > 1 else (),
         _session(given.get("session", "")),
-        given.get("search_path", ""),
+        _search_path(given.get("search_path", "")),
     )
 
 
@@ -249,6 +251,14 @@ def _session(text: str) -> str:
         known = ", ".join(_SESSIONS)
         raise ConfigurationError("ConnectionString", f"Target Session Attributes={text} is not one of {known}")
     return folded
+
+
+def _search_path(text: str) -> str:
+    for schema in text.split(","):
+        name = schema.strip().strip('"')
+        if problem := too_long(name):
+            raise ConfigurationError("ConnectionString", f"Search Path: '{name}' {problem}")
+    return text
 
 
 def _ssl(mode: str) -> str:
