@@ -34,7 +34,7 @@ def check_transforms(transforms: Sequence[TransformConfiguration]) -> None:
         if not transform.name.strip():
             raise ConfigurationError("Transforms.Name", "is empty; name each transform")
         if not transform.collections and not transform.apply_to_all_documents:
-            problem = f"of transform '{transform.name}' is empty; name collections or set ApplyToAllDocuments"
+            problem = f"transform '{transform.name}' has none; name collections or set ApplyToAllDocuments"
             raise ConfigurationError("Transforms.Collections", problem)
         if transform.collections and transform.apply_to_all_documents:
             problem = f"of transform '{transform.name}' are named, and ApplyToAllDocuments is set; choose one"

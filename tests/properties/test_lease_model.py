@@ -47,9 +47,9 @@ def test_no_two_nodes_run_a_task_whatever_network_clocks_and_nodes_do() -> None:
 def test_a_seed_gives_the_same_trace_in_every_process() -> None:
     """Sets of strings have another order in each, and a seed that noticed something must notice it again."""
     trace = (
-        "from tests.properties.lease_model import World\n"
+        "from tests.properties.lease_model import ModelWorld\n"
         "for seed in range(3):\n"
-        "    world = World(seed)\n"
+        "    world = ModelWorld(seed)\n"
         "    world.run(300)\n"
         "    print(world.chance.getstate(), [(node.tag, node.log, node.lease.holder) for node in world.all])\n"
     )

@@ -81,7 +81,7 @@ class SimSteps:
         world: World = process.world
         key, epoch = context.run.claim_key, context.run.epoch
         tolerant = context.run.task.traits.partition_tolerant
-        body = world.bodies.begin(key, epoch, process, context.run, tolerant=tolerant)
+        body = world.bodies.begin(key, epoch, process, context.info, tolerant=tolerant)
         try:
             await self._steps(context, world)
         except asyncio.CancelledError:

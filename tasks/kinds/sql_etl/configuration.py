@@ -74,7 +74,7 @@ def _check_tables(tables: tuple[SqlTable, ...]) -> None:
         if not table.table_name.strip():
             raise ConfigurationError("SqlTables.TableName", "is empty; name a table of the target")
         if not table.document_id_column.strip():
-            problem = f"of table '{table.table_name}' is empty; name the column that takes the document's id"
+            problem = f"table '{table.table_name}' has none; name the column that takes the document's id"
             raise ConfigurationError("SqlTables.DocumentIdColumn", problem)
     if name := twice(table.table_name for table in tables):
         raise ConfigurationError("SqlTables.TableName", f"'{name}' is listed twice; name each table once")
@@ -100,15 +100,15 @@ def _check_transforms(etl: SqlEtlConfiguration) -> None:
     check_transforms(etl.transforms)
     known = {fold(table.table_name) for table in etl.sql_tables}
     for transform in etl.transforms:
-        where = f"of transform '{transform.name}'"
+        which = f"transform '{transform.name}'"
         if found := _NOT_OF_ROWS.search(transform.script):
-            problem = f"{where} has {found[1]}, which is of RavenDB ETL; leave it out: old rows always go"
+            problem = f"{which} has {found[1]}, which is of RavenDB ETL; leave it out: old rows always go"
             raise ConfigurationError("Transforms.Script", problem)
         tables = targets(transform.script)
         if not tables:
-            raise ConfigurationError("Transforms.Script", f"{where} loads nothing; call loadTo<Table>({{...}})")
+            raise ConfigurationError("Transforms.Script", f"{which} loads nothing; call loadTo<Table>({{...}})")
         for table in tables:
             if fold(table) not in known:
-                problem = f"{where} loads to '{table}', which is not in SqlTables; add it there"
+                problem = f"{which} loads to '{table}', which is not in SqlTables; add it there"
                 raise ConfigurationError("Transforms.Script", problem)
         check_script(partial(Transform, transform.name, transform.script))

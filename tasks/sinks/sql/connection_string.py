@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tasks.kinds.registry import ConfigurationError
+from tasks.sinks.sql.postgres import too_long
 
 SQLITE = "sqlite+aiosqlite"
 POSTGRES = "postgresql+asyncpg"
@@ -64,6 +65,9 @@ _URL_PARAMETERS = {
     },
     SQLITE: {},
 }  # fmt: skip
+_PG_KEYS_SHOWN = (
+    "Host, Port, Database, Username, Password, SSL Mode, Root Certificate, Target Session Attributes, Search Path"
+)
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",
     "application name", "keepalive", "include error detail", "version", "cache", "mode", "foreign keys",
@@ -204,7 +208,7 @@ def _of_server(name: str, url: URL, hosts: tuple[tuple[str, int], ...], given: M
         _ssl(given["ssl"], modes) if given.get("ssl") else None,
         hosts if len(hosts) > 1 else (),
         _session(given.get("session", "")),
-        given.get("search_path", ""),
+        _search_path(given.get("search_path", "")),
         given.get("ssl_root", ""),
         given.get("ssl_certificate", ""),
         given.get("ssl_key", ""),
@@ -253,8 +257,7 @@ def _sqlite(name: str, pairs: Mapping[str, str]) -> SqlConnection:
 
 
 def _postgres(name: str, pairs: Mapping[str, str]) -> SqlConnection:
-    wanted = "Host, Port, Database, Username, Password, SSL Mode, Root Certificate, Search Path"
-    _refuse_unknown(pairs, set(_PG_KEYS), wanted)
+    _refuse_unknown(pairs, set(_PG_KEYS), _PG_KEYS_SHOWN)
     return _server(name, POSTGRES, {_PG_KEYS[key]: value for key, value in pairs.items() if key in _PG_KEYS})
 
 
@@ -310,6 +313,14 @@ def _session(text: str) -> str:
         known = ", ".join(_SESSIONS)
         raise ConfigurationError("ConnectionString", f"Target Session Attributes={text} is not one of {known}")
     return folded
+
+
+def _search_path(text: str) -> str:
+    for schema in text.split(","):
+        name = schema.strip().strip('"')
+        if problem := too_long(name):
+            raise ConfigurationError("ConnectionString", f"Search Path: '{name}' {problem}")
+    return text
 
 
 def _ssl(mode: str, modes: Mapping[str, str]) -> str:

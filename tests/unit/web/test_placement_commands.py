@@ -30,7 +30,7 @@ async def run(client: Client, *arguments: str) -> Result:
 async def test_why_shows_the_rule_the_ranking_and_the_cause(client: Client) -> None:
     shown = await run(client, "why", "orders")
     assert shown.exit_code in (0, FAILING), shown.output
-    for part in ("PinnedMentor", "It is pinned to A", "Task 'orders' was put", "ruled out"):
+    for part in ("PinnedMentor", "It is pinned to A", "Task 'orders' was added", "ruled out"):
         assert part in shown.output
     answer = json.loads((await run(client, "why", "ORDERS", "--json")).output)
     assert answer["Placement"]["Node"] == "A"

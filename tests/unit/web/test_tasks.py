@@ -279,7 +279,7 @@ async def test_why_tells_the_rule_the_ranking_the_cause_and_the_runs(client: Cli
         assert why["Placement"] == (await client.get(f"{DB}/task?key={id}")).json["Placement"]
         assert why["Because"] == "A has the highest score of the nodes that may run it."
         assert why["Cause"]["Index"] == placed_at
-        assert why["Cause"]["Sentence"].startswith("Task 'orders' was put")
+        assert why["Cause"]["Sentence"].startswith("Task 'orders' was added")
         assert why["Grant"] == {"Index": int(why["Epoch"]), "Generation": 0, "Node": "A", "Rule": "Hash"}
         assert why["Decisions"] == []
         assert why["Runs"] == [{"Epoch": why["Epoch"], "Node": "A", "State": "Held", "Reason": None}]

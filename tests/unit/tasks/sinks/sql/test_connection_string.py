@@ -94,6 +94,21 @@ def test_certificates_of_postgresql(text: str) -> None:
         (configuration("Host=a:0,b;Database=d"), "ConnectionString", "Port=0 is not a port number"),
         (configuration("Host=a,b;Database=d;Target Session Attributes=standby"), "ConnectionString", "read-write"),
         (configuration("Host=db;Database=d;Hots=x"), "ConnectionString", "key 'hots' is not known; it takes Host"),
+        (
+            configuration("Host=db;Database=d;Hots=x"),
+            "ConnectionString",
+            "SSL Mode, Target Session Attributes, Search Pa",
+        ),
+        (
+            configuration(f"Host=db;Database=d;Search Path=a,{'b' * 64}"),
+            "ConnectionString",
+            "Search Path: 'b+' has 64 b",
+        ),
+        (
+            configuration(f'postgresql://db/d?search_path="{"b" * 64}"'),
+            "ConnectionString",
+            "Search Path: 'b+' has 64 b",
+        ),
         (configuration("Host"), "ConnectionString", "has a part without '='"),
         (configuration("Password=a;s3cret"), "ConnectionString", "a part without '=', after 'password'"),
         (configuration("Host=db;Database='d"), "ConnectionString", "has no closing"),
