@@ -142,10 +142,13 @@ async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_success
         id = await put(cluster, backup(folder, MaxReadOpsPerSecond=700))
         holder = await held(cluster)
         assert holder != "A", "not on the preferred node"
+        await replicated(cluster, len(northwind()), holder)
         assert (await back_up(cluster, id, full=True))["Result"]["Documents"]["ReadCount"] == len(northwind())
         await cluster.call("DELETE", f"/databases/{DATABASE}/docs?id=orders/10248-A", tag=holder)
         assert (await back_up(cluster, id, full=False))["Result"]["Tombstones"]["ReadCount"] == 1
         present = await documents(cluster, DATABASE, holder)
+        for tag in "ABC":
+            await replicated(cluster, len(present), tag)
         for tag in "ABC":
             await told(cluster, id, holder, tag)
         full, incremental = await points(cluster, folder)
@@ -170,6 +173,15 @@ async def test_a_frozen_node_that_wakes_late_changes_nothing_of_what_its_success
             if point["IsWhole"]:
                 assert await restore(cluster, point, f"Again{number}", "A") == present
         await told(cluster, id, successor, holder)
+
+
+async def replicated(cluster: Cluster, count: int, tag: str) -> None:
+    """Waits until a node has so many documents."""
+
+    async def there() -> bool:
+        return bool((await cluster.call("GET", f"/databases/{DATABASE}/stats", tag=tag))["CountOfDocuments"] == count)
+
+    await cluster.wait_until(there, f"{count} documents on {tag}")
 
 
 async def held(cluster: Cluster, among: Sequence[str] = "ABC") -> str:
