@@ -4,7 +4,7 @@ Tests that start nodes wait most of the time, and what computes takes the proces
 module goes to the worker that is free first, in the order of `rank`: the simulation to the first, nodes to the others.
 """
 
-ORDER = ("simulation", "partition", "chaos", "cluster", "scenarios", "fuzz", "properties", "fixtures", "unit")
+ORDER = ("simulation", "partition", "chaos", "cluster", "scenarios", "client", "fuzz", "properties", "fixtures", "unit")
 """The directories of tests, in the order in which their tests begin. What takes longest and cannot be divided comes
 first."""
 

@@ -14,6 +14,7 @@ Numbers keep the digits that the document has: whole numbers that a number of Ja
 such numbers a LongNumber, which is loaded as it is. Rows come back with Decimal for what is not a whole number.
 """
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -244,7 +245,7 @@ class Transform:
         self.name = name
         declared = ", ".join(dict.fromkeys(behaviors(script)))
         asked = f"if (arguments[0] === __raftnode.ask) return {{{declared}}}; " if declared else ""
-        options = {"behaviors": str(bool(declared)).lower(), "documents": str(documents).lower()}
+        options = {"behaviors": json.dumps(bool(declared)), "documents": json.dumps(documents)}
         self._program = Program(
             Script("raftnode:prelude", _PRELUDE),
             Script("raftnode:loaders", "\n".join(loaders)),

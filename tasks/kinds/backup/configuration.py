@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from raftnode.foundation import timestamps
 from raftnode.foundation.decoding import from_json
+from raftnode.foundation.names import fold
 from raftnode.record.commands.base import CommandRefused, check_labels
 from raftnode.record.model import Database
 from tasks.kinds.backup.destinations import (
@@ -107,7 +108,7 @@ class BackupTaskConfiguration(DestinationSettings, frozen=True, kw_only=True, re
 def parse(configuration: Mapping[str, Any], database: Database) -> BackupTaskConfiguration:
     """The configuration with what was left out filled in. Raises ConfigurationError."""
     backup = convert(configuration, BackupTaskConfiguration)
-    if backup.name.strip().lower().startswith(SERVER_WIDE):
+    if fold(backup.name.strip()).startswith(SERVER_WIDE):
         raise ConfigurationError("Name", f"'{backup.name}' begins with 'Server Wide Backup', which is reserved")
     if backup.backup_type == "Snapshot":
         raise ConfigurationError("BackupType", "is Snapshot, which is not supported; use Backup")

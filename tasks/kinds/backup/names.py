@@ -12,6 +12,8 @@ import re
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from raftnode.foundation.names import fold
+
 BackupPart = Literal["Full", "Incremental"]
 
 MANIFEST = ".manifest"
@@ -45,7 +47,7 @@ def folder(at: datetime, database: str, node: str, epoch: int) -> str:
 
 def file(at: datetime, epoch: int, part: BackupPart, *, encrypted: bool) -> str:
     """The file of a backup within its folder."""
-    return f"{at.astimezone(UTC):{_TIME}}.{epoch}.{'encrypted-' if encrypted else ''}{part.lower()}-backup"
+    return f"{at.astimezone(UTC):{_TIME}}.{epoch}.{'encrypted-' if encrypted else ''}{fold(part)}-backup"
 
 
 def read_folder(name: str) -> FolderName | None:

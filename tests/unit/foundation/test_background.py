@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 AWAITED_OR_SAID_WHERE_MADE = {
     "raftnode/cluster/announce.py",
     "raftnode/scripting/sandbox.py",
+    "tasks/etl/runner.py",
     "tasks/kinds/backup/task.py",
     "tasks/runtime/subprocesses.py",
     "tasks/sinks/sql/pool.py",
