@@ -102,7 +102,7 @@ async def at_mariadb() -> AsyncIterator[Target]:
 
 @pytest.fixture(
     params=[
-        pytest.param(at_postgres, marks=pytest.mark.postgres, id="postgres"),
+        pytest.param(at_postgres, marks=(pytest.mark.postgres, pytest.mark.long), id="postgres"),
         pytest.param(at_mariadb, marks=pytest.mark.mysql, id="mariadb"),
     ]
 )

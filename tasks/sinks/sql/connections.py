@@ -108,7 +108,7 @@ def _create_mysql(target: SqlConnection, statement_timeout_ms: int, answer_timeo
         from tasks.sinks.sql import mysql_connections
     except ImportError:
         raise TaskFailed(
-            "a target of MariaDB or MySQL needs a driver that this node lacks; run: pip install raftnode[mysql]"
+            "a target of MariaDB or MySQL needs a driver that this node lacks; run: pip install 'raftnode[mysql]'"
         ) from None
     connect = partial(mysql_connections.connect, target, statement_timeout_ms, answer_timeout_s)
     return create_async_engine(
