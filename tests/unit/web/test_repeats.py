@@ -30,6 +30,14 @@ NO_COMMAND = {
     # What changes no record: documents, questions, and who leads.
     "/admin/cluster/reelect", "/cluster/what-if", "/databases/{database}/tasks/what-if", "/databases/{database}/docs",
     "/databases/{database}/bulk_docs", "/databases/{database}/bulk_insert", "/replication/{database}/documents",
+    # What the copy on this node notes by itself: the fence refuses what is older.
+    "/databases/{database}/etl/fence",
+    # What ends an operation of this node: one that has ended stays as it is.
+    "/operations/kill", "/databases/{database}/operations/kill",
+    # What asks the task on the node that runs it, and proposes nothing itself.
+    "/databases/{database}/admin/backup/database", "/admin/backup-task/delay",
+    # A question, asked by POST for its body.
+    "/admin/restore/points",
 }  # fmt: skip
 OF_TWO_NODES = {"/admin/cluster/promote", "/admin/cluster/demote"}
 AS_IT_IS_NOW = {"Topology", "NodesAddedTo", "Node", "Nodes", "Moves", "Waits", "Tasks", "ResponsibleNode", "Suspended",
