@@ -438,6 +438,16 @@ def test_each_process_of_a_node_is_silent_for_itself() -> None:
     assert not is_over(node(), "E", first, at(12_000)), "a node that does not lead knows nothing"
 
 
+def test_no_process_is_over_before_the_wait_after_the_election_is() -> None:
+    """It may have a lease of an earlier leader, of which this one has heard nothing."""
+    lease = through(elected(), 0, 200, *OTHERS)
+    lease = through(lease, 400, 5000, "B", "C", "D")
+    assert lease.authority is not None
+    assert lease.authority.peers["E"].leases_until_ns[Incarnation(1, 5)] < (VOID_WAIT_MS - 1) * MS
+    assert not is_over(lease, "E", Incarnation(1, 5), at(VOID_WAIT_MS - 1))
+    assert is_over(lease, "E", Incarnation(1, 5), at(VOID_WAIT_MS))
+
+
 def test_a_node_that_is_started_again_and_again_delays_the_end_of_no_former_process() -> None:
     lease = through(elected(), 0, 6000, *OTHERS)
     for boot, ms in enumerate(range(6200, 12_001, 1000), start=2):
