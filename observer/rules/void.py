@@ -30,14 +30,16 @@ def void_over(record: Record, facts: Facts) -> tuple[NodeVoids, ...]:
     Also in databases that are disabled, being deleted or gone: a claim outlives what it claims. While the observer is
     suspended only for nodes that have been started again: that moves nothing, and they wait for it.
     """
+    ended = {one for one in facts.over if not record.observer.suspended or started_again(record, one)}
+    # Nearly always there is none, and then ten thousand claims need not be looked through.
+    if not ended:
+        return ()
     found: dict[tuple[str, str], list[VoidClaim]] = {}
     groups: dict[str, PlacementGroup] = {}
     for key, claim in record.claims.items():
-        if claim.state != "Held" or (record.observer.suspended and not started_again(record, holder_of(claim))):
+        if claim.state != "Held" or holder_of(claim) not in ended:
             continue
-        why = _over(record, claim, facts)
-        if why is None:
-            continue
+        why = _why_over(record, claim, facts)
         tolerant = _tolerant(record, key, claim)
         if tolerant and _still_its_own(record, key, claim, groups):
             continue
@@ -64,9 +66,7 @@ def _still_its_own(record: Record, key: str, claim: Claim, groups: dict[str, Pla
     return groups[database.name].place(task)[0] == claim.tag
 
 
-def _over(record: Record, claim: Claim, facts: Facts) -> str | None:
-    if holder_of(claim) not in facts.over:
-        return None
+def _why_over(record: Record, claim: Claim, facts: Facts) -> str:
     node, present = facts.nodes.get(claim.tag), record.nodes.get(claim.tag)
     if node is not None and node.silent:
         return silence(node, facts)

@@ -44,6 +44,8 @@ class LoopSlices:
         """Every item, made in slices."""
         made: list[Item] = []
         left = iter(items)
+        # What the request has done in this turn is not added to the first slice.
+        await asyncio.sleep(0)
         while True:
             async with self._turn:
                 if _slice(left, made):

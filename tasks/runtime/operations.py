@@ -17,12 +17,15 @@ OperationStatus = Literal["InProgress", "Completed", "Canceled", "Faulted"]
 
 
 class Operation(msgspec.Struct, kw_only=True):
-    """One of them. `progress` and `result` are JSON objects. `cancel`, if there is one, asks for its end."""
+    """One of them. `progress` and `result` are JSON objects. `cancel`, if there is one, asks for its end. `request` is
+    the id of the client's request that began it, and `asked` a hash of what that asked for: a repeat gets this one."""
 
     id: int
     description: str
     type: str
     database: str | None = None
+    request: str | None = None
+    asked: str = ""
     status: OperationStatus = "InProgress"
     progress: dict[str, Any] = {}
     result: dict[str, Any] | None = None
@@ -76,6 +79,10 @@ class Operations:
     def get(self, id: int) -> Operation | None:
         """The one of that id."""
         return self._by_id.get(id)
+
+    def of_request(self, request: str) -> Operation | None:
+        """The one that the client's request of that id began."""
+        return next((one for one in self._by_id.values() if one.request == request), None)
 
     def all(self) -> list[Operation]:
         """Oldest first."""

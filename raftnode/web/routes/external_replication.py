@@ -55,8 +55,8 @@ async def get_accepted(request: web.Request) -> web.Response:
 async def post_documents(request: web.Request) -> web.Response:
     """Takes in a batch for the database of the id `destination`. Idempotent."""
     _of_another_group(request)
-    store = await store_to_write(request)
     destination = Query(request).required("destination")
+    store = await store_to_write(request)
     state = await receive(store, await whole(request, bytes_max=BODY_BYTES_MAX), destination)
     return answer(await _with_group(request, store, state))
 

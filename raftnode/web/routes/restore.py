@@ -7,11 +7,12 @@ from aiohttp import web
 
 from raftnode.foundation.background import watched
 from raftnode.record.commands.base import CommandRefused, check_database_name
+from raftnode.web.commit import asked
 from raftnode.web.errors import ApiError, bad_request, of_result
-from raftnode.web.requests import Query, answer, body, fitting
+from raftnode.web.requests import Query, answer, body, fitting, request_id
 from raftnode.web.restores import DatabaseRestore, RestoreWish, remove_unfinished
 from raftnode.web.routes.removed import RESTORING
-from raftnode.web.services import SERVICES
+from raftnode.web.services import SERVICES, Services
 from raftnode.web.views.backups import OperationStarted, restore_points
 from raftnode.web.views.base import Json
 from tasks.kinds.backup import catalog
@@ -74,9 +75,32 @@ async def points(request: web.Request) -> web.Response:
 
 async def restore(request: web.Request) -> web.Response:
     """Makes a new database, on this node, of the backups of a place. Answers at once, with the operation that tells how
-    far it is."""
+    far it is. A repeat of a request, under its id, gets the operation of the first as long as this node knows it."""
     services, given = request.app[SERVICES], await body(request, Json)
     wished = fitting(given, RestoreInput)
+    id, asks = request_id(request), await asked(request)
+    first = services.supervisor.operations.of_request(id) if id else None
+    if first is not None:
+        if first.asked != asks:
+            message = (
+                f"The raft-request-id '{id}' was used for another request, which began operation {first.id}. Give each "
+                "request an id of its own, and a repeat the very same request."
+            )
+            raise ApiError("RequestIdUsedException", message)
+        return answer(OperationStarted(operation_id=first.id, operation_node_tag=services.tag))
+    wish = _wish(services, wished)
+    operation = services.supervisor.operations.begin(f"Restore of database {wish.name}", type=RESTORE)
+    operation.request, operation.asked = id, asks
+    work = DatabaseRestore(services, wish, operation, request.app[RESTORING])
+    task = watched(work.run(), f"restore of {wish.name}", lambda error: None, may_end=True)
+    operation.cancel = partial(_cancel, task)
+    request.app[RESTORES].add(task)
+    task.add_done_callback(request.app[RESTORES].discard)
+    return answer(OperationStarted(operation_id=operation.id, operation_node_tag=services.tag))
+
+
+def _wish(services: Services, wished: RestoreInput) -> RestoreWish:
+    """What is to be restored. Refuses a name that is taken or is none, and a place or key that cannot be."""
     name = wished.database_name
     try:
         check_database_name(name)
@@ -84,7 +108,7 @@ async def restore(request: web.Request) -> web.Response:
         raise of_result(refused.error) from None
     if services.replica.record.database(name) is not None:
         raise ApiError("ConcurrencyException", f"Database '{name}' exists. Give the new one another DatabaseName.")
-    wish = RestoreWish(
+    return RestoreWish(
         name=name,
         target=_target(_place(wished)),
         last=wished.last_file_name_to_restore,
@@ -92,13 +116,6 @@ async def restore(request: web.Request) -> web.Response:
         without_tasks=wished.disable_ongoing_tasks,
         without_indexes=wished.skip_indexes,
     )
-    operation = services.supervisor.operations.begin(f"Restore of database {name}", type=RESTORE)
-    work = DatabaseRestore(services, wish, operation, request.app[RESTORING])
-    task = watched(work.run(), f"restore of {name}", lambda error: None, may_end=True)
-    operation.cancel = partial(_cancel, task)
-    request.app[RESTORES].add(task)
-    task.add_done_callback(request.app[RESTORES].discard)
-    return answer(OperationStarted(operation_id=operation.id, operation_node_tag=services.tag))
 
 
 async def remove_unfinished_restores(app: web.Application) -> None:

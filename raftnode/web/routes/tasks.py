@@ -47,13 +47,14 @@ async def list_tasks(request: web.Request) -> web.Response:
     database = existing_database(request)
     tasks = sorted(database.tasks.values(), key=lambda task: task.id)
     runs = await gather_runs(request, ((database, task) for task in tasks))
-    await load_kinds(tasks)
+    kinds = await request.app[SLICES].all(task.kind for task in tasks)
+    await load_kinds(set(kinds))
     record = request.app[SERVICES].replica.record
     group = PlacementGroup(record, database)
     shown = JsonArray(task_info(request, record, database, group, task, runs) for task in tasks)
-    subscriptions = len([task for task in tasks if task.kind == "Subscription"])
+    subscriptions = ("SubscriptionsCount", kinds.count("Subscription"))
     return await request.app[SLICES].answer(
-        JsonObject([("OngoingTasks", shown), ("SubscriptionsCount", subscriptions), ("PullReplications", [])])
+        JsonObject([("OngoingTasks", shown), subscriptions, ("PullReplications", [])])
     )
 
 
@@ -62,7 +63,7 @@ async def get_task(request: web.Request) -> web.Response:
     database = existing_database(request)
     task = the_task(database, Query(request))
     runs = await gather_run(request, database, task)
-    await load_kinds([task])
+    await load_kinds({task.kind})
     record = request.app[SERVICES].replica.record
     shown = task_info(request, record, database, PlacementGroup(record, database), task, runs)
     return await request.app[SLICES].answer(shown)
@@ -187,9 +188,9 @@ def modified(
     return answer(changed, status=status)
 
 
-async def load_kinds(tasks: Iterable[Task]) -> None:
-    """Imports the kinds of these tasks, off the loop, as far as this node has them: they show fields of their own."""
-    for kind in {task.kind for task in tasks}:
+async def load_kinds(kinds: Iterable[str]) -> None:
+    """Imports the kinds of these names, off the loop, as far as this node has them: they show fields of their own."""
+    for kind in kinds:
         if loaded(kind) is None and known(kind):
             with suppress(ConfigurationError):
                 await asyncio.to_thread(load, kind)

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 from multidict import CIMultiDictProxy
 
-from raftnode.documents.replication.sender import NODE_HEADER
+from raftnode.documents.replication.sender import GROUP_HEADER, NODE_HEADER
 from raftnode.node import Node
 
 
@@ -42,9 +42,10 @@ class Client:
         self.url = url
 
     async def send(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> HttpReply:
-        """One request, in the name of the node itself, as routes between nodes ask who it is."""
+        """One request, in the name of the node itself and of another group, as routes between nodes ask who it is."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        sent = ({NODE_HEADER: self.node.http.node_id} if hasattr(self, "node") else {}) | (headers or {})
+        node = {NODE_HEADER: self.node.http.node_id} if hasattr(self, "node") else {}
+        sent = {GROUP_HEADER: "other/shop"} | node | (headers or {})
         async with self._session.request(method, self.url + path, data=data, headers=sent) as response:
             return HttpReply(response.status, response.headers, await response.text(errors="replace"))
 

@@ -52,6 +52,7 @@ class Route:
         """The path with good values, but for those given."""
         values = {name: GOOD[kind].replace("{task}", str(task)) for name, kind in self.query.items()} | query
         path = self.path.replace("{database}", quote(database, safe="", errors="surrogateescape"))
+        path = path.replace("{kind}", "sql")
         path = path.replace("{task}", quote(str(task) if given is None else given, safe=""))
         return f"{path}?{urlencode(values, errors='surrogateescape')}&{self.extra}"
 
@@ -72,6 +73,7 @@ _ETL = {
     "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
 }
 _TASK = {"TaskType": "SqlEtl"} | {key: value for key, value in _ETL.items() if key != "EtlType"}
+_WATCHER = {"Name": "replication", "Disabled": True, "ConnectionStringName": "other"}
 _PLACE = {"Disabled": False, "FolderPath": "/nowhere"}
 _BACKUP = {
     "Name": "backup", "Disabled": True, "FullBackupFrequency": "0 2 * * *", "LocalSettings": _PLACE,
@@ -160,6 +162,12 @@ ROUTES = (
     Route("GET", f"{DB}/indexes", {"name": "text"}),
     Route("DELETE", f"{DB}/indexes", {"name": "text"}),
     Route("PUT", f"{DB}/admin/etl", body=_ETL, names=("Name", "Requires"), blank=("Name", "MentorNode")),
+    Route("POST", f"{DB}/admin/etl/{{kind}}/test", body={
+        "DocumentId": "orders/1", "Configuration": _ETL, "Connection": None, "IsDelete": False,
+        "PerformRolledBackTransaction": False,
+    }),
+    Route("GET", f"{DB}/etl/progress"),
+    Route("POST", f"{DB}/admin/tasks/external-replication", body={"Watcher": _WATCHER}),
     Route("PUT", f"{DB}/admin/tasks", body=_TASK, names=("Name", "Requires"), blank=("Name", "MentorNode")),
     Route("POST", f"{DB}/admin/tasks/reset", {"key": "task"}),
     Route("POST", f"{DB}/admin/etl", {"configurationName": "name", "transformationName": "text"}),
@@ -174,6 +182,8 @@ ROUTES = (
     Route("DELETE", f"{DB}/admin/tasks", {"id": "task"}, extra="type=SqlEtl"),
     Route("GET", "/replication/{database}/accepted", {"source": "text"}),
     Route("POST", "/replication/{database}/documents", body=b"\x00\x80"),
+    Route("GET", "/external-replication/{database}/accepted", {"source": "text"}),
+    Route("POST", "/external-replication/{database}/documents", {"destination": "text"}, body=b"\x00\x80"),
     Route("GET", "/status", {"database": "text"}),
     Route("GET", "/status/runs", {"after": "text", "take": "optional", "key": "text"}),
     Route("GET", "/health/live"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raftnode.documents.store.building import StoreBuilder
+from raftnode.web.requests import REQUEST_ID
 from tasks.kinds.backup.restoring import BackupRestoring
 from tests import objects
 from tests.unit.web.client import Client
@@ -119,6 +120,23 @@ async def test_check_35_a_restore_up_to_a_file_leaves_later_ones_out_disables_ta
     again = await client.post("/admin/restore/database", {"DatabaseName": "again", "BackupLocation": str(folder)})
     assert again.status == 409
     assert "Database 'again' exists" in again.message
+
+
+async def test_a_repeat_of_a_restore_gets_the_operation_of_the_first(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    folder = (
+        tmp_path / "backups" / (await back_up(client, await put_task(client, tmp_path / "backups")))["Result"]["Folder"]
+    )
+    wished = {"DatabaseName": "Again", "BackupLocation": str(folder)}
+    id = {REQUEST_ID: "mine"}
+    first = await client.post("/admin/restore/database", wished, **id)
+    assert (await ended(client, "/operations", first.json["OperationId"]))["Status"] == "Completed"
+    again = await client.post("/admin/restore/database", wished, **id)
+    assert (again.status, again.json) == (200, first.json)
+    other = await client.post("/admin/restore/database", wished | {"DatabaseName": "Other"}, **id)
+    assert other.status == 409
+    assert "was used for another request" in other.message
+    assert (await client.get("/databases?namesOnly=true")).json["Databases"] == ["Again", "Shop"]
 
 
 async def test_definitions_come_back_and_what_cannot_is_told(client: Client, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ ETL = {
     "Transforms": [{"Name": "t", "Collections": ["Orders"], "Script": "loadToOrders({Id: id(this)})"}],
 }
 TARGET = {"Type": "Sql", "Name": "target", "FactoryName": "Npgsql", "ConnectionString": "Host=h;Database=d"}
+RAVEN = {"Type": "Raven", "Name": "other", "Database": "x", "TopologyDiscoveryUrls": ["http://127.0.0.1:1"]}
 NO_COMMAND = {
     # What changes no record: documents, questions, and who leads.
     "/admin/cluster/reelect", "/cluster/what-if", "/databases/{database}/tasks/what-if", "/databases/{database}/docs",
@@ -37,7 +38,11 @@ NO_COMMAND = {
     # What asks the task on the node that runs it, and proposes nothing itself.
     "/databases/{database}/admin/backup/database", "/admin/backup-task/delay",
     # A question, asked by POST for its body.
-    "/admin/restore/points",
+    "/admin/restore/points", "/databases/{database}/admin/etl/{kind}/test",
+    # Documents of another group.
+    "/external-replication/{database}/documents",
+    # An operation of this node, which it knows by the request: test_backups.py.
+    "/admin/restore/database",
 }  # fmt: skip
 OF_TWO_NODES = {"/admin/cluster/promote", "/admin/cluster/demote"}
 AS_IT_IS_NOW = {"Topology", "NodesAddedTo", "Node", "Nodes", "Moves", "Waits", "Tasks", "ResponsibleNode", "Suspended",
@@ -50,6 +55,11 @@ Made = dict[str, str]
 async def a_string(client: Client) -> Made:
     """A connection string that no task uses."""
     await done(client.put("/databases/Shop/admin/connection-strings", TARGET | {"Name": "spare"}))
+    return {}
+
+
+async def a_raven_string(client: Client) -> Made:
+    await done(client.put("/databases/Shop/admin/connection-strings", RAVEN))
     return {}
 
 
@@ -106,6 +116,7 @@ CASES: dict[tuple[str, str], Case] = {
     ("PUT", "/databases/{database}/admin/tasks"): Case(
         body=ETL | {"TaskType": "SqlEtl", "Name": "new", "SqlTables": OTHER_TABLE},
     ),
+    ("POST", "/databases/{database}/admin/tasks/external-replication"): Case(before=a_raven_string),
     ("POST", "/databases/{database}/admin/etl"): Case({"configurationName": "orders", "transformationName": "t"}),
 }  # fmt: skip
 COMMANDS = [
