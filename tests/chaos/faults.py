@@ -179,7 +179,9 @@ class Faults:
         lab = self._lab
         others = [other for other in lab.nodes if other != tag]
 
+        # Nodes go on ending in the meantime: one whose disk was full takes some seconds to stop.
         async def removed() -> bool:
+            self.revive()
             view = await lab.view(others)
             if view and tag not in view["Cluster"]["Nodes"]:
                 return True
@@ -189,11 +191,19 @@ class Faults:
 
         await lab.wait_until(removed, f"{tag} to be removed", REPLACEMENT_TIMEOUT_SEC)
         lab.nodes[tag].founder = False
-        await lab.restart(tag)
+        lab.start(tag)
+
+        async def ready() -> bool:
+            self.revive()
+            status = await lab.status(tag)
+            return status is not None and status["Node"]["HasLease"] and not status["Node"]["NotReady"]
+
+        await lab.wait_until(ready, f"{tag} to be ready", REPLACEMENT_TIMEOUT_SEC)
         if tag in GROUP:
             await lab.wait_until(lambda: self._in_group(tag, others), f"{tag} in the group", REPLACEMENT_TIMEOUT_SEC)
 
     async def _in_group(self, tag: str, others: list[str]) -> bool:
+        self.revive()
         view = await self._lab.view(others)
         topology = view["Databases"][DATABASE]["Topology"] if view else {}
         if topology and tag in [*topology["Members"], *topology["Promotables"], *topology["Rehabs"]]:
