@@ -23,7 +23,7 @@ from raftnode.documents.store.model import Batch, Document, ReplicationBatch
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation import timestamps
 from raftnode.foundation.backoff import backoff
-from raftnode.foundation.decoding import check_msgpack_depth
+from raftnode.foundation.decoding import DECODE_ERRORS, MsgpackDecoder
 from raftnode.foundation.http_client import HttpClient, HttpError, Response
 from raftnode.foundation.names import fold
 
@@ -50,6 +50,8 @@ the node where they were made."""
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
 REQUEST_TIMEOUT_S = 30.0
+
+_batch_decoder: MsgpackDecoder[ReplicationBatch] = MsgpackDecoder(ReplicationBatch, flat=True)
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -350,8 +352,7 @@ def decode(payload: bytes) -> ReplicationBatch:
                 raise ReplicationRefused(f"a batch is cut short, or has more than {BODY_BYTES_MAX} bytes")
         elif payload[:1] != PLAIN:
             raise ReplicationRefused("a batch must begin with its compression: upgrade the older node")
-        check_msgpack_depth(body)
-        batch = msgspec.convert(msgpack.unpackb(body, raw=False, use_list=True), ReplicationBatch)  # noqa: TID251
+        batch = _batch_decoder.decode(body)
         change_vector.parse(batch.knowledge)
         change_vector.parse(change_vector.dot("A", batch.last_etag, batch.source))
         if not 0 <= batch.after_etag <= batch.last_etag:
@@ -359,5 +360,5 @@ def decode(payload: bytes) -> ReplicationBatch:
         if batch.purged_last_modified:
             timestamps.to_ticks(batch.purged_last_modified)
         return batch
-    except (ValueError, zlib.error, msgpack.exceptions.UnpackException, msgspec.ValidationError) as error:
+    except (ValueError, zlib.error, *DECODE_ERRORS) as error:
         raise ReplicationRefused(f"a batch cannot be read: {error}") from error

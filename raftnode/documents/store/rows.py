@@ -14,6 +14,8 @@ from raftnode.foundation.names import fold
 
 COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, fences"
 
+KEYS_PER_LOOK = 256
+_PRESENT = f"SELECT key FROM documents WHERE key IN ({', '.join('?' * KEYS_PER_LOOK)})"
 _TOMBSTONES = "tombstones"
 _COLLECTION = "collection "
 _places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
@@ -101,8 +103,20 @@ _REPLACE = """UPDATE documents SET id = ?2, collection = ?3, body = ?4, etag = ?
 WHERE key = ?1 RETURNING doc"""
 
 
-def store(connection: sqlite3.Connection, new: Document, old: Document | None) -> None:
-    """Put a version in the place of the old one, note its place in the log, keep the counts."""
+def present(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
+    """Those of the folded ids under which there is a document or tombstone."""
+    found: set[str] = set()
+    for first in range(0, len(keys), KEYS_PER_LOOK):
+        some = keys[first : first + KEYS_PER_LOOK]
+        # Always the same statement, which is prepared once.
+        values = (*some, *(some[0],) * (KEYS_PER_LOOK - len(some)))
+        found.update(key for (key,) in connection.execute(_PRESENT, values))
+    return found
+
+
+def store(connection: sqlite3.Connection, new: Document, old: Document | None, counted: dict[str, int]) -> None:
+    """Put a version in the place of the old one, and note its place in the log. What that changes in the counts is
+    added to `counted`, for `count`."""
     values = (fold(new.id), *_values(new), len(new.body))
     if old is None:
         doc = connection.execute(_INSERT, values).lastrowid
@@ -112,9 +126,9 @@ def store(connection: sqlite3.Connection, new: Document, old: Document | None) -
     before, after = _counted_as(old), _counted_as(new)
     if before != after:
         if before is not None:
-            count(connection, before, -1)
+            counted[before] = counted.get(before, 0) - 1
         if after is not None:
-            count(connection, after, 1)
+            counted[after] = counted.get(after, 0) + 1
 
 
 def _counted_as(version: Document | None) -> str | None:

@@ -55,6 +55,9 @@ OLD_PLACES_MIN = 1_000
 """A log with fewer places of overwritten versions than this is not worth compacting."""
 
 
+WriterMarks = tuple[rows.StoreCounters, str, Mapping[TaskName, FenceState], dict[str, int]]
+
+
 class Writer:
     """The operations within a transaction. The caller begins, commits and rolls back; what is remembered is reset with
     `load` after a rollback, or with `back_to` after a partial one. `documents` counts the live ones as of the last
@@ -70,18 +73,19 @@ class Writer:
     def load(self) -> None:
         """Read the counters back from the file."""
         self.state = self._saved = rows.state(self._connection)
+        self._counted: dict[str, int] = {}
         self.knowledge = rows.knowledge_as_of(self._connection, self.state.last_etag)
         self.fences: Mapping[TaskName, FenceState] = rows.fences(self._connection)
         self.documents = rows.live(self._connection)
 
     @property
-    def marks(self) -> tuple[rows.StoreCounters, str, Mapping[TaskName, FenceState]]:
+    def marks(self) -> WriterMarks:
         """What is remembered, for `back_to`."""
-        return self.state, self.knowledge, self.fences
+        return self.state, self.knowledge, self.fences, dict(self._counted)
 
-    def back_to(self, marks: tuple[rows.StoreCounters, str, Mapping[TaskName, FenceState]]) -> None:
+    def back_to(self, marks: WriterMarks) -> None:
         """Forget what came after, as the file has."""
-        self.state, self.knowledge, self.fences = marks
+        self.state, self.knowledge, self.fences, self._counted = marks
 
     def save(self) -> None:
         """Write the counters, before the commit. What has changed nothing stays so, and is not synced."""
@@ -91,6 +95,11 @@ class Writer:
                 msgspec.structs.astuple(self.state),
             )
             self._saved = self.state
+        # Once a transaction, as a thousand documents of it are mostly of one collection.
+        for name, change in self._counted.items():
+            if change:
+                rows.count(self._connection, name, change)
+        self._counted = {}
         self.documents = rows.live(self._connection)
 
     @property
@@ -165,8 +174,9 @@ class Writer:
         self._check_counted(batch.knowledge)
         # Once for all of them, as merging a document adds nothing to what is known of others' writes.
         held = self.database_change_vector
+        present = rows.present(self._connection, [fold(item.id) for item in batch.documents])
         for item in batch.documents:
-            self._merge_one(item, held)
+            self._merge_one(item, held, present)
         self._hear(batch)
         # Last, so that the knowledge is noted with an etag at which all of the stretch has its place (rule 2).
         self._learn(batch.knowledge)
@@ -244,7 +254,7 @@ class Writer:
         if row is not None:
             document = document.after(row)
             check_places(document)
-        rows.store(self._connection, document, row)
+        rows.store(self._connection, document, row, self._counted)
         self.state = msgspec.structs.replace(self.state, last_etag=etag, own_etag=etag)
         return document
 
@@ -271,13 +281,15 @@ class Writer:
                 "file was replaced by an older copy. Remove this node from the database group and add it again"
             )
 
-    def _merge_one(self, item: Document, held: str) -> None:
+    def _merge_one(self, item: Document, held: str, present: set[str]) -> None:
         check_item(item)
         self._check_counted(item.change_vector)
         # What is counted but not here was deleted and its tombstone purged: it must not come back.
         if cv.dominates(held, item.change_vector):
             return
-        row = rows.find(self._connection, fold(item.id))
+        key = fold(item.id)
+        row = rows.find(self._connection, key) if key in present else None
+        present.add(key)
         # The row may count writes that the store as a whole does not know yet: those of this document are
         # here. The merge of both vectors decides, as the vector of a resolved conflict counts writes of either kind.
         if row is not None and cv.dominates(cv.merge(held, row.change_vector), item.change_vector):
@@ -288,7 +300,7 @@ class Writer:
         if row is None or cv.dominates(item.change_vector, row.change_vector):
             taken = msgspec.structs.replace(item, etag=etag)
             taken = taken if row is None else taken.after(row)
-            rows.store(self._connection, taken, row)
+            rows.store(self._connection, taken, row, self._counted)
             self._bury_outdone(taken)
             if row is not None and item.resolved and row.origin != item.origin:
                 # Another node resolved the conflict; what stood here may be the loser.
@@ -303,7 +315,7 @@ class Writer:
             self.state = msgspec.structs.replace(self.state, own_etag=etag)
             rows.keep_revision(self._connection, loser, REVISIONS_PER_DOCUMENT_MAX)
         joined = msgspec.structs.replace(winner, etag=etag, resolved=True, change_vector=vector).after(loser)
-        rows.store(self._connection, joined, row)
+        rows.store(self._connection, joined, row, self._counted)
         self._bury_outdone(joined)
 
     def _bury_outdone(self, version: Document) -> None:
