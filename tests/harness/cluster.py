@@ -5,10 +5,12 @@ import contextlib
 import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
@@ -20,6 +22,7 @@ from raftnode.foundation.http_client import HttpError
 from tests.harness.runs import Interval, Span, Witness, machine_ns, read
 
 POLL_SEC = 0.04
+KILL_POLL_SEC = 0.1
 TIMEOUT_SEC = 60.0
 LOG_BYTES_SHOWN = 8_000
 IMPORT_BATCH = 500
@@ -78,13 +81,15 @@ class Cluster(LocalCluster):
         assert process is not None
         began_ns = machine_ns()
         self._starts[tag] = self._starts.get(tag, 0) + 1
-        threading.Thread(target=self._watch, args=(tag, process.pid, began_ns), daemon=True).start()
+        killed: list[int] = []
+        threading.Thread(target=_watch_kill, args=(process.pid, killed), daemon=True).start()
+        threading.Thread(target=self._watch, args=(tag, process.pid, began_ns, killed), daemon=True).start()
 
-    def _watch(self, tag: str, pid: int, began_ns: int) -> None:
+    def _watch(self, tag: str, pid: int, began_ns: int, killed: list[int]) -> None:
         # WNOWAIT leaves the exit status to Popen, which may have taken it first.
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        self.witness.lives.setdefault(tag, []).append(Span(began_ns, machine_ns()))
+        self.witness.lives.setdefault(tag, []).append(Span(began_ns, min([machine_ns(), *killed])))
 
     async def kill(self, tag: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Sends the signal and waits for the process's end; its exit status."""
@@ -281,6 +286,22 @@ def northwind() -> list[dict[str, Any]]:
 def die_with_us() -> tuple[str, ...]:
     """A command prefix under which a node is killed when the test process dies, however it dies."""
     return ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+
+
+def _watch_kill(pid: int, killed: list[int]) -> None:
+    """Notes since when SIGKILL has waited for a process that waits for a disk: it does nothing more, but may last."""
+    with contextlib.suppress(OSError):
+        while not killed:
+            if kill_pending(pid):
+                killed.append(machine_ns())
+            time.sleep(KILL_POLL_SEC)
+
+
+def kill_pending(pid: int) -> bool:
+    """Raises OSError when there is no such process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return any(int(mask, 16) & (1 << (signal.SIGKILL - 1)) for mask in masks)
 
 
 def _stands_still(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """The door for documents: ids and JSON are checked here, once, before they reach the disk."""
 
+import re
 import uuid
 from typing import Any
 
@@ -14,6 +15,7 @@ COLLECTION_BYTES_MAX = 256
 DOCUMENT_BYTES_MAX = 64 * 1024 * 1024
 DEPTH_MAX = 100
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _METADATA = "@metadata"
 _SYSTEM_KEYS = frozenset(
     {"@id", "@collection", "@change-vector", "@last-modified", "@etag", "@flags", "@index-score", "@projection"}
@@ -159,5 +161,5 @@ def _check_name(what: str, name: str, bytes_max: int) -> None:
         raise DocumentInvalid(f"{what} is not valid Unicode: {error.reason}") from error
     if size > bytes_max:
         raise DocumentInvalid(f"{what} has {size} bytes, the limit is {bytes_max}")
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if _CONTROL.search(name):
         raise DocumentInvalid(f"{what} has a control character: remove it")

@@ -4,13 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from raftnode.foundation.ports import SystemClock
 from raftnode.lease import FOREVER_NS
 from raftnode.liveness.kill_timer import KillTimer, Watchdog, WatchdogUnavailable
+from tests.harness.cluster import kill_pending
+from tests.harness.runs import machine_ns
 
 CHILD = """
 import os, re, signal, sys, time
@@ -50,6 +54,20 @@ def children() -> Iterator[list[Child]]:
             pipe.close()
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, to be frozen."""
+    image, directory = tmp_path / "image", tmp_path / "disk"
+    directory.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    mount = f"mkfs.ext4 -q {image} && mount -o loop {image} {directory}"
+    if subprocess.run(["sh", "-c", mount], capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)
+
+
 def test_a_process_that_hangs_with_the_interpreter_lock_held_is_killed(children: list[Child]) -> None:
     hang = Child("lease(100); watchdog.bodies_running(1); say('ready'); re.match('(a+)+$', 'a' * 60 + 'b')")
     children.append(hang)
@@ -63,6 +81,32 @@ def test_a_stopped_process_is_killed(children: list[Child]) -> None:
     stopped.says("ready")
     os.kill(stopped.process.pid, signal.SIGSTOP)
     assert stopped.ended() == -signal.SIGKILL
+
+
+def test_a_process_that_waits_for_a_disk_does_nothing_more_once_its_deadline_is_past(
+    children: list[Child], disk: Path
+) -> None:
+    writing = Child(
+        f"""
+shown, file = open({str(disk)!r} + ".shown", "wb", 0), open({str(disk / "file")!r}, "wb", 0)
+lease(300); watchdog.bodies_running(1); say('ready')
+for number in range(10**9): shown.write(b"%20d" % time.clock_gettime_ns(time.CLOCK_BOOTTIME)); file.write(b"x")
+"""
+    )
+    children.append(writing)
+    writing.says("ready")
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        while not kill_pending(writing.process.pid):
+            assert writing.process.poll() is None, "it waits in the kernel, and the signal with it"
+            time.sleep(0.01)
+        pending_ns = machine_ns()
+        time.sleep(0.2)
+        assert writing.process.poll() is None
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+    assert writing.ended() == -signal.SIGKILL
+    assert int(Path(f"{disk}.shown").read_bytes()[-20:]) < pending_ns
 
 
 def test_a_deadline_that_is_past_kills_at_once(children: list[Child]) -> None:
