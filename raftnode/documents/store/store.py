@@ -172,6 +172,7 @@ class DocumentStore:
         def write(writer: Writer) -> list[Document | None]:
             if fenced is not None:
                 writer.pass_fence(fenced)
+            writer.look_for([one.id for one in operations])
             done = []
             for place, step in enumerate(steps):
                 with _at(place):
