@@ -91,12 +91,8 @@ def after(
         # tombstone which is purged: a reader would never seem to have caught up otherwise.
         end = not full and scanned < SCAN_ROWS_MAX
         reached = max(reached, state.last_etag) if end else reached
-        items = [
-            rows.document(connection.execute(f"SELECT {rows.COLUMNS} FROM documents WHERE doc = ?", (doc,)).fetchone())
-            for doc in taken
-        ]
         return Batch(
-            items=items,
+            items=rows.numbered(connection, list(taken)),
             last_etag=reached,
             change_vector=as_of(connection, own, state, reached),
             held=as_of(connection, own, state, state.last_etag),

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -14,8 +15,10 @@ from raftnode.foundation.names import fold
 
 COLUMNS = "id, collection, body, etag, change_vector, last_modified, deleted, origin, resolved, formerly, fences"
 
-KEYS_PER_LOOK = 256
-_PRESENT = f"SELECT key FROM documents WHERE key IN ({', '.join('?' * KEYS_PER_LOOK)})"
+VALUES_PER_LOOK = 256
+_VALUES = ", ".join("?" * VALUES_PER_LOOK)
+_PRESENT = f"SELECT key FROM documents WHERE key IN ({_VALUES})"
+_NUMBERED = f"SELECT doc, {COLUMNS} FROM documents WHERE doc IN ({_VALUES})"
 _TOMBSTONES = "tombstones"
 _COLLECTION = "collection "
 _places: JsonDecoder[tuple[tuple[str, str], ...]] = JsonDecoder(tuple[tuple[str, str], ...])
@@ -73,6 +76,14 @@ def find(connection: sqlite3.Connection, key: str) -> Document | None:
     return None if row is None else document(row)
 
 
+def numbered(connection: sqlite3.Connection, docs: Sequence[int]) -> list[Document]:
+    """The documents and tombstones of these rows, in their order."""
+    found: dict[int, Document] = {}
+    for doc, *row in _looked_up(connection, _NUMBERED, docs):
+        found[doc] = document(row)
+    return [found[doc] for doc in docs]
+
+
 def below(connection: sqlite3.Connection, prefix: str) -> list[Document]:
     """The live documents whose folded ids begin with that prefix, in order of id."""
     found = connection.execute(
@@ -105,13 +116,15 @@ WHERE key = ?1 RETURNING doc"""
 
 def present(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
     """Those of the folded ids under which there is a document or tombstone."""
-    found: set[str] = set()
-    for first in range(0, len(keys), KEYS_PER_LOOK):
-        some = keys[first : first + KEYS_PER_LOOK]
+    return {key for (key,) in _looked_up(connection, _PRESENT, keys)}
+
+
+def _looked_up(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+    """What a statement with VALUES_PER_LOOK values finds for any number of them."""
+    for first in range(0, len(values), VALUES_PER_LOOK):
+        some = values[first : first + VALUES_PER_LOOK]
         # Always the same statement, which is prepared once.
-        values = (*some, *(some[0],) * (KEYS_PER_LOOK - len(some)))
-        found.update(key for (key,) in connection.execute(_PRESENT, values))
-    return found
+        yield from connection.execute(statement, (*some, *(some[0],) * (VALUES_PER_LOOK - len(some))))
 
 
 def store(connection: sqlite3.Connection, new: Document, old: Document | None, counted: dict[str, int]) -> None:
