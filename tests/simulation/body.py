@@ -81,7 +81,8 @@ class SimSteps:
         world: World = process.world
         key, epoch = context.run.claim_key, context.run.epoch
         tolerant = context.run.task.traits.partition_tolerant
-        body = world.bodies.begin(key, epoch, process, context.info, tolerant=tolerant)
+        # All tries of one body share its queue, which no other body of that epoch has.
+        body = world.bodies.begin(key, epoch, process, context._requests, tolerant=tolerant)
         try:
             await self._steps(context, world)
         except asyncio.CancelledError:

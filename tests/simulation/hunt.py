@@ -67,8 +67,8 @@ BESIDE: dict[Schedule, Callable[[Patch], None]] = {
 
 
 FIRST_SEEDS = {
-    "clock": 2, "fence_first": 3, "incarnation": 2, "rel_epoch": 2, "sink": 3, "stop_first": 8, "void_epoch": 9,
-    "void_term": 7, "wait2L": 9, "watchdog": 3,
+    "R": 6, "R_factor": 5, "clock": 2, "fence_first": 3, "incarnation": 2, "rel_epoch": 2, "sink": 3, "stop_first": 8,
+    "void_epoch": 9, "void_term": 7, "wait2L": 9, "watchdog": 3,
 }  # fmt: skip
 """Where to look first for rules that few worlds miss; all others are counted from 1."""
 
