@@ -179,7 +179,8 @@ async def reset(session: Session, task: str, database: str | None, transform: st
     given = {"configurationName": found.task_name, "transformationName": transform}
     query = urlencode({key: value for key, value in given.items() if value is not None})
     answer = await session.call("RESET", f"/databases/{quote(name)}/admin/etl?{query}", Committed)
-    session.show(answer, f"Task {found.task_name} starts again from the first document.")
+    what = f"Task {found.task_name}" if transform is None else f"Transform {transform} of task {found.task_name}"
+    session.show(answer, f"{what} starts again from the first document.")
 
 
 @task_group.command()

@@ -21,6 +21,7 @@ from raftnode.documents import change_vector
 from raftnode.documents.store.model import Batch, Document
 from raftnode.foundation import timestamps
 from raftnode.foundation.decoding import JsonDecoder
+from raftnode.foundation.names import fold
 from raftnode.record.model import Progress
 from raftnode.scripting.javascript import ScriptEnded, ScriptError
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
@@ -69,8 +70,8 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         """Reach the target, and keep the runs before this one out of it. Raises TaskFailed."""
 
     @abstractmethod
-    def streams(self, stored: Mapping[str, TransformProgress]) -> list[Stream]:
-        """The transforms with the progress that the target has."""
+    def streams(self, progress: Mapping[str, TransformProgress]) -> list[Stream]:
+        """The transforms, each with its progress by name."""
 
     @abstractmethod
     async def transformed(
@@ -94,7 +95,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         info.fenced = sink.fenced
         try:
             self._stored = _progress_decoder.decode(sink.progress)
-            self._all = self.streams(self._stored)
+            self._all = self.streams({name: self._since_reset(name) for name in self._transforms})
             self._streams = [stream for stream in self._all if stream.enabled]
             self._tell()
             while True:
@@ -105,6 +106,14 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
             for stream in list(self._ahead):
                 await self._drop_ahead(stream)
             await self._sandbox.close()
+
+    def _since_reset(self, name: str) -> TransformProgress:
+        """What counts of a transform's progress that the target has."""
+        known = self._stored.get(name, TransformProgress())
+        asked = self._context.run.task.resets.get(fold(name), 0)
+        if known.reset >= asked:
+            return known
+        return TransformProgress(processed=known.processed, retried=known.retried, reset=asked)
 
     async def _rest(self, sink: EtlSink[Loads]) -> None:
         """Wait for documents, or for a transform to be tried again. After a while without any, store what was only

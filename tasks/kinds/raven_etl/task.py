@@ -121,18 +121,10 @@ class _RavenEtlRun(EtlRunner[DocumentCommands, RavenTransformStream]):
             )
         return sink
 
-    def streams(self, stored: Mapping[str, TransformProgress]) -> list[RavenTransformStream]:
+    def streams(self, progress: Mapping[str, TransformProgress]) -> list[RavenTransformStream]:
         """See `EtlRunner`."""
         id = self._context.documents.database_id
-        return [RavenTransformStream(t, self._since_reset(t.name, stored), id) for t in self._etl.transforms]
-
-    def _since_reset(self, name: str, stored: Mapping[str, TransformProgress]) -> TransformProgress:
-        """What counts of a transform's progress."""
-        known = stored.get(name, TransformProgress())
-        asked = self._context.run.task.resets.get(fold(name), 0)
-        if known.reset >= asked:
-            return known
-        return TransformProgress(processed=known.processed, retried=known.retried, reset=asked)
+        return [RavenTransformStream(t, progress[t.name], id) for t in self._etl.transforms]
 
     async def transformed(
         self, stream: RavenTransformStream, documents: Sequence[Document]

@@ -44,6 +44,7 @@ class SqlEtlKind:
 
     name = NAME
     connection_type = "Sql"
+    resets_transforms = True
 
     def parse(self, configuration: Mapping[str, Any], database: Database) -> TaskDefinition:
         """See `TaskKind.parse`. The task moves when its name or its connection string's name changes."""
@@ -122,13 +123,10 @@ class _SqlEtlRun(EtlRunner[DocumentRows, SqlTransformStream]):
             quoted=self._etl.quote_tables,
         )
 
-    def streams(self, stored: Mapping[str, TransformProgress]) -> list[SqlTransformStream]:
+    def streams(self, progress: Mapping[str, TransformProgress]) -> list[SqlTransformStream]:
         """See `EtlRunner`."""
         id = self._context.documents.database_id
-        return [
-            SqlTransformStream(t, stored.get(t.name, TransformProgress()), id, self._insert_only)
-            for t in self._etl.transforms
-        ]
+        return [SqlTransformStream(t, progress[t.name], id, self._insert_only) for t in self._etl.transforms]
 
     async def transformed(
         self, stream: SqlTransformStream, documents: Sequence[Document]

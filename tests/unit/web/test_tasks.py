@@ -158,21 +158,35 @@ async def test_scenario_18_an_edit_keeps_the_id_and_a_stale_one_is_refused(clien
     assert (await client.put(f"{DB}/admin/etl?id=999", OTHER)).status == 404
 
 
-async def test_a_reset_raises_the_generation_of_the_progress(client: Client) -> None:
+async def test_a_reset_raises_the_generation_of_the_progress_and_that_of_one_transform_does_not(
+    client: Client, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "target.sqlite")) as target:
+        target.execute("CREATE TABLE Orders (Id TEXT)")
+    await client.put(f"{DB}/docs?id=orders/1", {"@metadata": {"@collection": "Orders"}})
     id = await _etl(client)
+    path = f"{DB}/admin/etl?configurationName=orders"
 
-    async def generation() -> int:
-        value: int = (await client.get(f"{DB}/task?key={id}")).json["Progress"]["Generation"]
-        return value
+    def deleted() -> int:
+        with closing(sqlite3.connect(tmp_path / "target.sqlite")) as target, target:
+            return target.execute("DELETE FROM Orders").rowcount
 
-    first = await generation()
-    path = f"{DB}/admin/etl?configurationName=orders&transformationName="
-    assert (await client.post(path + "t", {})).status == 200
-    second = await generation()
-    assert second > first
-    assert "transform 'nope'" in (await client.post(path + "nope", {})).message
+    async def loaded_again() -> int:
+        """Waits until the row, which is deleted then, has come; the generation of the progress."""
+        async with asyncio.timeout(30):
+            while not await asyncio.to_thread(deleted):
+                await asyncio.sleep(0.02)
+        generation: int = (await client.get(f"{DB}/task?key={id}")).json["Progress"]["Generation"]
+        return generation
+
+    first = await loaded_again()
+    assert (await client.post(f"{path}&transformationName=T", {})).status == 200
+    assert await loaded_again() == first
     assert (await client.put(f"{DB}/admin/etl?id={id}&reset=t", ETL)).status == 200
-    assert await generation() > second
+    assert await loaded_again() == first
+    assert (await client.post(path, {})).status == 200
+    assert await loaded_again() > first
+    assert "transform 'nope'" in (await client.post(f"{path}&transformationName=nope", {})).message
     assert "transform 'nope'" in (await client.put(f"{DB}/admin/etl?id={id}&reset=nope", ETL)).message
 
 

@@ -11,7 +11,9 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 import structlog
+from immutables import Map
 from msgspec.structs import replace
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from raftnode.documents.store.model import DeleteDocument, PutDocument
@@ -24,6 +26,7 @@ from tasks.kinds.registry import TaskFailed
 from tasks.kinds.sql_etl.task import KIND
 from tasks.runtime.context import NotOwned, SqlLimits, TaskContext
 from tasks.sinks.sql.fence import StaleEpoch
+from tests.harness.holding_proxy import HoldingProxy
 from tests.unit.tasks.conftest import BodyBench, SqlTarget, database, northwind, put_all, replicate, until
 
 SCRIPT = """
@@ -286,7 +289,9 @@ async def test_other_collections_move_the_place_and_write_nothing(bench: BodyBen
 
 
 @one_target
-async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: BodyBench, tables: SqlTarget) -> None:
+async def test_check_13_a_document_whose_script_throws_is_listed_and_the_others_have_rows(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
     orders = northwind("Orders")[:10]
     orders[4]["Lines"] = None
     await put_all(bench.store, orders)
@@ -298,6 +303,76 @@ async def test_a_document_whose_script_fails_is_listed_and_passed_over(bench: Bo
     assert context.info.failed == 1
     again = await carried(bench, task(tables), 11, 10)
     assert (again.info.failed, again.info.errors) == (1, [error])
+
+
+@one_target
+async def test_check_14_a_script_that_throws_for_150_documents_of_200_skips_none(
+    bench: BodyBench, tables: SqlTarget
+) -> None:
+    orders = northwind("Orders")[:200]
+    await put_all(bench.store, [o | {"Lines": None} if n < 150 else o for n, o in enumerate(orders)])
+    context = bench.context(task(tables), 10)
+    with pytest.raises(TaskFailed, match="150 documents failed and 50 did not, so none is skipped"):
+        await KIND.run(context)
+    assert await tables.rows(COUNTS) == [(0, 0, 0)]
+    assert context.info.failed == 0
+
+
+@pytest.mark.parametrize("target", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+async def test_check_15_what_a_target_missed_while_it_was_down_arrives(bench: BodyBench, tables: SqlTarget) -> None:
+    """It goes down in the middle. A body that fails is begun again after a pause; here at once."""
+    there = tables.connection.url
+    assert there.port is not None
+    async with HoldingProxy(there.port) as proxy:
+        port = str(make_url(proxy.url).port)
+        text = there.set(host="127.0.0.1", port=int(port)).render_as_string(hide_password=False)
+        bench.target = SqlTarget("proxied", tables.configuration | {"ConnectionString": text})
+        await put_all(bench.store, northwind("Orders")[:5])
+        await carried(bench, task(bench.target), 10, 5)
+        proxy.closed = True
+        await bench.shared.close()
+        await put_all(bench.store, northwind("Orders")[5:10])
+        with pytest.raises(TaskFailed, match=port):
+            await KIND.run(bench.context(task(bench.target), 11))
+        proxy.closed = False
+        context = await carried(bench, task(bench.target), 11, 10)
+        await bench.shared.close()
+    assert context.info.failed == 0
+    assert (await tables.rows(COUNTS))[0][:2] == (10, 10)
+
+
+@one_target
+async def test_check_16_one_transform_is_reset_alone(bench: BodyBench, tables: SqlTarget) -> None:
+    orders = {"Name": "Orders", "Collections": ["Orders"], "Script": "loadToOrders({Company: this.Company})"}
+    lines = {
+        "Name": "lines",
+        "Collections": ["Orders"],
+        "Script": "for (const line of this.Lines) loadToOrderLines({Quantity: line.Quantity})",
+    }
+    both = task(tables, "", orders, lines)
+    await put_all(bench.store, northwind("Orders")[:3])
+    await carried(bench, both, 10, 6)
+    full = (await tables.rows(COUNTS))[0]
+    await tables.execute('DELETE FROM "Orders"', 'DELETE FROM "OrderLines"')
+    for epoch in (12, 13):  # once, whoever runs it next
+        await carried(bench, replace(both, resets=Map({"orders": 11})), epoch, 9)
+    assert await tables.rows(COUNTS) == [(3, 3, 0)]
+    await carried(bench, replace(both, resets=Map({"orders": 11, "lines": 14})), 15, 12)
+    assert await tables.rows(COUNTS) == [full]
+
+
+@one_target
+async def test_a_script_loads_other_documents_of_the_source(bench: BodyBench, tables: SqlTarget) -> None:
+    await put_all(bench.store, northwind("Orders", "Companies"))
+    script = (
+        "const company = load(this.Company), none = load('companies/none');\n"
+        "loadToOrders({Company: company.Name, ShipTo: none === null ? company['@metadata']['@collection'] : 'found'})"
+    )
+    await carried(bench, task(tables, script), 10, 830)
+    assert await tables.rows(
+        """SELECT "Company", "ShipTo" FROM "Orders" WHERE "Id" = 'orders/10248-A'"""
+    ) == [("Vins et alcools Chevalier", "Companies")]  # fmt: skip
+    assert await tables.rows(COUNTS) == [(830, 830, 0)]
 
 
 async def test_a_document_that_the_target_refuses_is_listed_with_the_reason(
