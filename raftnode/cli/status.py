@@ -40,10 +40,7 @@ async def status(session: Session, watch: bool, database: str | None) -> None:
         session.show(answer, lambda shown: console().print(_everything(shown, session.url)))
         end_by(answer.shown.cluster.quorum, _all_tasks(answer.shown))
         return
-    with contextlib.suppress(asyncio.CancelledError):
-        show = partial(_everything, url=session.url)
-        watched = _stream if session.as_json or not console().is_terminal else partial(_watch, show=show)
-        await watched(session, database)
+    await _watch(session, database, partial(_everything, url=session.url))
 
 
 @click.command()
@@ -53,8 +50,7 @@ async def status(session: Session, watch: bool, database: str | None) -> None:
 async def tasks(session: Session, watch: bool, database: str | None) -> None:
     """List the ongoing tasks: who is responsible by which rule, who holds them, how far they are."""
     if watch:
-        with contextlib.suppress(asyncio.CancelledError):
-            await (_stream(session, database) if session.as_json else _watch(session, database, _only_tasks))
+        await _watch(session, database, _only_tasks)
         return
     answer = await _status(session, database)
     only_tasks = {name: found["Tasks"] for name, found in answer.json["Databases"].items()}
@@ -102,6 +98,14 @@ async def _status(session: Session, database: str | None) -> Answer[StatusView]:
 
 
 async def _watch(session: Session, database: str | None, show: Callable[[StatusView], RenderableType]) -> None:
+    """Look again and again until Ctrl-C."""
+    in_place = console().is_terminal and not session.as_json
+    with contextlib.suppress(asyncio.CancelledError):
+        await (_refresh if in_place else _stream)(session, database, show)
+
+
+async def _refresh(session: Session, database: str | None, show: Callable[[StatusView], RenderableType]) -> None:
+    """Each look in the place of the one before."""
     with Live(console=console(), auto_refresh=False, screen=True) as live:
         while True:
             try:
@@ -112,14 +116,14 @@ async def _watch(session: Session, database: str | None, show: Callable[[StatusV
             await asyncio.sleep(PERIOD_SEC)
 
 
-async def _stream(session: Session, database: str | None) -> None:
+async def _stream(session: Session, database: str | None, show: Callable[[StatusView], RenderableType]) -> None:
     """Each look after the one before, with the time of it: JSON in one line, or text for a pipe or a file."""
     while True:
         answer, at = await _status(session, database), time.time()
         if session.as_json:
             click.echo(json.dumps({"At": at} | answer.json))
         else:
-            console().print(_everything(answer.shown, session.url), "")
+            console().print(show(answer.shown), "")
         await asyncio.sleep(PERIOD_SEC)
 
 

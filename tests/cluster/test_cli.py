@@ -148,8 +148,11 @@ def test_the_status_shows_node_cluster_and_database(shop: Shell) -> None:
     assert "orders  SqlEtl" in shown.replace("\u200b", "")
 
 
-@pytest.mark.parametrize(("command", "flags"), [("status", []), ("status", ["--json"]), ("tasks", ["--json"])])
-def test_watching_in_a_pipe_gives_each_look_after_the_other(shop: Shell, command: str, flags: list[str]) -> None:
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(("command", "shows"), [("status", "A at "), ("tasks", "orders")])
+def test_watching_in_a_pipe_gives_each_look_after_the_other(
+    shop: Shell, command: str, shows: str, flags: list[str]
+) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-m", "raftnode", command, "--watch", *flags],
         cwd=shop.directory,
@@ -160,7 +163,7 @@ def test_watching_in_a_pipe_gives_each_look_after_the_other(shop: Shell, command
     assert watching.stdout is not None
     looks: list[str] = []
     for look in watching.stdout:
-        looks += [look] * look.startswith(("A at ", "{"))
+        looks += [look] * (look.startswith("{") if flags else shows in look)
         if len(looks) == 2:
             break
     watching.send_signal(signal.SIGINT)
@@ -168,6 +171,30 @@ def test_watching_in_a_pipe_gives_each_look_after_the_other(shop: Shell, command
     if flags:
         assert json.loads(looks[0])["At"] < json.loads(looks[1])["At"]
     assert watching.returncode == 0
+
+
+def test_tasks_are_watched_on_a_terminal_with_how_far_they_are(shop: Shell) -> None:
+    terminal, end = os.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as shown:
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "raftnode", "tasks", "--watch"],
+            cwd=shop.directory,
+            env=shop.environment() | {"COLUMNS": "160", "TERM": "xterm"},
+            stdin=end,
+            stdout=end,
+            start_new_session=True,
+        )
+        os.close(end)
+        seen = b""
+        while seen.count(b"orders") < 3:
+            seen += shown.read(4096)
+        watching.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # the terminal goes with the last who has it open
+            while shown.read(4096):
+                pass
+        assert watching.wait(30) == 0
+    assert b"progress" in seen
+    assert b"0 %, 2 left" in seen, seen.decode()
 
 
 def test_ctrl_c_in_the_middle_of_a_command_ends_it_with_130(shop: Shell) -> None:

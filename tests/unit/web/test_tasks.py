@@ -174,7 +174,7 @@ async def test_a_reset_raises_the_generation_of_the_progress_and_that_of_one_tra
     async def loaded_again() -> int:
         """Waits until the row, which is deleted then, has come; the generation of the progress."""
         async with asyncio.timeout(30):
-            while not await asyncio.to_thread(deleted):
+            while not await asyncio.to_thread(deleted):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         generation: int = (await client.get(f"{DB}/task?key={id}")).json["Progress"]["Generation"]
         return generation
