@@ -1,24 +1,30 @@
-"""The page of scenarios names every numbered test, and each scenario has one."""
+"""The page of scenarios names every numbered test, and each scenario and check has one."""
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
+
+import pytest
 
 from config.__main__ import ROOT
 
-SCENARIOS = 64
+SCENARIOS = range(1, 65)
+CHECKS = {*range(1, 5), *range(6, 17), *range(31, 36), 40}
+"""Those that concern the kinds that there are."""
+HEAD_OF_CHECKS = "\n## Checks of tasks\n"
 ROW = re.compile(r"(?m)^\| (\d+) \|.*\| ([^|]*) \|$")
-TEST = re.compile(r"(?m)^(?:async )?def test_scenario_((?:\d\d_)+)")
 
 
-def test_each_scenario_has_the_tests_that_its_row_names() -> None:
-    named = {
-        int(number): set(re.findall(r"`([^`]+)`", files))
-        for number, files in ROW.findall((ROOT / "docs/scenarios.md").read_text(encoding="utf-8"))
-    }
+@pytest.mark.parametrize(("word", "numbers"), [("scenario", SCENARIOS), ("check", CHECKS)])
+def test_each_has_the_tests_that_its_row_names(word: str, numbers: Collection[int]) -> None:
+    scenarios, _, checks = (ROOT / "docs/scenarios.md").read_text(encoding="utf-8").partition(HEAD_OF_CHECKS)
+    rows = ROW.findall(checks if word == "check" else scenarios)
+    named = {int(number): set(re.findall(r"`([^`]+)`", files)) for number, files in rows}
+    numbered = re.compile(rf"(?m)^(?:async )?def test_{word}_((?:\d\d_)+)")
     found = defaultdict(set)
     for file in (ROOT / "tests").rglob("*.py"):
-        for numbers in TEST.findall(file.read_text(encoding="utf-8")):
-            for number in numbers.strip("_").split("_"):
+        for several in numbered.findall(file.read_text(encoding="utf-8")):
+            for number in several.strip("_").split("_"):
                 found[int(number)].add(str(file.relative_to(ROOT)))
-    assert sorted(named) == list(range(1, SCENARIOS + 1))
+    assert sorted(named) == sorted(numbers)
     assert named == dict(found)

@@ -320,6 +320,7 @@ async def test_check_13_a_script_that_throws_for_one_document_leaves_that_one_ou
 
 
 async def test_check_14_a_script_that_throws_for_most_holds_the_task_up(etl: Etl) -> None:
+    """RavenDB pauses for 5, 10, 20 … s; here as `tasks.backoff_min_ms` and `tasks.backoff_max_ms` say."""
     for number in range(200):
         await employee(etl, "bad" if number < 150 else "good", number)
     script = "if (this.FirstName === 'bad') throw new Error('no'); loadToPeople({})"
@@ -331,6 +332,7 @@ async def test_check_14_a_script_that_throws_for_most_holds_the_task_up(etl: Etl
 
 
 async def test_check_15_what_a_destination_missed_while_it_was_down_arrives(etl: Etl) -> None:
+    """RavenDB's clients may end the pause by `retry-batch`; here `raftnode task retry` does, and any edit."""
     await employee(etl, "Ann")
     url = etl.string["TopologyDiscoveryUrls"]
     etl.string["TopologyDiscoveryUrls"] = ["http://127.0.0.1:1"]
@@ -410,7 +412,8 @@ async def test_a_script_that_never_has_enough_documents_fails_alone(etl: Etl) ->
     assert "asks for 'n/16' after 16 documents that led to it" in context.info.errors[0].error
 
 
-async def test_metadata_of_users_goes_along_and_attachments_are_none(etl: Etl) -> None:
+async def test_check_11_metadata_of_users_goes_along_and_attachments_are_none(etl: Etl) -> None:
+    """RavenDB deletes at the destination an attachment that the source has deleted. Here documents have none."""
     await etl.store.put("e/1", {"N": 1, "@metadata": {"Mine": 1, "@expires": "2030"}}, collection="Employees")
     script = """
     const one = loadToEmployees(this);

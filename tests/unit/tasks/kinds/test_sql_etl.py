@@ -309,6 +309,7 @@ async def test_check_13_a_document_whose_script_throws_is_listed_and_the_others_
 async def test_check_14_a_script_that_throws_for_150_documents_of_200_skips_none(
     bench: BodyBench, tables: SqlTarget
 ) -> None:
+    """See the check of RavenDB ETL for the pauses."""
     orders = northwind("Orders")[:200]
     await put_all(bench.store, [o | {"Lines": None} if n < 150 else o for n, o in enumerate(orders)])
     context = bench.context(task(tables), 10)
