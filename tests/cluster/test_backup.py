@@ -15,6 +15,7 @@ PAGE = ROOT / "docs" / "tasks" / "backup.md"
 DATABASE = "Northwind"
 LONG_AGO = "2026-01-01T00:00:00.0000000Z"
 """A task that was made then is overdue."""
+OPERATION_SEC = 300.0
 
 
 def backup(folder: Path, **more: Any) -> dict[str, Any]:
@@ -41,14 +42,16 @@ async def ended(cluster: Cluster, tag: str, id: int) -> dict[str, Any]:
         state = await cluster.call("GET", f"/operations/state?id={id}", tag=tag)
         return state if state["Status"] != "InProgress" else None
 
-    state: dict[str, Any] = await cluster.wait_until(over, f"operation {id} on {tag} to end")
+    state: dict[str, Any] = await cluster.wait_until(over, f"operation {id} on {tag} to end", OPERATION_SEC)
     assert state["Status"] == "Completed", state
     return state
 
 
-async def back_up(cluster: Cluster, task: int, *, full: bool, tag: str = "A") -> dict[str, Any]:
+async def back_up(
+    cluster: Cluster, task: int, *, full: bool, tag: str = "A", database: str = DATABASE
+) -> dict[str, Any]:
     """A backup on demand, asked of a node that need not make it."""
-    path = f"/databases/{DATABASE}/admin/backup/database?taskId={task}&isFullBackup={str(full).lower()}"
+    path = f"/databases/{database}/admin/backup/database?taskId={task}&isFullBackup={str(full).lower()}"
     begun = await cluster.call("POST", path, tag=tag)
     return await ended(cluster, begun["ResponsibleNode"], begun["OperationId"])
 
