@@ -9,8 +9,9 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 import pytest
@@ -28,6 +29,13 @@ def server() -> Iterator[str]:
     if url := os.environ.get(VARIABLE):
         yield url
         return
+    with private_server() as url:
+        yield url
+
+
+@contextlib.contextmanager
+def private_server(files: Mapping[str, bytes] = MappingProxyType({}), **options: object) -> Iterator[str]:
+    """The same, of a server that is started with these options and owns these files, in the parent of its data."""
     binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
     if not binaries:
         pytest.skip(f"no PostgreSQL: set {VARIABLE} or install the package postgresql")
@@ -35,7 +43,12 @@ def server() -> Iterator[str]:
         pytest.skip(f"PostgreSQL does not run as root, and there is no user {USER}")
     directory = Path(tempfile.mkdtemp(prefix="raftnode-postgres-"))
     try:
-        with _private(Path(binaries[-1]), directory) as url:
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+            (directory / name).chmod(0o600)
+            if os.getuid() == 0:
+                shutil.chown(directory / name, USER)
+        with _running(Path(binaries[-1]), directory, options) as url:
             yield url
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -60,7 +73,7 @@ async def table(definition: str) -> AsyncIterator[tuple[str, asyncpg.Connection]
 
 
 @contextlib.contextmanager
-def _private(binaries: Path, directory: Path) -> Iterator[str]:
+def _running(binaries: Path, directory: Path, more: Mapping[str, object]) -> Iterator[str]:
     as_user: dict[str, str] = {}
     if os.getuid() == 0:
         shutil.chown(directory, USER)
@@ -75,7 +88,7 @@ def _private(binaries: Path, directory: Path) -> Iterator[str]:
     )
     port = free_ports(1)[0]
     options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off", "unix_socket_directories": directory}
-    arguments = [f"--{name}={value}" for name, value in options.items()]
+    arguments = [f"--{name}={value}" for name, value in (options | more).items()]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [binaries / "postgres", "-D", data, *arguments],

@@ -80,7 +80,8 @@ def create(target: SqlConnection, application: str, statement_timeout_ms: int) -
         "prepared_statement_cache_size": 0,
         "server_settings": {"application_name": application[:63]},
     }
-    if target.ssl_root or target.ssl_certificate:
+    if target.ssl in tls.VERIFYING or target.ssl_root or target.ssl_certificate:
+        # The driver would look for ~/.postgresql/root.crt, which is another file on each node.
         arguments["async_creator_fn"] = partial(_connect_with_certificates, target)
     elif target.ssl is not None:
         arguments["ssl"] = target.ssl
