@@ -288,6 +288,8 @@ async def test_a_restore_that_is_ended_or_refused_in_the_middle_leaves_nothing(
     wished = {"DatabaseName": "Again", "BackupLocation": str(folder)}
     operation = (await client.post("/admin/restore/database", wished)).json["OperationId"]
     await begun.wait()
+    told = await eventually(client, f"/operations/state?id={operation}", read_one_document)
+    assert told["Status"] == "InProgress"
     assert (await client.post(f"/operations/kill?id={operation}")).status == 204
     assert (await ended(client, "/operations", operation))["Status"] == "Canceled"
     await nothing_left(client, tmp_path)
@@ -300,6 +302,10 @@ async def test_a_restore_that_is_ended_or_refused_in_the_middle_leaves_nothing(
     assert refused["Status"] == "Faulted"
     assert "'Again' exists already" in refused["Result"]["Message"]
     await nothing_left(client, tmp_path)
+
+
+def read_one_document(state: dict[str, Any]) -> bool:
+    return bool(state["Progress"] and state["Progress"]["Documents"]["ReadCount"] == 1)
 
 
 async def nothing_left(client: Client, tmp_path: Path) -> None:
