@@ -3,9 +3,9 @@
 from aiohttp import web
 
 from raftnode.record.model import Database, Task
-from raftnode.web.errors import ApiError, bad_request
+from raftnode.web.errors import bad_request
 from raftnode.web.requests import Query, body
-from raftnode.web.routes.task_definitions import check_transform, put_task, reset_task
+from raftnode.web.routes.task_definitions import check_transform, no_etl, put_task, reset_task
 from raftnode.web.views.base import Json
 
 
@@ -32,9 +32,7 @@ async def reset(request: web.Request) -> web.Response:
     def named(database: Database) -> Task:
         task = database.task_named(name)
         if task is None:
-            known = ", ".join(sorted(t.name for t in database.tasks.values())[:10]) or "none"
-            message = f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}."
-            raise ApiError("TaskDoesNotExistException", message)
+            raise no_etl(database, name)
         if transform is not None:
             check_transform(task.configuration, transform)
         return task

@@ -81,6 +81,12 @@ async def reset_task(
     return answer(TaskReset(task_id=int(result.value), raft_command_index=result.index))
 
 
+def no_etl(database: Database, name: str) -> ApiError:
+    """That there is no ETL of that name, and which tasks there are."""
+    known = ", ".join(sorted(task.name for task in database.tasks.values())[:10]) or "none"
+    return ApiError("TaskDoesNotExistException", f"Database '{database.name}' has no ETL '{name}'. Tasks: {known}.")
+
+
 def check_transform(configuration: bytes, name: str) -> None:
     """Refuses the name of a transform that the task has not."""
     known = [str(transform.get("Name")) for transform in transforms(configuration)]

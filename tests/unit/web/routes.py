@@ -176,6 +176,7 @@ ROUTES = (
     Route("GET", f"{DB}/tasks/{{task}}/why"),
     Route("GET", f"{DB}/tasks/{{task}}/failed"),
     Route("POST", f"{DB}/admin/tasks/retry", {"key": "task"}),
+    Route("POST", f"{DB}/etl/retry-batch", {"name": "name"}),
     Route("POST", f"{DB}/tasks/what-if", body=_SUPPOSED),
     Route("POST", f"{DB}/admin/tasks/state", {"key": "task", "disable": "flag"}),
     Route("POST", f"{DB}/admin/tasks/pin", {"key": "task", "node": "node", "pinned": "flag"}),

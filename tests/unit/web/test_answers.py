@@ -141,6 +141,7 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ("GET", f"{DB}/tasks/orders/failed", None),
     ("GET", f"{DB}/tasks/pinned/failed", None),
     ("POST", f"{DB}/admin/tasks/retry?taskName=orders", None),
+    ("POST", f"{DB}/etl/retry-batch?name=orders/t", None),
     ("POST", f"{DB}/admin/etl?configurationName=orders", None),
     ("POST", f"{DB}/admin/tasks/reset?taskName=orders", None),
     ("PUT", f"{DB}/admin/tasks?id=999", {"TaskType": "SqlEtl"} | ETL),

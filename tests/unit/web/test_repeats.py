@@ -118,6 +118,7 @@ CASES: dict[tuple[str, str], Case] = {
     ),
     ("POST", "/databases/{database}/admin/tasks/external-replication"): Case(before=a_raven_string),
     ("POST", "/databases/{database}/admin/etl"): Case({"configurationName": "orders", "transformationName": "t"}),
+    ("POST", "/databases/{database}/etl/retry-batch"): Case({"name": "orders/t"}),
 }  # fmt: skip
 COMMANDS = [
     route for route in ROUTES if route.method not in ("GET", "HEAD") and route.path not in NO_COMMAND | OF_TWO_NODES

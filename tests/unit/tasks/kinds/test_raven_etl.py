@@ -332,7 +332,6 @@ async def test_check_14_a_script_that_throws_for_most_holds_the_task_up(etl: Etl
 
 
 async def test_check_15_what_a_destination_missed_while_it_was_down_arrives(etl: Etl) -> None:
-    """RavenDB's clients may end the pause by `retry-batch`; here `raftnode task retry` does, and any edit."""
     await employee(etl, "Ann")
     url = etl.string["TopologyDiscoveryUrls"]
     etl.string["TopologyDiscoveryUrls"] = ["http://127.0.0.1:1"]
