@@ -49,7 +49,7 @@ def build(path: Path, count: int, size: int) -> dict[str, bytes]:
     return found
 
 
-class Writer:
+class OnlyWriter:
     """The only one who writes: so that what stood at each etag is known from its writes."""
 
     def __init__(self, cluster: Cluster, documents: dict[str, bytes]) -> None:
@@ -126,7 +126,7 @@ async def test_a_backup_of_documents_that_change_holds_those_of_its_etag_and_its
     folder = tmp_path / "backups"
     async with Cluster(tmp_path / "nodes", "A", flags=PATIENT) as cluster:
         place = cluster.nodes["A"].data_dir / "databases" / ".removed" / f"shop-{time.time_ns()}"
-        writer = Writer(cluster, await asyncio.to_thread(build, place / "database.sqlite", count, size))
+        writer = OnlyWriter(cluster, await asyncio.to_thread(build, place / "database.sqlite", count, size))
         await cluster.call("POST", f"/admin/databases/restore?folder={place.name}")
         id = int((await cluster.call("POST", "/databases/Shop/admin/periodic-backup", backup(folder)))["TaskId"])
 
