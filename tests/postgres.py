@@ -88,7 +88,7 @@ def _running(binaries: Path, directory: Path, more: Mapping[str, object]) -> Ite
     )
     port = free_ports(1)[0]
     options = {"listen_addresses": "127.0.0.1", "port": port, "fsync": "off", "unix_socket_directories": directory}
-    arguments = [f"--{name}={value}" for name, value in (options | more).items()]
+    arguments = [f"--{name}={value}" for name, value in {**options, **more}.items()]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
             [binaries / "postgres", "-D", data, *arguments],
