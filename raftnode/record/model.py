@@ -22,6 +22,8 @@ RESETS_KEPT_MAX = 200
 TASKS_PER_DATABASE_MAX = 10_000
 CONNECTION_STRINGS_MAX = 1_000
 INDEXES_MAX = 1_000
+COUNTERS_MAX = 10_000
+COUNTER_MAX = 2**63 - 1
 NODES_MAX = 100
 NAME_LENGTH_MAX = 128
 COMMAND_BYTES_MAX = 512 * 1024
@@ -256,7 +258,8 @@ class Claim(RecordValue, frozen=True, kw_only=True):
 
 class Database(RecordValue, frozen=True, kw_only=True):
     """A database record. `etag` is the log index of the last change other than progress. `task_ids` finds a task by
-    its folded name; it follows from `tasks`."""
+    its folded name; it follows from `tasks`. `counters` are the last values given, by folded name.
+    """
 
     name: str
     etag: int
@@ -270,6 +273,7 @@ class Database(RecordValue, frozen=True, kw_only=True):
     deletion_in_progress: Map[str, str] = Map()
     progress: Map[int, Progress] = Map()
     task_ids: Map[str, int] = Map()
+    counters: Map[str, int] = Map()
 
     def task_named(self, name: str) -> Task | None:
         """The task of that name, case-insensitively."""

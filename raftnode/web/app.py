@@ -21,6 +21,8 @@ from raftnode.web.routes import (
     failed,
     fences,
     groups,
+    hilo,
+    identities,
     imports,
     indexes,
     licence,
@@ -45,8 +47,8 @@ from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
     backups, bulk, cluster, connection_strings, databases, documents, etl, etl_progress, etl_test, external_replication,
-    failed, fences, groups, imports, indexes, licence, observer, operations, removed, replication, restore, runs,
-    silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
+    failed, fences, groups, hilo, identities, imports, indexes, licence, observer, operations, removed, replication,
+    restore, runs, silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

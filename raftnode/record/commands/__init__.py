@@ -18,6 +18,7 @@ from raftnode.record.commands.cluster import (
     SetNodeKind,
     SetNodeTraits,
 )
+from raftnode.record.commands.counters import AdvanceCounter, SetCounter
 from raftnode.record.commands.databases import (
     AddDatabaseNode,
     ConfirmDeletion,
@@ -49,12 +50,11 @@ from raftnode.record.encoding import dec_hook, enc_hook
 from raftnode.record.model import SCHEMA_VERSION
 
 AnyCommand = (
-    AddDatabaseNode | AddNode | AnnounceNode | BlameTask | Checkpoint | ClaimTask | ConfirmDeletion | CreateDatabase
-    | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
+    AddDatabaseNode | AddNode | AdvanceCounter | AnnounceNode | BlameTask | Checkpoint | ClaimTask | ConfirmDeletion
+    | CreateDatabase | Decide | DeleteConnectionString | DeleteDatabase | DeleteIndex | DeleteTask | FormCluster
     | PromoteDatabaseNode | PutConnectionString | PutIndex | PutTask | ReleaseTask | RemoveNode | ReorderMembers
-    | RetryFailed | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLicence | SetLockMode
-    | SetNodeFlags | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SetUpdateMentor
-    | SuspendObserver
+    | RetryFailed | SetCounter | SetDatabaseState | SetDraining | SetDynamicDistribution | SetLicence | SetLockMode
+    | SetNodeFlags | SetNodeKind | SetNodeTraits | SetTaskPin | SetTaskState | SetUpdateMentor | SuspendObserver
 )  # fmt: skip
 
 
@@ -86,6 +86,7 @@ def decode(data: bytes) -> Envelope:
 __all__ = [
     "AddDatabaseNode",
     "AddNode",
+    "AdvanceCounter",
     "AnnounceNode",
     "AnyCommand",
     "BlameTask",
@@ -116,6 +117,7 @@ __all__ = [
     "RemoveNode",
     "ReorderMembers",
     "RetryFailed",
+    "SetCounter",
     "SetDatabaseState",
     "SetDraining",
     "SetDynamicDistribution",

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from raftnode.documents.store.model import DeleteDocument, Document, PutDocument
 from raftnode.documents.store.store import DocumentStore
@@ -11,6 +12,7 @@ from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
 from raftnode.web.routes.fences import FenceInput
+from raftnode.web.routes.identities import SIGN, numbered
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
 from raftnode.web.views.base import view
@@ -55,12 +57,21 @@ async def bulk_docs(request: web.Request) -> web.Response:
     if len(batch.commands) > limit:
         raise bad_request(f"{len(batch.commands)} commands; documents.batch_operations_max is {limit}. Send fewer.")
     replicas = _replicas_wanted(request)
-    operations = [_operation(services, index, command) for index, command in enumerate(batch.commands)]
+    commands = await _numbered(request, batch.commands)
+    operations = [_operation(services, index, command) for index, command in enumerate(commands)]
     done = await store.batch(operations, None if batch.fence is None else batch.fence.request())
     if replicas:
         await _wait_for_replicas(request, store, replicas)
-    results = [_result(command, document) for command, document in zip(batch.commands, done, strict=True)]
+    results = [_result(command, document) for command, document in zip(commands, done, strict=True)]
     return answer(BatchDone(results=results), status=201)
+
+
+async def _numbered(request: web.Request, commands: list[BatchCommandInput]) -> list[BatchCommandInput]:
+    """The commands, with identities in the ids of puts."""
+    if not any(command.type == "PUT" and (command.id or "").endswith(SIGN) for command in commands):
+        return commands
+    ids = await numbered(request, [command.id or "" if command.type == "PUT" else "" for command in commands])
+    return [replace(command, id=id or command.id) for command, id in zip(commands, ids, strict=True)]
 
 
 def _operation(services: Services, index: int, command: BatchCommandInput) -> PutDocument | DeleteDocument:

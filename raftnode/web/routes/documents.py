@@ -17,6 +17,7 @@ from raftnode.foundation.names import fold
 from raftnode.web.errors import bad_request
 from raftnode.web.request_bodies import whole
 from raftnode.web.requests import Input, Query, answer, body_of_documents, etag_of
+from raftnode.web.routes.identities import numbered
 from raftnode.web.services import SERVICES
 from raftnode.web.stores import check_size, existing_database, store_to_read, store_to_write
 from raftnode.web.views.base import Json
@@ -75,7 +76,8 @@ async def put(request: web.Request) -> web.Response:
     text = await whole(request)
     check_size(request.app[SERVICES], text)
     expected = etag_of(request.headers.get("If-Match"))
-    stored = await store.put(Query(request).text("id") or "", text, expected=expected)
+    [id] = await numbered(request, [Query(request).text("id") or ""])
+    stored = await store.put(id, text, expected=expected)
     return answer(Written(id=stored.id, change_vector=stored.change_vector), status=201)
 
 

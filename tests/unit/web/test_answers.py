@@ -105,6 +105,11 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ]}),
     ("POST", f"{DB}/bulk_insert", {"Id": "y", "Type": "PUT", "Document": {}}),
     ("GET", f"{DB}/operations/next-operation-id", None),
+    ("GET", f"{DB}/hilo/next?tag=users&lastBatchSize=0&lastRangeAt=&identityPartsSeparator=/&lastMax=0", None),
+    ("PUT", f"{DB}/hilo/return?tag=users&end=32&last=1", None),
+    ("POST", f"{DB}/identity/next?name=users|", None),
+    ("POST", f"{DB}/identity/seed?name=users|&value=5", None),
+    ("GET", f"{DB}/debug/identities", None),
     ("GET", "/replication/Shop/accepted?source=x", None),
     ("GET", "/external-replication/Shop/accepted?source=x", None),
     ("POST", f"{DB}/admin/tasks/external-replication", {
