@@ -137,8 +137,12 @@ class TransformStream:
 
     def pending(self, batch: Batch) -> list[Document]:
         """What the transform has to do with in the batch: documents that are its own, or once were, in a version that
-        it has not had."""
-        return [d for d in batch.items if (self.takes(d.collection) or self.earlier(d)) and not self._had(d)]
+        it has not had. The tombstone of a prefix is no document's: each that was below it has one of its own."""
+        return [
+            d
+            for d in batch.items
+            if (self.takes(d.collection) or self.earlier(d)) and not d.of_prefix and not self._had(d)
+        ]
 
     def _had(self, document: Document) -> bool:
         """Whether the transform has had this version. One that came out of a conflict has the origin of another."""

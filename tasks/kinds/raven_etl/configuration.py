@@ -13,7 +13,7 @@ from raftnode.record.model import Database
 from tasks.etl.configuration import TransformConfiguration, check_requires, check_script, check_transforms
 from tasks.etl.transform import Transform, behaviors, targets
 from tasks.kinds.registry import ConfigurationError
-from tasks.sinks.documents.commands import places
+from tasks.sinks.documents.commands import SAME_ID, places
 
 TIMEOUT_S = 300
 TIMEOUT_S_MAX = 24 * 3600
@@ -108,12 +108,21 @@ def _check_shared(transforms: tuple[RavenTransformConfiguration, ...]) -> None:
         for other in transforms[:place]:
             mine, theirs = ({fold(c) for c in t.collections} for t in (one, other))
             apart = mine.isdisjoint(theirs) and not (one.apply_to_all_documents or other.apply_to_all_documents)
-            if not apart and not set(all_places(one)).isdisjoint(all_places(other)):
+            if not apart and any(_overlap(a, b) for a in all_places(one) for b in all_places(other)):
                 raise ConfigurationError(
                     "Transforms",
-                    f"'{other.name}' and '{one.name}' load the same documents under the same ids; give one of them a "
-                    "DocumentIdPostfix, other Collections or another target",
+                    f"'{other.name}' and '{one.name}' load the same documents under the same ids, or one below what "
+                    "the other deletes; give both a DocumentIdPostfix, or one other Collections or another target",
                 )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether what is deleted in one place may be in the other one. Ids are compared without their case, and all below
+    a prefix goes."""
+    mine, theirs = fold(one), fold(other)
+    if mine.startswith(SAME_ID) or theirs.startswith(SAME_ID):
+        return mine == theirs
+    return mine.startswith(theirs) or theirs.startswith(mine)
 
 
 def all_places(transform: RavenTransformConfiguration) -> list[str]:
