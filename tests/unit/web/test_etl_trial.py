@@ -103,6 +103,21 @@ async def test_what_the_target_takes_is_rolled_back(node: Client, tmp_path: Path
     assert (await tried(node, "sql", missing)).json["LoadErrors"] == []
 
 
+async def test_a_target_that_is_not_there_is_not_made(node: Client, tmp_path: Path) -> None:
+    file = tmp_path / "none.sqlite"
+    given = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite"}
+    given |= {"ConnectionString": f"Data Source={file}"}
+    shown = (await tried(node, "sql", sql(), Connection=given, PerformRolledBackTransaction=True)).json
+    assert f"there is no file {file} on node A" in shown["LoadErrors"][0]["Error"]
+    assert not file.exists()
+
+
+async def test_a_script_that_loads_without_measure_is_told_so(node: Client) -> None:
+    endless = sql("for (let i = 0; i < 300000; i++) loadToOrders({N: i}); loadToLines({N: 1});")
+    [failure] = (await tried(node, "sql", endless)).json["TransformationErrors"]
+    assert "loads more than 200000 values for this document; load fewer" in failure["Error"]
+
+
 async def test_a_deletion_and_a_script_that_throws(node: Client) -> None:
     shown = (await tried(node, "sql", sql(), IsDelete=True)).json
     assert [[c["CommandText"] for c in table["Commands"]] for table in shown["Summary"]] == [
