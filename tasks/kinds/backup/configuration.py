@@ -6,7 +6,7 @@ Every field is there when it is shown, null where it was not given: the official
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -34,6 +34,7 @@ Settings = TypeVar("Settings")
 KEY_BYTES = 32
 KEPT_MIN = timedelta(days=1)
 SERVER_WIDE = "server wide backup"
+CREATED_BEFORE = timestamps.of(datetime(3000, 1, 1, tzinfo=UTC))
 
 
 class BackupEncryptionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -116,6 +117,9 @@ def parse(configuration: Mapping[str, Any], database: Database) -> BackupTaskCon
     _check_retention(backup.retention_policy)
     check_destinations(backup)
     key_of(backup.backup_encryption_settings)
+    if backup.max_read_ops_per_second is not None and backup.max_read_ops_per_second < 0:
+        problem = f"is {backup.max_read_ops_per_second}; give documents per second, or null for no limit"
+        raise ConfigurationError("MaxReadOpsPerSecond", problem)
     try:
         check_labels(backup.requires)
     except CommandRefused as refused:
@@ -210,7 +214,10 @@ def _created(backup: BackupTaskConfiguration, database: Database) -> str:
             timestamps.to_ticks(backup.created_at)
         except ValueError as error:
             raise ConfigurationError("CreatedAt", str(error)) from None
-        return backup.created_at
+        # Schedules are followed from there, and calendars end.
+        if backup.created_at >= CREATED_BEFORE:
+            raise ConfigurationError("CreatedAt", f"is {backup.created_at}, which is too late; leave it out")
+        return max(backup.created_at, timestamps.from_ticks(0))
     present = database.tasks.get(backup.task_id)
     if present is not None:
         stored = from_json(present.configuration, BackupTaskConfiguration)

@@ -7,6 +7,7 @@ run that was superseded can add objects of its own, and cannot change one of ano
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +29,15 @@ class StoredObject(msgspec.Struct, frozen=True):
 
     key: str
     size_bytes: int
+
+
+def is_address(url: str) -> bool:
+    """Whether that is the address of a server."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 Uploaded = Callable[[int], None]
