@@ -50,8 +50,9 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     def check(self) -> None:
         """See `BackupDestination`."""
         check_no_script("LocalSettings", self.get_backup_configuration_script)
-        if not self.folder_path or not Path(self.folder_path).is_absolute():
-            problem = f"'{(self.folder_path or '')[:80]}' is no absolute path; the task may run on any node"
+        _check_given("LocalSettings", FolderPath=self.folder_path)
+        if not Path(self.folder_path or "").is_absolute():
+            problem = f"'{(self.folder_path or '')[:80]}' is no absolute path; write one like /var/backups/shop"
             raise ConfigurationError("LocalSettings.FolderPath", problem)
         _check_path("LocalSettings.FolderPath", self.folder_path, ())
 

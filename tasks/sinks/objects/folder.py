@@ -97,6 +97,8 @@ class FolderTarget:
     def _list(self, prefix: str) -> list[StoredObject]:
         below = self._path(prefix)
         with self._errors():
+            if not prefix and not below.is_dir():
+                raise ObjectTargetFailed(f"there is no folder {below} on this node: correct its name, or mount it")
             if not below.is_dir():
                 return []
             found, folders = _files(below)

@@ -66,7 +66,8 @@ class ObjectTarget(Protocol):
         file itself, by a link."""
 
     async def objects(self, prefix: str = "") -> list[StoredObject]:
-        """The objects whose keys begin so, which is empty or ends with a slash."""
+        """The objects whose keys begin so, which is empty or ends with a slash. Of a local place those that are at most
+        one folder deep: a folder that was named by mistake may hold a whole disk."""
 
     async def read(self, key: str, bytes_max: int) -> bytes:
         """A small object. Raises ObjectMissing."""

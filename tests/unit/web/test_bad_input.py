@@ -273,6 +273,9 @@ async def test_of_concurrent_edits_of_one_task_exactly_one_wins(shop: Shop) -> N
         ("PUT", "/admin/databases/node?name=Shop&node=A", None, "holds database"),
         ("POST", "/admin/databases/reorder?name=Shop", {"MembersOrder": ["A", "A"]}, "MembersOrder"),
         ("PUT", "/databases/Shop/admin/etl", {"EtlType": "Sql", "ConnectionStringName": "nope"}, "known: target"),
+        ("PUT", "/databases/Shop/admin/etl", {"EtlType": "SqlEtl"}, "write it without 'Etl', as one of: Raven, Sql"),
+        ("PUT", "/databases/Shop/admin/etl", {"EtlType": 5}, "'EtlType' is missing or no text. Add one of: Raven, Sql"),
+        ("POST", "/databases/Shop/admin/tasks/pin", None, "Add ?key=... or ?taskName=..."),
         (
             "PUT", "/databases/Shop/indexes", {"Indexes": [{"Name": "good", "Maps": []}, {"Name": "bad"}]},
             "'Indexes[1]'",

@@ -214,12 +214,20 @@ async def test_other_fields_are_checked_too(etl: Etl) -> None:
     assert (made.name, made.connection_string) == ("Raven ETL to copy", "copy")
     with pytest.raises(ConfigurationError, match="there is no RavenDB connection string 'other'; known: copy"):
         KIND.parse(good | {"ConnectionStringName": "other"}, etl.record())
-    with pytest.raises(ConfigurationError, match="LoadRequestTimeoutInSec: is -1"):
-        KIND.parse(good | {"LoadRequestTimeoutInSec": -1}, etl.record())
-    with pytest.raises(ConfigurationError, match="Expected `str`, got `int`"):
+    for seconds in (-1, 0):
+        with pytest.raises(ConfigurationError, match=f"LoadRequestTimeoutInSec: is {seconds}"):
+            KIND.parse(good | {"LoadRequestTimeoutInSec": seconds}, etl.record())
+    with pytest.raises(ConfigurationError, match="Name: is a whole number; give text"):
         KIND.parse(good | {"Name": 5}, etl.record())
     apart = [PEOPLE | {"DocumentIdPostfix": "-a"}, PEOPLE | {"Name": "b", "DocumentIdPostfix": "-ab"}]
     assert KIND.parse(good | {"Transforms": apart}, etl.record())
+
+
+async def test_a_field_that_is_null_counts_as_left_out(etl: Etl) -> None:
+    as_is = {"Name": "all", "Collections": None, "ApplyToAllDocuments": True, "Script": None, "Disabled": None}
+    given = {"Name": None, "ConnectionStringName": "copy", "Transforms": [as_is]}
+    without_nulls = given | {"Name": "", "Transforms": [AS_IS]}
+    assert KIND.parse(given, etl.record()) == KIND.parse(without_nulls, etl.record())
 
 
 async def test_check_02_a_script_that_loads_nothing_is_refused_and_an_empty_one_is_not(etl: Etl) -> None:

@@ -104,7 +104,10 @@ def test_check_31_no_frequency_a_reserved_name_or_too_short_a_retention_is_refus
             "GoogleCloudSettings.GoogleCredentialsJson",
             {"GoogleCloudSettings": {"BucketName": "b", "GoogleCredentialsJson": '{"private_key": "c2hvcnQ="}'}},
         ),
-        ("Configuration", {"FullBackupFrequency": 5}),
+        ("FullBackupFrequency", {"FullBackupFrequency": 5}),
+        ("BackupType", {"BackupType": "Copy"}),
+        ("MaxReadOpsPerSecond", {"MaxReadOpsPerSecond": 0}),
+        ("BackupEncryptionSettings.EncryptionMode", {"BackupEncryptionSettings": {"Key": "c2hvcnQ="}}),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -> None:
@@ -112,6 +115,13 @@ def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -
         parsed(**more)
     assert refused.value.field == field
     assert "c2hvcnQ=" not in str(refused.value)
+
+
+def test_a_key_without_its_mode_never_means_backups_that_are_not_encrypted() -> None:
+    with pytest.raises(ConfigurationError, match="is None, and a Key is given; use UseProvidedKey") as refused:
+        parsed(BackupEncryptionSettings={"Key": KEY})
+    assert KEY not in str(refused.value)
+    assert KIND.parse(GOOD | {"BackupEncryptionSettings": {"Key": None, "EncryptionMode": "None"}}, SHOP)
 
 
 def test_every_field_that_the_official_client_reads_is_there() -> None:

@@ -107,6 +107,31 @@ async def test_a_folder_on_another_file_system_gets_a_copy(tmp_path: Path, monke
     assert await target.read("f/x.manifest", 100) == b"first"
 
 
+async def test_a_folder_that_was_named_by_mistake_is_not_walked_through(tmp_path: Path) -> None:
+    for name in ("file", "a/b", "a/deep/deeper/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"content")
+    target = FolderTarget(tmp_path)
+    assert [one.key for one in await target.objects()] == ["a/b", "file"]
+    assert [one.key for one in await target.objects("a/")] == ["a/b"]
+    for wrong in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(ObjectTargetFailed, match=f"there is no folder {wrong} on this node: correct its name"):
+            await FolderTarget(wrong).objects()
+        assert await FolderTarget(wrong).objects("a/") == [], "a folder that is made with the first backup"
+
+
+async def test_a_store_that_is_out_of_reach_is_told_of_in_a_line() -> None:
+    [port] = free_ports(1)
+    given = {"BucketName": "b", "AwsRegionName": "r", "AwsAccessKey": "k", "AwsSecretKey": "hush"}
+    target = msgspec.convert(given | {"CustomServerUrl": f"http://127.0.0.1:{port}"}, S3Settings).target()
+    with pytest.raises(ObjectTargetFailed) as failed:
+        await target.objects()
+    told = str(failed.value)
+    assert told.startswith("s3://b: ")
+    assert f"http://127.0.0.1:{port}" in told
+    assert not any(dump in told for dump in ("Debug source", "{", "hush"))
+
+
 async def test_a_key_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ObjectTargetFailed, match="leads out"):
         await FolderTarget(tmp_path / "backups").create("../x", b"")
