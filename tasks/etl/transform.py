@@ -94,6 +94,7 @@ globalThis.__raftnode ??= (() => {
       throw new Error("loadTo needs the name of a table as its first argument");
     if (row === null || typeof row !== "object" || isArray(row))
       throw new Error(`loadTo${table} needs an object with a value for each column`);
+    if (rows.length >= 100000) throw new Error("it loads more than 100000 rows or documents; load fewer");
     const columns = {};
     for (const column of keys(row))
       if (!asDocuments || column !== "@metadata") columns[column] = plain(`${table}.${column}`, row[column]);
@@ -200,10 +201,20 @@ LOADED_MAX = 16_384
 LOADED_BYTES_MAX = 16 << 20
 """So many documents, and bytes of them, a batch may load. Beyond it the batch is halved, down to one document."""
 LOADED_AT_ONCE = 64
-VALUES_MAX = 200_000
+VALUES_MAX = 500_000
 """So many values, in rows or within them, one document may become."""
+BATCH_VALUES_MAX = 250_000
+"""A batch that becomes more is too large, unless it is one document."""
 ON_LOOP_BYTES_MAX = 64 * 1024
 T = TypeVar("T")
+
+
+class BatchTooLarge(Exception):
+    """Together so many documents become more than is to be held at once: take fewer."""
+
+    def __init__(self, documents: int) -> None:
+        super().__init__()
+        self.documents = documents
 
 
 class TransformedDocument(msgspec.Struct, frozen=True):
@@ -252,7 +263,7 @@ class Transform:
             f"__raftnode.define('loadTo{t}', row => __raftnode.load({t!r}, row));"
             for t in _identifiers(targets(script))
         )
-        self.name = name
+        self.name, self._documents = name, documents
         declared = ", ".join(dict.fromkeys(behaviors(script)))
         asked = f"if (arguments[0] === __raftnode.ask) return {{{declared}}}; " if declared else ""
         options = {"behaviors": json.dumps(bool(declared)), "documents": json.dumps(documents)}
@@ -276,7 +287,7 @@ class Transform:
         """What becomes of each document, in their order; of a tombstone only whether what was loaded before goes.
 
         Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
-        a limit on this batch.
+        a limit on this batch, BatchTooLarge.
         """
         answers = dict(enumerate(await self._call(sandbox, documents, {})))
         found: dict[str, Document | None] = {}
@@ -309,6 +320,8 @@ class Transform:
         size = sum(len(one.body) for one in (*documents, *found.values()) if one is not None)
         argument = await _of_bytes(size, _argument, documents, found)
         answer = await sandbox.call(self._program, argument)
+        if len(documents) > 1 and answer.count(b",") > BATCH_VALUES_MAX and not self._documents:
+            raise BatchTooLarge(len(documents))
         return await _of_bytes(len(answer), self._read, answer, len(documents))
 
     def _read(self, answer: bytes, documents: int) -> list[TransformedDocument]:
@@ -321,7 +334,7 @@ class Transform:
         return [self._placed(line) for line in lines]
 
     def _placed(self, line: str) -> TransformedDocument:
-        if _has_more_values(line, VALUES_MAX):
+        if not self._documents and _has_more_values(line, VALUES_MAX):
             why = f"script '{self.name}': loads more than {VALUES_MAX} values for this document; load fewer"
             return TransformedDocument(error=why)
         try:

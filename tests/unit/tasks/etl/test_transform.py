@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from raftnode.documents.store.model import Document
 from raftnode.scripting.javascript import ScriptEnded, ScriptError, ScriptLimits
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
-from tasks.etl.transform import LOADED_AT_ONCE, Loader, Transform, TransformedDocument, targets
+from tasks.etl.transform import LOADED_AT_ONCE, BatchTooLarge, Loader, Transform, TransformedDocument, targets
 
 
 @pytest.fixture
@@ -320,3 +320,13 @@ async def test_what_a_batch_loads_has_a_limit(sandbox: Sandbox) -> None:
     with pytest.raises(ScriptEnded, match="loads more than 16384 documents, and of 16 MiB"):
         await script.apply(sandbox, [document()], loader(1 << 20, asked))
     assert sum(asked) <= LOADED_AT_ONCE
+
+
+async def test_a_batch_that_becomes_very_many_values_is_too_large_but_a_document_is_not(sandbox: Sandbox) -> None:
+    script = Transform("My orders", "for (let i = 0; i < 50000; i++) loadToT({i})")
+    with pytest.raises(BatchTooLarge):
+        await script.apply(sandbox, [document()] * 4)
+    (done,) = await script.apply(sandbox, [document()])
+    assert len(done.rows) == 50_000
+    commas = Transform("My orders", "loadToT({A: ','.repeat(1e6)})")
+    assert [one.error for one in await commas.apply(sandbox, [document()])] == [None]
