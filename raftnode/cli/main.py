@@ -69,7 +69,7 @@ def cli(context: click.Context, url: str | None) -> None:
     and effects exactly once in targets that are fenced.
 
     Without a command: runs a node. Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node
-    answers, 4 no such thing, 5 not now (no leader, not in time): try again, 6 a task fails or has passed documents
-    over (status, tasks, why), 130 ended by Ctrl-C.
+    answers, 4 no such thing, 5 not now (no leader, not in time): try again, 6 a task fails or has skipped
+    documents (status, tasks, why), 130 ended by Ctrl-C.
     """
     context.obj = url

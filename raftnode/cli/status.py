@@ -70,7 +70,7 @@ def end_by(quorum: Quorum, tasks: Iterable[TaskShown]) -> None:
 
 
 def fails(task: TaskShown) -> bool:
-    """Whether a task is held up, was when it last told, or has passed documents over. One that is off on purpose is
+    """Whether a task is held up, was when it last told, or has skipped documents. One that is off on purpose is
     well."""
     held_up = task.state in FAULTS or task.error or task.failed
     return task.state != "Disabled" and bool(held_up)
@@ -207,12 +207,12 @@ def over(task: TaskShown) -> list[str]:
     figures = task.figures
     if task.error or not figures.last_error:
         return []
-    at = f" at {moment(figures.last_error_at)}" if figures.last_error_at else ""
+    at = f" at {moment(figures.last_error_at)} UTC" if figures.last_error_at else ""
     return [f"The last error{at} is over: {escape(figures.last_error)}"]
 
 
 def fares(task: TaskShown) -> str:
-    """How far a task is: "up to date", "98 %, 12 left, 340/s", "up to date, 1 failed", "next at 2026-01-31 …"."""
+    """How far a task is: "up to date", "98 %, 12 left, 340/s", "up to date, 1 failed", "next at 2026-01-31 … UTC"."""
     figures, parts = task.figures, []
     if task.state == "Unknown":
         parts = ["not known"]
@@ -222,7 +222,7 @@ def fares(task: TaskShown) -> str:
     if figures.rate_per_sec and task.behind:
         parts.append(f"{figures.rate_per_sec:,.0f}/s")
     if figures.next_run and task.state != "Disabled":
-        parts.append(f"next at {moment(figures.next_run)}")
+        parts.append(f"next at {moment(figures.next_run)} UTC")
     return ", ".join([*parts, *([f"{task.failed:,} failed"] if task.failed else [])])
 
 

@@ -13,8 +13,9 @@ MASK = "********"
 
 _NAMED = (
     r"password|passphrase|passwd|secret|token|(?:api|access|account|private|encryption)[ _-]?key|credentials[ _-]?json"
+    r"|encryptionsettings\.key"
 )
-_BELOW = {"BackupEncryptionSettings": {"Key": "EncryptionKey"}}
+_BELOW = {"BackupEncryptionSettings": {"Key": "BackupEncryptionSettings.Key"}}
 """Fields that are secrets where they stand, and a name that says so."""
 _SECRET_NAME = re.compile(rf"(?:.*(?:{_NAMED}).*|pwd|psw|pass|credentials?)\Z", re.IGNORECASE | re.DOTALL)
 _OF_ADDRESS = re.compile(r"://[^:/@]*:([^@]*)@")

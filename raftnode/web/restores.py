@@ -21,7 +21,7 @@ from raftnode.foundation import timestamps
 from raftnode.foundation.background import watched
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.threads import in_thread
-from raftnode.record.commands import Command, PutConnectionString, PutIndex, PutTask
+from raftnode.record.commands import Command, PutConnectionString, PutIndex, PutTask, SetCounter
 from raftnode.record.model import CommandResult
 from raftnode.web.commit import await_applied
 from raftnode.web.errors import ApiError
@@ -148,6 +148,8 @@ class DatabaseRestore:
         for index in () if self._wish.without_indexes else kept.indexes:
             definition = msgspec.json.encode(index.definition)
             await self._try(index.name, PutIndex(database=name, name=index.name, definition=definition))
+        for identity, value in kept.identities.items():
+            await self._try(identity, SetCounter(database=name, name=identity, value=value))
         for task in kept.tasks:
             await self._put_task(task)
 

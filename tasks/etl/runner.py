@@ -28,7 +28,7 @@ from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
 from tasks.etl.refusals import DocumentRefusal, TransformFailed, accept_refusals
 from tasks.etl.sink import EtlSink, Loads, MadeBatch, TooManyPoisonous, off_the_loop
 from tasks.etl.stream import TransformProgress, TransformStream
-from tasks.etl.transform import TransformedDocument
+from tasks.etl.transform import BatchTooLarge, TransformedDocument
 from tasks.kinds.registry import TaskFailed
 from tasks.runtime.context import TaskContext
 
@@ -78,7 +78,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         self, stream: Stream, documents: Sequence[Document]
     ) -> tuple[list[Loads], list[DocumentRefusal]]:
         """What goes to the target for each document, and which documents the script failed on. Raises TooManyPoisonous,
-        and what `held_up_by` names."""
+        BatchTooLarge, and what `held_up_by` names."""
 
     @property
     @abstractmethod
@@ -170,6 +170,9 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         except TooManyPoisonous as error:
             stream.batch_documents_max = max(1, error.documents // 4)
             return True
+        except BatchTooLarge as error:
+            stream.takes_fewer_than(error.documents)
+            return True
         batch = made.batch
         if batch.last_etag == made.after_etag:
             return False
@@ -250,9 +253,10 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         due = [d for id, d in zip(ids, found, strict=True) if d is not None and stream.has(d) and id in done]
         try:
             rows, failures = await self.transformed(stream, due)
-        except TooManyPoisonous:
-            for start in range(0, len(ids), POISONOUS_MAX):
-                await self._retry_some(sink, stream, ids[start : start + POISONOUS_MAX])
+        except (TooManyPoisonous, BatchTooLarge):
+            few = POISONOUS_MAX if len(ids) > POISONOUS_MAX else 1
+            for start in range(0, len(ids), few):
+                await self._retry_some(sink, stream, ids[start : start + few])
             return
 
         after = stream.progress
@@ -325,8 +329,7 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         stream.goes_on()
         stream.accepted += len(documents) - len(failures)
         stream.failed += len(failures)
-        if stream.batch_documents_max is not None:
-            stream.batch_documents_max *= 2
+        stream.takes_more()
         self._context.info.rows += sum(one.count for one in rows)
         self._context.info.batch_done()
         for failure in failures:

@@ -26,6 +26,7 @@ from tasks.runtime.context import RunSettings
 
 HILO_COLLECTION = "@hilo"
 COLLECTIONS_REMEMBERED_MAX = 1_000
+BATCH_MAX = 1 << 20
 FAILURES_TOLERATED = 100
 """More failures than this, and more than successes, are the script's or the target's fault and not the documents'."""
 
@@ -102,6 +103,7 @@ class TransformStream:
         self.progress = progress
         self.accepted = self.failed = 0
         self.batch_documents_max: int | None = None
+        self._batch_documents_cap: int | None = None
         self.error: str | None = None
         self.retry_at_s = 0.0
         self.tried_while_lagging = 0
@@ -112,6 +114,15 @@ class TransformStream:
     def etag(self) -> int:
         """How far this node's documents have been seen."""
         return self.progress.last_etags.get(self._database_id, 0)
+
+    def takes_fewer_than(self, documents: int) -> None:
+        """So many were too large together, and those that follow are likely to be."""
+        self.batch_documents_max = self._batch_documents_cap = max(1, documents // 2)
+
+    def takes_more(self) -> None:
+        """The last batch went well: the next one may be larger, if batches were made smaller before."""
+        if self.batch_documents_max is not None:
+            self.batch_documents_max = min(self.batch_documents_max * 2, self._batch_documents_cap or BATCH_MAX)
 
     def hold_up(self, error: Exception, settings: RunSettings, now_s: float) -> float:
         """The transform failed as a whole: it is tried again after a pause, in s, that grows."""
@@ -137,8 +148,12 @@ class TransformStream:
 
     def pending(self, batch: Batch) -> list[Document]:
         """What the transform has to do with in the batch: documents that are its own, or once were, in a version that
-        it has not had."""
-        return [d for d in batch.items if (self.takes(d.collection) or self.earlier(d)) and not self._had(d)]
+        it has not had. The tombstone of a prefix is no document's: each that was below it has one of its own."""
+        return [
+            d
+            for d in batch.items
+            if (self.takes(d.collection) or self.earlier(d)) and not d.of_prefix and not self._had(d)
+        ]
 
     def _had(self, document: Document) -> bool:
         """Whether the transform has had this version. One that came out of a conflict has the origin of another."""

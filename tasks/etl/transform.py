@@ -18,13 +18,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from raftnode.documents.store.model import Document
 from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
-from raftnode.scripting.javascript import Program, Script, ScriptError, ScriptLimits, check, url_of
+from raftnode.foundation.threads import in_thread
+from raftnode.scripting.javascript import Program, Script, ScriptEnded, ScriptError, ScriptLimits, check, url_of
 from raftnode.scripting.sandbox import Sandbox
 
 _REMEDY = "load text without halves of surrogate pairs, and objects that are not nested beyond measure"
@@ -93,6 +94,7 @@ globalThis.__raftnode ??= (() => {
       throw new Error("loadTo needs the name of a table as its first argument");
     if (row === null || typeof row !== "object" || isArray(row))
       throw new Error(`loadTo${table} needs an object with a value for each column`);
+    if (rows.length >= 100000) throw new Error("it loads more than 100000 rows or documents; load fewer");
     const columns = {};
     for (const column of keys(row))
       if (!asDocuments || column !== "@metadata") columns[column] = plain(`${table}.${column}`, row[column]);
@@ -113,7 +115,7 @@ globalThis.__raftnode ??= (() => {
     if (id === null || id === undefined || id === "") return null;
     if (typeof id !== "string") throw new Error("load needs the id of a document");
     if (!has(loads, id)) {
-      missing[missing.length] = id;
+      if (missing.length < 1000) missing[missing.length] = id;  // the others when these are there
       return null;
     }
     if (loads[id] === null) return null;
@@ -195,6 +197,24 @@ _DRIVER = "__raftnode.program(__transform, {behaviors}, {documents})"
 
 LOAD_ROUNDS_MAX = 16
 """So often a script may ask for documents that it found by those before."""
+LOADED_MAX = 16_384
+LOADED_BYTES_MAX = 16 << 20
+"""So many documents, and bytes of them, a batch may load. Beyond it the batch is halved, down to one document."""
+LOADED_AT_ONCE = 64
+VALUES_MAX = 500_000
+"""So many values, in rows or within them, one document may become."""
+BATCH_VALUES_MAX = 250_000
+"""A batch that becomes more is too large, unless it is one document."""
+ON_LOOP_BYTES_MAX = 64 * 1024
+T = TypeVar("T")
+
+
+class BatchTooLarge(Exception):
+    """Together so many documents become more than is to be held at once: take fewer."""
+
+    def __init__(self, documents: int) -> None:
+        super().__init__()
+        self.documents = documents
 
 
 class TransformedDocument(msgspec.Struct, frozen=True):
@@ -220,7 +240,8 @@ Loader = Callable[[Sequence[str]], Awaitable[Sequence[Document | None]]]
 _lines: JsonDecoder[str] = JsonDecoder(str)
 _decoder: JsonDecoder[TransformedDocument] = JsonDecoder(TransformedDocument, float_hook=lambda text: _decimal(text))
 _documents_decoder: JsonDecoder[_WithDocuments] = JsonDecoder(_WithDocuments)
-_MAY_BE_LONG = re.compile(rb"\d[\d.]{15}|\d[eE][+-]?\d{3}")
+_TO_ZEROS = bytes.maketrans(b"123456789.E+", b"0000000000e-")
+_LONG_NUMBERS = (b"0" * 16, b"0e000", b"0e-000")
 
 
 def targets(script: str) -> list[str]:
@@ -242,7 +263,7 @@ class Transform:
             f"__raftnode.define('loadTo{t}', row => __raftnode.load({t!r}, row));"
             for t in _identifiers(targets(script))
         )
-        self.name = name
+        self.name, self._documents = name, documents
         declared = ", ".join(dict.fromkeys(behaviors(script)))
         asked = f"if (arguments[0] === __raftnode.ask) return {{{declared}}}; " if declared else ""
         options = {"behaviors": json.dumps(bool(declared)), "documents": json.dumps(documents)}
@@ -266,7 +287,7 @@ class Transform:
         """What becomes of each document, in their order; of a tombstone only whether what was loaded before goes.
 
         Raises ScriptError when the script does not compile or bends the language itself, ScriptEnded when it exceeds
-        a limit on this batch.
+        a limit on this batch, BatchTooLarge.
         """
         answers = dict(enumerate(await self._call(sandbox, documents, {})))
         found: dict[str, Document | None] = {}
@@ -276,29 +297,46 @@ class Transform:
                 break
             ids = list(dict.fromkeys(id for place in asking for id in answers[place].missing if id not in found))
             assert loader is not None
-            found |= dict(zip(ids, await loader(ids), strict=True))
+            await self._load(ids, loader, found)
             again = await self._call(sandbox, [documents[place] for place in asking], found)
             answers |= dict(zip(asking, again, strict=True))
         return [_without_missing(answers[place], self.name) for place in range(len(documents))]
 
+    async def _load(self, ids: Sequence[str], loader: Loader, found: dict[str, Document | None]) -> None:
+        """Adds these documents to those that were found. Raises ScriptEnded."""
+        size = sum(len(document.body) for document in found.values() if document is not None)
+        for start in range(0, len(ids), LOADED_AT_ONCE):
+            some = ids[start : start + LOADED_AT_ONCE]
+            loaded = await loader(some)
+            found |= dict(zip(some, loaded, strict=True))
+            size += sum(len(document.body) for document in loaded if document is not None)
+            if size > LOADED_BYTES_MAX or len(found) > LOADED_MAX:
+                most = f"{LOADED_MAX} documents, and of {LOADED_BYTES_MAX >> 20} MiB"
+                raise ScriptEnded(self.name, f"loads more than {most}, with load(id); load fewer or smaller ones")
+
     async def _call(
         self, sandbox: Sandbox, documents: Sequence[Document], found: Mapping[str, Document | None]
     ) -> list[TransformedDocument]:
-        loads = b",".join(msgspec.json.encode(id) + b":" + _loaded(document) for id, document in found.items())
-        items = (
-            b"[" + _metadata(d) + b"," + (b"null" if d.deleted else _read_by_script(d.body or b"{}")) + b"]"
-            for d in documents
-        )
-        answer = await sandbox.call(self._program, b"[{" + loads + b"},[" + b",".join(items) + b"]]")
+        size = sum(len(one.body) for one in (*documents, *found.values()) if one is not None)
+        argument = await _of_bytes(size, _argument, documents, found)
+        answer = await sandbox.call(self._program, argument)
+        if len(documents) > 1 and answer.count(b",") > BATCH_VALUES_MAX and not self._documents:
+            raise BatchTooLarge(len(documents))
+        return await _of_bytes(len(answer), self._read, answer, len(documents))
+
+    def _read(self, answer: bytes, documents: int) -> list[TransformedDocument]:
         try:
             lines = _lines.decode(answer).split("\n")[:-1]
         except DECODE_ERRORS as error:
             raise ScriptError(self.name, f"gives nothing that can be read ({error}); {_BENT}") from None
-        if len(lines) != len(documents):
-            raise ScriptError(self.name, f"gives {len(lines)} answers for {len(documents)} documents; {_BENT}")
+        if len(lines) != documents:
+            raise ScriptError(self.name, f"gives {len(lines)} answers for {documents} documents; {_BENT}")
         return [self._placed(line) for line in lines]
 
     def _placed(self, line: str) -> TransformedDocument:
+        if not self._documents and _has_more_values(line, VALUES_MAX):
+            why = f"script '{self.name}': loads more than {VALUES_MAX} values for this document; load fewer"
+            return TransformedDocument(error=why)
         try:
             loaded: TransformedDocument = self._decoder.decode(line)
         except DECODE_ERRORS as error:
@@ -316,6 +354,30 @@ def _without_missing(answer: TransformedDocument, name: str) -> TransformedDocum
         return answer
     problem = f"script '{name}' asks for '{answer.missing[0]}' after {LOAD_ROUNDS_MAX} documents that led to it"
     return TransformedDocument(error=f"{problem}; load fewer that depend on one another")
+
+
+async def _of_bytes(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns, which takes some time for each of so many bytes: for many it is done in a thread."""
+    return work(*arguments) if size <= ON_LOOP_BYTES_MAX else await in_thread(work, *arguments)
+
+
+def _has_more_values(text: str, limit: int) -> bool:
+    """Whether JSON has more values than that. Decoding very many holds the interpreter for seconds, in a thread too."""
+    if text.count(",") <= limit:
+        return False
+    # Without its texts, which may have any number of commas.
+    marks = text.replace("\\\\", "").replace('\\"', "").split('"')[::2]
+    return sum(part.count(",") for part in marks) > limit
+
+
+def _argument(documents: Sequence[Document], found: Mapping[str, Document | None]) -> bytes:
+    """What a program is called with."""
+    loads = b",".join(msgspec.json.encode(id) + b":" + _loaded(document) for id, document in found.items())
+    items = (
+        b"[" + _metadata(d) + b"," + (b"null" if d.deleted else _read_by_script(d.body or b"{}")) + b"]"
+        for d in documents
+    )
+    return b"[{" + loads + b"},[" + b",".join(items) + b"]]"
 
 
 def _loaded(document: Document | None) -> bytes:
@@ -337,7 +399,9 @@ def _decimal(text: str) -> Decimal | str:
 
 def _read_by_script(body: bytes) -> bytes:
     """The body as JSON, or as a text with it if a number in it may have more digits than JavaScript's numbers."""
-    return msgspec.json.encode(body.decode()) if _MAY_BE_LONG.search(body) else body
+    # A regular expression would hold the interpreter for a second for a document of 16 MiB.
+    marks = body.translate(_TO_ZEROS)
+    return msgspec.json.encode(body.decode()) if any(number in marks for number in _LONG_NUMBERS) else body
 
 
 def _metadata(document: Document) -> bytes:

@@ -18,6 +18,10 @@ from tasks.runtime.shared_resources import SharedResources
 OUTPUT_LENGTH_MAX = 1_000
 
 
+class TrialWorkers(ScriptWorkers):
+    """A process for all trials: a script that is only tried, and never ends, keeps no task waiting."""
+
+
 class TrialTools(msgspec.Struct, frozen=True, kw_only=True):
     """What a trial works with: those of the node's runs, and `load`, which gives other documents by their ids."""
 
@@ -67,8 +71,7 @@ async def transformed(
     if not stream.takes(document.collection):
         reason = f"it is in the collection '{document.collection}', and the transform takes others"
         return TransformedDocument(error=reason)
-    limits = tools.settings.script, tools.settings.script_processes_max
-    sandbox = Sandbox(tools.shared.get(ScriptWorkers, lambda: ScriptWorkers(*limits)))
+    sandbox = Sandbox(tools.shared.get(TrialWorkers, lambda: TrialWorkers(tools.settings.script, 1)))
     try:
         [answer] = await stream.transform.apply(sandbox, [given], tools.load)
         return answer

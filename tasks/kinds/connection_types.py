@@ -1,5 +1,6 @@
 """Which connection strings there are: RavenDB's types, and those that kinds of tasks bring along."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,12 +8,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from raftnode.foundation.masking import in_text
+from raftnode.record.commands.base import CommandRefused, check_database_name
 from raftnode.record.model import Database
+from tasks.kinds.fitting import fitted
 from tasks.kinds.registry import ConfigurationError, TakesConnections, kinds, load
 
 TYPES = ("Raven", "Sql", "Olap", "ElasticSearch", "Queue", "Snowflake")
 """RavenDB's own: each has a section of the database record, there even when it is empty."""
 URLS_MAX = 100
+_BLANK = re.compile(r"[\s\0]")
 
 
 class UnknownConnectionType(Exception):
@@ -58,12 +62,13 @@ def _taker(type: str) -> TakesConnections:
 
 def parse_raven(configuration: Mapping[str, Any]) -> RavenConnectionString:
     """Another cluster's database, from the JSON of a connection string. Raises ConfigurationError."""
-    try:
-        raven = msgspec.convert(configuration, RavenConnectionString)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError("Raven", f"the connection string does not fit: {error}. Correct that field") from None
+    raven = fitted(configuration, RavenConnectionString)
     if not raven.database.strip():
         raise ConfigurationError("Database", "is empty; name the database of the other cluster")
+    try:
+        check_database_name(raven.database)
+    except CommandRefused as refused:
+        raise ConfigurationError("Database", refused.error.message) from None
     if not 1 <= len(raven.topology_discovery_urls) <= URLS_MAX:
         problem = f"has {len(raven.topology_discovery_urls)} entries; name 1 to {URLS_MAX} nodes of the other cluster"
         raise ConfigurationError("TopologyDiscoveryUrls", problem)
@@ -80,5 +85,5 @@ def _is_address(url: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    given = parts.username or parts.query or parts.fragment or parts.path.strip("/")
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not given
+    more = parts.username or parts.query or parts.fragment or parts.path.strip("/") or _BLANK.search(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not more

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 
@@ -17,6 +17,7 @@ from tasks.kinds import registry as kinds
 from tasks.kinds.registry import RunSuperseded
 from tasks.runtime.context import NotOwned, Run, RunFigures, RunSettings, TaskContext, TaskDocuments
 from tasks.runtime.plan import Fingerprint
+from tasks.runtime.ports import RunRequest
 from tasks.runtime.rate import Rate
 from tasks.runtime.run_journal import RunJournal, machine_ns
 from tasks.runtime.stall_tracker import StallTracker
@@ -53,7 +54,7 @@ class Body:
         self.task: asyncio.Task[None] | None = None
         self.copy: TaskDocuments | None = None
         self.rate = Rate()
-        self.requests: asyncio.Queue[Any] = asyncio.Queue()
+        self.requests: asyncio.Queue[RunRequest] = asyncio.Queue()
         self._settings, self._random, self._journal = settings, random, journal
         self.superseded = False
         self._failure: str | None = None
@@ -83,6 +84,8 @@ class Body:
         try:
             await self._tries(context)
         finally:
+            while not self.requests.empty():
+                self.requests.get_nowait().unanswered()
             self._note("end")
 
     async def _tries(self, context: Callable[["Body"], Awaitable[TaskContext]]) -> None:

@@ -23,6 +23,7 @@ from raftnode.record.model import Database, FailedDocument, Progress, Task
 from raftnode.record.progress import STATE_BYTES_MAX, bounded
 from raftnode.scripting.javascript import ScriptLimits
 from tasks.runtime.operations import Operations
+from tasks.runtime.ports import RunRequest
 from tasks.runtime.run_journal import FreezeDetector, RunJournal, machine_ns
 from tasks.runtime.shared_resources import SharedResources
 from tasks.runtime.subprocesses import offspring
@@ -150,7 +151,7 @@ class TaskContext:
         sent_to: Callable[[str], SenderStatus | None] = lambda tag: None,
         shared: SharedResources | None = None,
         operations: Operations | None = None,
-        requests: "asyncio.Queue[Any] | None" = None,
+        requests: "asyncio.Queue[RunRequest] | None" = None,
         directory: Path = Path("."),
         acted: Callable[[], None] = lambda: None,
         definitions: Callable[[], Database | None] = lambda: None,
@@ -159,7 +160,7 @@ class TaskContext:
         self._owned, self._save, self._journal, self._freezes = owned, save, journal, freezes
         self.http, self.node_url, self.sending, self.sent_to = http, node_url, sending, sent_to
         self.shared, self.operations = shared or SharedResources(), operations or Operations()
-        self._requests: asyncio.Queue[Any] = requests or asyncio.Queue()
+        self._requests: asyncio.Queue[RunRequest] = requests or asyncio.Queue()
         self.directory, self.definitions = directory, definitions
         self._active_since: int | None = None
         self._acted = acted
@@ -194,16 +195,12 @@ class TaskContext:
         with self._checked():
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await self._requests.get()
+                    request = await self._requests.get()
             except TimeoutError:
                 return None
-
-    def unanswered(self) -> list[Any]:
-        """What users have asked of this run, which ends. No effect, so it may be called when the run is not owned."""
-        left = []
-        while not self._requests.empty():
-            left.append(self._requests.get_nowait())
-        return left
+            if not self._owned():
+                self._requests.put_nowait(request)  # whoever ends the run answers it
+            return request
 
     async def sleep(self, seconds: float) -> None:
         """Wait; the body is at rest meanwhile."""

@@ -84,6 +84,11 @@ class Operations:
         """The one that the client's request of that id began."""
         return next((one for one in self._by_id.values() if one.request == request), None)
 
+    def going(self, type: str, description: str) -> Operation | None:
+        """The one of that type and description that has not ended."""
+        alike = (one for one in self._by_id.values() if (one.type, one.description) == (type, description))
+        return next((one for one in alike if one.running), None)
+
     def all(self) -> list[Operation]:
         """Oldest first."""
         return list(self._by_id.values())

@@ -8,6 +8,13 @@ from raftnode.record.commands import Command
 from raftnode.record.model import CommandResult, Record
 
 
+class RunRequest(Protocol):
+    """What a user asks of a run."""
+
+    def unanswered(self) -> None:
+        """The run has ended without having looked at it."""
+
+
 class ReplicaPort(Protocol):
     """The record and how to change it; see `raftnode.cluster.replica.Replica`."""
 

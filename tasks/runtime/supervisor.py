@@ -25,7 +25,7 @@ from tasks.runtime.due_tasks import DueTasks
 from tasks.runtime.environment import BodyEnvironment
 from tasks.runtime.operations import Operations
 from tasks.runtime.plan import Action, Assignment, PlanInput, ProposeClaim, Release, Start, Stop, Wait
-from tasks.runtime.ports import LeasePort, ReplicaPort
+from tasks.runtime.ports import LeasePort, ReplicaPort, RunRequest
 from tasks.runtime.runs import OwnRuns
 from tasks.runtime.status import LocalTaskStatus, of_assignment, of_body
 from tasks.runtime.turns import Turns
@@ -237,10 +237,10 @@ class Supervisor:
         """What this node does for users."""
         return self.environment.operations
 
-    def ask(self, key: str, request: Any) -> bool:
+    def ask(self, key: str, request: RunRequest) -> bool:
         """Hand a request to the run of that claim key. False: there is none here."""
         body = self._runs.bodies.get(key)
-        if body is None or body.state not in ("Running", "Error"):
+        if body is None or body.state not in ("Running", "Error") or body.task is None or body.task.done():
             return False
         body.requests.put_nowait(request)
         return True

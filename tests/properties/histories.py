@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from raftnode.record.commands import (
     AddDatabaseNode,
     AddNode,
+    AdvanceCounter,
     AnnounceNode,
     Checkpoint,
     ClaimTask,
@@ -25,6 +26,7 @@ from raftnode.record.commands import (
     ReleaseTask,
     RemoveNode,
     RetryFailed,
+    SetCounter,
     SetDatabaseState,
     SetDraining,
     SetNodeFlags,
@@ -158,6 +160,8 @@ def _edit_database(record: Record, chance: Chance) -> Command:
         AddDatabaseNode(name=name, tag=tag),
         PromoteDatabaseNode(name=name, tag=tag),
         SetDatabaseState(name=name, disabled=chance.random() < 0.3),
+        AdvanceCounter(database=name, name="users|", count=chance.randint(0, 3), above=chance.randint(0, 9)),
+        SetCounter(database=name, name="users|", value=chance.randint(-1, 9), back=chance.random() < 0.5),
     ]
     return chance.choice(edits)
 

@@ -50,6 +50,8 @@ REVISIONS_PER_DOCUMENT_MAX = 100
 KNOWLEDGE_ROWS_MAX = 10_000
 PURGE_MAX = 10_000
 FENCES_MAX = 10_000
+PROGRESS_BYTES_MAX = 64 * 1024 * 1024
+"""Of all ETL tasks that write here. A batch of replication with it stays well below its limit."""
 PREFIX_COLLECTION = "@prefix"
 OLD_PLACES_MIN = 1_000
 """A log with fewer places of overwritten versions than this is not worth compacting."""
@@ -124,12 +126,22 @@ class Writer:
             raise FenceStale(token.source, token.task, token.place, known.place)
         after = known.heard(token.place)
         if request.progress is not None:
+            self._check_progress(token.name, request.progress)
             progress = request.progress, token.epoch, token.sequence
             after = FenceState(token.source, token.task, token.epoch, token.sequence, *progress)
         if len(self.fences) >= FENCES_MAX and token.name not in self.fences:
             raise DocumentInvalid(f"{FENCES_MAX} ETL tasks have written here, which is the limit")
         self._remember([after])
         return after
+
+    def _check_progress(self, name: TaskName, progress: bytes) -> None:
+        """All tasks' progress is in memory, and goes along with each batch that is replicated."""
+        others = sum(len(state.progress) for state in self.fences.values() if state.name != name)
+        if others + len(progress) > PROGRESS_BYTES_MAX:
+            raise DocumentInvalid(
+                f"the progress of an ETL task has {len(progress)} bytes, and that of others which have written here "
+                f"{others}; the limit is {PROGRESS_BYTES_MAX} bytes together"
+            )
 
     def put(self, id: str, prepared: Prepared, expected: str | None, token: FenceToken | None = None) -> Document:
         """Write a document. Raises ConcurrencyViolation; DocumentInvalid if it would change its collection, which only
@@ -157,7 +169,8 @@ class Writer:
             check_expected(id, row, expected)
             return self._bury(row, token)
         check_expected(id, None, expected)
-        if token is not None and may_be_id(id):
+        # What ends with a slash would stand for all below it.
+        if token is not None and may_be_id(id) and not id.endswith("/"):
             self._bury(row or _nothing(id, EMPTY_COLLECTION), token)
         return None
 

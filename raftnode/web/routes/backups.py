@@ -16,9 +16,10 @@ from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database
 from raftnode.web.views.backups import BackupDelayed, BackupStarted, ongoing_operation, status
 from raftnode.web.views.base import Json
-from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow
+from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow, describe
 
 KIND = "Backup"
+DELAY_S_MAX = 1_000 * 24 * 3600
 
 
 def routes() -> list[web.RouteDef]:
@@ -39,7 +40,7 @@ async def put(request: web.Request) -> web.Response:
 
 async def back_up(request: web.Request) -> web.Response:
     """Has the task `taskId` make a backup now, on the node that runs it; a full one unless `isFullBackup` is false.
-    While it makes one, that is the answer."""
+    While it makes one, or is about to, that is the answer."""
     services, query = request.app[SERVICES], Query(request)
     full = query.flag("isFullBackup", True)
     database = existing_database(request)
@@ -47,14 +48,12 @@ async def back_up(request: web.Request) -> web.Response:
     holder = _holder(request, database, task)
     if holder != services.tag:
         return await by_node(request, holder)
-    key = database.claim_key(task)
-    going = _ongoing(request, key)
+    operations, description = services.supervisor.operations, describe(database.name, task.name)
+    going = operations.going(OPERATION_TYPE, description)
     if going is not None:
-        return answer(BackupStarted(responsible_node=services.tag, operation_id=going))
-    operation = services.supervisor.operations.begin(
-        f"Backup of {database.name} by task {task.name}", type=OPERATION_TYPE, database=database.name
-    )
-    if not services.supervisor.ask(key, BackupNow(full, operation)):
+        return answer(BackupStarted(responsible_node=services.tag, operation_id=going.id))
+    operation = operations.begin(description, type=OPERATION_TYPE, database=database.name)
+    if not services.supervisor.ask(database.claim_key(task), BackupNow(full, operation)):
         operation.failed("the task does not run here")
         raise _not_running(task)
     return answer(BackupStarted(responsible_node=services.tag, operation_id=operation.id))
@@ -67,6 +66,8 @@ async def delay(request: web.Request) -> web.Response:
     duration_s = query.timespan_s("duration", 0.0)
     if duration_s <= 0:
         raise bad_request("'duration' is missing or not positive. Give a time span like 01:00:00.")
+    if duration_s > DELAY_S_MAX:
+        raise bad_request(f"'duration' is {duration_s:.0f} s, and may be {DELAY_S_MAX}. Disable the task instead.")
     name = query.required("database")
     database = services.replica.record.database(name)
     if database is None:

@@ -11,7 +11,7 @@ from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
-from raftnode.web.routes.fences import FenceInput
+from raftnode.web.routes.fences import FencedBatchInput
 from raftnode.web.routes.identities import SIGN, numbered
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
@@ -38,7 +38,7 @@ class BatchInput(Input, frozen=True, kw_only=True):
 
     commands: list[BatchCommandInput]
     transaction_mode: str | None = None
-    fence: FenceInput | None = None
+    fence: FencedBatchInput | None = None
 
 
 def routes() -> list[web.RouteDef]:
@@ -59,6 +59,8 @@ async def bulk_docs(request: web.Request) -> web.Response:
     replicas = _replicas_wanted(request)
     commands = await _numbered(request, batch.commands)
     operations = [_operation(services, index, command) for index, command in enumerate(commands)]
+    if batch.fence is not None:
+        batch.fence.check_copy(store)
     done = await store.batch(operations, None if batch.fence is None else batch.fence.request())
     if replicas:
         await _wait_for_replicas(request, store, replicas)

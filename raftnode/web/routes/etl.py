@@ -7,6 +7,7 @@ from raftnode.web.errors import bad_request
 from raftnode.web.requests import Query, body
 from raftnode.web.routes.task_definitions import check_transform, no_etl, put_task, reset_task
 from raftnode.web.views.base import Json
+from tasks.kinds.registry import kinds
 
 
 def routes() -> list[web.RouteDef]:
@@ -20,8 +21,14 @@ async def put(request: web.Request) -> web.Response:
     given = await body(request, Json)
     kind = given.get("EtlType")
     if not isinstance(kind, str) or not kind:
-        raise bad_request('\'EtlType\' is missing. Add it, for instance "EtlType": "Sql".')
+        raise bad_request(f"'EtlType' is missing or no text. Add one of: {_types()}.")
+    if kind.lower().endswith("etl"):
+        raise bad_request(f"'EtlType' is '{kind[:40]}'; write it without 'Etl', as one of: {_types()}.")
     return await put_task(request, f"{kind}Etl", given)
+
+
+def _types() -> str:
+    return ", ".join(name.removesuffix("Etl") for name in kinds() if name.endswith("Etl"))
 
 
 async def reset(request: web.Request) -> web.Response:

@@ -4,11 +4,16 @@ import msgspec
 from aiohttp import web
 
 from raftnode.documents.store.fencing import FencedRequest, FenceToken
+from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.decoding import from_json
+from raftnode.web.errors import ApiError
 from raftnode.web.requests import INTEGER_MAX, Input, answer, body
 from raftnode.web.services import SERVICES
 from raftnode.web.stores import store_to_write
 from raftnode.web.views.documents import FenceView
+
+SOURCE_LENGTH_MAX = 512
+"""It stands in each version that the task writes."""
 
 
 class FenceInput(Input, frozen=True, kw_only=True):
@@ -21,6 +26,8 @@ class FenceInput(Input, frozen=True, kw_only=True):
     progress: msgspec.Raw = msgspec.Raw()
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.source) <= SOURCE_LENGTH_MAX:
+            raise ValueError(f"Source must have from 1 to {SOURCE_LENGTH_MAX} characters")
         for name in ("task", "epoch", "sequence"):
             if not 0 <= getattr(self, name) <= INTEGER_MAX:
                 raise ValueError(f"{name.capitalize()} must be from 0 to {INTEGER_MAX}")
@@ -32,6 +39,22 @@ class FenceInput(Input, frozen=True, kw_only=True):
         token = FenceToken(self.source, self.task, self.epoch, self.sequence)
         given = bytes(self.progress)
         return FencedRequest(token=token, progress=given if given.startswith(b"{") else None)
+
+
+class FencedBatchInput(FenceInput, frozen=True, kw_only=True):
+    """The same with documents. `database_id` is the copy's in which the task's progress was read."""
+
+    database_id: str
+
+    def check_copy(self, store: DocumentStore) -> None:
+        """Refuses what was made for another copy, which was here before, or is elsewhere: this one may lack what the
+        progress counts."""
+        if self.database_id != store.database_id:
+            message = (
+                f"The request was made for the copy {self.database_id[:40]!r} of database '{store.database}', and this "
+                f"is {store.database_id}. Make the run known here, and go on from the progress that this copy has."
+            )
+            raise ApiError("ConcurrencyException", message, details={"DatabaseId": store.database_id})
 
 
 def routes() -> list[web.RouteDef]:

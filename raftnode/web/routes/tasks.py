@@ -131,6 +131,8 @@ async def delete(request: web.Request) -> web.Response:
 def the_task(database: Database, query: Query) -> Task:
     """The task that `key` (or `id`) or `taskName` names; answers 404 if there is none of that type."""
     name, kind = query.text("taskName"), query.text("type")
+    if not name and not query.has("id") and not query.has("key"):
+        raise bad_request("Query value 'key' or 'taskName' is missing. Add ?key=... or ?taskName=...")
     id = query.integer("id" if query.has("id") else "key", 0 if name else None)
     task = database.task_named(name) if name and not id else database.tasks.get(id)
     if task is None or (kind is not None and fold(task.kind) != fold(kind)):

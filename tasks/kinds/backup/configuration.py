@@ -6,8 +6,8 @@ Every field is there when it is shown, null where it was not given: the official
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -27,13 +27,13 @@ from tasks.kinds.backup.destinations import (
     UnsupportedSettings,
 )
 from tasks.kinds.backup.schedule import CronInvalid, Schedule
+from tasks.kinds.fitting import fitted
 from tasks.kinds.registry import ConfigurationError
-
-Settings = TypeVar("Settings")
 
 KEY_BYTES = 32
 KEPT_MIN = timedelta(days=1)
 SERVER_WIDE = "server wide backup"
+CREATED_BEFORE = timestamps.of(datetime(3000, 1, 1, tzinfo=UTC))
 
 
 class BackupEncryptionSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -107,7 +107,7 @@ class BackupTaskConfiguration(DestinationSettings, frozen=True, kw_only=True, re
 
 def parse(configuration: Mapping[str, Any], database: Database) -> BackupTaskConfiguration:
     """The configuration with what was left out filled in. Raises ConfigurationError."""
-    backup = convert(configuration, BackupTaskConfiguration)
+    backup = fitted(configuration, BackupTaskConfiguration)
     if fold(backup.name.strip()).startswith(SERVER_WIDE):
         raise ConfigurationError("Name", f"'{backup.name}' begins with 'Server Wide Backup', which is reserved")
     if backup.backup_type == "Snapshot":
@@ -115,6 +115,9 @@ def parse(configuration: Mapping[str, Any], database: Database) -> BackupTaskCon
     _check_schedule(backup)
     _check_retention(backup.retention_policy)
     check_destinations(backup)
+    if backup.max_read_ops_per_second is not None and backup.max_read_ops_per_second < 1:
+        problem = f"is {backup.max_read_ops_per_second}; give documents per second, 1 or more, or null for no limit"
+        raise ConfigurationError("MaxReadOpsPerSecond", problem)
     key_of(backup.backup_encryption_settings)
     try:
         check_labels(backup.requires)
@@ -126,14 +129,6 @@ def parse(configuration: Mapping[str, Any], database: Database) -> BackupTaskCon
         name=backup.name.strip() or f"Backup to {', '.join(kinds)}",
         created_at=_created(backup, database),
     )
-
-
-def convert(configuration: Mapping[str, Any], kind: type[Settings]) -> Settings:
-    """The JSON as that type. Raises ConfigurationError."""
-    try:
-        return msgspec.convert(configuration, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError("Configuration", str(error)) from None
 
 
 def check_destinations(settings: DestinationSettings) -> None:
@@ -152,9 +147,11 @@ def check_destinations(settings: DestinationSettings) -> None:
 
 def key_of(settings: BackupEncryptionSettings | None) -> bytes | None:
     """The key of encrypted backups, None without encryption. Raises ConfigurationError."""
-    if settings is None or settings.encryption_mode == "None":
+    if settings is None or (settings.encryption_mode == "None" and not settings.key):
         return None
     field = "BackupEncryptionSettings.EncryptionMode"
+    if settings.encryption_mode == "None":
+        raise ConfigurationError(field, "is None, and a Key is given; use UseProvidedKey, or remove the Key")
     if settings.encryption_mode == "UseDatabaseKey":
         raise ConfigurationError(field, "is UseDatabaseKey, and databases are not encrypted; use UseProvidedKey")
     return read_key("BackupEncryptionSettings.Key", settings.key)
@@ -210,7 +207,10 @@ def _created(backup: BackupTaskConfiguration, database: Database) -> str:
             timestamps.to_ticks(backup.created_at)
         except ValueError as error:
             raise ConfigurationError("CreatedAt", str(error)) from None
-        return backup.created_at
+        # Schedules are followed from there, and calendars end.
+        if backup.created_at >= CREATED_BEFORE:
+            raise ConfigurationError("CreatedAt", f"is {backup.created_at}, which is too late; leave it out")
+        return max(backup.created_at, timestamps.from_ticks(0))
     present = database.tasks.get(backup.task_id)
     if present is not None:
         stored = from_json(present.configuration, BackupTaskConfiguration)

@@ -1,5 +1,6 @@
 """What a backup holds beside documents: the database's settings, indexes, connection strings and tasks, as they were
-put. Its tasks are put again by their kinds when it is restored, so nothing here depends on how the record looks inside.
+put, and the last values of its identities. Its tasks are put again by their kinds when it is restored, so nothing here
+depends on how the record looks inside.
 
 The key of a backup task is left out where the backup itself is not encrypted: whoever has one backup must not be able
 to read others. Other secrets are there, as the restored tasks need them.
@@ -46,6 +47,7 @@ class Definitions(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     indexes: tuple[KeptIndex, ...] = ()
     connection_strings: tuple[KeptString, ...] = ()
     tasks: tuple[KeptTask, ...] = ()
+    identities: dict[str, int] = {}
 
 
 _decoder: JsonDecoder[Definitions] = JsonDecoder(Definitions)
@@ -79,6 +81,7 @@ def of(database: Database, *, encrypted: bool) -> bytes:
                 KeptString(name=one.name, type=one.type, configuration=from_json(one.configuration)) for one in strings
             ),
             tasks=tuple(tasks),
+            identities={name: value for name, value in sorted(database.counters.items()) if name.endswith("|")},
         )
     )
 

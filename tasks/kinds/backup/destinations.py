@@ -1,13 +1,15 @@
 """Where backups go: RavenDB's settings of each kind of destination, and the target that each leads to."""
 
+import base64
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from raftnode.foundation.decoding import DECODE_ERRORS, from_json
 from tasks.kinds.registry import ConfigurationError
 from tasks.sinks.objects.folder import FolderTarget
-from tasks.sinks.objects.target import ObjectTarget
+from tasks.sinks.objects.target import ObjectTarget, is_address
 
 
 class BackupDestination(Protocol):
@@ -48,9 +50,11 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     def check(self) -> None:
         """See `BackupDestination`."""
         check_no_script("LocalSettings", self.get_backup_configuration_script)
-        if not self.folder_path or not Path(self.folder_path).is_absolute():
-            problem = f"'{(self.folder_path or '')[:80]}' is no absolute path; the task may run on any node"
+        _check_given("LocalSettings", FolderPath=self.folder_path)
+        if not Path(self.folder_path or "").is_absolute():
+            problem = f"'{(self.folder_path or '')[:80]}' is no absolute path; write one like /var/backups/shop"
             raise ConfigurationError("LocalSettings.FolderPath", problem)
+        _check_path("LocalSettings.FolderPath", self.folder_path, ())
 
     def place(self) -> list[str | None]:
         """See `BackupDestination`."""
@@ -93,6 +97,8 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
         if self.storage_class and self.storage_class not in STORAGE_CLASSES:
             known = ", ".join(STORAGE_CLASSES)
             raise ConfigurationError("S3Settings.StorageClass", f"'{self.storage_class[:40]}' is none of: {known}")
+        _check_path("S3Settings.RemoteFolderName", self.remote_folder_name)
+        _check_url("S3Settings.CustomServerUrl", self.custom_server_url)
 
     def place(self) -> list[str | None]:
         """See `BackupDestination`."""
@@ -144,6 +150,9 @@ class AzureSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
         _check_given("AzureSettings", StorageContainer=self.storage_container, AccountName=self.account_name)
         if bool(self.account_key) == bool(self.sas_token):
             raise ConfigurationError("AzureSettings.AccountKey", "give either AccountKey or SasToken")
+        _check_azure_secrets(self.account_key, self.sas_token)
+        _check_path("AzureSettings.RemoteFolderName", self.remote_folder_name)
+        _check_url("AzureSettings.CustomServerUrl", self.custom_server_url)
 
     def place(self) -> list[str | None]:
         """See `BackupDestination`."""
@@ -190,6 +199,9 @@ class GoogleCloudSettings(msgspec.Struct, frozen=True, kw_only=True, rename="pas
         _check_given("GoogleCloudSettings", BucketName=self.bucket_name)
         if not self.custom_server_url:
             _check_given("GoogleCloudSettings", GoogleCredentialsJson=self.google_credentials_json)
+        _check_google_credentials(self.google_credentials_json)
+        _check_path("GoogleCloudSettings.RemoteFolderName", self.remote_folder_name)
+        _check_url("GoogleCloudSettings.CustomServerUrl", self.custom_server_url)
 
     def place(self) -> list[str | None]:
         """See `BackupDestination`."""
@@ -212,6 +224,45 @@ def check_no_script(field: str, script: Any) -> None:
     if script is not None:
         problem = "is not supported; give the settings themselves, or for S3 credentials in the node's environment"
         raise ConfigurationError(f"{field}.GetBackupConfigurationScript", problem)
+
+
+def _check_path(field: str, path: str | None, parts: tuple[str, ...] = ("", ".", "..")) -> None:
+    """Refuses a path with control characters, or with one of these parts. Raises ConfigurationError."""
+    named = (path or "").strip("/")
+    if any(ord(character) < 32 or ord(character) == 127 for character in named):
+        raise ConfigurationError(field, f"{named[:80]!r} has a control character; remove it")
+    if named and any(part in parts for part in named.split("/")):
+        raise ConfigurationError(field, f"'{named[:80]}' has an empty part, '.' or '..'; name the folder itself")
+
+
+def _check_url(field: str, url: str | None) -> None:
+    """Refuses what is no address. Raises ConfigurationError."""
+    if url and not is_address(url):
+        raise ConfigurationError(field, "is no address of a server; write it like https://objects.example.com:9000")
+
+
+def _check_azure_secrets(account_key: str | None, sas_token: str | None) -> None:
+    """Raises ConfigurationError, which does not show them."""
+    try:
+        base64.b64decode(account_key or "", validate=True)
+    except ValueError:
+        raise ConfigurationError("AzureSettings.AccountKey", "is no base64; copy it from Azure as it is") from None
+    if sas_token and not all("=" in pair for pair in sas_token.removeprefix("?").split("&")):
+        raise ConfigurationError("AzureSettings.SasToken", "has no pairs like sv=...&sig=...; copy it as it is")
+
+
+def _check_google_credentials(text: str | None) -> None:
+    """Raises ConfigurationError, which does not show them."""
+    if not text:
+        return
+    field = "GoogleCloudSettings.GoogleCredentialsJson"
+    try:
+        given = from_json(text.encode(), dict[str, Any])
+    except DECODE_ERRORS:
+        raise ConfigurationError(field, "is no JSON object; give the key file of a service account") from None
+    for name in ("private_key", "private_key_id", "client_email"):
+        if not isinstance(given.get(name), str):
+            raise ConfigurationError(field, f"has no text '{name}'; give the key file of a service account")
 
 
 def _check_given(settings: str, **fields: str | None) -> None:

@@ -4,6 +4,7 @@ A backup stands once its manifest does. It is made last and once; its checksum t
 """
 
 import hashlib
+import re
 
 import msgspec
 
@@ -12,6 +13,7 @@ from tasks.kinds.backup.names import BackupPart
 
 BYTES_MAX = 64 * 1024
 FORMAT = 1
+_EPOCH = re.compile(r"\d{1,20}\Z", re.ASCII)
 
 
 class ManifestInvalid(Exception):
@@ -69,7 +71,7 @@ def read(data: bytes) -> Manifest:
         raise ManifestInvalid(f"it cannot be read: {error}") from None
     if manifest.format > FORMAT:
         raise ManifestInvalid(f"it has format {manifest.format}, and this version reads up to {FORMAT}: upgrade")
-    if manifest.checksum != _checksum(manifest) or not manifest.epoch.isdigit():
+    if manifest.checksum != _checksum(manifest) or not _EPOCH.match(manifest.epoch):
         raise ManifestInvalid("its checksum is wrong: it was changed or damaged")
     return manifest
 

@@ -18,8 +18,8 @@ BackupPart = Literal["Full", "Incremental"]
 
 MANIFEST = ".manifest"
 _TIME = "%Y-%m-%d-%H-%M-%S"
-_FOLDER = re.compile(r"(\d{4}(?:-\d\d){5})\.raftnode-(.+)-([A-Z]{1,4})-(\d{1,20})-backup\Z")
-_FILE = re.compile(r"(\d{4}(?:-\d\d){5})\.(\d{1,20})\.(encrypted-)?(full|incremental)-backup\Z")
+_FOLDER = re.compile(r"(\d{4}(?:-\d\d){5})\.raftnode-(.+)-([A-Z]{1,4})-(\d{1,20})-backup\Z", re.ASCII)
+_FILE = re.compile(r"(\d{4}(?:-\d\d){5})\.(\d{1,20})\.(encrypted-)?(full|incremental)-backup\Z", re.ASCII)
 
 
 class FolderName(NamedTuple):
@@ -53,17 +53,23 @@ def file(at: datetime, epoch: int, part: BackupPart, *, encrypted: bool) -> str:
 def read_folder(name: str) -> FolderName | None:
     """What the name of a folder says; None for one that is no backup's."""
     found = _FOLDER.match(name)
-    return None if found is None else FolderName(_time(found[1]), found[2], found[3], int(found[4]))
+    at = None if found is None else _time(found[1])
+    return None if found is None or at is None else FolderName(at, found[2], found[3], int(found[4]))
 
 
 def read_file(name: str) -> FileName | None:
     """What the name of a file says; None for one that is no backup's."""
     found = _FILE.match(name)
-    if found is None:
+    at = None if found is None else _time(found[1])
+    if found is None or at is None:
         return None
     part: BackupPart = "Full" if found[4] == "full" else "Incremental"
-    return FileName(_time(found[1]), int(found[2]), bool(found[3]), part)
+    return FileName(at, int(found[2]), bool(found[3]), part)
 
 
-def _time(text: str) -> datetime:
-    return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+def _time(text: str) -> datetime | None:
+    """The time; None for what is none: anybody may put a file of any name there."""
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -5,7 +5,6 @@ a second run elsewhere is possible then, seen in the names of what both make, an
 """
 
 import asyncio
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,11 +29,11 @@ from tasks.kinds.backup import configuration as backup_configuration
 from tasks.kinds.backup.configuration import BackupTaskConfiguration
 from tasks.kinds.backup.definitions import BACKUP
 from tasks.kinds.backup.outcome import Attempt
-from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow
+from tasks.kinds.backup.requests import OPERATION_TYPE, BackupDelay, BackupNow, describe
 from tasks.kinds.backup.retention import BackupSource, EverythingIsOld
 from tasks.kinds.backup.state import Chain
 from tasks.kinds.backup.turns import BackupTurns
-from tasks.kinds.backup.writing import BackupMaking, Made, scratch
+from tasks.kinds.backup.writing import BackupMaking, Made, remove_unfinished, scratch
 from tasks.kinds.registry import ConfigurationError, TaskDefinition
 from tasks.runtime.context import TaskContext
 from tasks.runtime.operations import Operation
@@ -101,16 +100,8 @@ class _BackupRunner:
 
     async def run(self) -> None:
         """Until cancelled."""
-        try:
-            await self._turns()
-        finally:
-            for asked in self._context.unanswered():
-                if isinstance(asked, BackupNow):
-                    asked.operation.failed("the task's run on this node has ended; ask again")
-
-    async def _turns(self) -> None:
         # What a process of this node left that ended in the middle. There is one run of the task at a time.
-        await in_thread(shutil.rmtree, scratch(self._context), ignore_errors=True)
+        await in_thread(remove_unfinished, scratch(self._context))
         self._context.info.seen_etag = self._progress.last_etags.get(self._context.documents.database_id)
         self._context.info.error = self._state.error or None
         while True:
@@ -147,9 +138,8 @@ class _BackupRunner:
         """One backup, as an operation that a user may end."""
         context, run = self._context, self._context.run
         if operation is None:
-            operation = context.operations.begin(
-                f"Backup of {run.database} by task {run.task.name}", type=OPERATION_TYPE, database=run.database
-            )
+            described = describe(run.database, run.task.name)
+            operation = context.operations.begin(described, type=OPERATION_TYPE, database=run.database)
         work = asyncio.create_task(self._attempt(attempt, operation))
         operation.cancel = partial(_cancel, work)
         try:

@@ -4,6 +4,7 @@ Nothing is overwritten at a destination, as all names have the run's epoch in th
 effect; what a run leaves that ended in the middle has no manifest, and is no backup.
 """
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,8 @@ from tasks.sinks.objects.target import ObjectExists, ObjectTarget, ObjectTargetF
 log = structlog.get_logger(__name__)
 
 SLICE_BYTES = 2 << 20
+BEING_WRITTEN = "being-written"
+"""A file in the task's own directory that has the path of the one that is written."""
 
 
 class BackupCounts(msgspec.Struct, rename="pascal"):
@@ -80,12 +83,14 @@ class BackupMaking:
             self._context.check()
             await target.prepare()
         staged = self._staged()
+        await in_thread(_note, scratch(self._context), staged)
         try:
             made = await self._written(staged)
             return None if made is None else await self._sent(staged, made)
         finally:
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
+                (scratch(self._context) / BEING_WRITTEN).unlink(missing_ok=True)
                 staged.parent.rmdir()  # unless something stands in it
 
     def _staged(self) -> Path:
@@ -201,6 +206,24 @@ class BackupMaking:
 def scratch(context: TaskContext) -> Path:
     """The task's own directory on this node, for files on their way to object stores."""
     return context.directory / "backups" / f"{fold(context.run.database)}-{context.run.task.id}"
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Away with what a process left of a backup that it was making when it ended. `directory` is the task's `scratch`.
+    A folder, for which the file was written beside its place, has a part of it, or all without the manifest."""
+    with suppress(OSError, ValueError):
+        staged = Path((directory / BEING_WRITTEN).read_text(encoding="utf-8"))
+        final = staged.with_name(staged.name.removesuffix(IN_PROGRESS))
+        staged.unlink(missing_ok=True)
+        if not final.with_name(final.name + names.MANIFEST).exists():
+            final.unlink(missing_ok=True)
+        staged.parent.rmdir()  # unless something stands in it
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _note(directory: Path, staged: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / BEING_WRITTEN).write_text(str(staged), encoding="utf-8")
 
 
 def _begun(staged: Path, head: Head, key: bytes | None) -> BackupWriter:

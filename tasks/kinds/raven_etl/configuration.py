@@ -12,8 +12,9 @@ from raftnode.foundation.names import fold
 from raftnode.record.model import Database
 from tasks.etl.configuration import TransformConfiguration, check_requires, check_script, check_transforms
 from tasks.etl.transform import Transform, behaviors, targets
+from tasks.kinds.fitting import fitted
 from tasks.kinds.registry import ConfigurationError
-from tasks.sinks.documents.commands import places
+from tasks.sinks.documents.commands import SAME_ID, places
 
 TIMEOUT_S = 300
 TIMEOUT_S_MAX = 24 * 3600
@@ -50,16 +51,13 @@ class RavenEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
 
 def parse(configuration: Mapping[str, Any], database: Database) -> RavenEtlConfiguration:
     """The configuration with its names filled in. Raises ConfigurationError."""
-    try:
-        etl = msgspec.convert(configuration, RavenEtlConfiguration)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError("Configuration", str(error)) from None
+    etl = fitted(configuration, RavenEtlConfiguration)
     string = database.connection_strings.get(fold(etl.connection_string_name))
     if string is None or string.type != "Raven":
         known = ", ".join(sorted(s.name for s in database.connection_strings.values() if s.type == "Raven")) or "none"
         problem = f"there is no RavenDB connection string '{etl.connection_string_name}'; known: {known}"
         raise ConfigurationError("ConnectionStringName", problem)
-    if not 1 <= etl.timeout_s <= TIMEOUT_S_MAX:
+    if etl.load_request_timeout_in_sec is not None and not 1 <= etl.load_request_timeout_in_sec <= TIMEOUT_S_MAX:
         problem = f"is {etl.load_request_timeout_in_sec}; give 1 to {TIMEOUT_S_MAX} seconds, or null for {TIMEOUT_S}"
         raise ConfigurationError("LoadRequestTimeoutInSec", problem)
     check_transforms(etl.transforms)
@@ -72,9 +70,6 @@ def parse(configuration: Mapping[str, Any], database: Database) -> RavenEtlConfi
 
 def _check_transform(transform: RavenTransformConfiguration) -> None:
     where, script = f"of transform '{transform.name}'", transform.script
-    if transform.apply_to_all_documents and transform.collections:
-        problem = f"{where} has names, and ApplyToAllDocuments is set; choose one"
-        raise ConfigurationError("Transforms.Collections", problem)
     postfix = transform.document_id_postfix or ""
     if len(postfix) > POSTFIX_LENGTH_MAX or not postfix.isprintable() or not {"/", "|"}.isdisjoint(postfix):
         problem = f"{where} must have at most {POSTFIX_LENGTH_MAX} characters, and no slash or bar"
@@ -108,12 +103,21 @@ def _check_shared(transforms: tuple[RavenTransformConfiguration, ...]) -> None:
         for other in transforms[:place]:
             mine, theirs = ({fold(c) for c in t.collections} for t in (one, other))
             apart = mine.isdisjoint(theirs) and not (one.apply_to_all_documents or other.apply_to_all_documents)
-            if not apart and not set(all_places(one)).isdisjoint(all_places(other)):
+            if not apart and any(_overlap(a, b) for a in all_places(one) for b in all_places(other)):
                 raise ConfigurationError(
                     "Transforms",
-                    f"'{other.name}' and '{one.name}' load the same documents under the same ids; give one of them a "
-                    "DocumentIdPostfix, other Collections or another target",
+                    f"'{other.name}' and '{one.name}' load the same documents under the same ids, or one below what "
+                    "the other deletes; give both a DocumentIdPostfix, or one other Collections or another target",
                 )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether what is deleted in one place may be in the other one. Ids are compared without their case, and all below
+    a prefix goes."""
+    mine, theirs = fold(one), fold(other)
+    if mine.startswith(SAME_ID) or theirs.startswith(SAME_ID):
+        return mine == theirs
+    return mine.startswith(theirs) or theirs.startswith(mine)
 
 
 def all_places(transform: RavenTransformConfiguration) -> list[str]:

@@ -12,6 +12,7 @@ from raftnode.foundation.timestamps import time_span
 from raftnode.record.commands.base import CommandRefused, check_labels
 from raftnode.record.model import ConnectionString, Database
 from tasks.kinds.connection_types import parse_raven
+from tasks.kinds.fitting import fitted
 from tasks.kinds.registry import ConfigurationError
 
 TYPE = "External"
@@ -43,10 +44,7 @@ class ExternalReplicationConfiguration(msgspec.Struct, frozen=True, rename="pasc
 
 def parse(configuration: Mapping[str, Any], database: Database) -> ExternalReplicationConfiguration:
     """The configuration with its names filled in. Raises ConfigurationError."""
-    try:
-        given = msgspec.convert(configuration, ExternalReplicationConfiguration)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError("Watcher", f"does not fit: {error}. Correct that field") from None
+    given = fitted(configuration, ExternalReplicationConfiguration)
     if given.type != TYPE:
         raise ConfigurationError("Type", f"is '{given.type[:40]}'; an external replication has '{TYPE}'")
     string = _connection_string(given, database)

@@ -13,6 +13,7 @@ from raftnode.foundation.names import fold
 from raftnode.record.model import Database
 from tasks.etl.configuration import TransformConfiguration, check_requires, check_script, check_transforms, twice
 from tasks.etl.transform import Transform, targets
+from tasks.kinds.fitting import fitted
 from tasks.kinds.registry import ConfigurationError
 from tasks.sinks.sql import connection_string as sql_connection
 from tasks.sinks.sql import names as sql_names
@@ -48,10 +49,7 @@ class SqlEtlConfiguration(msgspec.Struct, frozen=True, rename="pascal"):
 
 def parse(configuration: Mapping[str, Any], database: Database) -> SqlEtlConfiguration:
     """The configuration with its names filled in. Raises ConfigurationError."""
-    try:
-        etl = msgspec.convert(configuration, SqlEtlConfiguration)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError("Configuration", str(error)) from None
+    etl = fitted(configuration, SqlEtlConfiguration)
     string = database.connection_strings.get(fold(etl.connection_string_name))
     if string is None or string.type != "Sql":
         known = ", ".join(sorted(s.name for s in database.connection_strings.values() if s.type == "Sql")) or "none"

@@ -17,6 +17,7 @@ from raftnode.record.model import Database
 from raftnode.record.ownership import task_key
 from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.runner import EtlRunner
+from tasks.etl.sink import off_the_loop
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
 from tasks.etl.trial import Trial, TrialTools
@@ -133,8 +134,13 @@ class _SqlEtlRun(EtlRunner[DocumentRows, SqlTransformStream]):
     ) -> tuple[list[DocumentRows], list[DocumentRefusal]]:
         """What goes to the sink, a deletion without rows, and which documents the script failed on."""
         live = [d for d in documents if stream.has(d)]
-        loaded = iter(await self.loaded(stream, live))
-        rows, failures = [], []
+        loaded = await self.loaded(stream, live)
+        return await off_the_loop(sum(len(one.rows) for one in loaded), self._rows, stream, documents, loaded)
+
+    def _rows(
+        self, stream: SqlTransformStream, documents: Sequence[Document], answers: Sequence[TransformedDocument]
+    ) -> tuple[list[DocumentRows], list[DocumentRefusal]]:
+        loaded, rows, failures = iter(answers), [], []
         for document in documents:
             result = next(loaded) if stream.has(document) else TransformedDocument()
             loads = [(fold(table), row) for table, row in result.rows]

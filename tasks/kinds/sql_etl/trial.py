@@ -1,13 +1,16 @@
 """A script of an SQL ETL on one document: the statements that it would make, and what the target says to them."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from raftnode.foundation.decoding import from_json
 from raftnode.foundation.names import fold
+from tasks.etl.sink import off_the_loop
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
 from tasks.etl.trial import ScriptFailure, Trial, TrialTools, only, shown_output, transformed
@@ -16,6 +19,7 @@ from tasks.kinds.sql_etl import configuration as sql_configuration
 from tasks.kinds.sql_etl.configuration import SqlEtlConfiguration
 from tasks.kinds.sql_etl.stream import SqlTransformStream
 from tasks.sinks.sql import connection_string as sql_connection
+from tasks.sinks.sql import connections as sql_engine
 from tasks.sinks.sql.connection_string import SqlConnection
 from tasks.sinks.sql.pool import SqlPools
 from tasks.sinks.sql.rows import DocumentRows
@@ -63,13 +67,18 @@ async def try_script(trial: Trial, tools: TrialTools) -> SqlEtlTrialResult:
     string = trial.database.connection_strings[fold(etl.connection_string_name)]
     target = sql_connection.parse(from_json(string.configuration))
     refused = await _refused(etl, rows, target, tools) if trial.rolled_back else []
-    summary = _summary(rows, etl, "`" if target.url.drivername == sql_connection.MYSQL else '"')
+    quote = "`" if target.url.drivername == sql_connection.MYSQL else '"'
+    summary = await off_the_loop(len(loads), _summary, rows, etl, quote)
     return SqlEtlTrialResult(summary=summary, load_errors=refused, debug_output=shown_output(answer))
 
 
 async def _refused(
     etl: SqlEtlConfiguration, rows: DocumentRows, target: SqlConnection, tools: TrialTools
 ) -> list[ScriptFailure]:
+    file = target.url.database or ""
+    if sql_engine.is_sqlite(target) and not await asyncio.to_thread(Path(file).is_file):
+        # To open it would make it.
+        return [ScriptFailure(rows.id, f"there is no file {file} on node {tools.node}")]
     pools = tools.shared.get(SqlPools, lambda: SqlPools(tools.settings.sql, f"raftnode {tools.node}"))
     pool = pools.pool(target, etl.command_timeout)
     application = f"raftnode {tools.node} test"

@@ -69,6 +69,7 @@ class _Known(msgspec.Struct, frozen=True, rename="pascal"):
 
     cluster_id: str
     database: str
+    database_id: str
     node_tag: str
     progress: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -89,7 +90,7 @@ class DocumentSink:
         self, http: HttpClient, string: RavenConnectionString, run: FencedEtl, guard: Callable[[], None], timeout_s: int
     ) -> None:
         self._http, self._string, self._run, self._guard, self._timeout_s = http, string, run, guard, timeout_s
-        self.url = ""
+        self.url = self._database_id = ""
         self.fenced = False
         self.progress = b"{}"
 
@@ -180,7 +181,7 @@ class DocumentSink:
         commands = b",".join(command for one in documents for command in one.commands)
         body = [b'{"TransactionMode":"SingleNode","Commands":[', commands, b"]"]
         if self.fenced:
-            token = self._token()
+            token = self._token() | {"DatabaseId": self._database_id}
             if progress is not None:
                 token["Progress"] = StoredProgress(self._run.generation, msgspec.Raw(progress))
             body += [b',"Fence":', msgspec.json.encode(token)]
@@ -241,6 +242,7 @@ class DocumentSink:
                 f"{url} is a node of this cluster, and '{known.database}' this very database: name another one in the "
                 "connection string"
             )
+        self._database_id = known.database_id
         if stored is not None and stored.generation >= self._run.generation:
             self.progress = bytes(stored.transforms)
         else:
@@ -263,6 +265,9 @@ class DocumentSink:
         except HttpFailed as error:
             if "HeardEpoch" in error.answer:
                 raise RunSuperseded(f"{url}: {error.message}") from None
+            if "DatabaseId" in error.answer:
+                # The database was created again, say. What it lacks is sent again, from its progress on.
+                raise DestinationFailed(f"{url}: {error.message}") from None
             if error.status in (401, 403):
                 remedy = "Register this cluster's certificates at the destination, with write access"
                 raise DestinationFailed(in_text(f"{url}: {error}. {remedy}")) from None

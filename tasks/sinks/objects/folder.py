@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raftnode.foundation import atomic_files
@@ -96,14 +96,20 @@ class FolderTarget:
 
     def _list(self, prefix: str) -> list[StoredObject]:
         below = self._path(prefix)
-        if not below.is_dir():
-            return []
-        found = []
         with self._errors():
-            for path in sorted(below.rglob("*")):
-                if path.is_file():
-                    found.append(StoredObject(path.relative_to(self._folder).as_posix(), path.stat().st_size))
-        return found
+            if not prefix and not below.is_dir():
+                raise ObjectTargetFailed(f"there is no folder {below} on this node: correct its name, or mount it")
+            if not below.is_dir():
+                return []
+            found, folders = _files(below)
+            # Objects are in folders of the place. It may be the root of a disk, and is not looked through.
+            for folder in folders if not prefix else ():
+                with suppress(PermissionError, FileNotFoundError):
+                    found += _files(folder)[0]
+        return sorted(
+            (StoredObject(path.relative_to(self._folder).as_posix(), size) for path, size in found),
+            key=lambda one: one.key,
+        )
 
     async def read(self, key: str, bytes_max: int) -> bytes:
         """See `ObjectTarget.read`."""
@@ -157,3 +163,16 @@ class FolderTarget:
                 raise ObjectMissing(f"{error.filename} is not there") from None
             what = f"{error.filename or self._folder}: {error.strerror or error}"
             raise ObjectTargetFailed(f"{what}; make room, or correct the folder's rights") from None
+
+
+def _files(folder: Path) -> tuple[list[tuple[Path, int]], list[Path]]:
+    """The files in a folder with their sizes in bytes, and the folders in it. What goes meanwhile is left out."""
+    files, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                if entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.is_file():
+                    files.append((Path(entry.path), entry.stat().st_size))
+    return files, folders

@@ -13,7 +13,14 @@ from typing import Any
 
 from raftnode.foundation.masking import in_text
 from raftnode.foundation.threads import in_thread
-from tasks.sinks.objects.target import ObjectExists, ObjectMissing, ObjectTargetFailed, StoredObject, Uploaded
+from tasks.sinks.objects.target import (
+    ObjectExists,
+    ObjectMissing,
+    ObjectTargetFailed,
+    StoredObject,
+    Uploaded,
+    is_address,
+)
 
 try:
     import obstore
@@ -114,10 +121,9 @@ class BucketTarget:
             if reads:
                 raise ObjectMissing(f"an object of {self.location} is not there") from None
             raise ObjectTargetFailed(f"{self.location}: there is no such bucket: {_line(error)}") from None
-        except (exceptions.BaseError, OSError) as error:
-            text = in_text(" ".join(str(error).split()))[:ERROR_LENGTH_MAX]
+        except (exceptions.BaseError, OSError, ValueError) as error:
             raise ObjectTargetFailed(
-                f"{self.location}: {text}; check the bucket, the credentials and the network"
+                f"{self.location}: {_line(error)}; check the bucket, the credentials and the network"
             ) from None
 
 
@@ -136,11 +142,12 @@ def s3(
     names = ("access_key_id", "secret_access_key", "session_token")
     given = {name: value for name, value in zip(names, credentials, strict=True) if value}
     given |= {"endpoint": url} if url else {}
-    hosted = not (path_style or url)
+    hosted, location = not (path_style or url), _location("s3", bucket, folder)
     options: dict[str, Any] = given | _client(url)
-    store = S3Store(bucket, region=region or "us-east-1", virtual_hosted_style_request=hosted, **options)
+    with _settings_of(location, url):
+        store = S3Store(bucket, region=region or "us-east-1", virtual_hosted_style_request=hosted, **options)
     attributes = {"Storage-Class": storage_class} if storage_class else {}
-    return BucketTarget(store, "AmazonS3", _location("s3", bucket, folder), folder, attributes)
+    return BucketTarget(store, "AmazonS3", location, folder, attributes)
 
 
 def azure(
@@ -149,8 +156,10 @@ def azure(
     """A container of Azure's blob storage, or of the server at `url`."""
     options: dict[str, Any] = {"account_key": key} if key else {"sas_key": sas_token}
     options |= {"endpoint": url} if url else {}
-    store = AzureStore(container, account_name=account, **options, **_client(url))
-    return BucketTarget(store, "Azure", _location("azure", container, folder), folder, {})
+    location = _location("azure", container, folder)
+    with _settings_of(location, url):
+        store = AzureStore(container, account_name=account, **options, **_client(url))
+    return BucketTarget(store, "Azure", location, folder, {})
 
 
 def google(bucket: str, folder: str, *, credentials: str | None, url: str | None) -> BucketTarget:
@@ -161,12 +170,26 @@ def google(bucket: str, folder: str, *, credentials: str | None, url: str | None
         key = credentials or json.dumps(base | {"private_key_id": ""})
     else:
         key = credentials or ""
-    store = GCSStore(bucket, service_account_key=key, **_client(url))
-    return BucketTarget(store, "GoogleCloud", _location("gs", bucket, folder), folder, {})
+    location = _location("gs", bucket, folder)
+    with _settings_of(location, url):
+        store = GCSStore(bucket, service_account_key=key, **_client(url))
+    return BucketTarget(store, "GoogleCloud", location, folder, {})
+
+
+@contextmanager
+def _settings_of(location: str, url: str | None) -> Iterator[None]:
+    """What the settings of a place are refused for, before anything is sent there."""
+    if url and not is_address(url):  # obstore takes it, and then ends in a panic
+        raise ObjectTargetFailed(f"{location}: CustomServerUrl is no address of a server; correct it")
+    try:
+        yield
+    except (exceptions.BaseError, ValueError) as error:
+        raise ObjectTargetFailed(f"{location}: {_line(error)}; correct the settings of this destination") from None
 
 
 def _line(error: Exception) -> str:
-    return in_text(" ".join(str(error).split()))[:ERROR_LENGTH_MAX]
+    """What happened, without what obstore tells its developers of it."""
+    return in_text(" ".join(str(error).partition("Debug source:")[0].split()))[:ERROR_LENGTH_MAX]
 
 
 def _client(url: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ run that was superseded can add objects of its own, and cannot change one of ano
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +29,15 @@ class StoredObject(msgspec.Struct, frozen=True):
 
     key: str
     size_bytes: int
+
+
+def is_address(url: str) -> bool:
+    """Whether that is the address of a server."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 Uploaded = Callable[[int], None]
@@ -56,7 +66,8 @@ class ObjectTarget(Protocol):
         file itself, by a link."""
 
     async def objects(self, prefix: str = "") -> list[StoredObject]:
-        """The objects whose keys begin so, which is empty or ends with a slash."""
+        """The objects whose keys begin so, which is empty or ends with a slash. Of a local place those that are at most
+        one folder deep: a folder that was named by mistake may hold a whole disk."""
 
     async def read(self, key: str, bytes_max: int) -> bytes:
         """A small object. Raises ObjectMissing."""

@@ -66,7 +66,8 @@ _URL_PARAMETERS = {
     SQLITE: {},
 }  # fmt: skip
 _PG_KEYS_SHOWN = (
-    "Host, Port, Database, Username, Password, SSL Mode, Root Certificate, Target Session Attributes, Search Path"
+    "Host, Port, Database, Username, Password, SSL Mode, Root Certificate, SSL Certificate, SSL Key, "
+    "Target Session Attributes, Search Path"
 )
 _IGNORED = {
     "pooling", "minimum pool size", "maximum pool size", "connection idle lifetime", "timeout", "command timeout",

@@ -20,6 +20,9 @@ from tasks.sinks.sql.tables import TargetSchema, TargetTable
 from tasks.sinks.sql.types import DoesNotFit, NotWritable
 
 DELETE_IDS_MAX = 500
+INSERT_ROWS_MAX = 5_000
+PIECE_ROWS = 512
+"""So many rows are worked on between two turns of the loop."""
 PIECE_DOCUMENTS = 32
 """A batch that is refused is tried in pieces of this size, a piece that is refused in single documents."""
 
@@ -69,6 +72,7 @@ class BatchWrite:
         self._connection, self._check_refusals, self._check = connection, check_refusals, check
         self._read_schema = read_schema
         self.schema = schema
+        self._rows_in_turn = 0
         self.accepted = 0
         self.refused: list[DocumentRefusal] = []
 
@@ -84,7 +88,7 @@ class BatchWrite:
     async def _written(self, documents: Sequence[DocumentRows]) -> bool:
         """The batch as a whole, if nothing at all is wrong with it."""
         try:
-            converted = [await self._converted(n, document) for n, document in enumerate(documents)]
+            converted = [await self._converted(document) for document in documents]
         except (DoesNotFit, NotWritable):
             return False
         if await self._tried(self._replace, converted, probed=False) is not None:
@@ -94,9 +98,9 @@ class BatchWrite:
 
     async def _isolated(self, documents: Sequence[DocumentRows]) -> None:
         left: list[_Document] = []
-        for n, document in enumerate(documents):
+        for document in documents:
             try:
-                left.append(await self._converted(n, document))
+                left.append(await self._converted(document))
             except DoesNotFit as error:
                 self.refused.append(DocumentRefusal(document.id, str(error)))
         refused: list[_Failed] = []
@@ -112,14 +116,24 @@ class BatchWrite:
         self.refused = [reasons[document.id] for document in documents if document.id in reasons]
         self.accepted = len(documents) - len(self.refused)
 
-    async def _converted(self, n: int, document: DocumentRows) -> _Document:
-        """The batch's n-th document as its tables take it. Now and then others have their turn on the loop."""
-        if n % PIECE_DOCUMENTS == PIECE_DOCUMENTS - 1:
-            await asyncio.sleep(0)
-            self._check()
+    async def _converted(self, document: DocumentRows) -> _Document:
+        """A document of the batch as its tables take it."""
         targets = self.schema.targets
         self.schema.check(document.tables)
-        return _Document(document, [(t := targets[name], t.convert(document.id, row)) for name, row in document.rows])
+        rows: list[tuple[TargetTable, dict[str, Any]]] = []
+        for start in range(0, max(1, len(document.rows)), PIECE_ROWS):
+            piece = document.rows[start : start + PIECE_ROWS]
+            await self._turn(1 + len(piece))
+            rows += [(t := targets[name], t.convert(document.id, row)) for name, row in piece]
+        return _Document(document, rows)
+
+    async def _turn(self, rows: int) -> None:
+        """So many rows are worked on next. Now and then others have their turn on the loop."""
+        self._rows_in_turn += rows
+        if self._rows_in_turn > PIECE_ROWS:
+            self._rows_in_turn = rows
+            await asyncio.sleep(0)
+            self._check()
 
     async def _applied(self, documents: Sequence[_Document]) -> tuple[list[_Failed], bool]:
         """The documents that fail by themselves, and whether all the others have been written."""
@@ -233,14 +247,20 @@ class BatchWrite:
         script loaded to them first."""
         groups: dict[tuple[str, tuple[str, ...]], list[tuple[Any, ...]]] = {}
         targets = {}
-        for target, row in (row for document in documents for row in document.rows):
-            targets[target.name] = target
-            groups.setdefault((target.name, tuple(row)), []).append(tuple(row.values()))
+        for document in documents:
+            await self._turn(len(document.rows))
+            for target, row in document.rows:
+                targets[target.name] = target
+                groups.setdefault((target.name, tuple(row)), []).append(tuple(row.values()))
         for target in sorted(targets.values(), key=lambda one: one.rank):
             for (of, columns), rows in groups.items():
                 if of == target.name:
-                    self._check()
-                    await self._connection.exec_driver_sql(target.insert(columns), rows)
+                    await self._insert_rows(target.insert(columns), rows)
+
+    async def _insert_rows(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        for start in range(0, len(rows), INSERT_ROWS_MAX):
+            self._check()
+            await self._connection.exec_driver_sql(statement, list(rows[start : start + INSERT_ROWS_MAX]))
 
     async def _check_deferred(self) -> None:
         """Have deferred constraints speak now: at commit they would refuse the whole batch."""

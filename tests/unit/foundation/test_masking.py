@@ -50,6 +50,11 @@ def test_a_mask_where_nothing_is_stored_is_refused() -> None:
             unmasked(edited, stored)
 
 
+def test_the_key_of_a_backup_is_named_as_it_is_written() -> None:
+    with pytest.raises(NoStoredSecret, match=r"'BackupEncryptionSettings\.Key' holds the mask"):
+        unmasked({"BackupEncryptionSettings": {"EncryptionMode": "UseProvidedKey", "Key": MASK}}, {})
+
+
 def test_fields_and_addresses_of_any_depth_are_masked_and_come_back() -> None:
     stored = {
         "TopologyDiscoveryUrls": ["https://u:s3cret@a", "https://b"],

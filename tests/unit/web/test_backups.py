@@ -10,6 +10,7 @@ import pytest
 
 from raftnode.documents.store.building import StoreBuilder
 from raftnode.web.requests import REQUEST_ID
+from tasks.kinds.backup.requests import BackupNow
 from tasks.kinds.backup.restoring import BackupRestoring
 from tests import objects
 from tests.unit.web.client import Client
@@ -122,6 +123,30 @@ async def test_check_35_a_restore_up_to_a_file_leaves_later_ones_out_disables_ta
     assert "Database 'again' exists" in again.message
 
 
+async def test_whoever_asks_for_a_backup_that_is_about_to_be_made_gets_that_one(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    id = await put_task(client, tmp_path / "backups")
+    path = f"/databases/Shop/admin/backup/database?taskId={id}"
+    replies = await asyncio.gather(*(client.post(path) for _ in range(20)))
+    [operation] = {reply.json["OperationId"] for reply in replies}
+    assert (await ended(client, "/databases/Shop/operations", operation))["Status"] == "Completed"
+    assert len(list((tmp_path / "backups").glob("*/*.manifest"))) == 1
+
+
+async def test_what_a_run_was_asked_for_and_has_not_begun_fails_when_it_ends(client: Client, tmp_path: Path) -> None:
+    await client.database()
+    for number in range(5):
+        await put(client, f"orders/{number}")
+    id = await put_task(client, tmp_path / "backups", MaxReadOpsPerSecond=1)
+    await client.post(f"/databases/Shop/admin/backup/database?taskId={id}")
+    supervisor = client.node.assembly.supervisor
+    waiting = supervisor.operations.begin("another", type="DatabaseBackup")
+    assert supervisor.ask("shop/Backup/nightly", BackupNow(True, waiting))
+    assert (await client.delete(f"/databases/Shop/admin/tasks?id={id}&type=Backup")).status == 200
+    state = await ended(client, "/operations", waiting.id)
+    assert (state["Status"], "ask again" in state["Result"]["Message"]) == ("Faulted", True)
+
+
 async def test_a_repeat_of_a_restore_gets_the_operation_of_the_first(client: Client, tmp_path: Path) -> None:
     await client.database()
     folder = (
@@ -146,12 +171,15 @@ async def test_definitions_come_back_and_what_cannot_is_told(client: Client, tmp
     index = {"Indexes": [{"Name": "i", "Maps": ["from o in docs.Orders select new { o.Company }"]}]}
     assert (await client.put("/databases/Shop/admin/indexes", index)).status == 201
     await put_task(client, tmp_path / "other", Name="encrypted", **ENCRYPTED)
+    for _ in range(3):
+        await client.post("/databases/Shop/identity/next?name=users|")
     id = await put_task(client, tmp_path / "backups")
     folder = tmp_path / "backups" / (await back_up(client, id))["Result"]["Folder"]
     done = await restored(client, "Again", folder)
     record = (await client.get("/admin/databases?name=Again")).json
     assert record["RavenConnectionStrings"]["other"]["Database"] == "x"
     assert set(record["Indexes"]) == {"i"}
+    assert (await client.post("/databases/Again/identity/next?name=users|")).json == {"NewIdentityValue": 4}
     assert [task["Name"] for task in record["PeriodicBackups"]] == ["nightly"]
     # No backup that anybody can read holds the key of another.
     [skipped] = done["Result"]["Skipped"]

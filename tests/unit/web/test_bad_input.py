@@ -273,6 +273,9 @@ async def test_of_concurrent_edits_of_one_task_exactly_one_wins(shop: Shop) -> N
         ("PUT", "/admin/databases/node?name=Shop&node=A", None, "holds database"),
         ("POST", "/admin/databases/reorder?name=Shop", {"MembersOrder": ["A", "A"]}, "MembersOrder"),
         ("PUT", "/databases/Shop/admin/etl", {"EtlType": "Sql", "ConnectionStringName": "nope"}, "known: target"),
+        ("PUT", "/databases/Shop/admin/etl", {"EtlType": "SqlEtl"}, "write it without 'Etl', as one of: Raven, Sql"),
+        ("PUT", "/databases/Shop/admin/etl", {"EtlType": 5}, "'EtlType' is missing or no text. Add one of: Raven, Sql"),
+        ("POST", "/databases/Shop/admin/tasks/pin", None, "Add ?key=... or ?taskName=..."),
         (
             "PUT", "/databases/Shop/indexes", {"Indexes": [{"Name": "good", "Maps": []}, {"Name": "bad"}]},
             "'Indexes[1]'",
@@ -335,3 +338,24 @@ async def test_options_of_a_path_that_there_is_not_is_a_404(shop: Shop) -> None:
     reply = await shop.client.send("OPTIONS", "/nothing")
     assert reply.status == 404
     assert "There is no OPTIONS /nothing" in reply.message
+
+
+async def test_a_request_of_an_etl_names_the_copy_that_it_was_made_for(shop: Shop) -> None:
+    fence = {"Source": "c/x", "Task": 7, "Epoch": 5, "Sequence": 1}
+    copy = (await shop.client.post("/databases/Shop/etl/fence", fence)).json["DatabaseId"]
+    second = fence | {"Sequence": 2}
+
+    async def sent(**more: str) -> HttpReply:
+        return await shop.client.post("/databases/Shop/bulk_docs", {"Commands": [], "Fence": second | more})
+
+    await shop.refused(await sent(), "DatabaseId")
+    other = await sent(DatabaseId="x" * 22)
+    assert (other.status, other.json["DatabaseId"]) == (409, copy)
+    assert (await sent(DatabaseId=copy)).status == 201
+    for source in ("", "x" * 513):
+        await shop.refused(await shop.client.post("/databases/Shop/etl/fence", fence | {"Source": source}), "Source")
+
+
+async def test_a_backup_is_not_delayed_for_ever(shop: Shop) -> None:
+    path = "/admin/backup-task/delay?database=Shop&taskId=1&duration=99999999.00:00:00"
+    await shop.refused(await shop.client.post(path), "'duration' is 8639999913600 s, and may be 86400000")

@@ -1,5 +1,6 @@
 """Trying a script of an ETL on one document: what it would make, and that nothing is stored."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.tasks.conftest import until
 from tests.unit.web.client import Client, HttpReply
 from tests.unit.web.conftest import running, settings_in
 
@@ -61,12 +63,17 @@ async def tried(node: Client, kind: str, configuration: dict[str, Any], **more: 
     return await node.post(f"{DB}/admin/etl/{kind}/test", body)
 
 
+def stored(tmp_path: Path) -> int:
+    with closing(sqlite3.connect(tmp_path / "t.sqlite")) as target:
+        [(count,)] = target.execute("SELECT (SELECT count(*) FROM Orders) + (SELECT count(*) FROM Lines)")
+        return int(count)
+
+
 def rows(tmp_path: Path) -> int:
     with closing(sqlite3.connect(tmp_path / "t.sqlite")) as target:
         tables = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         assert tables == {"Orders", "Lines"}
-        [(count,)] = target.execute("SELECT (SELECT count(*) FROM Orders) + (SELECT count(*) FROM Lines)")
-        return int(count)
+    return stored(tmp_path)
 
 
 async def test_a_script_of_an_sql_etl_shows_its_statements_and_stores_nothing(node: Client, tmp_path: Path) -> None:
@@ -101,6 +108,24 @@ async def test_what_the_target_takes_is_rolled_back(node: Client, tmp_path: Path
     shown = (await tried(node, "sql", missing, PerformRolledBackTransaction=True)).json
     assert "has no column 'Nope'" in shown["LoadErrors"][0]["Error"]
     assert (await tried(node, "sql", missing)).json["LoadErrors"] == []
+
+
+async def test_a_target_that_is_not_there_is_not_made(node: Client, tmp_path: Path) -> None:
+    file = tmp_path / "none.sqlite"
+    given = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite"}
+    given |= {"ConnectionString": f"Data Source={file}"}
+    shown = (await tried(node, "sql", sql(), Connection=given, PerformRolledBackTransaction=True)).json
+    assert f"there is no file {file} on node A" in shown["LoadErrors"][0]["Error"]
+    assert not file.exists()
+
+
+async def test_a_script_that_loads_without_measure_is_told_so(node: Client) -> None:
+    endless = sql("for (let i = 0; i < 300000; i++) loadToOrders({N: i}); loadToLines({N: 1});")
+    [failure] = (await tried(node, "sql", endless)).json["TransformationErrors"]
+    assert "it loads more than 100000 rows or documents; load fewer" in failure["Error"]
+    large = sql("loadToOrders({N: new Array(600000).fill(0)}); loadToLines({N: 1});")
+    [failure] = (await tried(node, "sql", large)).json["TransformationErrors"]
+    assert "loads more than 500000 values for this document; load fewer" in failure["Error"]
 
 
 async def test_a_deletion_and_a_script_that_throws(node: Client) -> None:
@@ -162,3 +187,24 @@ async def test_what_cannot_be_tried_is_named(node: Client, kind: str, body: dict
     reply = await node.post(f"{DB}/admin/etl/{kind}/test", given)
     assert reply.status >= 400
     assert says.lower() in reply.message.lower()
+
+
+async def test_scripts_that_are_tried_and_never_end_keep_no_task_waiting(tmp_path: Path) -> None:
+    limits = {"tasks__script_processes_max": "1", "tasks__script_time_ms_max": "4000"}
+    with closing(sqlite3.connect(tmp_path / "t.sqlite")) as target:
+        target.executescript("CREATE TABLE Orders (Id); CREATE TABLE Lines (OrderId)")
+    async with running(settings_in(tmp_path / "data", **limits)) as client:
+        await client.put("/admin/databases?name=Shop", {})
+        await client.put(f"{DB}/docs?id=orders/1", ORDER)
+        string = {"Name": "target", "Type": "Sql", "FactoryName": "System.Data.SQLite"}
+        await client.put(
+            f"{DB}/admin/connection-strings", string | {"ConnectionString": f"Data Source={tmp_path / 't.sqlite'}"}
+        )
+        endless = sql("for (;;); loadToOrders({}); loadToLines({});")
+        trials = [asyncio.create_task(tried(client, "sql", endless)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        task = sql("loadToOrders({}); loadToLines({});")
+        assert (await client.put(f"{DB}/admin/etl", {"EtlType": "Sql", "TaskId": 0, **task})).status == 201
+        await until(lambda: stored(tmp_path) == 2)
+        assert not trials[-1].done()
+        await asyncio.gather(*trials)

@@ -55,9 +55,9 @@ def test_the_holder_tells_and_the_record_does_when_it_is_silent() -> None:
         (
             "Error",
             run(1, seen_etag=0, next_run="2026-01-31T12:00:05.1230000Z"),
-            "0 %, 1 left, next at 2026-01-31 12:00:05",
+            "0 %, 1 left, next at 2026-01-31 12:00:05 UTC",
         ),
-        ("Running", run(None, next_run="2026-01-31T12:00:05.1230000Z"), "next at 2026-01-31 12:00:05"),
+        ("Running", run(None, next_run="2026-01-31T12:00:05.1230000Z"), "next at 2026-01-31 12:00:05 UTC"),
         ("Unknown", None, "not known"),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_error_that_is_over_is_told_as_such() -> None:
         state="Running",
         figures=figures_then,
     )
-    assert over(task) == [r"The last error at 2026-01-31 12:00:05 is over: the target \[x] was down"]
+    assert over(task) == [r"The last error at 2026-01-31 12:00:05 UTC is over: the target \[x] was down"]
     assert over(msgspec.structs.replace(task, error="it is")) == []
     assert over(msgspec.structs.replace(task, figures=TaskFigures())) == []
 

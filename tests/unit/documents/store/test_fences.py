@@ -74,6 +74,27 @@ async def test_a_refused_operation_leaves_neither_progress_nor_place(opened: Ope
     assert (await store.pass_fence(request(20, 1))).progress == b""
 
 
+async def test_the_progress_of_all_tasks_together_has_a_limit(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in memory, and a batch of replication with more than a batch may have would never be taken."""
+    monkeypatch.setattr(writes, "PROGRESS_BYTES_MAX", 100)
+    store = await opened()
+    await store.pass_fence(request(20, 1, progress=b"x" * 60))
+    await store.pass_fence(request(20, 2, progress=b"x" * 70))
+    with pytest.raises(DocumentInvalid, match="40 bytes, and that of others which have written here 70; the limit is"):
+        await store.pass_fence(request(20, 1, task=8, progress=b"x" * 40))
+    assert (await store.pass_fence(request(20, 1, task=8, progress=b"x" * 30))).progress == b"x" * 30
+
+
+async def test_what_ends_with_a_slash_is_deleted_by_prefix_or_not_at_all(opened: Opener) -> None:
+    a, b = [await opened(tag) for tag in "AB"]
+    await a.batch([put("x/1", "stands")], request(20, 1))
+    await exchange(a, b)
+    await a.batch([DeleteDocument(id="x/")], request(20, 2))
+    await exchange(a, b)
+    assert await shows(a, "x/1", "stands")
+    assert await shows(b, "x/1", "stands")
+
+
 async def test_the_newer_run_s_version_wins_on_every_node_whatever_the_clocks_say(opened: Opener) -> None:
     a, b, c = [await opened(tag) for tag in "ABC"]
     await b.batch([put("x", "new")], request(20, 1))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from raftnode.documents.store.model import Document
 from raftnode.scripting.javascript import ScriptEnded, ScriptError, ScriptLimits
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
-from tasks.etl.transform import Transform, TransformedDocument, targets
+from tasks.etl.transform import LOADED_AT_ONCE, BatchTooLarge, Loader, Transform, TransformedDocument, targets
 
 
 @pytest.fixture
@@ -290,3 +290,43 @@ async def test_what_a_script_makes_of_dates_and_numbers_does_not_depend_on_the_n
         "offset": 0,
         "number": "1,234,567.5",
     }
+
+
+def loader(size_bytes: int, asked: list[int]) -> Loader:
+    """Gives every document."""
+
+    async def load(ids: Sequence[str]) -> list[Document | None]:
+        asked.append(len(ids))
+        return [document(id, Text="x" * size_bytes) for id in ids]
+
+    return load
+
+
+async def test_a_script_that_loads_very_many_documents_loads_them_in_turns(sandbox: Sandbox) -> None:
+    asked: list[int] = []
+    script = "let n = 0; for (let i = 0; i < 2500; i++) n += load('x/' + i) ? 1 : 0; loadToT({n})"
+    (done,) = await Transform("My orders", script).apply(sandbox, [document()], loader(1, asked))
+    assert done.rows == [("T", {"n": 2500})]
+    assert max(asked) <= LOADED_AT_ONCE
+    endless = Transform("My orders", "for (let i = 0; i < 1e6; i++) load('x/' + i); loadToT({})")
+    (failed,) = await endless.apply(sandbox, [document()], loader(1, asked))
+    assert "load fewer" in str(failed.error)
+
+
+async def test_what_a_batch_loads_has_a_limit(sandbox: Sandbox) -> None:
+    """Else a few large documents, each loaded by another, would fill the node's memory."""
+    asked: list[int] = []
+    script = Transform("My orders", "for (let i = 0; i < 500; i++) load('x/' + i); loadToT({})")
+    with pytest.raises(ScriptEnded, match="loads more than 16384 documents, and of 16 MiB"):
+        await script.apply(sandbox, [document()], loader(1 << 20, asked))
+    assert sum(asked) <= LOADED_AT_ONCE
+
+
+async def test_a_batch_that_becomes_very_many_values_is_too_large_but_a_document_is_not(sandbox: Sandbox) -> None:
+    script = Transform("My orders", "for (let i = 0; i < 50000; i++) loadToT({i})")
+    with pytest.raises(BatchTooLarge):
+        await script.apply(sandbox, [document()] * 4)
+    (done,) = await script.apply(sandbox, [document()])
+    assert len(done.rows) == 50_000
+    commas = Transform("My orders", "loadToT({A: ','.repeat(1e6)})")
+    assert [one.error for one in await commas.apply(sandbox, [document()])] == [None]

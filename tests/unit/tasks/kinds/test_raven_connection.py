@@ -29,7 +29,10 @@ def test_a_good_one_passes() -> None:
         ({"TopologyDiscoveryUrls": ["http://a:99999"]}, "is no address of a node"),
         ({"TopologyDiscoveryUrls": ["http://a/databases/Shop"]}, "is no address of a node"),
         ({"TopologyDiscoveryUrls": ["http://u:hush@a"]}, "'http://u:********@a' is no address"),
-        ({"TopologyDiscoveryUrls": [1]}, "Raven: the connection string does not fit"),
+        ({"TopologyDiscoveryUrls": ["http://a b:8080"]}, "'http://a b:8080' is no address of a node"),
+        ({"TopologyDiscoveryUrls": [1]}, "TopologyDiscoveryUrls[0]: is a whole number; give text"),
+        ({"TopologyDiscoveryUrls": None}, "TopologyDiscoveryUrls: is missing; add it"),
+        ({"Database": "a b"}, "Database: Database name 'a b' may hold only letters, digits"),
     ],
 )
 def test_a_bad_one_is_refused_by_field(given: dict[str, Any], says: str) -> None:

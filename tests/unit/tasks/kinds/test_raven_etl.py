@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 from immutables import Map
 
+from raftnode.documents.store.fencing import FencedRequest, FenceToken
+from raftnode.documents.store.model import DeleteDocument, PutDocument
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.http_client import HttpClient
 from raftnode.record.model import ConnectionString, Database, Progress, Task, Topology
@@ -175,6 +177,15 @@ async def test_an_empty_script_sends_everything_as_it_is(etl: Etl) -> None:
         ([AS_IS | {"ApplyToAllDocuments": False}], "Transforms.Collections", "name collections or set Apply"),
         ([AS_IS | {"DocumentIdPostfix": "a/b"}], "Transforms.DocumentIdPostfix", "no slash"),
         ([AS_IS, PEOPLE | {"Script": "loadToEmployees(this)"}], "Transforms", "'all' and 'people' load the same"),
+        ([PEOPLE, PEOPLE | {"Name": "b", "DocumentIdPostfix": "b"}], "Transforms", "one below what the other deletes"),
+        (
+            [PEOPLE | {"Script": "loadTo('A/b', {})"}, PEOPLE | {"Name": "b", "Script": "loadToA({})"}],
+            "Transforms", "one below what the other deletes",
+        ),
+        (
+            [PEOPLE | {"Script": "loadToOrderLines({})"}, PEOPLE | {"Name": "b", "Script": "loadToorderlines({})"}],
+            "Transforms", "'people' and 'b' load the same",
+        ),
         ([PEOPLE | {"Script": "loadToPeople({"}], "Transforms.Script", "script 'people'"),
         ([PEOPLE | {"Script": "replicateToPeople({})"}], "Transforms.Script", "an old name; call loadTo"),
         (
@@ -203,12 +214,20 @@ async def test_other_fields_are_checked_too(etl: Etl) -> None:
     assert (made.name, made.connection_string) == ("Raven ETL to copy", "copy")
     with pytest.raises(ConfigurationError, match="there is no RavenDB connection string 'other'; known: copy"):
         KIND.parse(good | {"ConnectionStringName": "other"}, etl.record())
-    with pytest.raises(ConfigurationError, match="LoadRequestTimeoutInSec: is -1"):
-        KIND.parse(good | {"LoadRequestTimeoutInSec": -1}, etl.record())
-    with pytest.raises(ConfigurationError, match="Expected `str`, got `int`"):
+    for seconds in (-1, 0):
+        with pytest.raises(ConfigurationError, match=f"LoadRequestTimeoutInSec: is {seconds}"):
+            KIND.parse(good | {"LoadRequestTimeoutInSec": seconds}, etl.record())
+    with pytest.raises(ConfigurationError, match="Name: is a whole number; give text"):
         KIND.parse(good | {"Name": 5}, etl.record())
-    apart = [PEOPLE, PEOPLE | {"Name": "b", "DocumentIdPostfix": "-b"}]
+    apart = [PEOPLE | {"DocumentIdPostfix": "-a"}, PEOPLE | {"Name": "b", "DocumentIdPostfix": "-ab"}]
     assert KIND.parse(good | {"Transforms": apart}, etl.record())
+
+
+async def test_a_field_that_is_null_counts_as_left_out(etl: Etl) -> None:
+    as_is = {"Name": "all", "Collections": None, "ApplyToAllDocuments": True, "Script": None, "Disabled": None}
+    given = {"Name": None, "ConnectionStringName": "copy", "Transforms": [as_is]}
+    without_nulls = given | {"Name": "", "Transforms": [AS_IS]}
+    assert KIND.parse(given, etl.record()) == KIND.parse(without_nulls, etl.record())
 
 
 async def test_check_02_a_script_that_loads_nothing_is_refused_and_an_empty_one_is_not(etl: Etl) -> None:
@@ -504,6 +523,45 @@ async def test_the_very_database_is_no_destination_of_its_own(etl: Etl) -> None:
     context.run = context.run.__class__(**{f: getattr(context.run, f) for f in context.run.__struct_fields__} | own)
     with pytest.raises(TaskFailed, match="this very database: name another one in the connection string"):
         await KIND.run(context)
+
+
+async def test_what_another_etl_deleted_by_a_prefix_here_deletes_nothing_at_the_destination(
+    etl: Etl, tmp_path: Path
+) -> None:
+    """A document may stand below the prefix again, at its earlier place in the order: what is sent after it must not
+    bury it on other nodes of the destination."""
+
+    def fenced(sequence: int) -> FencedRequest:
+        return FencedRequest(token=FenceToken("first/shop", 1, 5, sequence))
+
+    await etl.store.put("e/1/people/x", {"n": 1}, collection="People")
+    await etl.store.batch([DeleteDocument(id="e/1/people/", prefixed=True)], fenced(1))
+    await etl.store.batch([PutDocument(id="e/1/people/x", document={"n": 2}, collection="People")], fenced(2))
+    await etl.carried(etl.task(), 10, batch_documents_max=1)
+    assert (await etl.there())["e/1/people/x"]["n"] == 2
+    other = await DocumentStore.open(tmp_path / "other.sqlite", tag="B", database=etl.database)
+    await replicate(etl.copy, other)
+    assert [d.id for d in await other.page(size=10)] == ["e/1/people/x"]
+    await other.close()
+
+
+async def test_a_destination_that_was_created_again_gets_everything(etl: Etl) -> None:
+    """The run noticed nothing of it, as it had nothing to send. What it sends then must not pass for all that it has
+    sent before."""
+    for number in range(3):
+        await employee(etl, "Ann", number)
+    context = etl.context(etl.task(), 10)
+    async with etl.running(context) as body, asyncio.timeout(20):
+        await until(lambda: context.info.seen_etag == etl.store.last_etag, body)
+        await etl.node.delete("/admin/databases", {"DatabaseNames": [etl.database], "HardDelete": True})
+        assert (await etl.node.put(f"/admin/databases?name={etl.database}", {})).status == 201
+        etl.copy = await etl.node.node.assembly.databases.store(etl.database)
+        await employee(etl, "Bea", 3)
+        with pytest.raises(TaskFailed, match="was made for the copy"):
+            await body
+    assert await etl.there() == {}
+    await etl.carried(etl.task(), 10)
+    assert len(await etl.there()) == 4
 
 
 async def test_a_server_without_the_fence_takes_documents_at_least_once(etl: Etl) -> None:

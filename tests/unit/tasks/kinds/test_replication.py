@@ -67,7 +67,7 @@ def test_a_delay_is_a_time_span(delay: str | None, seconds: float) -> None:
         ({"DelayReplicationFor": "00:99:00"}, "DelayReplicationFor: is '00:99:00'"),
         ({"DelayReplicationFor": "1001.00:00:00"}, "at most 1000 days"),
         ({"Type": "PullAsSink"}, "Type: is 'PullAsSink'; an external replication has 'External'"),
-        ({"PinToMentorNode": "yes"}, "Watcher: does not fit"),
+        ({"PinToMentorNode": "yes"}, "PinToMentorNode: is text; give true or false"),
         ({"Requires": [""]}, "Requires: "),
     ],
 )

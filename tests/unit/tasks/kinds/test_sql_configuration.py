@@ -92,7 +92,9 @@ def test_what_was_accepted_is_accepted_again_unchanged(record: Database) -> None
 @pytest.mark.parametrize(
     ("changes", "field", "remedy"),
     [
-        ({"Name": 5}, "Configuration", "Expected `str`"),
+        ({"Name": 5}, "Name", "is a whole number; give text"),
+        ({"CommandTimeout": "1"}, "CommandTimeout", "is text; give a whole number"),
+        ({"Transforms": [transform(Collections="Orders")]}, "Transforms[0].Collections", "is text; give a list"),
         ({"ConnectionStringName": "nowhere"}, "ConnectionStringName", "known: target"),
         ({"Transforms": []}, "Transforms", "give 1 to 100"),
         ({"Transforms": [transform(), transform(Name="T")]}, "Transforms.Name", "names must be unique"),

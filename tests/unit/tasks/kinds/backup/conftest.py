@@ -87,6 +87,10 @@ class BackupBench:
     def ask(self, request: Any) -> None:
         self._requests.put_nowait(request)
 
+    def left(self) -> list[Any]:
+        """What was asked and not looked at."""
+        return [self._requests.get_nowait() for _ in range(self._requests.qsize())]
+
     async def make(self, *, full: bool) -> Operation:
         """A backup on demand, once it has ended."""
         operation = self.operations.begin("a backup", type="DatabaseBackup")

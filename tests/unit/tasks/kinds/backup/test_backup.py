@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.kinds.backup import task as backup_task
 from tasks.kinds.backup.destinations import S3Settings
 from tasks.kinds.backup.requests import BackupDelay, BackupNow
 from tasks.kinds.backup.restoring import BackupRefused
+from tasks.runtime.context import TaskContext
 from tasks.sinks.objects import remote
 from tasks.sinks.objects.remote import BucketTarget
 from tasks.sinks.objects.target import ObjectTargetFailed
@@ -278,6 +280,49 @@ async def test_a_backup_that_a_user_ends_leaves_nothing_and_the_task_goes_on(
     assert list(bench.folder.rglob("*")) == []
     assert bench.body is not None
     assert not bench.body.done()
+
+
+def _waits(context: TaskContext) -> bool:
+    """Whether the run waits for its next backup."""
+    return context.info.next_run is not None
+
+
+async def test_what_a_killed_process_left_in_the_folder_goes_with_the_next_run(
+    bench: BackupBench, store: DocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file in the making, and one whose manifest was still to come; not what stands, nor what is another's."""
+    await put_all(store, northwind())
+    bench.start(10)
+    stands = (await bench.make(full=True)).result
+    await bench.stop()
+    for number, moment in enumerate(("uploading", "with no manifest yet")):
+        bench.start(11 + number, MaxReadOpsPerSecond=100)
+        bench.ask(BackupNow(True, bench.operations.begin("a backup", type="DatabaseBackup")))
+        await until(lambda: any(bench.folder.rglob("*.in-progress")), bench.body)
+        # A process that is killed cleans nothing.
+        with monkeypatch.context() as killed:
+            killed.setattr(Path, "unlink", lambda *_, **__: None)
+            killed.setattr(Path, "rmdir", lambda *_: None)
+            await bench.stop()
+        [staged] = bench.folder.rglob("*.in-progress")
+        if moment != "uploading":
+            staged.rename(staged.with_name(staged.name.removesuffix(".in-progress")))
+        context = bench.start(21 + number)
+        await until(partial(_waits, context), bench.body)
+        await bench.stop()
+        assert stands is not None
+        assert [path.name for path in bench.folder.iterdir()] == [stands["Folder"]], moment
+    assert [point.problem for point in await bench.points()] == [""]
+
+
+async def test_what_is_asked_of_a_run_that_is_over_is_left_to_whoever_ends_it(bench: BackupBench) -> None:
+    context = bench.start(10)
+    await until(lambda: context.info.next_run is not None, bench.body)
+    bench.owned = False
+    asked = BackupNow(True, bench.operations.begin("a backup", type="DatabaseBackup"))
+    bench.ask(asked)
+    await until(lambda: bench.body is not None and bench.body.done())
+    assert bench.left() == [asked]
 
 
 async def test_a_run_that_is_over_in_the_middle_leaves_no_manifest(bench: BackupBench, store: DocumentStore) -> None:

@@ -157,3 +157,20 @@ def test_names_tell_what_they_were_made_of(database: str) -> None:
         )  # fmt: skip
     for other in ("x", "2026-05-01.raftnode-Shop-A-7-backup", ""):
         assert (names.read_folder(other), names.read_file(other)) == (None, None)
+
+
+async def test_what_only_looks_like_a_backup_is_no_backup(shelf: Shelf) -> None:
+    """Anybody may put anything there."""
+    shelf.put(1, "Full")
+    for name in ("2026-13-45-99-99-99.1.full-backup", "0000-01-01-00-00-00.1.full-backup.manifest"):
+        (shelf.path / shelf.name / name).write_bytes(b"x")
+    (shelf.path / "2026-02-30-00-00-00.raftnode-Shop-A-7-backup").mkdir()
+    assert await shelf.problems() == [""]
+
+
+@pytest.mark.parametrize("epoch", ["²", "٣", "9" * 5000, "-1", ""])
+async def test_an_epoch_that_is_no_number_is_damage(shelf: Shelf, epoch: str) -> None:
+    made = shelf.put(1, "Full")
+    _, data = manifest.sealed(msgspec.structs.replace(made, epoch=epoch))
+    with pytest.raises(ManifestInvalid, match="changed or damaged"):
+        manifest.read(data)

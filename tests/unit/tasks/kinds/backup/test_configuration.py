@@ -6,13 +6,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from raftnode.foundation.decoding import from_json
 from raftnode.foundation.masking import MASK, masked, unmasked
 from raftnode.record.model import Database, Task, Topology
+from tasks.kinds.backup.configuration import BackupTaskConfiguration
+from tasks.kinds.backup.outcome import next_due
+from tasks.kinds.backup.state import BackupState
 from tasks.kinds.backup.task import KIND
 from tasks.kinds.registry import ConfigurationError
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 GOOD: dict[str, Any] = {"FullBackupFrequency": "0 2 * * *", "LocalSettings": {"FolderPath": "/backups"}}
+GOOGLE = '{"private_key": "pk", "private_key_id": "1", "client_email": "x"}'
+AZURE = {"AccountName": "a", "StorageContainer": "c"}
 SHOP = Database(name="Shop", etag=1, topology=Topology(members=("A",)))
 
 
@@ -79,7 +85,29 @@ def test_check_31_no_frequency_a_reserved_name_or_too_short_a_retention_is_refus
         ),
         ("Requires", {"Requires": ["a,b"]}),
         ("CreatedAt", {"CreatedAt": "yesterday"}),
-        ("Configuration", {"FullBackupFrequency": 5}),
+        ("CreatedAt", {"CreatedAt": "9999-12-31T23:59:59.0000000Z"}),
+        ("MaxReadOpsPerSecond", {"MaxReadOpsPerSecond": -5}),
+        ("LocalSettings.FolderPath", {"LocalSettings": {"FolderPath": "/back\0ups"}}),
+        (
+            "S3Settings.RemoteFolderName",
+            {"S3Settings": {"BucketName": "b", "AwsRegionName": "r", "RemoteFolderName": "a//b"}},
+        ),
+        ("AzureSettings.RemoteFolderName", {"AzureSettings": AZURE | {"SasToken": "a=b", "RemoteFolderName": "../b"}}),
+        ("AzureSettings.AccountKey", {"AzureSettings": AZURE | {"AccountKey": "c2hvcnQ=!"}}),
+        ("S3Settings.CustomServerUrl", {"S3Settings": {"BucketName": "b", "CustomServerUrl": "c2hvcnQ="}}),
+        ("AzureSettings.SasToken", {"AzureSettings": AZURE | {"SasToken": "c2hvcnQ"}}),
+        (
+            "GoogleCloudSettings.GoogleCredentialsJson",
+            {"GoogleCloudSettings": {"BucketName": "b", "GoogleCredentialsJson": "c2hvcnQ="}},
+        ),
+        (
+            "GoogleCloudSettings.GoogleCredentialsJson",
+            {"GoogleCloudSettings": {"BucketName": "b", "GoogleCredentialsJson": '{"private_key": "c2hvcnQ="}'}},
+        ),
+        ("FullBackupFrequency", {"FullBackupFrequency": 5}),
+        ("BackupType", {"BackupType": "Copy"}),
+        ("MaxReadOpsPerSecond", {"MaxReadOpsPerSecond": 0}),
+        ("BackupEncryptionSettings.EncryptionMode", {"BackupEncryptionSettings": {"Key": "c2hvcnQ="}}),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -> None:
@@ -87,6 +115,13 @@ def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -
         parsed(**more)
     assert refused.value.field == field
     assert "c2hvcnQ=" not in str(refused.value)
+
+
+def test_a_key_without_its_mode_never_means_backups_that_are_not_encrypted() -> None:
+    with pytest.raises(ConfigurationError, match="is None, and a Key is given; use UseProvidedKey") as refused:
+        parsed(BackupEncryptionSettings={"Key": KEY})
+    assert KEY not in str(refused.value)
+    assert KIND.parse(GOOD | {"BackupEncryptionSettings": {"Key": None, "EncryptionMode": "None"}}, SHOP)
 
 
 def test_every_field_that_the_official_client_reads_is_there() -> None:
@@ -106,6 +141,16 @@ def test_an_edit_keeps_when_the_task_was_made() -> None:
     assert edited.key == first.key, "the schedule decides nothing about where it runs"
 
 
+def test_a_task_that_was_made_before_all_time_is_due_in_every_time_zone() -> None:
+    made = from_json(
+        KIND.parse(
+            GOOD | {"CreatedAt": "0001-01-01T00:00:00.0000000Z", "TimeZone": "America/New_York"}, SHOP
+        ).configuration,
+        BackupTaskConfiguration,
+    )
+    assert next_due(made, BackupState()).at.year == 1970
+
+
 def test_the_kind_says_what_placement_must_know() -> None:
     traits = KIND.parse(GOOD, SHOP).traits
     assert (traits.sticky, traits.resource_heavy, traits.partition_tolerant) == (True, True, True)
@@ -116,10 +161,10 @@ def test_secrets_are_masked_and_an_edit_with_the_mask_keeps_them() -> None:
     stored = parsed(
         BackupEncryptionSettings={"EncryptionMode": "UseProvidedKey", "Key": KEY},
         S3Settings={"BucketName": "b", "AwsRegionName": "r", "AwsAccessKey": "access", "AwsSecretKey": "s3cret"},
-        AzureSettings={"StorageContainer": "c", "AccountName": "a", "SasToken": "sas"},
-        GoogleCloudSettings={"BucketName": "b", "GoogleCredentialsJson": '{"private_key": "pk"}'},
+        AzureSettings={"StorageContainer": "c", "AccountName": "a", "SasToken": "sig=sas"},
+        GoogleCloudSettings={"BucketName": "b", "GoogleCredentialsJson": GOOGLE},
     )
     shown = masked(stored)
     assert shown["BackupEncryptionSettings"] == {"EncryptionMode": "UseProvidedKey", "Key": MASK}
-    assert all(secret not in str(shown) for secret in (KEY, "access", "s3cret", "'sas'", "pk"))
+    assert all(secret not in str(shown) for secret in (KEY, "access", "s3cret", "=sas", "pk"))
     assert unmasked(shown, stored) == stored

@@ -107,6 +107,31 @@ async def test_a_folder_on_another_file_system_gets_a_copy(tmp_path: Path, monke
     assert await target.read("f/x.manifest", 100) == b"first"
 
 
+async def test_a_folder_that_was_named_by_mistake_is_not_walked_through(tmp_path: Path) -> None:
+    for name in ("file", "a/b", "a/deep/deeper/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"content")
+    target = FolderTarget(tmp_path)
+    assert [one.key for one in await target.objects()] == ["a/b", "file"]
+    assert [one.key for one in await target.objects("a/")] == ["a/b"]
+    for wrong in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(ObjectTargetFailed, match=f"there is no folder {wrong} on this node: correct its name"):
+            await FolderTarget(wrong).objects()
+        assert await FolderTarget(wrong).objects("a/") == [], "a folder that is made with the first backup"
+
+
+async def test_a_store_that_is_out_of_reach_is_told_of_in_a_line() -> None:
+    [port] = free_ports(1)
+    given = {"BucketName": "b", "AwsRegionName": "r", "AwsAccessKey": "k", "AwsSecretKey": "hush"}
+    target = msgspec.convert(given | {"CustomServerUrl": f"http://127.0.0.1:{port}"}, S3Settings).target()
+    with pytest.raises(ObjectTargetFailed) as failed:
+        await target.objects()
+    told = str(failed.value)
+    assert told.startswith("s3://b: ")
+    assert f"http://127.0.0.1:{port}" in told
+    assert not any(dump in told for dump in ("Debug source", "{", "hush"))
+
+
 async def test_a_key_never_leads_out_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ObjectTargetFailed, match="leads out"):
         await FolderTarget(tmp_path / "backups").create("../x", b"")
@@ -130,3 +155,55 @@ async def test_a_place_that_does_not_answer_is_named_and_no_secret_is(
     assert settings.get("BucketName", "c") in str(refused.value)
     assert "s3cret" not in str(refused.value)
     assert "czNjcmV0" not in str(refused.value)
+
+
+async def test_a_folder_is_not_looked_through(tmp_path: Path) -> None:
+    """Somebody may name the root of a disk: only the folders in it can hold backups."""
+    for path in ("top", "f/backup", "f/deep/er"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"12")
+    (tmp_path / "round").symlink_to(tmp_path)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    found = await FolderTarget(tmp_path).objects()
+    assert {(one.key, one.size_bytes) for one in found} == {("top", 2), ("f/backup", 2), ("round/top", 2)}
+    assert [one.key for one in await FolderTarget(tmp_path).objects("f/")] == ["f/backup"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AzureSettings(storage_container="c", account_name="a", account_key="SECRET!!"),
+        AzureSettings(storage_container="c", account_name="a", sas_token="SECRET"),
+        GoogleCloudSettings(bucket_name="b", google_credentials_json='{"private_key": "SECRET"'),
+        GoogleCloudSettings(
+            bucket_name="b",
+            google_credentials_json='{"private_key": "SECRET", "private_key_id": "1", "client_email": "x"}',
+        ),
+    ],
+    ids=["key", "sas", "json", "pem"],
+)
+def test_settings_that_a_library_refuses_are_an_error_of_the_target(
+    settings: AzureSettings | GoogleCloudSettings,
+) -> None:
+    """As of a task that an earlier version has taken."""
+    with pytest.raises(ObjectTargetFailed, match="correct the settings of this destination") as refused:
+        settings.target()
+    assert "SECRET" not in str(refused.value)
+    assert "Debug" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["not a url", "http://", "http://x:0", "ftp://x", "http://[x"])
+def test_an_address_that_is_none_is_an_error_of_the_target(url: str) -> None:
+    with pytest.raises(ObjectTargetFailed, match="CustomServerUrl is no address"):
+        S3Settings(bucket_name="b", custom_server_url=url).target()
+
+
+async def test_a_path_that_is_too_long_is_an_error_of_the_target(tmp_path: Path) -> None:
+    with pytest.raises(ObjectTargetFailed, match="File name too long"):
+        await FolderTarget(tmp_path / ("x" * 5000)).objects()
+
+
+async def test_a_folder_of_a_bucket_that_cannot_be_is_an_error_of_the_target() -> None:
+    target = S3Settings(bucket_name="b", custom_server_url="http://127.0.0.1:1", remote_folder_name="a//b").target()
+    with pytest.raises(ObjectTargetFailed, match="Could not parse path"):
+        await target.objects()
