@@ -17,7 +17,7 @@ from tests.unit.web.client import Client
 from tests.unit.web.conftest import running, settings_in
 
 
-class User:
+class Customer:
     def __init__(self, name: str = "") -> None:
         self.name = name
 
@@ -38,7 +38,7 @@ def opened(node: Client) -> DocumentStore:
 async def test_entities_that_are_stored_without_an_id_get_one_each(node: Client) -> None:
     def store_some(store: DocumentStore) -> list[Any]:
         with store.open_session() as session:
-            users = [User(f"user {number}") for number in range(40)]
+            users = [Customer(f"user {number}") for number in range(40)]
             for user in users:
                 session.store(user)
             session.save_changes()
@@ -49,8 +49,8 @@ async def test_entities_that_are_stored_without_an_id_get_one_each(node: Client)
     made = await asyncio.gather(*(asyncio.to_thread(store_some, store) for store in stores))
     ids = {id for some in made for id in some}
     assert len(ids) == 8 * 40
-    assert all(id.startswith("users/") and id.endswith("-A") for id in ids)
-    assert (await node.get("/databases/Shop/collections/stats")).json["Collections"] == {"Users": 320, "@hilo": 1}
+    assert all(id.startswith("customers/") and id.endswith("-A") for id in ids)
+    assert (await node.get("/databases/Shop/collections/stats")).json["Collections"] == {"Customers": 320, "@hilo": 1}
     given = await hilo(node)
     for store in stores:
         await asyncio.to_thread(store.close)
@@ -58,7 +58,7 @@ async def test_entities_that_are_stored_without_an_id_get_one_each(node: Client)
 
 
 async def hilo(node: Client) -> int:
-    [document] = (await node.get("/databases/Shop/docs?id=Raven/Hilo/users")).json["Results"]
+    [document] = (await node.get("/databases/Shop/docs?id=Raven/Hilo/customers")).json["Results"]
     return int(document["Max"])
 
 
@@ -72,10 +72,10 @@ async def test_identities_are_asked_for_set_and_listed(node: Client) -> None:
         assert send(SeedIdentityForOperation("users", 5)) == 10
         assert send(SeedIdentityForOperation("users", 5, True)) == 5
         with store.open_session() as session:
-            session.store(User("by an identity"), "users|")
+            session.store(Customer("by an identity"), "users|")
             session.save_changes()
         with store.open_session() as session:
-            assert session.load("users/6", User).name == "by an identity"
+            assert session.load("persons).name == "by an identity"
         assert send(GetIdentitiesOperation()) == {"users|": 6}
         store.close()
 
