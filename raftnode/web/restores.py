@@ -85,6 +85,8 @@ class DatabaseRestore:
     async def _restored(self) -> Json:
         wish = self._wish
         restoring = BackupRestoring(wish.target, await the_folder(wish.target), last=wish.last, key=wish.key)
+        for point in restoring.left_out:
+            self._skip(point.file, f"it is not whole, and what it holds was not restored: {point.problem}")
         copy = await self._built(restoring)
         async with self._lock:
             try:
@@ -177,7 +179,7 @@ class DatabaseRestore:
 
     def _skip(self, name: str, reason: str) -> None:
         reason = in_text(reason)
-        log.warning("A definition of a backup was not restored.", database=self._wish.name, name=name, reason=reason)
+        log.warning("A part of a backup was not restored.", database=self._wish.name, name=name, reason=reason)
         self._skipped.append({"Name": name, "Reason": reason})
 
     async def _propose(self, command: Command) -> CommandResult:

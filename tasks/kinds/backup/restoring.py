@@ -31,7 +31,8 @@ class RestoreCounts(msgspec.Struct, rename="pascal"):
 
 
 class BackupRestoring:
-    """Reads the backups of one folder, up to the file `last` (None: up to the newest that is whole)."""
+    """Reads the backups of one folder, up to the file `last` (None: up to the newest that is whole; `left_out` are
+    those after it)."""
 
     def __init__(self, target: ObjectTarget, folder: BackupFolder, *, last: str | None, key: bytes | None) -> None:
         """Raises BackupRefused."""
@@ -40,6 +41,8 @@ class BackupRestoring:
             self.chain = folder.chain(last)
         except ValueError as error:
             raise BackupRefused(str(error)) from None
+        newest = self.chain[-1].named.at
+        self.left_out = [point for point in folder.points if point.problem and not last and point.named.at > newest]
         total = sum(point.size_bytes for point in self.chain)
         self.counts = RestoreCounts(files_total=len(self.chain), bytes_total=total)
         self.definitions = Definitions()

@@ -208,6 +208,26 @@ async def test_a_damaged_backup_is_refused_with_the_files_name_and_leaves_nothin
     await nothing_left(client, tmp_path)
 
 
+async def test_a_newer_backup_that_is_not_whole_is_told_of(client: Client, tmp_path: Path) -> None:
+    """What is restored then is older than whoever asks may think."""
+    await client.database()
+    await put(client, "orders/1")
+    id = await put_task(client, tmp_path / "backups")
+    await back_up(client, id)
+    await put(client, "orders/2")
+    result = (await back_up(client, id, full=False))["Result"]
+    file = tmp_path / "backups" / result["Folder"] / result["File"]
+    file.write_bytes(file.read_bytes()[:-1])
+    done = await restored(client, "Again", file.parent, DisableOngoingTasks=True)
+    assert done["Status"] == "Completed"
+    assert set(await documents(client, "Again")) == {"orders/1"}
+    [skipped] = done["Result"]["Skipped"]
+    assert skipped["Name"] == result["File"]
+    assert "it is not whole, and what it holds was not restored: its file has" in skipped["Reason"]
+    wished = {"LastFileNameToRestore": result["File"]}
+    assert (await restored(client, "Other", file.parent, **wished))["Status"] == "Faulted"
+
+
 async def test_an_encrypted_backup_needs_its_key_which_is_shown_nowhere(
     client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
