@@ -75,7 +75,7 @@ async def test_identities_are_asked_for_set_and_listed(node: Client) -> None:
             session.store(Customer("by an identity"), "users|")
             session.save_changes()
         with store.open_session() as session:
-            assert session.load("persons).name == "by an identity"
+            assert session.load("users/6", Customer).name == "by an identity"
         assert send(GetIdentitiesOperation()) == {"users|": 6}
         store.close()
 
