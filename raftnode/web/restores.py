@@ -98,7 +98,7 @@ class DatabaseRestore:
         await self._define(restoring)
         log.info("A backup was restored.", database=wish.name, file=restoring.chain[-1].key, documents=copy.documents)
         return {
-            "Message": f"Database {wish.name} is there, with {copy.documents} documents, on {self._services.tag}",
+            "Message": f"Database {wish.name} is there, on {self._services.tag}; documents: {copy.documents:,}",
             "Documents": {"ReadCount": copy.documents, "ErroredCount": 0, "Processed": True},
             "Files": [point.file for point in restoring.chain],
             "LastEtag": restoring.manifest.last_etag,
