@@ -187,8 +187,6 @@ def test_tasks_are_watched_on_a_terminal_with_how_far_they_are(shop: Shell) -> N
         assert watching.wait(30) == 0
     assert b"progress" in seen
     assert re.search(rb"0 %, [\d,]+ left", seen), seen.decode()
-||||||| parent of 72c4254 (Commands of test_cli are forked from a process that has loaded the command line: most of their time went into loading it)
-    assert b"0 %, 2 left" in seen, seen.decode()
 
 
 def test_ctrl_c_in_the_middle_of_a_command_ends_it_with_130(shop: Shell) -> None:
