@@ -190,7 +190,7 @@ async def _ended(session: Session, tag: str, id: int) -> Answer[Json]:
 def _place(folder: str | None, settings: BinaryIO | None) -> tuple[str, Json]:
     """The field of the settings of a place, and these."""
     if (folder is None) == (settings is None):
-        raise click.UsageError("Give --folder or --settings.")
+        raise click.UsageError("Give either --folder or --settings.")
     if settings is None:
         return "LocalSettings", {"FolderPath": folder}
     given = definition_in(settings)

@@ -219,7 +219,7 @@ def fares(task: TaskShown) -> str:
     elif task.behind is not None:
         done = [f"{figures.percent:g} %"] if figures.percent is not None else []
         parts = [*done, f"{task.behind:,} left"] if task.behind else ["up to date"]
-    if figures.rate_per_sec and task.behind:
+    if task.behind and round(figures.rate_per_sec or 0):
         parts.append(f"{figures.rate_per_sec:,.0f}/s")
     if figures.next_run and task.state != "Disabled":
         parts.append(f"next at {moment(figures.next_run)} UTC")

@@ -1,5 +1,6 @@
 """The one HTTP client: between nodes, to sinks, and for the command line."""
 
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any, Self
@@ -107,8 +108,7 @@ class HttpClient:
         except TimeoutError:
             raise HttpUnreachable(f"{in_text(url)} did not answer within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise HttpUnreachable(in_text(f"{url} cannot be reached: {reason}")) from None
+            raise HttpUnreachable(in_text(f"{url} cannot be reached: {_reason(error)}")) from None
 
     @staticmethod
     async def _content(answer: aiohttp.ClientResponse) -> bytes:
@@ -118,6 +118,14 @@ class HttpClient:
             if len(content) > RESPONSE_BYTES_MAX:
                 raise HttpUnreachable(f"{in_text(str(answer.url))} answers more than {RESPONSE_BYTES_MAX} bytes")
         return bytes(content)
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, without the address, which the caller tells."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno and "Connect call failed" in str(cause):
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__
 
 
 def _failed(status: int, reason: str, content: bytes) -> HttpFailed:

@@ -66,6 +66,7 @@ def application(services: Services) -> web.Application:
     app[SLICES] = LoopSlices()
     app[removed.RESTORING] = asyncio.Lock()
     app[restore.RESTORES] = set()
+    app[restore.TURNS] = asyncio.Semaphore(restore.AT_ONCE)
     app.on_startup.append(restore.remove_unfinished_restores)
     app.on_shutdown.append(restore.end_restores)
     app[topology.CLUSTER_ETAG] = etag

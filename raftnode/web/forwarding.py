@@ -12,7 +12,7 @@ from raftnode.web.errors import ApiError, bad_request
 from raftnode.web.request_bodies import whole
 from raftnode.web.requests import COMMAND_BODY_BYTES_MAX, REQUEST_ID, answer
 from raftnode.web.services import SERVICES
-from tasks.kinds.registry import kinds, known
+from tasks.kinds.registry import definable, known
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +115,7 @@ def _able(record: Record, kind: str, *, but: str) -> list[ClusterNode]:
 
 def _nobody(record: Record, kind: str, here: str) -> str:
     return (
-        f"no node of the cluster has the task kind '{kind[:40]}'; {here} knows: {', '.join(kinds())}. Correct the "
+        f"no node of the cluster has the task kind '{kind[:40]}'; {here} knows: {', '.join(definable())}. Correct the "
         "kind, or install the package that has it on the nodes that are to run it "
         f"({', '.join(sorted(record.nodes))}: pip install it there, under the entry-point group raftnode.tasks), and "
         "start them again."

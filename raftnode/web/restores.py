@@ -54,16 +54,25 @@ class RestoreWish(NamedTuple):
 
 
 class DatabaseRestore:
-    """One restore. `lock` is held while the file is put in its place."""
+    """One restore, in its turn. `lock` is held while the file is put in its place."""
 
-    def __init__(self, services: Services, wish: RestoreWish, operation: Operation, lock: asyncio.Lock) -> None:
-        self._services, self._wish, self._operation, self._lock = services, wish, operation, lock
+    def __init__(
+        self,
+        services: Services,
+        wish: RestoreWish,
+        operation: Operation,
+        lock: asyncio.Lock,
+        turns: asyncio.Semaphore,
+    ) -> None:
+        self._services, self._wish, self._operation = services, wish, operation
+        self._lock, self._turns = lock, turns
         self._skipped: list[Json] = []
 
     async def run(self) -> None:
         """All of it; how it ends is told by the operation."""
         try:
-            self._operation.completed(await self._restored())
+            async with self._turns:
+                self._operation.completed(await self._restored())
         except asyncio.CancelledError:
             self._operation.canceled()
             raise
@@ -98,7 +107,7 @@ class DatabaseRestore:
         await self._define(restoring)
         log.info("A backup was restored.", database=wish.name, file=restoring.chain[-1].key, documents=copy.documents)
         return {
-            "Message": f"Database {wish.name} is there, with {copy.documents} documents, on {self._services.tag}",
+            "Message": f"Database {wish.name} is there, on {self._services.tag}; documents: {copy.documents:,}",
             "Documents": {"ReadCount": copy.documents, "ErroredCount": 0, "Processed": True},
             "Files": [point.file for point in restoring.chain],
             "LastEtag": restoring.manifest.last_etag,

@@ -38,7 +38,8 @@ _CALL = re.compile(
 _PRELUDE = """
 globalThis.__raftnode ??= (() => {
   const {stringify, parse, rawJSON} = JSON, text = String, keys = Object.keys, isArray = Array.isArray;
-  const {isFinite, isInteger} = Number, {defineProperty} = Object, big = BigInt, {toPrimitive} = Symbol, real = Number;
+  const {isFinite, isInteger} = Number, big = BigInt, {toPrimitive} = Symbol, real = Number;
+  const {create, defineProperty} = Object;
   const has = Function.prototype.call.bind(Object.prototype.hasOwnProperty), lower = text => text.toLowerCase();
   const system = {"@id": 1, "@collection": 1, "@change-vector": 1, "@last-modified": 1, "@etag": 1, "@flags": 1,
     "@attachments": 1, "@counters": 1, "@timeseries": 1};
@@ -95,7 +96,7 @@ globalThis.__raftnode ??= (() => {
     if (row === null || typeof row !== "object" || isArray(row))
       throw new Error(`loadTo${table} needs an object with a value for each column`);
     if (rows.length >= 100000) throw new Error("it loads more than 100000 rows or documents; load fewer");
-    const columns = {};
+    const columns = create(null);  // to it, "__proto__" is a name like any other
     for (const column of keys(row))
       if (!asDocuments || column !== "@metadata") columns[column] = plain(`${table}.${column}`, row[column]);
     if (asDocuments) columns["@metadata"] = metadataOf(table, row["@metadata"]);
@@ -104,7 +105,8 @@ globalThis.__raftnode ??= (() => {
   };
   // What a document takes along of what the system or its writer knew of it.
   const metadataOf = (collection, given) => {
-    const metadata = {"@collection": collection};
+    const metadata = create(null);
+    metadata["@collection"] = collection;
     if (given !== null && typeof given === "object")
       for (const key of keys(given)) if (!has(system, key)) metadata[key] = given[key];
     return metadata;

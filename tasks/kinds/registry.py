@@ -124,6 +124,11 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(_spelt(point) for point in _entry_points().values()))
 
 
+def definable() -> tuple[str, ...]:
+    """The names of those of which users define tasks, sorted."""
+    return tuple(name for name in kinds() if fold(name) not in BUILT_IN)
+
+
 def section(kind: str) -> str:
     """The field of the database record that lists the tasks of that kind."""
     return SECTIONS.get(kind, f"{kind}s")
@@ -133,7 +138,7 @@ def load(name: str) -> TaskKind:
     """The kind of that name, however it is spelt ("SqlEtl", "sql_etl"). Imports it. Raises ConfigurationError."""
     point = _entry_points().get(_plain(name))
     if point is None:
-        known = ", ".join(kinds())
+        known = ", ".join(definable())
         raise ConfigurationError("TaskType", f"this node has no task kind '{name[:40]}'; it knows: {known}")
     try:
         return _imported(point)

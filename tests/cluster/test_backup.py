@@ -219,5 +219,5 @@ async def test_the_example_of_the_page_can_be_typed(tmp_path: Path) -> None:
         )
         said, _ = await process.communicate()
         assert process.returncode == 0
-        assert b"Database Again is there, with 1053 documents, on A." in said
+        assert b"Database Again is there, on A; documents: 1,053." in said
         assert await documents(cluster, "Again", "A") == await documents(cluster, DATABASE, "A")

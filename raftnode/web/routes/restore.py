@@ -31,6 +31,9 @@ RESTORE = "DatabaseRestore"
 FIELDS = {"local": "LocalSettings", "s3": "S3Settings", "azure": "AzureSettings", "googlecloud": "GoogleCloudSettings"}
 RESTORES: web.AppKey[set["asyncio.Task[None]"]] = web.AppKey("restores", set)
 """Those that are under way. They end with the node."""
+AT_ONCE = 2
+"""So many read at a time, as each holds some blocks of a backup in memory; the others wait."""
+TURNS = web.AppKey("restore turns", asyncio.Semaphore)
 
 
 class RestorePlace(DestinationSettings, frozen=True, kw_only=True, rename="pascal"):
@@ -91,7 +94,7 @@ async def restore(request: web.Request) -> web.Response:
     wish = _wish(services, wished)
     operation = services.supervisor.operations.begin(f"Restore of database {wish.name}", type=RESTORE)
     operation.request, operation.asked = id, asks
-    work = DatabaseRestore(services, wish, operation, request.app[RESTORING])
+    work = DatabaseRestore(services, wish, operation, request.app[RESTORING], request.app[TURNS])
     task = watched(work.run(), f"restore of {wish.name}", lambda error: None, may_end=True)
     operation.cancel = partial(_cancel, task)
     request.app[RESTORES].add(task)

@@ -20,7 +20,7 @@ from raftnode.web.routes.tasks import check_mentor, checked_by_kind, modified, t
 from raftnode.web.stores import existing_database, store_to_read
 from raftnode.web.views.base import Json
 from raftnode.web.views.tasks import TaskReset, transforms
-from tasks.kinds.registry import ResetsTransforms, kinds, load, parsed
+from tasks.kinds.registry import ResetsTransforms, definable, load, parsed
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ async def put(request: web.Request) -> web.Response:
     given = await body(request, Json)
     kind = given.get("TaskType")
     if not isinstance(kind, str) or not kind:
-        raise bad_request(f"'TaskType' is missing. Add the task's kind; this node knows: {', '.join(kinds())}.")
+        raise bad_request(f"'TaskType' is missing. Add the task's kind; this node knows: {', '.join(definable())}.")
     return await put_task(request, kind, given)
 
 

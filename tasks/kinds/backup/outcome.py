@@ -175,7 +175,7 @@ def result(made: Made | None, attempt: Attempt) -> dict[str, Any]:
         return {"Message": "Nothing has changed since the last backup", "IsFull": attempt.full}
     manifest = made.manifest
     return {
-        "Message": f"{manifest.documents} documents are in {made.folder}/{manifest.file}",
+        "Message": f"{made.folder}/{manifest.file} is made; documents: {manifest.documents:,}",
         "IsFull": attempt.full,
         "Folder": made.folder,
         "File": manifest.file,

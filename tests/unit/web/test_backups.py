@@ -208,6 +208,36 @@ async def test_a_damaged_backup_is_refused_with_the_files_name_and_leaves_nothin
     await nothing_left(client, tmp_path)
 
 
+async def test_few_restores_read_at_a_time_and_one_that_waits_can_be_ended(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.database()
+    await put(client, "orders/1")
+    id = await put_task(client, tmp_path / "backups")
+    folder = tmp_path / "backups" / (await back_up(client, id))["Result"]["Folder"]
+    active, most, go = 0, 0, asyncio.Event()
+    read = BackupRestoring.into
+
+    async def slowly(restoring: BackupRestoring, builder: StoreBuilder) -> None:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        await go.wait()
+        await read(restoring, builder)
+        active -= 1
+
+    monkeypatch.setattr(BackupRestoring, "into", slowly)
+    begun = []
+    for number in range(5):
+        wished = {"DatabaseName": f"R{number}", "BackupLocation": str(folder), "DisableOngoingTasks": True}
+        begun.append((await client.post("/admin/restore/database", wished)).json["OperationId"])
+    assert (await client.post(f"/operations/kill?id={begun[-1]}")).status == 204
+    assert (await ended(client, "/operations", begun[-1]))["Status"] == "Canceled"
+    go.set()
+    assert {(await ended(client, "/operations", one))["Status"] for one in begun[:-1]} == {"Completed"}
+    assert most <= 2
+
+
 async def test_a_newer_backup_that_is_not_whole_is_told_of(client: Client, tmp_path: Path) -> None:
     """What is restored then is older than whoever asks may think."""
     await client.database()

@@ -275,6 +275,8 @@ async def test_of_concurrent_edits_of_one_task_exactly_one_wins(shop: Shop) -> N
         ("PUT", "/databases/Shop/admin/etl", {"EtlType": "Sql", "ConnectionStringName": "nope"}, "known: target"),
         ("PUT", "/databases/Shop/admin/etl", {"EtlType": "SqlEtl"}, "write it without 'Etl', as one of: Raven, Sql"),
         ("PUT", "/databases/Shop/admin/etl", {"EtlType": 5}, "'EtlType' is missing or no text. Add one of: Raven, Sql"),
+        ("PUT", "/databases/Shop/admin/tasks", {"TaskType": "Raven"}, "A knows: Backup, RavenEtl, Replication, SqlEtl"),
+        ("PUT", "/databases/Shop/admin/tasks", {}, "this node knows: Backup, RavenEtl, Replication, SqlEtl."),
         ("POST", "/databases/Shop/admin/tasks/pin", None, "Add ?key=... or ?taskName=..."),
         (
             "PUT", "/databases/Shop/indexes", {"Indexes": [{"Name": "good", "Maps": []}, {"Name": "bad"}]},

@@ -13,14 +13,14 @@ PAGE = Path(__file__).parents[3] / "docs" / "tasks" / "raven_etl.md"
 
 
 async def test_the_example_copies_orders_and_makes_people(tmp_path: Path) -> None:
-    [example] = re.findall(r"(?ms)^```\n(curl.*?)^```", PAGE.read_text(encoding="utf-8"))
+    example, trial = re.findall(r"(?ms)^```\n(curl.*?)^```", PAGE.read_text(encoding="utf-8"))
     async with running(settings_in(tmp_path / "data")) as node:
         for name in ("Shop", "Reports"):
             await node.put(f"/admin/databases?name={name}", {})
         for id, collection, body in (
             ("orders/1", "Orders", {"Company": "x"}),
-            ("employees/1", "Employees", {"Name": "Ann"}),
-            ("employees/2", "Employees", {"Name": "Bea", "ReportsTo": "employees/1"}),
+            ("employees/1-A", "Employees", {"LastName": "Davolio", "ReportsTo": "employees/2-A"}),
+            ("employees/2-A", "Employees", {"LastName": "Fuller"}),
         ):
             document = body | {"@metadata": {"@collection": collection}}
             await node.put(f"/databases/Shop/docs?id={id}", document)
@@ -36,8 +36,12 @@ async def test_the_example_copies_orders_and_makes_people(tmp_path: Path) -> Non
 
         await eventually("the documents are there", arrived)
         people = (await node.get("/databases/Reports/docs?startsWith=employees/")).json["Results"]
-        assert [(p["Name"], p["Boss"]) for p in people] == [("Ann", None), ("Bea", "Ann")]
+        assert [(p["Name"], p["Boss"]) for p in people] == [("Davolio", "Fuller"), ("Fuller", None)]
         info = (await node.get("/databases/Shop/task?taskName=shop%20to%20reports&type=RavenEtl")).json
         assert info["Run"]["Info"]["Fenced"] is True
         assert (info["DestinationUrl"], info["DestinationDatabase"]) == (node.url, "Reports")
         assert info["TopologyDiscoveryUrls"] == [node.url, node.url]
+        command, told = trial.split("\n{", 1)
+        _, _, method, url, _, given = shlex.split(command)
+        reply = await node.send(method, urlsplit(url).path, json.loads(given))
+        assert reply.json == json.loads("{" + told)

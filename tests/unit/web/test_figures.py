@@ -52,6 +52,7 @@ def test_the_holder_tells_and_the_record_does_when_it_is_silent() -> None:
         ("Running", run(0, 7.0, seen_etag=9), "up to date"),
         ("Running", run(1200, 340.4, seen_etag=58_800), "98 %, 1,200 left, 340/s"),
         ("Running", run(1, 0.0, seen_etag=1), "50 %, 1 left"),
+        ("Running", run(1, 0.3, seen_etag=1), "50 %, 1 left"),
         (
             "Error",
             run(1, seen_etag=0, next_run="2026-01-31T12:00:05.1230000Z"),

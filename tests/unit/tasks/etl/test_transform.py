@@ -330,3 +330,13 @@ async def test_a_batch_that_becomes_very_many_values_is_too_large_but_a_document
     assert len(done.rows) == 50_000
     commas = Transform("My orders", "loadToT({A: ','.repeat(1e6)})")
     assert [one.error for one in await commas.apply(sandbox, [document()])] == [None]
+
+
+@pytest.mark.parametrize("documents", [False, True])
+async def test_every_field_of_a_document_is_loaded_whatever_its_name(sandbox: Sandbox, documents: bool) -> None:
+    fields: dict[str, Any] = {"__proto__": {"x": 1}, "constructor": 2, "toJSON": 3, "": 4, "hasOwnProperty": 5}
+    script = Transform("My orders", "delete this['@metadata']; loadToT(this)", documents=documents)
+    (done,) = await script.apply(sandbox, [document(**fields)])
+    [(_, row)] = done.rows
+    loaded = json.loads(bytes(row)) if documents else row
+    assert {name: loaded.get(name) for name in fields} == fields

@@ -1,0 +1,5 @@
+"""What the process that commands are forked from imports; see `commands`."""
+
+from tests.harness.commands import load
+
+load()
