@@ -26,6 +26,7 @@ from raftnode.web.routes import (
     imports,
     indexes,
     licence,
+    multi_get,
     observer,
     operations,
     removed,
@@ -47,8 +48,8 @@ from raftnode.web.sliced_json import SLICES, LoopSlices
 
 AREAS = (
     backups, bulk, cluster, connection_strings, databases, documents, etl, etl_progress, etl_test, external_replication,
-    failed, fences, groups, hilo, identities, imports, indexes, licence, observer, operations, removed, replication,
-    restore, runs, silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
+    failed, fences, groups, hilo, identities, imports, indexes, licence, multi_get, observer, operations, removed,
+    replication, restore, runs, silent_nodes, snapshots, status, task_definitions, tasks, topology, traits, whatif, why,
 )  # fmt: skip
 WITHOUT_DEADLINE = ("/bulk_insert",)
 

@@ -29,6 +29,11 @@ async def whole(request: web.Request, *, bytes_max: int | None = None) -> bytes:
     return request[_WHOLE]
 
 
+def given_body(request: web.Request, content: bytes) -> None:
+    """The body of a request that has not come by itself."""
+    request[_WHOLE] = content
+
+
 async def pieces(request: web.Request, *, sniffed: bool = False) -> AsyncIterator[bytes]:
     """The body as it arrives, of any length. `sniffed`: a compressed file is known by its first bytes, too."""
     inflater = _inflater(request)

@@ -16,6 +16,20 @@ class DocumentsPage(View, frozen=True, kw_only=True):
     includes: Json
 
 
+class SingleAnswer(View, frozen=True, kw_only=True):
+    """The answer to one of several requests: its body, null for none."""
+
+    result: Any
+    status_code: int
+    headers: Mapping[str, str]
+
+
+class SeveralAnswers(View, frozen=True, kw_only=True):
+    """The answers to several requests, in their order."""
+
+    results: Sequence[SingleAnswer]
+
+
 class Written(View, frozen=True, kw_only=True):
     """A document after a write."""
 

@@ -105,6 +105,10 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ]}),
     ("POST", f"{DB}/bulk_insert", {"Id": "y", "Type": "PUT", "Document": {}}),
     ("GET", f"{DB}/operations/next-operation-id", None),
+    ("POST", f"{DB}/multi_get", {"Requests": [
+        {"Url": DB + "/docs", "Query": "?&id=orders%2F1", "Method": None, "Headers": {}, "Content": None},
+        {"Url": DB + "/docs", "Query": "?&id=none", "Method": "GET"},
+    ]}),
     ("GET", f"{DB}/hilo/next?tag=users&lastBatchSize=0&lastRangeAt=&identityPartsSeparator=/&lastMax=0", None),
     ("PUT", f"{DB}/hilo/return?tag=users&end=32&last=1", None),
     ("POST", f"{DB}/identity/next?name=users|", None),
