@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from raftnode.documents import change_vector
+from raftnode.documents.json_patch import PatchOperation
 from raftnode.documents.store.fencing import FenceState, Tokens
 from raftnode.foundation.names import fold
 
@@ -80,6 +81,18 @@ class DeleteDocument(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     expected: str | None = None
     prefixed: bool = False
+
+
+class PatchDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document to be changed by a JSON patch. `bytes_max`: the largest that it may become."""
+
+    id: str
+    operations: tuple[PatchOperation, ...]
+    bytes_max: int
+    expected: str | None = None
+
+
+StoreOperation = PutDocument | PatchDocument | DeleteDocument
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

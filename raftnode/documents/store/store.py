@@ -28,8 +28,10 @@ from raftnode.documents.store.model import (
     Batch,
     DeleteDocument,
     Document,
+    PatchDocument,
     PutDocument,
     ReplicationBatch,
+    StoreOperation,
     StoreStatistics,
     new_database_id,
 )
@@ -155,7 +157,7 @@ class DocumentStore:
         return tombstone
 
     async def batch(
-        self, operations: Sequence[PutDocument | DeleteDocument], fenced: FencedRequest | None = None
+        self, operations: Sequence[StoreOperation], fenced: FencedRequest | None = None
     ) -> list[Document | None]:
         """All of these in their order, or none: one transaction. Returns, and raises, what `put` and `delete` would; of
         a deletion by prefix the last tombstone. With a request of an ETL task also FenceStale."""
@@ -363,7 +365,7 @@ def _at(place: int) -> Iterator[None]:
 Step = Callable[[Writer, FenceToken | None], Document | None]
 
 
-def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Step], int]:
+def _steps(operations: Sequence[StoreOperation]) -> tuple[list[Step], int]:
     steps: list[Step] = []
     size = 0
     for place, operation in enumerate(operations):
@@ -374,7 +376,7 @@ def _steps(operations: Sequence[PutDocument | DeleteDocument]) -> tuple[list[Ste
     return steps, size
 
 
-def _step(operation: PutDocument | DeleteDocument) -> tuple[Step, int]:
+def _step(operation: StoreOperation) -> tuple[Step, int]:
     """What an operation does within a transaction, and its size. The document is checked here, before it waits."""
     expected = operation.expected
     if isinstance(operation, DeleteDocument):
@@ -382,6 +384,10 @@ def _step(operation: PutDocument | DeleteDocument) -> tuple[Step, int]:
         if operation.prefixed:
             return (lambda writer, token: writer.delete_prefix(id, token)), 0
         return (lambda writer, token: writer.delete(id, expected, token)), 0
+    if isinstance(operation, PatchDocument):
+        patch = operation
+        size = sum(len(bytes(one.value)) for one in patch.operations)
+        return (lambda writer, token: writer.patch(patch)), size
     id = check_id(operation.id)
     prepared = prepare(id, operation.document, operation.collection)
     return (lambda writer, token: writer.put(id, prepared, expected, token)), len(prepared.body)

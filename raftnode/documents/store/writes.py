@@ -42,7 +42,8 @@ from raftnode.documents.store.body import Prepared, may_be_id
 from raftnode.documents.store.checks import check_expected, check_item, check_places, check_tokens
 from raftnode.documents.store.cleaning import ConsumedUpTo
 from raftnode.documents.store.fencing import FencedRequest, FenceState, FenceToken, TaskName, Tokens
-from raftnode.documents.store.model import EMPTY_COLLECTION, Document, ReplicationBatch
+from raftnode.documents.store.model import EMPTY_COLLECTION, Document, PatchDocument, ReplicationBatch
+from raftnode.documents.store.patching import patched_body
 from raftnode.foundation import timestamps
 from raftnode.foundation.names import fold
 
@@ -161,6 +162,16 @@ class Writer:
                 f"{prepared.collection!r}: delete it first"
             )
         return self._write(live.id if live else id, collection, prepared.body, row, etag, token, deleted=False)
+
+    def patch(self, patch: PatchDocument) -> Document:
+        """Change a document by a JSON patch; it stays as it is if that only tests. Raises ConcurrencyViolation;
+        DocumentInvalid, also if there is none."""
+        row = self._find(patch.id)
+        live = row if row is not None and not row.deleted else None
+        check_expected(patch.id, live, patch.expected)
+        body = patched_body(live, patch)
+        assert live is not None, "else that was refused"
+        return live if body is None else self.put(live.id, body, None)
 
     def delete(self, id: str, expected: str | None, token: FenceToken | None = None) -> Document | None:
         """Leave a tombstone; None if there is nothing to delete. Raises ConcurrencyViolation."""

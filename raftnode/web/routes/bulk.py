@@ -6,21 +6,29 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from raftnode.documents.store.model import DeleteDocument, Document, PutDocument
+from raftnode.documents.json_patch import PatchOperation, modifies
+from raftnode.documents.store.body import with_metadata
+from raftnode.documents.store.model import DeleteDocument, Document, PatchDocument, PutDocument, StoreOperation
 from raftnode.documents.store.store import DocumentStore
 from raftnode.foundation.names import fold
 from raftnode.web.errors import ApiError, bad_request
-from raftnode.web.requests import Input, Query, answer, body_of_documents, not_supported
+from raftnode.web.requests import Input, Query, answer, body_of_documents, etag_of, not_supported
 from raftnode.web.routes.fences import FencedBatchInput
 from raftnode.web.routes.identities import SIGN, numbered
 from raftnode.web.services import SERVICES, Services
 from raftnode.web.stores import check_size, existing_database, store_to_write
 from raftnode.web.views.base import view
-from raftnode.web.views.documents import BatchDelete, BatchDone, BatchPut
+from raftnode.web.views.documents import BatchDelete, BatchDone, BatchPatch, BatchPut, JsonPatched
 
 WAIT_FOR_REPLICAS_S = 15.0
 WAIT_FOR_REPLICAS_S_MAX = 50.0
 REPLICAS_POLL_S = 0.01
+
+
+class JsonPatchInput(Input, frozen=True, kw_only=True):
+    """A JSON patch, as RavenDB's clients wrap it."""
+
+    operations: list[PatchOperation]
 
 
 class BatchCommandInput(Input, frozen=True, kw_only=True):
@@ -31,6 +39,8 @@ class BatchCommandInput(Input, frozen=True, kw_only=True):
     change_vector: str | None = None
     document: msgspec.Raw = msgspec.Raw()
     id_prefixed: bool = False
+    json_patch: JsonPatchInput | None = None
+    return_document: bool = False
 
 
 class BatchInput(Input, frozen=True, kw_only=True):
@@ -43,7 +53,8 @@ class BatchInput(Input, frozen=True, kw_only=True):
 
 def routes() -> list[web.RouteDef]:
     """This module's routes."""
-    return [web.post("/databases/{database}/bulk_docs", bulk_docs)]
+    path = "/databases/{database}"
+    return [web.post(f"{path}/bulk_docs", bulk_docs), web.patch(f"{path}/json-patch", json_patch)]
 
 
 async def bulk_docs(request: web.Request) -> web.Response:
@@ -68,6 +79,21 @@ async def bulk_docs(request: web.Request) -> web.Response:
     return answer(BatchDone(results=results), status=201)
 
 
+async def json_patch(request: web.Request) -> web.Response:
+    """Changes one document by a JSON patch; with If-Match only at that change vector."""
+    store = await store_to_write(request)
+    given = await body_of_documents(request, JsonPatchInput)
+    patch = PatchDocument(
+        id=Query(request).required("id"),
+        operations=tuple(given.operations),
+        bytes_max=request.app[SERVICES].settings.documents.document_bytes_max,
+        expected=etag_of(request.headers.get("If-Match")),
+    )
+    [document] = await store.batch([patch])
+    assert document is not None
+    return answer(JsonPatched(status=_patch_status(given), modified_document=msgspec.Raw(with_metadata(document))))
+
+
 async def _numbered(request: web.Request, commands: list[BatchCommandInput]) -> list[BatchCommandInput]:
     """The commands, with identities in the ids of puts."""
     if not any(command.type == "PUT" and (command.id or "").endswith(SIGN) for command in commands):
@@ -76,7 +102,7 @@ async def _numbered(request: web.Request, commands: list[BatchCommandInput]) -> 
     return [replace(command, id=id or command.id) for command, id in zip(commands, ids, strict=True)]
 
 
-def _operation(services: Services, index: int, command: BatchCommandInput) -> PutDocument | DeleteDocument:
+def _operation(services: Services, index: int, command: BatchCommandInput) -> StoreOperation:
     where = f"Commands[{index}]"
     if command.type == "PUT":
         if not bytes(command.document):
@@ -87,14 +113,35 @@ def _operation(services: Services, index: int, command: BatchCommandInput) -> Pu
         if not command.id:
             raise bad_request(f"{where} is a DELETE without an Id. Add it.")
         return DeleteDocument(id=command.id, expected=command.change_vector, prefixed=command.id_prefixed)
-    raise not_supported(f"{where}: the command type {command.type[:40]!r}", "Use PUT or DELETE.")
+    if command.type == "JsonPatch":
+        if not command.id or command.json_patch is None:
+            raise bad_request(f"{where} is a JsonPatch without an Id or a JsonPatch. Add both.")
+        return PatchDocument(
+            id=command.id,
+            operations=tuple(command.json_patch.operations),
+            bytes_max=services.settings.documents.document_bytes_max,
+            expected=command.change_vector,
+        )
+    raise not_supported(f"{where}: the command type {command.type[:40]!r}", "Use PUT, DELETE or JsonPatch.")
 
 
-def _result(command: BatchCommandInput, document: Document | None) -> BatchPut | BatchDelete:
+def _patch_status(patch: JsonPatchInput) -> str:
+    return "Patched" if modifies(patch.operations) else "NotModified"
+
+
+def _result(command: BatchCommandInput, document: Document | None) -> BatchPut | BatchPatch | BatchDelete:
     if command.type == "DELETE":
         vector = document.change_vector if document else None
         return BatchDelete(id=command.id or "", deleted=document is not None, change_vector=vector)
     assert document is not None
+    if command.json_patch is not None and command.type == "JsonPatch":
+        return BatchPatch(
+            id=document.id,
+            change_vector=document.change_vector,
+            last_modified=document.last_modified,
+            patch_status=_patch_status(command.json_patch),
+            modified_document=msgspec.Raw(with_metadata(document)) if command.return_document else None,
+        )
     return view(BatchPut, document)
 
 

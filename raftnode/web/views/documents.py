@@ -47,6 +47,24 @@ class BatchPut(View, frozen=True, kw_only=True):
     last_modified: str = field(name="@last-modified")
 
 
+class BatchPatch(View, frozen=True, kw_only=True):
+    """A document that a batch patched, or only tested (`NotModified`); with its text if that was asked for."""
+
+    type: str = "JsonPatch"
+    id: str
+    change_vector: str
+    last_modified: str
+    patch_status: str
+    modified_document: Any = None
+
+
+class JsonPatched(View, frozen=True, kw_only=True):
+    """A document after a JSON patch."""
+
+    status: str
+    modified_document: Any
+
+
 class BatchDelete(View, frozen=True, kw_only=True):
     """A document that a batch deleted; `deleted` is false, without a change vector, if it was not there."""
 
@@ -59,7 +77,7 @@ class BatchDelete(View, frozen=True, kw_only=True):
 class BatchDone(View, frozen=True, kw_only=True):
     """What became of each command of a batch."""
 
-    results: Sequence[BatchPut | BatchDelete]
+    results: Sequence[BatchPut | BatchPatch | BatchDelete]
 
 
 class FenceView(View, frozen=True, kw_only=True):

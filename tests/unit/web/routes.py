@@ -146,6 +146,7 @@ ROUTES = (
     }, texts=("Source",), free=("Progress",)),
     Route("POST", f"{DB}/bulk_insert", body={"Id": "x", "Type": "PUT", "Document": {}}, texts=("Id",)),
     Route("GET", f"{DB}/operations/next-operation-id"),
+    Route("PATCH", f"{DB}/json-patch", {"id": "text"}, {"Operations": [{"op": "add", "path": "/x", "value": 1}]}),
     Route("POST", f"{DB}/multi_get", body={"Requests": [{"Url": "/databases/Shop/docs", "Query": "?id=orders/1"}]}),
     Route("GET", f"{DB}/hilo/next", {"tag": "text", "lastBatchSize": "optional", "lastMax": "optional"}),
     Route("PUT", f"{DB}/hilo/return", {"tag": "text", "end": "integer", "last": "integer"}),

@@ -105,6 +105,11 @@ THEN: tuple[tuple[str, str, Any], ...] = (
     ]}),
     ("POST", f"{DB}/bulk_insert", {"Id": "y", "Type": "PUT", "Document": {}}),
     ("GET", f"{DB}/operations/next-operation-id", None),
+    ("PATCH", f"{DB}/json-patch?id=orders/2", {"Operations": [{"op": "add", "path": "/n", "value": 1}]}),
+    ("POST", f"{DB}/bulk_docs", {"Commands": [
+        {"Type": "JsonPatch", "Id": "orders/2", "JsonPatch": {"Operations": [{"op": "remove", "path": "/n"}]},
+         "ReturnDocument": True},
+    ]}),
     ("POST", f"{DB}/multi_get", {"Requests": [
         {"Url": DB + "/docs", "Query": "?&id=orders%2F1", "Method": None, "Headers": {}, "Content": None},
         {"Url": DB + "/docs", "Query": "?&id=none", "Method": "GET"},

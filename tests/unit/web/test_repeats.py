@@ -38,7 +38,8 @@ NO_COMMAND = {
     # What asks the task on the node that runs it, and proposes nothing itself.
     "/databases/{database}/admin/backup/database", "/admin/backup-task/delay",
     # A question, asked by POST for its body.
-    "/admin/restore/points", "/databases/{database}/multi_get", "/databases/{database}/admin/etl/{kind}/test",
+    "/admin/restore/points", "/databases/{database}/multi_get",
+    "/databases/{database}/json-patch", "/databases/{database}/admin/etl/{kind}/test",
     # Documents of another group.
     "/external-replication/{database}/documents",
     # An operation of this node, which it knows by the request: test_backups.py.
