@@ -40,7 +40,7 @@ def page_id(page: Path) -> str:
 def named_routes(page: str) -> set[tuple[str, str]]:
     """Every method and path that stands at the head of a table's row or of a paragraph, or in a sentence as code."""
     page = page.replace("{id or name}", "{task}").replace("{db}", "{database}")
-    heads = re.findall(r"(?m)^\| ((?:GET|PUT|POST|DELETE|RESET) /[^|]*)\|", page)
+    heads = re.findall(r"(?m)^\| ((?:GET|PUT|POST|PATCH|DELETE|RESET) /[^|]*)\|", page)
     heads += re.findall(r"\*\*([A-Z]+ /[^*]*)\*\*", page) + re.findall(r"`([A-Z]+ /[^`]*)`", page)
     return set(re.findall(r"\b([A-Z]+) (/[\w/{}.-]*)", "\n".join(heads)))
 
