@@ -92,7 +92,14 @@ class PatchDocument(msgspec.Struct, frozen=True, kw_only=True):
     expected: str | None = None
 
 
-StoreOperation = PutDocument | PatchDocument | DeleteDocument
+class CheckDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that must be at that change vector; empty: there must be none."""
+
+    id: str
+    expected: str
+
+
+StoreOperation = PutDocument | PatchDocument | DeleteDocument | CheckDocument
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from raftnode.documents.store.fencing import FencedRequest, FenceState, FenceTok
 from raftnode.documents.store.file_guard import FileGuard, check_made, note_made
 from raftnode.documents.store.model import (
     Batch,
+    CheckDocument,
     DeleteDocument,
     Document,
     PatchDocument,
@@ -384,6 +385,9 @@ def _step(operation: StoreOperation) -> tuple[Step, int]:
         if operation.prefixed:
             return (lambda writer, token: writer.delete_prefix(id, token)), 0
         return (lambda writer, token: writer.delete(id, expected, token)), 0
+    if isinstance(operation, CheckDocument):
+        tracked = operation
+        return (lambda writer, token: writer.check(tracked.id, tracked.expected)), 0
     if isinstance(operation, PatchDocument):
         patch = operation
         size = sum(len(bytes(one.value)) for one in patch.operations)

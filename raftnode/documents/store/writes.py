@@ -163,6 +163,13 @@ class Writer:
             )
         return self._write(live.id if live else id, collection, prepared.body, row, etag, token, deleted=False)
 
+    def check(self, id: str, expected: str) -> Document | None:
+        """The live document. Raises ConcurrencyViolation if it is not at that change vector."""
+        row = self._find(id)
+        live = row if row is not None and not row.deleted else None
+        check_expected(id, live, expected)
+        return live
+
     def patch(self, patch: PatchDocument) -> Document:
         """Change a document by a JSON patch; it stays as it is if that only tests. Raises ConcurrencyViolation;
         DocumentInvalid, also if there is none."""

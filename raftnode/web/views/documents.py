@@ -74,10 +74,19 @@ class BatchDelete(View, frozen=True, kw_only=True):
     change_vector: str | None
 
 
+class BatchChecked(View, frozen=True, kw_only=True):
+    """The documents that a session has read, and did not write, were still as it had read them."""
+
+    type: str = "BatchTrackChanges"
+
+
+BatchResult = BatchPut | BatchPatch | BatchDelete | BatchChecked
+
+
 class BatchDone(View, frozen=True, kw_only=True):
     """What became of each command of a batch."""
 
-    results: Sequence[BatchPut | BatchPatch | BatchDelete]
+    results: Sequence[BatchResult]
 
 
 class FenceView(View, frozen=True, kw_only=True):

@@ -76,3 +76,28 @@ async def test_later_commands_of_a_batch_see_what_earlier_ones_have_done(client:
     assert second["ModifiedDocument"]["K"] == "v"
     assert (third["PatchStatus"], third["ChangeVector"]) == ("NotModified", second["ChangeVector"])
     assert (await stored(client))[0] == {"N": 1, "M": {}, "K": "v"}
+
+
+async def test_a_batch_is_refused_if_a_document_has_changed_that_its_session_has_read(client: Client) -> None:
+    await orders(client)
+    _, metadata = await stored(client)
+
+    async def sent(**tracked: str) -> int:
+        tracks = {
+            "Type": "BatchTrackChanges",
+            "TrackedEntities": {id.replace("_", "/"): v for id, v in tracked.items()},
+        }
+        reply = await client.post(
+            f"{DB}/bulk_docs", {"Commands": [tracks, {"Type": "PUT", "Id": "new", "Document": {}}]}
+        )
+        if reply.status == 201:
+            assert [result["Type"] for result in reply.json["Results"]] == ["BatchTrackChanges", "PUT"]
+        return reply.status
+
+    vector = metadata["@change-vector"]
+    assert await sent(orders_1=vector, orders_2="") == 201
+    assert await sent() == 201
+    assert await sent(orders_1="") == 409
+    assert await sent(orders_1=vector, new="") == 409
+    await client.put(f"{DB}/docs?id=orders/1", {"Other": 1, "@metadata": {"@collection": "Orders"}})
+    assert await sent(orders_1=vector) == 409
