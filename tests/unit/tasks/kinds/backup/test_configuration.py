@@ -119,7 +119,7 @@ def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -
 
 def test_a_value_that_is_none_of_the_known_ones_is_told() -> None:
     with pytest.raises(
-        ConfigurationError, match="^BackupType: 'Copy' is none of the values that it takes; correct it$"
+        ConfigurationError, match=r"^BackupType: 'Copy' is none of the values that it takes; correct it$"
     ):
         parsed(BackupType="Copy")
 
