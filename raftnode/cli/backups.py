@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from raftnode.cli.definitions import DATABASE, IN_DATABASE, definition_in, put_definition
 from raftnode.cli.session import Answer, CommandFailed, NotFound, Session, TryAgain, find_task, talks
-from raftnode.cli.tables import print_table
+from raftnode.cli.tables import console, print_table
 from raftnode.foundation.http_client import HttpUnreachable
-from raftnode.web.views.backups import BackupDelayed, BackupStarted, OperationStarted, RestorePoints
+from raftnode.web.views.backups import BackupDelayed, BackupStarted, OperationStarted, RestorePoint, RestorePoints
 from raftnode.web.views.base import Json
 from raftnode.web.views.cluster import ClusterView
 from raftnode.web.views.tasks import TaskStatus
@@ -95,24 +95,7 @@ async def points(session: Session, folder: str | None, settings: BinaryIO | None
     path = f"/admin/restore/points?type={TYPES[field]}"
     answer = await session.call("POST", path, RestorePoints, json=given)
 
-    def show(found: RestorePoints) -> None:
-        rows = [
-            (
-                escape(point.database_name),
-                point.date_time[:19],
-                "incremental" if point.is_incremental else "full",
-                "" if point.documents is None else f"{point.documents:,}",
-                f"{point.size_in_bytes:,}",
-                "whole" if point.is_whole else escape(f"not whole: {point.problem}"),
-                escape(f"{point.location}/{point.file_name}"),
-            )
-            for one in found.list
-            for point in one.files
-        ]
-        columns = ("database", "time (UTC)", "kind", "documents", "bytes", "", "file")
-        print_table("", columns, rows, empty="No backups.")
-
-    session.show(answer, show)
+    session.show(answer, _show_points)
 
 
 @backup.command()
@@ -230,3 +213,26 @@ def _time(text: str | None) -> str:
 
 def _part(full: bool) -> str:
     return "full" if full else "incremental"
+
+
+def _show_points(found: RestorePoints) -> None:
+    """A table for each folder, under its place: what `restore` takes as --folder, and in the rows as --until."""
+    columns = ("database", "time (UTC)", "kind", "documents", "bytes", "file", "")
+    begun = [one.files for one in found.list if one.files]
+    for files in begun:
+        console().print(escape(files[0].location), soft_wrap=True)
+        print_table("", columns, [_row(point) for point in files], empty="")
+    if not begun:
+        console().print("No backups.")
+
+
+def _row(point: RestorePoint) -> tuple[str, ...]:
+    return (
+        escape(point.database_name),
+        point.date_time[:19],
+        ("incremental" if point.is_incremental else "full") + (", encrypted" if point.is_encrypted else ""),
+        "" if point.documents is None else f"{point.documents:,}",
+        f"{point.size_in_bytes:,}",
+        escape(point.file_name),
+        "whole" if point.is_whole else escape(f"not whole: {point.problem}"),
+    )

@@ -1,6 +1,7 @@
 """`raftnode etl`, `connection-string`, `task` and `pin`: defining tasks and where their data goes."""
 
 import json
+import shlex
 from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -50,17 +51,17 @@ async def put_definition(session: Session, definition: Json, database: str, rout
 
 def _undone(before: TaskInfo, given: Json) -> list[str]:
     """What an edit takes back of commands that were given before, one sentence each: a file may not know of them."""
-    name, mentor, said = before.task_name, before.mentor_node, []
+    quoted, mentor, said = shlex.quote(before.task_name), before.mentor_node, []
     named = given.get("MentorNode") or None
     gone = "MentorNode" in given and mentor != named and not (named is None and given.get("PinToMentorNode"))
     loose = before.pin_to_mentor_node and "PinToMentorNode" in given and not given["PinToMentorNode"]
     if mentor and (gone or loose):
         how, prefer = ("was pinned to", "") if before.pin_to_mentor_node else ("preferred", " --prefer")
         said.append(
-            f"It {how} {mentor}, and the file takes that away: raftnode pin {name} {mentor}{prefer} sets it again."
+            f"It {how} {mentor}, and the file takes that away: raftnode pin {quoted} {mentor}{prefer} sets it again."
         )
     if before.task_state == "Disabled" and given.get("Disabled") is False:
-        said.append(f"It was disabled, and the file enables it: raftnode task disable {name} disables it again.")
+        said.append(f"It was disabled, and the file enables it: raftnode task disable {quoted} disables it again.")
     return said
 
 
@@ -234,7 +235,7 @@ def _show_failed(answer: FailedDocuments) -> None:
     if answer.unknown:
         click.echo(answer.unknown)
     if answer.unlisted:
-        name = answer.task_name
+        name = shlex.quote(answer.task_name)
         click.echo(
             f"Not listed: {answer.unlisted:,} more. `raftnode task retry {name}` tries the newest 5,000 of them a "
             f"transform as well; `raftnode task reset {name}` carries everything again."

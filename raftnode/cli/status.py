@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -193,12 +194,13 @@ def trouble(task: TaskShown) -> list[str]:
     """Why the task is not well, one line each, as markup."""
     on = [f"on {task.holder}"] if task.holder else []
     told = [] if task.state in ("Error", "HeldBack") else ["when it last told"]
+    name = escape(shlex.quote(task.task_name))
     where = f" ({', '.join([*on, *told])})" if on or told else ""
     return [
         *([f"[yellow]waits for {task.waits_for}[/] ({task.placement.rule})"] if task.waits_for else []),
         *([f"[red]{escape(task.error)}[/]{where}"] if task.error else []),
         *([f"[yellow]{escape(task.unknown)}[/]"] if task.unknown else []),
-        *([f"[yellow]{_failed(task)}[/]; raftnode task failed {escape(task.task_name)}"] if task.failed else []),
+        *([f"[yellow]{_failed(task)}[/]; raftnode task failed {name}"] if task.failed else []),
     ]
 
 

@@ -94,7 +94,7 @@ globalThis.__raftnode ??= (() => {
     if (typeof table !== "string" || table === "")
       throw new Error("loadTo needs the name of a table as its first argument");
     if (row === null || typeof row !== "object" || isArray(row))
-      throw new Error(`loadTo${table} needs an object with a value for each column`);
+      throw new Error(`loadTo${table} needs an object, as in loadTo${table}({Name: this.Name})`);
     if (rows.length >= 100000) throw new Error("it loads more than 100000 rows or documents; load fewer");
     const columns = create(null);  // to it, "__proto__" is a name like any other
     for (const column of keys(row))

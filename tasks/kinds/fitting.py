@@ -21,6 +21,7 @@ WORDS = {
 }
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.+)`")
+_ENUM = re.compile(r"Invalid enum value (.+)", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(.+)`, got `(.+)`")
 
 
@@ -49,4 +50,6 @@ def _told(error: str) -> tuple[str, str]:
     if expected := _EXPECTED.fullmatch(problem):
         wanted = " or ".join(WORDS.get(one, one) for one in expected[1].split(" | ") if one != "null")
         problem = f"is {WORDS.get(expected[2], expected[2])}; give {wanted}"
+    elif value := _ENUM.fullmatch(problem):
+        problem = f"{value[1][:80]} is none of the values that it takes; correct it"
     return field or "Configuration", problem

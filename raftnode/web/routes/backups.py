@@ -1,5 +1,6 @@
 """RavenDB's routes of backup tasks, which are tasks like all others, and what may be asked of a running one."""
 
+import shlex
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
@@ -135,5 +136,5 @@ def _ongoing(request: web.Request, key: str) -> int | None:
 
 
 def _not_running(task: Task) -> ApiError:
-    remedy = f"raftnode task enable {task.name}" if task.disabled else f"raftnode why {task.name}"
+    remedy = f"raftnode {'task enable' if task.disabled else 'why'} {shlex.quote(task.name)}"
     return ApiError("TaskNotRunningException", f"Backup task '{task.name}' runs on no node at the moment: {remedy}.")

@@ -14,7 +14,7 @@ from raftnode.web.services import SERVICES
 from raftnode.web.stores import existing_database, store_to_read
 from raftnode.web.views.base import Json
 from tasks.etl.trial import Trial, TrialTools, TriesScripts
-from tasks.kinds.registry import ConfigurationError, kinds, load
+from tasks.kinds.registry import ConfigurationError, kinds, known, load
 
 
 class EtlTest(Input, frozen=True, kw_only=True):
@@ -35,7 +35,11 @@ def routes() -> list[web.RouteDef]:
 async def try_script(request: web.Request) -> web.Response:
     """What the one transform of a configuration would make of a document, or of its deletion."""
     given, database = await body(request, EtlTest), existing_database(request)
-    kind = await checked_by_kind(lambda: load(f"{request.match_info['kind']}Etl"))
+    type = request.match_info["kind"]
+    if not known(f"{type}Etl"):
+        types = ", ".join(name.removesuffix("Etl").lower() for name in kinds() if name.endswith("Etl"))
+        raise bad_request(f"The path has '{type[:40]}', which is no type of ETL. Write one of: {types}.")
+    kind = await checked_by_kind(lambda: load(f"{type}Etl"))
     if not isinstance(kind, TriesScripts):
         names = ", ".join(name for name in kinds() if name.endswith("Etl"))
         raise not_supported(f"A test of the kind {kind.name}", f"ETLs are: {names}.")

@@ -5,7 +5,6 @@ from aiohttp import web
 
 from raftnode.documents.store.fencing import FencedRequest, FenceToken
 from raftnode.documents.store.store import DocumentStore
-from raftnode.foundation.decoding import from_json
 from raftnode.web.errors import ApiError
 from raftnode.web.requests import INTEGER_MAX, Input, answer, body
 from raftnode.web.services import SERVICES
@@ -75,6 +74,6 @@ async def pass_fence(request: web.Request) -> web.Response:
             node_tag=services.tag,
             epoch=known.epoch,
             sequence=known.sequence,
-            progress=from_json(known.progress) if known.progress else None,
+            progress=msgspec.Raw(known.progress) if known.progress else None,
         )
     )

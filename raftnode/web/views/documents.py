@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import field
 
 from raftnode.web.views.base import Json, View
@@ -99,7 +100,7 @@ class FenceView(View, frozen=True, kw_only=True):
     node_tag: str
     epoch: int
     sequence: int
-    progress: Json | None
+    progress: msgspec.Raw | None
 
 
 class Size(View, frozen=True, kw_only=True):

@@ -50,9 +50,10 @@ class EtlProgress(View, frozen=True, kw_only=True):
 
 
 def etl_task_progress(task: Task, run: RunView | None, figures: TaskFigures) -> EtlTaskProgress:
-    """Of one task; `run` is None while its holder does not tell."""
+    """Of one task; `run` is None while its holder does not tell, and `run.behind` before a run has looked."""
     seen = _seen(run)
     last_etag = (run.info.seen_etag or 0) + (run.behind or 0) if run and run.info else 0
+    known = run is not None and run.behind is not None
     processes = []
     for transform in transforms(task.configuration):
         name = str(transform.get("Name"))
@@ -61,7 +62,7 @@ def etl_task_progress(task: Task, run: RunView | None, figures: TaskFigures) -> 
         processes.append(
             EtlProcessProgress(
                 transformation_name=name,
-                completed=run is not None and not disabled and left == 0,
+                completed=known and not disabled and left == 0,
                 disabled=disabled,
                 average_processed_per_second=figures.rate_per_sec or 0.0,
                 number_of_documents_to_process=left,

@@ -1,5 +1,6 @@
 """Ongoing tasks: who is responsible and why, who holds them, how they fare. Every answer shows the same placement."""
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from raftnode.foundation import masking
@@ -216,7 +217,7 @@ def _why_held_back(task: Task) -> str | None:
     last = task.endings[-1]
     return (
         f"held back, as {len(task.endings)} of its runs ended their nodes, the last one {last.tag}: {last.reason}; "
-        f"correct it and put it again, or release it unchanged: raftnode task enable {task.name}"
+        f"correct it and put it again, or release it unchanged: raftnode task enable {shlex.quote(task.name)}"
     )
 
 

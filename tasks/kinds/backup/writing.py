@@ -31,6 +31,7 @@ from tasks.sinks.objects.target import ObjectExists, ObjectTarget, ObjectTargetF
 log = structlog.get_logger(__name__)
 
 SLICE_BYTES = 2 << 20
+REST_S = 1.0
 BEING_WRITTEN = "being-written"
 """A file in the task's own directory that has the path of the one that is written."""
 
@@ -142,7 +143,7 @@ class BackupMaking:
                 following = snapshot.slice(rows[-1][3], deleted=deleted, bytes_max=SLICE_BYTES)
                 _, following_rows = await both(in_thread(writer.add, block), following)
                 self._count(rows, deleted=deleted)
-                await self._slow_down(len(rows))
+                await self._slow_down(len(rows), snapshot)
                 rows = following_rows
 
     def _count(self, rows: Sequence[SnapshotRow], *, deleted: bool) -> None:
@@ -152,9 +153,13 @@ class BackupMaking:
             self.counts.documents += len(rows)
             self.counts.document_bytes += sum(len(row[2]) for row in rows)
 
-    async def _slow_down(self, rows: int) -> None:
-        if self._backup.max_read_ops_per_second:
-            await self._context.sleep(rows / self._backup.max_read_ops_per_second)
+    async def _slow_down(self, rows: int, snapshot: StoreSnapshot) -> None:
+        rate = self._backup.max_read_ops_per_second
+        left_s = rows / rate if rate else 0.0
+        # A store that is being closed waits for its snapshots.
+        while left_s > 0 and not snapshot.closing:
+            await self._context.sleep(min(left_s, REST_S))
+            left_s -= REST_S
 
     def _manifest(self, head: Head, moment: SnapshotMoment, size: int, sha256: str) -> Manifest:
         run = self._context.run

@@ -27,7 +27,7 @@ from tasks.kinds.connection_types import RavenConnectionString
 from tasks.kinds.registry import TaskFailed
 from tasks.kinds.replication.configuration import ExternalReplicationConfiguration
 from tasks.runtime.context import TaskContext
-from tasks.sinks.documents.discovery import DatabaseNode, discover
+from tasks.sinks.documents.discovery import DatabaseNode, discover, reasons
 
 log = structlog.get_logger(__name__)
 
@@ -53,19 +53,19 @@ class ReplicationRun:
         context = self._context
         if context.http is None:
             raise TaskFailed("this node has no HTTP client")
-        failures = []
+        failures: dict[str, str] = {}
         for node in await discover(context.http, self._target.database, self._target.topology_discovery_urls):
             try:
                 await self._send_to(node)
             except (HttpError, StoreError) as error:
-                failures.append(f"{node.url}: {error}")
+                failures[node.url] = str(error)
                 log.info(
                     "A node of the destination fails; the next one is tried.",
                     task=context.run.claim_key,
                     url=node.url,
                     reason=str(error),
                 )
-        raise TaskFailed(f"no node of database '{self._target.database}' takes documents: {'; '.join(failures)}")
+        raise TaskFailed(f"no node of database '{self._target.database}' takes documents: {reasons(failures)}")
 
     async def _send_to(self, node: DatabaseNode) -> None:
         """Sends to one node until that fails. Raises HttpError or StoreError."""

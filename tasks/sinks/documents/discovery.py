@@ -1,6 +1,6 @@
 """Where another cluster's database is: the nodes of its group, asked of whichever node of that cluster answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -33,17 +33,25 @@ async def discover(http: HttpClient, database: str, urls: Sequence[str]) -> list
     """The nodes to try, in this order: the Members of the database's group as the first of these URLs that answers
     names them, then the URLs themselves, as the Members' own addresses may be out of reach from here. Raises TaskFailed
     with every reason if none answers."""
-    failures = []
+    failures: dict[str, str] = {}
     for url in urls:
         try:
             members = await _members(http, database, url)
         except HttpError as error:
-            failures.append(f"{url}: {error}")
+            failures[url] = str(error)
             continue
         known = {member.url for member in members}
         given = [DatabaseNode("", other, database) for other in map(_plain, urls) if other not in known]
         return [*members, *given]
-    raise TaskFailed(f"no node of database '{database}' can be found: {'; '.join(failures)}")
+    raise TaskFailed(f"no node of database '{database}' can be found: {reasons(failures)}")
+
+
+def reasons(failures: Mapping[str, str]) -> str:
+    """Why each address failed, those together that failed in the same way."""
+    alike: dict[str, list[str]] = {}
+    for url, reason in failures.items():
+        alike.setdefault(reason, []).append(url)
+    return "; ".join(f"{', '.join(urls)}: {reason}" for reason, urls in alike.items())
 
 
 async def _members(http: HttpClient, database: str, url: str) -> list[DatabaseNode]:

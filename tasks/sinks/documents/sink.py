@@ -23,6 +23,7 @@ from tasks.etl.refusals import DocumentRefusal, RefusalCheck
 from tasks.kinds.connection_types import RavenConnectionString
 from tasks.kinds.registry import RunSuperseded, TaskFailed
 from tasks.sinks.documents.commands import DocumentCommands
+from tasks.sinks.documents.discovery import reasons
 
 log = structlog.get_logger(__name__)
 
@@ -120,8 +121,8 @@ class DocumentSink:
                 problems[url] = in_text(str(error))
             else:
                 return sink
-        tried = "; ".join(f"{url}: {problem}" for url, problem in problems.items())
-        raise DestinationFailed(f"no node of the destination takes documents of database '{string.database}' ({tried})")
+        told = f"no node of the destination takes documents of database '{string.database}' ({reasons(problems)})"
+        raise DestinationFailed(told)
 
     async def write(
         self,

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from raftnode.cli.cluster import _node_row
+from raftnode.cli.definitions import _undone
 from raftnode.cli.main import cli
 from raftnode.cli.status import _waiting, trouble
 from raftnode.cli.status_events import events
@@ -16,7 +17,7 @@ from raftnode.record.model import GENERATION_STRIDE, Topology
 from raftnode.web.views.cluster import Quorum
 from raftnode.web.views.runs import RunView
 from raftnode.web.views.status import ClusterStatus, DatabaseStatus, NodeStatus, NodeView, StatusView
-from raftnode.web.views.tasks import PlacementView, TaskStatus
+from raftnode.web.views.tasks import PlacementView, TaskInfo, TaskStatus
 
 
 def test_an_epoch_is_its_index_and_after_a_recovery_its_generation_too() -> None:
@@ -88,6 +89,20 @@ def test_an_error_is_not_mixed_up_with_the_node_that_tells_of_it() -> None:
     unknown, nowhere = replace(task, state="Unknown"), replace(task, state="NoNode", holder=None)
     assert trouble(unknown) == ["[red]create the table[/] (on A, when it last told)"]
     assert trouble(nowhere)[0].endswith("[/] (when it last told)")
+
+
+def test_a_command_that_is_suggested_can_be_typed_as_it_stands() -> None:
+    skipping = replace(task_with(), task_name="Orders to SQL", failed=1)
+    assert trouble(skipping) == ["[yellow]1 document is skipped[/]; raftnode task failed 'Orders to SQL'"]
+    before = TaskInfo(
+        task_id=1, task_name="Orders to SQL", task_type="SqlEtl", task_state="Disabled", task_key="1", etag=7,
+        state="Disabled", placement=PlacementView(node="A", rule="Mentor"), responsible_node=None, mentor_node="A",
+        pin_to_mentor_node=True, requires=(), task_connection_status="None", run=None, configuration={},
+    )  # fmt: skip
+    assert _undone(before, {"PinToMentorNode": False, "Disabled": False}) == [
+        "It was pinned to A, and the file takes that away: raftnode pin 'Orders to SQL' A sets it again.",
+        "It was disabled, and the file enables it: raftnode task disable 'Orders to SQL' disables it again.",
+    ]
 
 
 def test_the_node_that_is_asked_says_what_its_own_tasks_wait_for() -> None:

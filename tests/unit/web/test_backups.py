@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raftnode.cli.main import cli
 from raftnode.documents.store.building import StoreBuilder
 from raftnode.web.requests import REQUEST_ID
 from tasks.kinds.backup.requests import BackupNow
@@ -307,6 +309,24 @@ async def test_a_place_is_listed_with_what_is_whole_and_what_is_not(client: Clie
     # Whoever names the place and not the backup is told which there are.
     refused = await restored(client, "Again", tmp_path / "backups")
     assert result["Folder"] in refused["Result"]["Message"]
+
+
+async def test_points_are_shown_below_the_folder_that_a_restore_takes(client: Client, tmp_path: Path) -> None:
+    place = tmp_path / ("long-" * 40)
+    (place / "2026-01-01-00-00-00.raftnode-Shop-A-3-backup").mkdir(parents=True)
+
+    async def shown() -> list[str]:
+        words = ["backup", "points", "--folder", str(place), "--url", client.url]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, words)
+        return [line.rstrip() for line in done.output.splitlines()]
+
+    assert "No backups." in await shown()
+    await client.database()
+    await put(client, "orders/1", Number=1)
+    result = (await back_up(client, await put_task(client, place)))["Result"]
+    lines = await shown()
+    below = lines.index(f"{place}/{result['Folder']}")
+    assert f"{result['File']}  whole" in lines[below + 2]
 
 
 async def test_a_backup_that_runs_answers_for_itself_and_can_be_delayed_and_ended(

@@ -179,7 +179,7 @@ async def test_a_connection_string_that_is_not_stored_is_used_and_stays_so(node:
         ("raven", {"Configuration": raven("var x = 1;")}, "loads nothing"),
         ("sql", {"Configuration": sql(Transforms=[])}, "Transforms: has 0 entries"),
         ("sql", {"Connection": {"Name": "x", "Type": "Sql"}}, "ConnectionString: is missing"),
-        ("carrier", {}, "CarrierEtl"),
+        ("carrier", {}, "The path has 'carrier', which is no type of ETL. Write one of: raven, sql."),
     ],
 )
 async def test_what_cannot_be_tried_is_named(node: Client, kind: str, body: dict[str, Any], says: str) -> None:

@@ -103,8 +103,9 @@ def test_progress_of_an_etl_has_a_process_for_each_script() -> None:
         (p.transformation_name, p.completed, p.disabled, p.number_of_documents_to_process, p.total_number_of_documents)
         for p in shown.processes_progress
     ] == [("a", True, False, 0, 100), ("b", False, True, 100, 100), ("c", False, False, 10, 100)]
-    silent = etl_task_progress(task, None, TaskFigures())
-    assert [p.completed for p in silent.processes_progress] == [False, False, False]
+    for silent in (None, run(None)):
+        told = etl_task_progress(task, silent, figures(silent, None))
+        assert [p.completed for p in told.processes_progress] == [False, False, False]
 
 
 async def test_the_next_backup_is_the_next_run_of_its_task(tmp_path: Path) -> None:

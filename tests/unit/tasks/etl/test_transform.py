@@ -114,7 +114,7 @@ async def test_values_are_what_json_can_say(sandbox: Sandbox) -> None:
     [
         ("loadToT({a: 1 / 0})", "T.a is Infinity, which no database can store"),
         ("loadToT({a: () => 1})", "T.a is a function"),
-        ("loadToT(5)", "loadToT needs an object with a value for each column"),
+        ("loadToT(5)", "loadToT needs an object, as in loadToT({Name: this.Name})"),
         ("\nloadToT({a: this.x.y})", "script 'My orders', line 2: TypeError: Cannot read properties of undefined"),
         ("throw 'no'", "script 'My orders': no"),
         ("(function f() { f(); })()", "RangeError: Maximum call stack size exceeded"),

@@ -315,6 +315,21 @@ async def test_what_a_killed_process_left_in_the_folder_goes_with_the_next_run(
     assert [point.problem for point in await bench.points()] == [""]
 
 
+async def test_a_slow_backup_does_not_keep_its_database_from_being_closed(
+    bench: BackupBench, store: DocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is damaged is closed while the task still runs, and all databases of the node wait for that."""
+    monkeypatch.setattr("tasks.kinds.backup.writing.REST_S", 0.01)
+    await put_all(store, northwind())
+    bench.start(10, MaxReadOpsPerSecond=1)
+    operation = bench.operations.begin("a backup", type="DatabaseBackup")
+    bench.ask(BackupNow(True, operation))
+    await until(lambda: any(bench.folder.rglob("*.in-progress")), bench.body)
+    async with asyncio.timeout(10):
+        await store.close()
+    await until(lambda: operation.status == "Faulted")
+
+
 async def test_what_is_asked_of_a_run_that_is_over_is_left_to_whoever_ends_it(bench: BackupBench) -> None:
     context = bench.start(10)
     await until(lambda: context.info.next_run is not None, bench.body)

@@ -117,6 +117,13 @@ def test_what_cannot_work_is_refused_by_name(field: str, more: dict[str, Any]) -
     assert "c2hvcnQ=" not in str(refused.value)
 
 
+def test_a_value_that_is_none_of_the_known_ones_is_told() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^BackupType: 'Copy' is none of the values that it takes; correct it$"
+    ):
+        parsed(BackupType="Copy")
+
+
 def test_a_key_without_its_mode_never_means_backups_that_are_not_encrypted() -> None:
     with pytest.raises(ConfigurationError, match="is None, and a Key is given; use UseProvidedKey") as refused:
         parsed(BackupEncryptionSettings={"Key": KEY})

@@ -9,7 +9,7 @@ from raftnode.cli.local_cluster import free_ports
 from raftnode.foundation.http_client import HttpClient
 from raftnode.web.requests import answer
 from tasks.kinds.registry import TaskFailed
-from tasks.sinks.documents.discovery import discover
+from tasks.sinks.documents.discovery import discover, reasons
 
 MEMBERS = [{"Url": "http://a:1/", "ClusterTag": "A", "Database": "Shop"}, {"Url": "http://b:1", "ClusterTag": "B"}]
 
@@ -56,3 +56,7 @@ async def test_every_reason_is_told_when_none_answers(node: str, database: str, 
     assert f"no node of database '{database}' can be found: {dead}: " in str(failed.value)
     assert f"; {node}: " in str(failed.value)
     assert says in str(failed.value)
+
+
+def test_addresses_that_failed_in_the_same_way_are_told_together() -> None:
+    assert reasons({"http://a": "no", "http://b": "gone", "http://c": "no"}) == "http://a, http://c: no; http://b: gone"
