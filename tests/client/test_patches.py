@@ -1,9 +1,13 @@
 """Patches as the official client's sessions send them: by JSON patch where that can say it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from ravendb import DocumentStore
+from ravendb.documents.session.misc import OptimisticConcurrencyMode, SessionOptions
+from ravendb.exceptions.raven_exceptions import ConcurrencyException
 
 from tests.unit.web.conftest import running, settings_in
 
@@ -35,7 +39,36 @@ def patch(url: str) -> None:
     store.close()
 
 
-async def test_a_session_patches_documents(tmp_path: Path) -> None:
+def track(url: str) -> None:
+    """A session that asks for it is refused if what it has only read was changed meanwhile."""
+    store = DocumentStore([url], "Shop")
+    store.initialize()
+    with store.open_session() as session:
+        session.store(Invoice(1), "invoices/1")
+        session.store(Invoice(2), "invoices/2")
+        session.save_changes()
+    options = SessionOptions(optimistic_concurrency_mode=OptimisticConcurrencyMode.WRITES_AND_READS)
+    for changed_meanwhile in (False, True):
+        with store.open_session(session_options=options) as session:
+            read, written = session.load("invoices/1", Invoice), session.load("invoices/2", Invoice)
+            written.total = read.total + 1
+            if changed_meanwhile:
+                with store.open_session() as other:
+                    other.load("invoices/1", Invoice).total = 100
+                    other.save_changes()
+                with pytest.raises(ConcurrencyException):
+                    session.save_changes()
+            else:
+                session.save_changes()
+    with store.open_session() as session:
+        assert session.load("invoices/2", Invoice).total == 2
+    store.close()
+
+
+@pytest.mark.parametrize("program", [patch, track])
+async def test_a_session_patches_documents_and_tracks_what_it_reads(
+    program: Callable[[str], None], tmp_path: Path
+) -> None:
     async with running(settings_in(tmp_path / "data")) as client:
         await client.database()
-        await asyncio.to_thread(patch, client.url)
+        await asyncio.to_thread(program, client.url)
