@@ -111,7 +111,7 @@ async def demote(session: Session, tag: str) -> None:
 @click.argument("tag", type=Tag(), required=False)
 @talks
 async def reelect(session: Session, tag: str | None) -> None:
-    """Let the leader hand over, to TAG if given."""
+    """Transfer leadership, to TAG if given."""
     answer = await session.call("POST", "/admin/cluster/reelect" + (f"?nodeTag={tag}" if tag else ""), LeaderView)
     session.show(answer, lambda now: click.echo(f"{now.leader or 'Nobody yet'} leads, in term {now.term}."))
 
@@ -143,14 +143,14 @@ async def show_log(session: Session, database: str | None, take: int) -> None:
 @observer.command()
 @talks
 async def suspend(session: Session) -> None:
-    """Suspend it: no node is demoted, no task moves because its node is lost."""
+    """Suspend the observer: no node is demoted, no task moves because its node is lost."""
     answer = await session.call("POST", "/admin/cluster/observer/suspend?value=true", Committed)
-    session.show(answer, "The observer is suspended. `raftnode observer resume` lets it go on.")
+    session.show(answer, "The observer is suspended. `raftnode observer resume` resumes it.")
 
 
 @observer.command()
 @talks
 async def resume(session: Session) -> None:
-    """Let it go on."""
+    """Resume the observer."""
     answer = await session.call("POST", "/admin/cluster/observer/suspend?value=false", Committed)
-    session.show(answer, "The observer goes on.")
+    session.show(answer, "The observer is resumed.")

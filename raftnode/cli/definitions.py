@@ -154,7 +154,7 @@ def show_definition(session: Session, definition: Json) -> None:
 @IN_DATABASE
 @talks
 async def enable(session: Session, task: str, database: str | None) -> None:
-    """Let a task run again."""
+    """Enable a task."""
     await _set_state(session, task, database, disable=False)
 
 
@@ -213,7 +213,7 @@ async def failed(session: Session, task: str, database: str | None) -> None:
 @IN_DATABASE
 @talks
 async def retry(session: Session, task: str, database: str | None) -> None:
-    """Try the documents again that a task has skipped."""
+    """Retry the documents that a task has skipped."""
     name, found = await find_task(session, task, database)
     query = urlencode({"key": found.task_id, "type": found.task_type})
     answer = await session.call("POST", f"/databases/{quote(name)}/admin/tasks/retry?{query}", Committed)

@@ -33,7 +33,7 @@ async def add_node(session: Session, name: str, tag: str | None, mentor: str | N
 @click.argument("tag", type=Tag())
 @talks
 async def promote(session: Session, name: str, tag: str) -> None:
-    """Make a node of the group a Member at once, however far it is."""
+    """Make a node of the group a Member at once, even if its copy is behind."""
     query = urlencode({"name": name, "node": tag})
     answer = await session.call("POST", f"/admin/databases/promote?{query}", GroupChanged)
     session.show(answer, _group(answer.shown))
@@ -78,7 +78,7 @@ async def lock(session: Session, name: str, mode: str) -> None:
 @click.argument("name")
 @talks
 async def enable(session: Session, name: str) -> None:
-    """Let a database take requests and run its tasks again."""
+    """Enable a database: it takes requests and runs its tasks."""
     await _set_state(session, name, "enable")
 
 
@@ -86,7 +86,7 @@ async def enable(session: Session, name: str) -> None:
 @click.argument("name")
 @talks
 async def disable(session: Session, name: str) -> None:
-    """Let a database take no requests and run no tasks; its files stay."""
+    """Disable a database: it takes no requests and runs no tasks; its files stay."""
     await _set_state(session, name, "disable")
 
 

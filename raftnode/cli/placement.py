@@ -114,7 +114,7 @@ async def drain(session: Session, tag: str, off: bool) -> None:
     answer = await session.call("POST", f"/admin/cluster/{'undrain' if off else 'drain'}?nodeTag={tag}", NodeTraits)
 
     def show(done: NodeTraits) -> None:
-        click.echo(f"Node {tag} {'takes part again' if off else 'hands its tasks over'}.")
+        click.echo(f"Node {tag} {'takes tasks again' if off else 'is drained: its tasks move'}.")
         _show_moves(done.moves, done.waits)
 
     session.show(answer, show)

@@ -224,7 +224,7 @@ def _why_waits(
             case "StickyHolder":
                 grace = grace_min(database, task, cluster_grace_min)
                 return f"it stays with its last holder for {grace} min, and {state}"
-        # Placement skips what drains: the node would be lost.
+        # Only a lost node can be one that placement does not skip. A suspended observer demotes nobody.
         if record.observer.suspended:
             return f"the observer is suspended and moves no node to Rehab, and {state}"
         return f"no Member of the group would be alive: {state}"

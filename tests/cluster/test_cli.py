@@ -414,7 +414,7 @@ def test_a_node_that_joins_as_a_watcher_is_listed_promoted_demoted_drained_and_r
             shop.json("node", verb, "B")
             kinds.append(sorted(shop.json("node", "list")["Topology"]["Watchers"]))
         assert kinds == [[], ["B"]]
-        assert "Node B hands its tasks over.\n" in shop.run("drain", "b").stdout
+        assert "Node B is drained: its tasks move.\n" in shop.run("drain", "b").stdout
         shop.json("drain", "B", "--off")
         shop.json("node", "remove", "B", "--yes")
         assert sorted(shop.json("node", "list")["Topology"]["AllNodes"]) == ["A"]

@@ -51,10 +51,10 @@ async def test_what_if_shows_what_would_move_and_wait(client: Client) -> None:
 
 async def test_a_node_is_drained_and_takes_part_again(client: Client) -> None:
     drained = await run(client, "drain", "A")
-    assert "hands its tasks over" in drained.output
+    assert "is drained: its tasks move" in drained.output
     assert "it is pinned" in drained.output
     assert client.node.replica.record.nodes["A"].draining is True
-    assert "takes part again" in (await run(client, "drain", "A", "--off")).output
+    assert "takes tasks again" in (await run(client, "drain", "A", "--off")).output
     assert client.node.replica.record.nodes["A"].draining is False
 
 
