@@ -20,10 +20,11 @@ _BELOW = {"BackupEncryptionSettings": {"Key": "BackupEncryptionSettings.Key"}}
 _SECRET_NAME = re.compile(rf"(?:.*(?:{_NAMED}).*|pwd|psw|pass|credentials?)\Z", re.IGNORECASE | re.DOTALL)
 _OF_ADDRESS = re.compile(r"://[^:/@]*:([^@]*)@")
 _PARAMETER = re.compile(r"[?&]([^=&#]*)=([^&#]*)")
+# Whatever comes before a name is not looked at: it would be, from each word on, to the end of the sentence.
 _IN_TEXT = re.compile(
     rf"""(?P<address>://[^\s:/@"']*:)(?!\d{{1,5}}/)[^\s@"']*(?=@)"""
     rf"""|(?P<field>"[\w -]*(?:{_NAMED}|pwd|psw)"\s*:\s*)"(?:[^"\\\n]|\\.)*"?"""
-    rf"""|(?P<name>\b[\w -]*?(?:{_NAMED}|\bpwd|\bpsw)\s?=\s?)(?:"[^"\n]*"|'[^'\n]*'|[^;"'\n]+)""",
+    rf"""|(?P<name>(?:{_NAMED}|\bpwd|\bpsw)\s?=\s?)(?:"[^"\n]*"|'[^'\n]*'|[^;"'\n]+)""",
     re.IGNORECASE,
 )
 
