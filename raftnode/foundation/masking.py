@@ -20,10 +20,12 @@ _BELOW = {"BackupEncryptionSettings": {"Key": "BackupEncryptionSettings.Key"}}
 _SECRET_NAME = re.compile(rf"(?:.*(?:{_NAMED}).*|pwd|psw|pass|credentials?)\Z", re.IGNORECASE | re.DOTALL)
 _OF_ADDRESS = re.compile(r"://[^:/@]*:([^@]*)@")
 _PARAMETER = re.compile(r"[?&]([^=&#]*)=([^&#]*)")
+_WORD = re.compile(r"""[^\s"']+""")
+_TO_PASSWORD = re.compile(r"://[^:/]*:(?!\d{1,5}/)")
+# Whatever comes before a name is not looked at: it would be, from each word on, to the end of the sentence.
 _IN_TEXT = re.compile(
-    rf"""(?P<address>://[^\s:/@"']*:)(?!\d{{1,5}}/)[^\s@"']*(?=@)"""
-    rf"""|(?P<field>"[\w -]*(?:{_NAMED}|pwd|psw)"\s*:\s*)"(?:[^"\\\n]|\\.)*"?"""
-    rf"""|(?P<name>\b[\w -]*?(?:{_NAMED}|\bpwd|\bpsw)\s?=\s?)(?:"[^"\n]*"|'[^'\n]*'|[^;"'\n]+)""",
+    rf"""(?P<field>"[\w -]*(?:{_NAMED}|pwd|psw)"\s*:\s*)"(?:[^"\\\n]|\\.)*"?"""
+    rf"""|(?P<name>(?:{_NAMED}|\bpwd|\bpsw)\s?=\s?)(?:"[^"\n]*"|'[^'\n]*'|[^;"'\n]+)""",
     re.IGNORECASE,
 )
 
@@ -38,7 +40,17 @@ class NoStoredSecret(Exception):
 
 def in_text(text: str) -> str:
     """A text for people, like an error, with what looks like a secret masked. Rather too much than too little."""
-    return _IN_TEXT.sub(lambda found: (found["address"] or found["field"] or found["name"]) + MASK, text)
+    if "://" in text and "@" in text:
+        text = _WORD.sub(lambda found: _addresses_masked(found[0]), text)
+    return _IN_TEXT.sub(lambda found: (found["field"] or found["name"]) + MASK, text)
+
+
+def _addresses_masked(word: str) -> str:
+    """A word with the passwords of its addresses masked. One expression for them would take time by the square of the
+    word's length, and what a user sends is repeated in errors."""
+    *before, rest = word.split("@")
+    found = [(part, _TO_PASSWORD.search(part)) for part in before]
+    return "@".join([*(part[: at.end()] + MASK if at else part for part, at in found), rest])
 
 
 def masked(value: Any, name: str = "") -> Any:

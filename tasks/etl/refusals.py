@@ -7,16 +7,23 @@ import msgspec
 
 from tasks.kinds.registry import TaskFailed
 
+REASON_LENGTH_MAX = 1_000
+"""Scripts write some of it, at any length, and it is logged and shown."""
+
 
 class TransformFailed(TaskFailed):
     """One transform cannot go on for now; the others of its task can."""
 
 
 class DocumentRefusal(msgspec.Struct, frozen=True):
-    """A document that the script or the target refused by itself, and why."""
+    """A document that the script or the target refused by itself, and why, of which REASON_LENGTH_MAX is kept."""
 
     id: str
     reason: str
+
+    def __post_init__(self) -> None:
+        if len(self.reason) > REASON_LENGTH_MAX:
+            msgspec.structs.force_setattr(self, "reason", f"{self.reason[:REASON_LENGTH_MAX]}…")
 
 
 class RefusalCheck(Protocol):

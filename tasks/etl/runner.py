@@ -38,6 +38,7 @@ POISONOUS_MAX = 3
 """So many documents of a batch are looked for, one by one, on which the script exceeds its limits."""
 RETRIED_AT_ONCE = 50
 """So many of the documents that were skipped are tried again in one transaction."""
+LOGGED_MAX = 10
 IDLE_S = 30.0
 DISABLED_S = 3600.0
 """A task whose transforms are all disabled has nothing to do until it is edited, which ends its run."""
@@ -332,15 +333,16 @@ class EtlRunner(ABC, Generic[Loads, Stream]):
         stream.takes_more()
         self._context.info.rows += sum(one.count for one in rows)
         self._context.info.batch_done()
-        for failure in failures:
-            log.warning(
-                "A document was skipped.",
-                task=self._context.run.claim_key,
-                transform=name,
-                document=failure.id,
-                reason=failure.reason,
-            )
+        self._log_skipped(name, failures)
         self._tell()
+
+    def _log_skipped(self, transform: str, failures: Sequence[DocumentRefusal]) -> None:
+        """A few of them: a batch may have hundreds, and the task lists them."""
+        task = self._context.run.claim_key
+        for one in failures[:LOGGED_MAX]:
+            log.warning("A document was skipped.", task=task, transform=transform, document=one.id, reason=one.reason)
+        if more := len(failures[LOGGED_MAX:]):
+            log.warning("More documents of the batch were skipped.", task=task, transform=transform, count=more)
 
     async def _store_place(self, sink: EtlSink[Loads]) -> None:
         """Store the progress without rows."""

@@ -27,6 +27,7 @@ from tasks.runtime.context import RunSettings
 HILO_COLLECTION = "@hilo"
 COLLECTIONS_REMEMBERED_MAX = 1_000
 BATCH_MAX = 1 << 20
+ERROR_LENGTH_MAX = 4_000
 FAILURES_TOLERATED = 100
 """More failures than this, and more than successes, are the script's or the target's fault and not the documents'."""
 
@@ -129,7 +130,7 @@ class TransformStream:
         self._failures_in_a_row += 1
         wait_s = backoff(self._failures_in_a_row, settings.backoff_min_ms, settings.backoff_max_ms, random) / 1000
         named = "" if isinstance(error, TransformFailed | ScriptError) else f"transform '{self.transform.name}': "
-        self.error, self.retry_at_s = f"{named}{error}", now_s + wait_s
+        self.error, self.retry_at_s = f"{named}{error}"[:ERROR_LENGTH_MAX], now_s + wait_s
         return wait_s
 
     def goes_on(self) -> None:
@@ -258,7 +259,8 @@ class TransformStream:
         for name, _ in rows:
             if name not in self.named:
                 known = ", ".join(self.named)
-                return f"the script loads to '{name}', which its text does not name; name it there (it names: {known})"
+                remedy = f"name it there (it names: {known})"
+                return f"the script loads to '{name[:100]}', which its text does not name; {remedy}"
         return None
 
     def check_refusals(self, accepted: int, failures: Sequence[DocumentRefusal], *, final: bool) -> None:

@@ -208,6 +208,7 @@ VALUES_MAX = 500_000
 BATCH_VALUES_MAX = 250_000
 """A batch that becomes more is too large, unless it is one document."""
 ON_LOOP_BYTES_MAX = 64 * 1024
+ERROR_LENGTH_MAX = 1_000
 T = TypeVar("T")
 
 
@@ -348,7 +349,7 @@ class Transform:
             return loaded
         place = self._place.search(loaded.stack)
         where = f"script '{self.name}'" + (f", line {place[1]}" if place else "")
-        return TransformedDocument(error=f"{where}: {loaded.error}", output=loaded.output)
+        return TransformedDocument(error=f"{where}: {loaded.error[:ERROR_LENGTH_MAX]}", output=loaded.output)
 
 
 def _without_missing(answer: TransformedDocument, name: str) -> TransformedDocument:

@@ -19,7 +19,7 @@ WORDS = {
     "object": "an object",
     "null": "null",
 }
-_PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
+_PLACE = " - at `$"
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _ENUM = re.compile(r"Invalid enum value (.+)", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(.+)`, got `(.+)`")
@@ -42,9 +42,9 @@ def _without_nulls(given: Any) -> Any:
 
 def _told(error: str) -> tuple[str, str]:
     """The field that msgspec's error names, and what is wrong with it."""
-    found = _PLACE.fullmatch(error)
-    assert found is not None
-    field, problem = found["field"] or "", found["problem"]
+    # The last one: a value that is told of may look like a place, too.
+    problem, at, field = error.rpartition(_PLACE)
+    problem, field = (problem, field.removeprefix(".").removesuffix("`")) if at else (error, "")
     if missing := _MISSING.fullmatch(problem):
         return ".".join(filter(None, (field, missing[1]))), "is missing; add it"
     if expected := _EXPECTED.fullmatch(problem):

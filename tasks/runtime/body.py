@@ -24,6 +24,8 @@ from tasks.runtime.stall_tracker import StallTracker
 
 log = structlog.get_logger(__name__)
 
+ERROR_LENGTH_MAX = 4_000
+"""A script or a target may have written it."""
 STABLE_S = 30.0
 """A body that went on for this long before it failed begins again with the shortest wait."""
 
@@ -106,7 +108,8 @@ class Body:
             stable = time.monotonic() - began_s > STABLE_S
             failures = 1 if stable else failures + 1
             expected = isinstance(error, kinds.TaskFailed | kinds.ConfigurationError)
-            self.info.error = in_text(" ".join(str(error).split()) if expected else kinds.described(error))
+            said = str(error) if expected else kinds.described(error)
+            self.info.error = in_text(" ".join(said[:ERROR_LENGTH_MAX].split()))
             self.info.note_error()
             if isinstance(error, RunSuperseded):
                 failures = self.info.superseded = 1 if stable else self.info.superseded + 1

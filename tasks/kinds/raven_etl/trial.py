@@ -1,11 +1,9 @@
 """A script of a RavenDB ETL on one document: the commands that it would send."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from raftnode.foundation.decoding import from_python_json
 from raftnode.foundation.names import fold
 from tasks.etl.stream import TransformProgress
 from tasks.etl.transform import TransformedDocument
@@ -17,7 +15,7 @@ from tasks.kinds.raven_etl.stream import RavenTransformStream
 class RavenEtlTrialResult(msgspec.Struct, frozen=True, rename="pascal", kw_only=True):
     """RavenDB's RavenEtlTestScriptResult. The destination appends its own numbers to ids that end with a slash."""
 
-    commands: Sequence[dict[str, Any]] = ()
+    commands: Sequence[msgspec.Raw] = ()
     transformation_errors: Sequence[ScriptFailure] = ()
     debug_output: Sequence[str] = ()
 
@@ -37,5 +35,5 @@ async def try_script(trial: Trial, tools: TrialTools) -> RavenEtlTrialResult:
         return RavenEtlTrialResult(transformation_errors=[failure], debug_output=shown_output(answer))
     commands = stream.commands(document, answer, [stream]).commands
     return RavenEtlTrialResult(
-        commands=[from_python_json(bytes(command)) for command in commands], debug_output=shown_output(answer)
+        commands=[msgspec.Raw(command) for command in commands], debug_output=shown_output(answer)
     )

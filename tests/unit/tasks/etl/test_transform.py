@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from raftnode.documents.store.model import Document
 from raftnode.scripting.javascript import ScriptEnded, ScriptError, ScriptLimits
 from raftnode.scripting.sandbox import Sandbox, ScriptWorkers
+from tasks.etl.refusals import DocumentRefusal
 from tasks.etl.transform import LOADED_AT_ONCE, BatchTooLarge, Loader, Transform, TransformedDocument, targets
 
 
@@ -340,3 +341,10 @@ async def test_every_field_of_a_document_is_loaded_whatever_its_name(sandbox: Sa
     [(_, row)] = done.rows
     loaded = json.loads(bytes(row)) if documents else row
     assert {name: loaded.get(name) for name in fields} == fields
+
+
+async def test_what_a_script_throws_is_cut(sandbox: Sandbox) -> None:
+    (failed,) = await run(sandbox, "throw new Error('x'.repeat(1e5)); loadToT({})")
+    assert len(str(failed.error)) < 2_000
+    refusal = DocumentRefusal("orders/1", "x" * 10_000)
+    assert len(refusal.reason) <= 1_001

@@ -85,6 +85,7 @@ def test_check_31_no_frequency_a_reserved_name_or_too_short_a_retention_is_refus
         ),
         ("Requires", {"Requires": ["a,b"]}),
         ("CreatedAt", {"CreatedAt": "yesterday"}),
+        ("BackupType", {"BackupType": " - at `$.Name`" * 1000}),
         ("CreatedAt", {"CreatedAt": "9999-12-31T23:59:59.0000000Z"}),
         ("MaxReadOpsPerSecond", {"MaxReadOpsPerSecond": -5}),
         ("LocalSettings.FolderPath", {"LocalSettings": {"FolderPath": "/back\0ups"}}),
