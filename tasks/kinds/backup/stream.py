@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ LAST: Final = 1 << 31
 BLOCK_BYTES_MAX: Final = 192 << 20
 """Of a block's content: one document of the largest size has room."""
 LEVEL: Final = 1
+SYNC_BYTES: Final = 64 << 20
 _LENGTH: Final = 4
 
 
@@ -62,7 +64,10 @@ _block_decoder: MsgpackDecoder[_ReadBlock] = MsgpackDecoder(_ReadBlock, flat=Tru
 
 
 class BackupWriter:
-    """Writes one file, which must not be there. `finish` makes it whole and durable. Raises OSError."""
+    """Writes one file, which must not be there. `finish` makes it whole and durable. Raises OSError.
+
+    A block is written, by a thread of the writer's own, while the next one is compressed. `abandon` ends that thread.
+    """
 
     def __init__(self, path: Path, head: Head, key: bytes | None) -> None:
         self._path, self._zstd = path, _zstd()
@@ -70,34 +75,49 @@ class BackupWriter:
         text = msgspec.json.encode(msgspec.structs.replace(head, salt=salt.hex()))
         self._protection = protection(key, salt, text)
         self._number, self._digest = 0, hashlib.sha256()
-        self.size_bytes = 0
+        self.size_bytes = self._unsynced_bytes = 0
         self._file = path.open("xb", buffering=0)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="backup-write")
+        self._written: Future[None] | None = None
         self._write(MAGIC + len(text).to_bytes(_LENGTH, "big") + text)
 
     def add(self, block: BackupBlock, *, last: bool = False) -> None:
         """Append a block."""
         sealed = self._protection.seal(self._number, last, self._zstd.compress(msgspec.msgpack.encode(block), LEVEL))
         self._number += 1
-        self._write((len(sealed) | (LAST if last else 0)).to_bytes(_LENGTH, "big"))
-        self._write(sealed)
+        self._wait()
+        length = (len(sealed) | (LAST if last else 0)).to_bytes(_LENGTH, "big")
+        self._written = self._thread.submit(self._write, length, sealed)
 
     def finish(self) -> str:
         """Everything is on the disk. Returns the file's SHA-256."""
         self.add(BackupBlock(), last=True)
-        self._file.close()
+        self._wait()
+        self.abandon()
         atomic_files.sync_file(self._path)
         return self._digest.hexdigest()
 
     def abandon(self) -> None:
-        """Let go of the file, which stays as far as it was written."""
+        """Let go of the file, which stays as far as it was written. Once it is finished, nothing."""
+        self._thread.shutdown()
         self._file.close()
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-        self._digest.update(data)
-        self.size_bytes += len(data)
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+    def _write(self, *data: bytes) -> None:
+        for each in data:
+            view = memoryview(each)
+            while view:
+                view = view[self._file.write(view) :]
+            self._digest.update(each)
+            self.size_bytes += len(each)
+            self._unsynced_bytes += len(each)
+        if self._unsynced_bytes >= SYNC_BYTES:
+            # The last sync would take seconds if it were the only one.
+            os.fdatasync(self._file.fileno())
+            self._unsynced_bytes = 0
 
 
 class BackupReader:

@@ -125,7 +125,7 @@ class BackupMaking:
                 self._context.check()
                 sha256 = await in_thread(writer.finish)
             finally:
-                writer.abandon()
+                await in_thread(writer.abandon)
             self.counts.file_bytes = writer.size_bytes
             return self._manifest(head, moment, writer.size_bytes, sha256)
 
