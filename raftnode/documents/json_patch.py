@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from raftnode.foundation.decoding import DECODE_ERRORS, JsonDecoder
+from raftnode.foundation.names import fold
 
 OPERATIONS_MAX = 1_000
 PATH_LENGTH_MAX = 2_048
@@ -40,7 +41,7 @@ class PatchOperation(msgspec.Struct, frozen=True):
 
 def modifies(operations: Sequence[PatchOperation]) -> bool:
     """Whether any of them is more than a test."""
-    return any(one.op.lower() != "test" for one in operations)
+    return any(fold(one.op) != "test" for one in operations)
 
 
 def patched(text: bytes, operations: Sequence[PatchOperation]) -> bytes:
@@ -66,7 +67,7 @@ def patched(text: bytes, operations: Sequence[PatchOperation]) -> bytes:
 
 def _step(text: bytes, given: PatchOperation) -> bytes:
     path = _tokens("path", given.path)
-    match given.op.lower():
+    match fold(given.op):
         case "add":
             return _edited(text, path, _adding(_value(given)))
         case "remove":

@@ -97,7 +97,7 @@ def test_certificates_of_postgresql(text: str) -> None:
         (
             configuration("Host=db;Database=d;Hots=x"),
             "ConnectionString",
-            "Root Certificate, Target Session Attributes, Search Pa",
+            "SSL Key, Target Session Attributes, Search Pa",
         ),
         (
             configuration(f"Host=db;Database=d;Search Path=a,{'b' * 64}"),
