@@ -10,6 +10,7 @@ A block is msgpack, compressed with Zstandard, then protected (`protection`). Th
 import hashlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ BLOCK_BYTES_MAX: Final = 192 << 20
 """Of a block's content: one document of the largest size has room."""
 LEVEL: Final = 1
 SYNC_BYTES: Final = 64 << 20
+PACKED_AT_ONCE: Final = 2
 _LENGTH: Final = 4
 
 
@@ -66,7 +68,8 @@ _block_decoder: MsgpackDecoder[_ReadBlock] = MsgpackDecoder(_ReadBlock, flat=Tru
 class BackupWriter:
     """Writes one file, which must not be there. `finish` makes it whole and durable. Raises OSError.
 
-    A block is written, by a thread of the writer's own, while the next one is compressed. `abandon` ends that thread.
+    Two blocks are compressed at a time while those before them are written, by threads of the writer's own, which
+    `finish` and `abandon` end.
     """
 
     def __init__(self, path: Path, head: Head, key: bytes | None) -> None:
@@ -77,43 +80,47 @@ class BackupWriter:
         self._number, self._digest = 0, hashlib.sha256()
         self.size_bytes = self._unsynced_bytes = 0
         self._file = path.open("xb", buffering=0)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="backup-write")
-        self._written: Future[None] | None = None
+        self._packing = ThreadPoolExecutor(PACKED_AT_ONCE, thread_name_prefix="backup-pack")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="backup-write")
+        self._unwritten: deque[Future[None]] = deque()
         self._write(MAGIC + len(text).to_bytes(_LENGTH, "big") + text)
 
     def add(self, block: BackupBlock, *, last: bool = False) -> None:
-        """Append a block."""
-        sealed = self._protection.seal(self._number, last, self._zstd.compress(msgspec.msgpack.encode(block), LEVEL))
+        """Append a block. Waits while as many as may be are under way."""
+        self._wait(PACKED_AT_ONCE - 1)
+        packed = self._packing.submit(self._packed, self._number, last, block)
         self._number += 1
-        self._wait()
-        length = (len(sealed) | (LAST if last else 0)).to_bytes(_LENGTH, "big")
-        self._written = self._thread.submit(self._write, length, sealed)
+        self._unwritten.append(self._writing.submit(lambda: self._write(packed.result())))
+
+    def _packed(self, number: int, last: bool, block: BackupBlock) -> bytes:
+        sealed = self._protection.seal(number, last, self._zstd.compress(msgspec.msgpack.encode(block), LEVEL))
+        return (len(sealed) | (LAST if last else 0)).to_bytes(_LENGTH, "big") + sealed
 
     def finish(self) -> str:
         """Everything is on the disk. Returns the file's SHA-256."""
         self.add(BackupBlock(), last=True)
-        self._wait()
+        self._wait(0)
         self.abandon()
         atomic_files.sync_file(self._path)
         return self._digest.hexdigest()
 
     def abandon(self) -> None:
         """Let go of the file, which stays as far as it was written. Once it is finished, nothing."""
-        self._thread.shutdown()
+        self._packing.shutdown()
+        self._writing.shutdown()
         self._file.close()
 
-    def _wait(self) -> None:
-        if self._written is not None:
-            self._written.result()
+    def _wait(self, left: int) -> None:
+        while len(self._unwritten) > left:
+            self._unwritten.popleft().result()
 
-    def _write(self, *data: bytes) -> None:
-        for each in data:
-            view = memoryview(each)
-            while view:
-                view = view[self._file.write(view) :]
-            self._digest.update(each)
-            self.size_bytes += len(each)
-            self._unsynced_bytes += len(each)
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        self._unsynced_bytes += len(data)
         if self._unsynced_bytes >= SYNC_BYTES:
             # The last sync would take seconds if it were the only one.
             os.fdatasync(self._file.fileno())
